@@ -1,0 +1,130 @@
+// One vector register of T for the instruction set this file is compiled for. GCC's and Clang's vector extensions give
+// arithmetic and comparisons; the compiler picks the instructions. No standard library here: code compiled for AVX-512
+// must not leave inline functions that the linker could hand to the portable build.
+#pragma once
+
+#include <cstdint>
+#if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
+#include <immintrin.h>
+#endif
+
+namespace modalign::MODALIGN_ISA {
+
+#if defined(MODALIGN_ISA_avx512)
+constexpr int kVectorBytes = 64;
+constexpr int kRegisterRows = 12;  // 12 x 2 accumulators, 2 of B and a broadcast in 32 registers
+#elif defined(MODALIGN_ISA_avx2)
+constexpr int kVectorBytes = 32;
+constexpr int kRegisterRows = 6;  // 6 x 2 accumulators, 2 of B and a broadcast in 16 registers
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRegisterRows = 4;
+#endif
+
+template <class T>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+
+template <class T>
+struct Simd {
+  using Integer = typename IntegerOf<T>::type;
+  static constexpr int width = kVectorBytes / static_cast<int>(sizeof(T));
+  typedef T Vector __attribute__((vector_size(kVectorBytes)));
+  typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+  typedef Integer Mask __attribute__((vector_size(kVectorBytes)));
+
+  static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
+  static void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+  static Vector broadcast(T value) { return value - Vector{}; }
+  static Vector max(Vector a, Vector b) { return a > b ? a : b; }
+  static Vector min(Vector a, Vector b) { return a < b ? a : b; }
+
+  static T horizontal_max(Vector v) {
+    T best = v[0];
+    for (int i = 1; i < width; ++i) best = v[i] > best ? v[i] : best;
+    return best;
+  }
+  // halves are added to halves, so the compiler can shuffle instead of walking the lanes
+  static T horizontal_sum(Vector v) {
+    T lane[width];
+    store(lane, v);
+    for (int half = width / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+    return lane[0];
+  }
+  static bool any(Mask mask) {
+#if defined(MODALIGN_ISA_avx512)
+    const __m512i bits = reinterpret_cast<const __m512i&>(mask);
+    return _mm512_test_epi32_mask(bits, bits) != 0;
+#elif defined(MODALIGN_ISA_avx2)
+    const __m256i bits = reinterpret_cast<const __m256i&>(mask);
+    return !_mm256_testz_si256(bits, bits);
+#else
+    Integer all = 0;
+    for (int i = 0; i < width; ++i) all |= mask[i];
+    return all != 0;
+#endif
+  }
+};
+
+// exp(x) for x <= 0, within 2 units in the last place; below the smallest normal number it gives about that number, which
+// no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a Taylor polynomial of r (it is the
+// shortest: minimax coefficients would save one term), and 2^n by the exponent's bits.
+template <class T>
+struct Exp;
+
+template <>
+struct Exp<float> {
+  using S = Simd<float>;
+  static constexpr float lowest = -87.33654f;  // log of the smallest normal number
+  static S::Vector of(S::Vector x) {
+    x = S::max(x, S::broadcast(lowest));
+    const S::Vector shifter = S::broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    const S::Vector rounded = x * 1.44269504f + shifter;
+    const S::Vector n = rounded - shifter;
+    S::Vector r = x - n * 0.693359375f;  // log 2 in two parts, the first short enough for n * part to be exact
+    r = r - n * -2.12194440e-4f;
+    S::Vector p = S::broadcast(1.0f / 5040);
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const S::Mask bits = (reinterpret_cast<const S::Mask&>(rounded) << 23) + (127 << 23);
+    return p * reinterpret_cast<const S::Vector&>(bits);
+  }
+};
+
+template <>
+struct Exp<double> {
+  using S = Simd<double>;
+  static constexpr double lowest = -708.396418532264;
+  static S::Vector of(S::Vector x) {
+    x = S::max(x, S::broadcast(lowest));
+    const S::Vector shifter = S::broadcast(6755399441055744.0);  // 1.5 * 2^52
+    const S::Vector rounded = x * 1.4426950408889634 + shifter;
+    const S::Vector n = rounded - shifter;
+    S::Vector r = x - n * 6.93145751953125e-1;
+    r = r - n * 1.42860682030941723212e-6;
+    S::Vector p = S::broadcast(1.0 / 87178291200.0);  // 1 / 14!
+    double factorial = 6227020800.0;                  // 13!
+    for (int term = 13; term >= 1; --term) {
+      p = p * r + 1.0 / factorial;
+      factorial /= term;
+    }
+    p = p * r + 1.0;
+    const S::Mask bits = (reinterpret_cast<const S::Mask&>(rounded) << 52) + (1023LL << 52);
+    return p * reinterpret_cast<const S::Vector&>(bits);
+  }
+};
+
+}  // namespace modalign::MODALIGN_ISA

@@ -1,0 +1,262 @@
+"""The operations as functions: contracts, argument checks and docstrings. ``ops`` computes them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from modalign.ops.info_nce import info_nce_forward
+from modalign.ops.knn import METRICS
+from modalign.ops.knn import knn as _knn
+from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
+
+__all__ = ["Neighbors", "as_tensor", "info_nce", "knn", "neighbor_overlap"]
+
+REDUCTIONS = ("mean", "sum", "none")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def info_nce(
+    x: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    normalize: bool = True,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """Symmetric InfoNCE (the CLIP loss) of paired rows, without storing the similarity matrix.
+
+    S_ij = <x_i, y_j> / temperature, and for each pair i
+
+        loss_i = (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii
+
+    Args:
+        x, y: (..., n, d) embeddings of two modalities, row i of x paired with row i of y. float16, bfloat16, float32 or
+            float64, the same for both. Leading dimensions are independent problems: negatives never cross them.
+        temperature: positive; a float, or a tensor that broadcasts to the leading dimensions (one value per problem).
+        normalize: divide every row by its Euclidean norm first, so that S is the cosine over the temperature. A zero
+            row stays zero. Half-precision rows are normalised in float32 and rounded back.
+        reduction: "mean" or "sum" over the n pairs of each problem, shape (...,); "none" for shape (..., n).
+        backend: "auto" or the name of one; see ``modalign.explain("info_nce", x, y)``.
+
+    Returns:
+        The loss, float64 for float64 inputs, float32 otherwise. Its gradient with respect to x, y and a tensor
+        temperature is exactly the gradient of the value returned: no factor is hidden in it.
+
+    Peak memory beyond inputs and gradients: O(n d) for the normalised copies and O(threads d) for tiles; never O(n^2).
+    On the CPU the same inputs give the same bits for every number of threads.
+
+    Raises:
+        TypeError: x or y is not a floating-point tensor, or their dtypes differ.
+        ValueError: shapes that do not pair up, no rows, a temperature that is not positive, NaN or inf (checked on
+            the CPU; on other devices they propagate, so that the host never waits).
+        NotImplementedError: the named backend refuses the call, with its reason.
+
+    Source: van den Oord et al. 2018 (arXiv:1807.03748); symmetric form, Radford et al. 2021 (arXiv:2103.00020).
+
+    Example:
+        >>> import torch, modalign
+        >>> x, y = torch.eye(4), torch.eye(4)
+        >>> round(modalign.info_nce(x, y, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
+        0.3408
+    """
+    _require_pairs("info_nce", x, y)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"info_nce: reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    batch = x.shape[:-2]
+    if normalize:
+        x, y = _normalized(x), _normalized(y)
+    problems = math.prod(batch)
+    scale = _logit_scale(temperature, batch, x).reshape(problems)
+    row_lse, col_lse, positive = info_nce_forward(
+        x.reshape(problems, *x.shape[-2:]), y.reshape(problems, *y.shape[-2:]), scale, backend
+    )
+    loss = ((row_lse + col_lse) / 2 - positive).reshape(*batch, x.shape[-2])
+    if reduction == "none":
+        return loss
+    return loss.mean(-1) if reduction == "mean" else loss.sum(-1)
+
+
+class Neighbors(NamedTuple):
+    """The k nearest neighbours of each row, best first: ``indices`` (m, k) int64 and ``scores`` (m, k)."""
+
+    indices: Any
+    scores: Any
+
+
+def knn(
+    x: Any, k: int, *, queries: Any = None, metric: str = "cosine", backend: str = "auto"
+) -> Neighbors:
+    """The k rows of ``x`` with the highest score for each query, exactly.
+
+    The score is the float64 score of the stored values, its sum taken in the order of the features:
+    cosine <q, x_j> / |q| |x_j| (0 for a zero row), dot <q, x_j>, euclidean -|q - x_j|^2. Equal scores are ordered by
+    the lower index. Low precision is used only to discard rows that a proved error bound excludes, so every backend,
+    thread count and machine returns the same indices.
+
+    Args:
+        x: (n, d) gallery: a NumPy array (memory-mapped too) or a tensor; float16, bfloat16, float32 or float64.
+        k: 1 <= k <= n, or n - 1 when x is searched for itself.
+        queries: (m, d) of x's dtype, or None: every row of x looks for the others, itself excluded by its id, so a
+            duplicate of a row is its neighbour.
+        metric: "cosine", "dot" or "euclidean".
+        backend: "auto" or the name of one; see ``modalign.explain("knn", x, None, 10, "cosine")``.
+
+    Returns:
+        Neighbors(indices (m, k) int64, scores (m, k) in falling order, float64 for float64 inputs else float32), NumPy
+        arrays for a NumPy input and tensors for a tensor.
+
+    Peak memory beyond inputs and results: about (k + 200) * 8 bytes a row on the CPU; never O(n m).
+
+    Raises:
+        TypeError: x or queries is not a floating-point array.
+        ValueError: k out of range, shapes that do not match, NaN or inf, with the first rows that hold them.
+
+    Source: the neighbour sets of mutual k-NN, Huh et al. 2024 (arXiv:2405.07987).
+
+    Example:
+        >>> import numpy as np, modalign
+        >>> modalign.knn(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), k=1).indices.ravel().tolist()
+        [1, 0, 1]
+    """
+    gallery = as_tensor("knn", "x", x)
+    rows = None if queries is None else as_tensor("knn", "queries", queries)
+    if metric not in METRICS:
+        raise ValueError(f"knn: metric must be one of {METRICS}, got {metric!r}")
+    if rows is not None and (rows.shape[1] != gallery.shape[1] or rows.dtype != gallery.dtype):
+        raise ValueError(
+            "knn: queries must have the width and dtype of x, "
+            f"got {tuple(rows.shape)} {rows.dtype} for {tuple(gallery.shape)} {gallery.dtype}"
+        )
+    most = len(gallery) - (rows is None)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"knn: k must be an integer, got {k!r}")
+    if not 1 <= k <= most:
+        raise ValueError(f"knn: k must be between 1 and {most} for {len(gallery)} rows, got {k}")
+    if metric == "cosine" and gallery.dtype == torch.float64:
+        # the direction is all that counts: a power of two takes nothing from it and keeps squares in range
+        gallery, rows = _scaled_to_one(gallery), None if rows is None else _scaled_to_one(rows)
+    indices, scores = _knn(gallery, rows, int(k), metric, backend)
+    if not bool(scores.isfinite().all()):
+        raise ValueError(f"knn: the {metric} scores overflow {scores.dtype}; scale the rows down or use float64")
+    if isinstance(x, torch.Tensor):
+        return Neighbors(indices, scores)
+    return Neighbors(indices.numpy(), scores.numpy())
+
+
+def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
+    """How many neighbours two k-NN graphs share, for every k' <= k from one merge of the lists.
+
+        counts[i, r] = | {a_i0 .. a_ir} & {b_i0 .. b_ir} |
+
+    a, b: (n, k) int64 indices, nearest first, distinct in each row (as ``knn`` returns them), NumPy or torch.
+    Returns counts (n, k) int32 of the same kind. Memory: the result and O(k) a thread.
+    Raises TypeError for anything but int64 indices, ValueError for shapes that differ or a row with a repeated index.
+
+    Example:
+        >>> import torch, modalign
+        >>> modalign.neighbor_overlap(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 4]])).tolist()
+        [[0, 2, 2]]
+    """
+    left, right = (torch.as_tensor(graph) for graph in (a, b))
+    for name, graph in (("a", left), ("b", right)):
+        if graph.dtype != torch.int64 or graph.ndim != 2:
+            raise TypeError(f"neighbor_overlap: {name} must be (n, k) int64, got {tuple(graph.shape)} {graph.dtype}")
+        if bool((graph.sort(dim=1).values.diff(dim=1) == 0).any()):
+            raise ValueError(f"neighbor_overlap: each row of {name} must hold distinct indices, got a repeated one")
+    if left.shape != right.shape or left.numel() == 0:
+        raise ValueError(
+            "neighbor_overlap: a and b must have one shape (n, k) with n, k >= 1, "
+            f"got {tuple(left.shape)} and {tuple(right.shape)}"
+        )
+    counts = _neighbor_overlap(left, right, backend)
+    return counts if isinstance(a, torch.Tensor) else counts.numpy()
+
+
+def as_tensor(operation: str, name: str, array: Any) -> Tensor:
+    """A finite (n, d) floating-point tensor over the memory of ``array``; arrays are not copied, lists are refused."""
+    if isinstance(array, np.ndarray):
+        if array.dtype not in (np.float16, np.float32, np.float64):
+            raise TypeError(f"{operation}: {name} must be float16, float32 or float64, got {array.dtype}")
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        with warnings.catch_warnings():  # of a read-only memory map: nothing here writes to its inputs
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            tensor = torch.from_numpy(array)
+    elif isinstance(array, torch.Tensor):
+        tensor = array.detach()
+    else:
+        raise TypeError(f"{operation}: {name} must be a NumPy array or a torch tensor, got {type(array).__name__}")
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    if tensor.ndim != 2 or tensor.numel() == 0:
+        raise ValueError(f"{operation}: {name} must be (n, d) with n, d >= 1, got {tuple(tensor.shape)}")
+    _require_finite_rows(operation, name, tensor)
+    return tensor
+
+
+def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
+    block = max(1, (1 << 24) // tensor.shape[1])
+    for start in range(0, len(tensor), block):
+        finite = tensor[start : start + block].isfinite()
+        if not bool(finite.all()):
+            bad = (~finite.all(1)).nonzero()[:, 0] + start
+            raise ValueError(f"{operation}: {name} must be finite, got NaN or inf in rows {bad[:3].tolist()} (the first)")
+
+
+def _require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
+    for name, tensor in (("x", x), ("y", y)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    if x.dtype != y.dtype or x.device != y.device:
+        raise TypeError(
+            f"{operation}: x and y must share dtype and device, got {x.dtype} {x.device} and {y.dtype} {y.device}"
+        )
+    if x.ndim < 2 or x.shape != y.shape:
+        raise ValueError(
+            f"{operation}: x and y must have one shape (..., n, d), row i of x paired with row i of y, "
+            f"got {tuple(x.shape)} and {tuple(y.shape)}"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{operation}: x and y must not be empty, got {tuple(x.shape)}")
+
+
+def _normalized(x: Tensor) -> Tensor:
+    """Rows of unit length in x's dtype, computed in float32 at least. The largest entry is divided out first, so that
+    no norm overflows or vanishes; a zero row stays zero."""
+    rows = x if x.dtype == torch.float64 else x.float()
+    largest = rows.detach().abs().amax(-1, keepdim=True)
+    rows = rows / torch.where(largest > 0, largest, 1.0)
+    return F.normalize(rows, dim=-1).to(x.dtype)
+
+
+def _logit_scale(temperature: float | Tensor, batch: torch.Size, x: Tensor) -> Tensor:
+    """1 / temperature for each problem: ``batch`` values in the dtype sums are kept in."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if not isinstance(temperature, Tensor):
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float, np.floating, np.integer)):
+            raise TypeError(f"info_nce: temperature must be a number or a tensor, got {temperature!r}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"info_nce: temperature must be positive and finite, got {temperature}")
+        return torch.full(batch, 1 / float(temperature), dtype=dtype, device=x.device)
+    try:
+        return (1 / temperature.to(device=x.device, dtype=dtype)).expand(batch)
+    except RuntimeError as error:
+        raise ValueError(
+            f"info_nce: temperature must broadcast to the leading dimensions {tuple(batch)}, "
+            f"got shape {tuple(temperature.shape)}"
+        ) from error
+
+
+def _scaled_to_one(x: Tensor) -> Tensor:
+    """Each row times the power of two that brings its largest entry into [1/2, 1)."""
+    _, exponent = torch.frexp(x.abs().amax(1, keepdim=True))
+    return torch.ldexp(x, -exponent)

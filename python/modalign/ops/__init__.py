@@ -1,0 +1,1 @@
+"""The operators: schema, fake, gradient and table of implementations, one file an operation."""

@@ -1,0 +1,41 @@
+"""Reasons a backend gives for not taking a call, shared by the tables of implementations."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HALF_AND_FLOAT = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def wrong_dtype(x: Tensor, takes: tuple[torch.dtype, ...]) -> str | None:
+    if x.dtype in takes:
+        return None
+    return f"dtype {x.dtype} (takes {', '.join(str(dtype).removeprefix('torch.') for dtype in takes)})"
+
+
+def not_on_cpu(x: Tensor) -> str | None:
+    return None if x.device.type == "cpu" else f"device {x.device.type} (takes cpu)"
+
+
+def triton_interpreted() -> bool:
+    """Whether kernels run in triton's interpreter: correct and slow, for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def no_triton(x: Tensor) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if x.device.type == "cuda":
+        return None
+    if x.device.type == "cpu" and triton_interpreted():
+        return None
+    return f"device {x.device.type} (takes cuda; cpu only in the interpreter, with TRITON_INTERPRET=1)"
+
+
+def interpreter_is_for_tests(x: Tensor, *_: object) -> str | None:
+    return "the interpreter is never chosen by itself" if x.device.type == "cpu" else None
