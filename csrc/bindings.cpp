@@ -1,5 +1,5 @@
-// modalign._core: checks and converts arguments, releases the GIL, calls. Tensors come as the address of contiguous memory
-// and their sizes; modalign/ops/_cpp.py is the only caller.
+// modalign._core: checks and converts arguments, releases the GIL, calls. Tensors come as the address of contiguous
+// memory and their sizes; modalign/ops/_cpp.py is the only caller.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -66,7 +66,8 @@ void knn(Address gallery, Address queries, const std::string& dtype, int64_t n, 
          const std::string& metric, Address indices, Address scores, int threads) {
   require_sizes({n, m, d, k, threads});
   if (n > INT32_MAX) throw std::invalid_argument("knn takes up to 2^31 - 1 rows, got " + std::to_string(n));
-  if (k > n - (queries == 0)) throw std::invalid_argument("k must be below the number of rows, got " + std::to_string(k));
+  if (k > n - (queries == 0))
+    throw std::invalid_argument("k must be below the number of rows, got " + std::to_string(k));
   const modalign::Knn call{at<void>(gallery), at<void>(queries), dtype_of(dtype), n, m, d, k, metric_of(metric)};
   py::gil_scoped_release released;
   modalign::knn(call, at<int64_t>(indices), at<double>(scores), threads);

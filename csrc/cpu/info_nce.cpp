@@ -1,7 +1,7 @@
 // The traversal of info_nce: which thread works on which block of S, and when.
 //
-// Rows and columns are cut into the same P stripes. In phase p, job i takes row stripe i and column stripe (i + p) mod P:
-// no two jobs of a phase share a row or a column, so row sums, column sums, dx and dy are all accumulated in place,
+// Rows and columns are cut into the same P stripes. In phase p, job i takes row stripe i and column stripe (i + p) mod
+// P: no two jobs of a phase share a row or a column, so row sums, column sums, dx and dy are all accumulated in place,
 // without copies and without atomics, and in an order that does not depend on the number of threads.
 //
 //        p = 0      p = 1      p = 2

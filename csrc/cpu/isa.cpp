@@ -5,10 +5,10 @@
 
 namespace modalign {
 
-#define MODALIGN_DECLARE(level)  \
-  namespace level {              \
-  template <class T>             \
-  Tiles<T> make_tiles();         \
+#define MODALIGN_DECLARE(level) \
+  namespace level {             \
+  template <class T>            \
+  Tiles<T> make_tiles();        \
   }
 MODALIGN_DECLARE(portable)
 #ifdef MODALIGN_X86

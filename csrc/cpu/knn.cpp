@@ -2,10 +2,10 @@
 //
 // For searching row i and candidate j the screen computes t_ij, in units where every row is at most 1 long (rows are
 // scaled by powers of two, which is exact), and knows |t_ij - s_ij| <= r_i e_j + f_j for the defined score s_ij. A
-// candidate whose upper bound is below the k-th best lower bound seen so far is not a neighbour; the others are appended
-// to the row's list. A full list is compacted: the k-th best lower bound rises, what lies under it is dropped, and if that
-// is not enough (ties, duplicates) the listed candidates are scored in float64 and the best k stay. However stale a
-// threshold is, nothing is lost; the order of the blocks changes only the work.
+// candidate whose upper bound is below the k-th best lower bound seen so far is not a neighbour; the others are
+// appended to the row's list. A full list is compacted: the k-th best lower bound rises, what lies under it is dropped,
+// and if that is not enough (ties, duplicates) the listed candidates are scored in float64 and the best k stay. However
+// stale a threshold is, nothing is lost; the order of the blocks changes only the work.
 //
 // Searching one set for itself, S is symmetric: each pair of stripes is multiplied once and serves both. The pairs are
 // drawn as in a round-robin tournament, so that the jobs of a phase never share a row.
@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <vector>
 
 #include "common/parallel.hpp"
@@ -164,7 +165,10 @@ class Search {
     const auto power_of_two = [](double norm) { return norm > 0 ? std::ldexp(1.0, -std::ilogb(norm) - 1) : 1.0; };
     double largest = 0;
     for (const RowFacts* facts : {&query_facts_, &gallery_facts_})
-      for (double norm : facts->norm) largest = std::max(largest, norm);
+      for (double norm : facts->norm) {
+        if (!std::isfinite(norm)) throw std::domain_error("knn: rows must be finite and their squares fit float64");
+        largest = std::max(largest, norm);
+      }
     for (RowFacts* facts : {&query_facts_, &gallery_facts_})
       for (size_t row = 0; row < facts->norm.size(); ++row)
         facts->factor[row] = power_of_two(call_.metric == Metric::cosine ? facts->norm[row] : largest);
@@ -173,9 +177,9 @@ class Search {
   // a, b, e, f of the candidates and r of the searching rows (see the top of this file and docs/exactness.md).
   //
   // With u = 2^-24: a dot product of d terms in float32, in any order, fused or not, is off by at most
-  // (d + 1) u / (1 - (d + 1) u) |x| |y|; rounding float64 inputs adds 2 u, and a, b and the three operations of the upper
-  // bound 4 u of what they handle. The float64 score differs from the real one by less than (d + 4) 2^-53 of the same
-  // terms. All of it is rounded up by a few per cent.
+  // (d + 1) u / (1 - (d + 1) u) |x| |y|; rounding float64 inputs adds 2 u, and a, b and the three operations of the
+  // upper bound 4 u of what they handle. The float64 score differs from the real one by less than (d + 4) 2^-53 of the
+  // same terms. All of it is rounded up by a few per cent.
   void bound() {
     const int64_t padded = gallery_cut_.padded();
     const double d = static_cast<double>(call_.d);
@@ -202,14 +206,15 @@ class Search {
   void search_itself() {
     const int64_t count = gallery_cut_.count, players = count + count % 2;
     // phase 0 has the diagonal; phase p > 0 is round p - 1 of a tournament, its game 0 played by the last player
-    run_phases(threads_, players == 1 ? 1 : std::max<int64_t>(players, 1), count, [&](int thread, int64_t phase, int64_t game) {
-      if (phase == 0) return screen(own_[thread], game, game, false);
-      if (game >= players / 2) return;
-      const int64_t others = players - 1, round = phase - 1;
-      const int64_t one = game == 0 ? players - 1 : (round + game) % others;
-      const int64_t two = game == 0 ? round : (round - game + others) % others;
-      if (one < count && two < count) screen(own_[thread], one, two, true);
-    });
+    run_phases(threads_, players == 1 ? 1 : std::max<int64_t>(players, 1), count,
+               [&](int thread, int64_t phase, int64_t game) {
+                 if (phase == 0) return screen(own_[thread], game, game, false);
+                 if (game >= players / 2) return;
+                 const int64_t others = players - 1, round = phase - 1;
+                 const int64_t one = game == 0 ? players - 1 : (round + game) % others;
+                 const int64_t two = game == 0 ? round : (round - game + others) % others;
+                 if (one < count && two < count) screen(own_[thread], one, two, true);
+               });
   }
 
   void search_gallery() {
@@ -221,7 +226,8 @@ class Search {
   void screen(Own& own, int64_t i, int64_t j, bool both_sides) {
     const Tiles<float>& kernels = tiles<float>();
     kernels.pack_left(queries_.stripe(query_cut_, i), &query_facts_.factor[query_cut_.start(i)], own.left.data());
-    kernels.pack_right(gallery_.stripe(gallery_cut_, j), &gallery_facts_.factor[gallery_cut_.start(j)], own.right.data());
+    kernels.pack_right(gallery_.stripe(gallery_cut_, j), &gallery_facts_.factor[gallery_cut_.start(j)],
+                       own.right.data());
     kernels.screen(own.left.data(), own.right.data(),
                    {.rows = query_cut_.size(i),
                     .cols = gallery_cut_.size(j),

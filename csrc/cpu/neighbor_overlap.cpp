@@ -1,5 +1,5 @@
-// A common neighbour counts from the larger of its two ranks on: merge the two lists sorted by id, put each match at that
-// rank, and sum up. O(k log k) a row.
+// A common neighbour counts from the larger of its two ranks on: merge the two lists sorted by id, put each match at
+// that rank, and sum up. O(k log k) a row.
 #include "cpu/neighbor_overlap.hpp"
 
 #include <algorithm>

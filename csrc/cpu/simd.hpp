@@ -74,9 +74,9 @@ struct Simd {
   }
 };
 
-// exp(x) for x <= 0, within 2 units in the last place; below the smallest normal number it gives about that number, which
-// no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a Taylor polynomial of r (it is the
-// shortest: minimax coefficients would save one term), and 2^n by the exponent's bits.
+// exp(x) for x <= 0, within 2 units in the last place; below the smallest normal number it gives about that number,
+// which no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a Taylor polynomial of r (it
+// is the shortest: minimax coefficients would save one term), and 2^n by the exponent's bits.
 template <class T>
 struct Exp;
 

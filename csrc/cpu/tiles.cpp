@@ -17,8 +17,8 @@ namespace {
 
 constexpr int kRows = kRegisterRows;
 constexpr int64_t kGroup = 256;  // columns of a forward strip: kRows x 256 floats stay in the first-level cache
-constexpr int64_t kWeightRows = 96, kWeightCols = 128;
-static_assert(kWeightRows % kRows == 0 && kStripeMultiple % kRows == 0);
+constexpr int64_t kWeightRows = 96, kWeightCols = 192;
+static_assert(kWeightRows % kRows == 0 && kWeightCols % kRows == 0 && kStripeMultiple % kRows == 0);
 
 template <class T>
 constexpr int kCols = 2 * Simd<T>::width;
@@ -305,11 +305,13 @@ void screen(const float* left, const float* right, const ScreenBlock& block) {
           const S::Vector score = S::load(scores + r * cols + c);
           offer(
               block, score * S::load(block.a + j) + (S::load(block.b + j) + S::load(block.e + j) * block.r[i]),
-              S::broadcast(block.threshold[i]), lanes, [&](int64_t) { return i; }, [&](int64_t lane) { return j + lane; });
+              S::broadcast(block.threshold[i]), lanes, [&](int64_t) { return i; },
+              [&](int64_t lane) { return j + lane; });
           if (block.both_sides)
             offer(
                 block, score * block.a[i] + (S::load(block.r + j) * block.e[i] + block.b[i]),
-                S::load(block.threshold + j), lanes, [&](int64_t lane) { return j + lane; }, [&](int64_t) { return i; });
+                S::load(block.threshold + j), lanes, [&](int64_t lane) { return j + lane; },
+                [&](int64_t) { return i; });
         }
       }
     }

@@ -1,5 +1,6 @@
-// The leaves of the CPU kernels: work on one block of the similarity matrix by one thread. Plain functions over pointers
-// and sizes, compiled once for every instruction set; `tiles(...)` in isa.hpp hands out the set chosen at run time.
+// The leaves of the CPU kernels: work on one block of the similarity matrix by one thread. Plain functions over
+// pointers and sizes, compiled once for every instruction set; `tiles(...)` in isa.hpp hands out the set chosen at run
+// time.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +50,7 @@ struct BackwardBlock {
 struct ScreenBlock {
   int64_t rows, cols, d;
   int64_t row_start, col_start;  // ids of the block's first row and column
-  const float* a;                // of the candidates, by id; readable up to the next multiple of col_panel, like all here
+  const float* a;  // of the candidates, by id; readable up to the next multiple of col_panel, like all here
   const float* b;
   const float* e;
   const float* r;          // of the searching rows, by id
@@ -69,8 +70,8 @@ struct Tiles {
   // out[panel of features][row][feature in panel], zero beyond the last feature: the operand of a product over rows
   void (*pack_features)(Rows rows, int64_t padded_rows, T* out);
   void (*forward)(const T* left, const T* right, const ForwardBlock<T>& block);
-  void (*backward)(const T* left, const T* right, const T* left_features, const T* right_features,
-                   int64_t padded_rows, const BackwardBlock<T>& block);
+  void (*backward)(const T* left, const T* right, const T* left_features, const T* right_features, int64_t padded_rows,
+                   const BackwardBlock<T>& block);
   void (*screen)(const T* left, const T* right, const ScreenBlock& block);  // float only
 };
 

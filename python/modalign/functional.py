@@ -140,10 +140,11 @@ def knn(
         raise TypeError(f"knn: k must be an integer, got {k!r}")
     if not 1 <= k <= most:
         raise ValueError(f"knn: k must be between 1 and {most} for {len(gallery)} rows, got {k}")
-    if metric == "cosine" and gallery.dtype == torch.float64:
-        # the direction is all that counts: a power of two takes nothing from it and keeps squares in range
-        gallery, rows = _scaled_to_one(gallery), None if rows is None else _scaled_to_one(rows)
+    exponent = torch.tensor(0)
+    if gallery.dtype == torch.float64 and not all(_squares_fit(table) for table in (gallery, rows) if table is not None):
+        gallery, rows, exponent = _rescaled(gallery, rows, metric)
     indices, scores = _knn(gallery, rows, int(k), metric, backend)
+    scores = scores.ldexp(2 * exponent) if exponent else scores
     if not bool(scores.isfinite().all()):
         raise ValueError(f"knn: the {metric} scores overflow {scores.dtype}; scale the rows down or use float64")
     if isinstance(x, torch.Tensor):
@@ -183,7 +184,7 @@ def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
 def as_tensor(operation: str, name: str, array: Any) -> Tensor:
     """A finite (n, d) floating-point tensor over the memory of ``array``; arrays are not copied, lists are refused."""
     if isinstance(array, np.ndarray):
-        if array.dtype not in (np.float16, np.float32, np.float64):
+        if array.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
             raise TypeError(f"{operation}: {name} must be float16, float32 or float64, got {array.dtype}")
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         with warnings.catch_warnings():  # of a read-only memory map: nothing here writes to its inputs
@@ -256,7 +257,20 @@ def _logit_scale(temperature: float | Tensor, batch: torch.Size, x: Tensor) -> T
         ) from error
 
 
-def _scaled_to_one(x: Tensor) -> Tensor:
-    """Each row times the power of two that brings its largest entry into [1/2, 1)."""
-    _, exponent = torch.frexp(x.abs().amax(1, keepdim=True))
-    return torch.ldexp(x, -exponent)
+def _squares_fit(table: Tensor) -> bool:
+    """Whether every row's squares stay far from where float64 ends; rows of narrower types always do."""
+    largest = torch.cat([block.abs().amax(1) for block in table.split(max(1, (1 << 22) // table.shape[1]))])
+    return bool(((largest == 0) | ((largest > 2.0**-400) & (largest < 2.0**400))).all())
+
+
+def _rescaled(gallery: Tensor, queries: Tensor | None, metric: str) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Rows times powers of two, exactly: each its own for the cosine, which ignores it, one for all otherwise. The
+    exponent taken out is returned for the scores to get back, squared."""
+    tables = [table for table in (gallery, queries) if table is not None]
+    exponents = [torch.frexp(table.abs().amax(1, keepdim=True)).exponent for table in tables]
+    if metric == "cosine":
+        scaled, common = [torch.ldexp(t, -e) for t, e in zip(tables, exponents, strict=True)], torch.tensor(0)
+    else:
+        common = torch.cat(exponents).max()
+        scaled = [torch.ldexp(table, -common) for table in tables]
+    return scaled[0], None if queries is None else scaled[1], common

@@ -72,4 +72,4 @@ class InfoNCE(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"temperature={float(self.temperature):g}, learnable={self.learnable}, reduction={self.reduction!r}"
+        return f"temperature={torch.as_tensor(self.temperature).item():g}, learnable={self.learnable}, reduction={self.reduction!r}"

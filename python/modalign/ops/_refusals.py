@@ -39,3 +39,11 @@ def no_triton(x: Tensor) -> str | None:
 
 def interpreter_is_for_tests(x: Tensor, *_: object) -> str | None:
     return "the interpreter is never chosen by itself" if x.device.type == "cpu" else None
+
+
+def no_cuda_module(x: Tensor) -> str | None:
+    if x.device.type != "cuda":
+        return f"device {x.device.type} (takes cuda)"
+    if importlib.util.find_spec("modalign._cuda") is None:
+        return "modalign._cuda is not built (install with -C cmake.define.MODALIGN_WITH_CUDA=ON)"
+    return None

@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 
 from modalign.backends import Implementation, Operation, select
-from modalign.ops._refusals import interpreter_is_for_tests, no_triton, not_on_cpu, wrong_dtype
+from modalign.ops._refusals import interpreter_is_for_tests, no_cuda_module, no_triton, not_on_cpu, wrong_dtype
 
 __all__ = ["NEIGHBOR_OVERLAP", "neighbor_overlap"]
 
 NEIGHBOR_OVERLAP = Operation(
     "neighbor_overlap",
     (
+        Implementation(
+            "cuda",
+            {"count": "modalign.ops._cuda:neighbor_overlap"},
+            lambda a, *_: no_cuda_module(a) or wrong_dtype(a, (torch.int64,)),
+        ),
         Implementation(
             "triton",
             {"count": "modalign.kernels.neighbor_overlap:neighbor_overlap"},

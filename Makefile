@@ -1,0 +1,61 @@
+# make demo   the main job on real data, with a report at the end
+# make test   the tests            make bench  the benchmarks       make lint  style, types, C++ format
+# make docs   the documentation    make clean  forget .venv and build/
+#
+# Each target makes .venv and installs what it needs when that is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test bench lint format docs clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/modalign demo
+
+test: $(VENV)/tests
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/tests
+	$(BIN)/python -m benchmarks.compare all
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
+
+format: $(VENV)/lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build docs/site
+
+# An editable install: Python changes count at once, C++ changes make this rule run again.
+$(VENV)/installed: $(SOURCES)
+	@echo "modalign: making $(VENV) and compiling the core (a minute or two on the first run)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/tests: $(VENV)/installed
+	@echo "modalign: installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/lint: $(VENV)/tests
+	@echo "modalign: installing the linters"
+	@$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	@echo "modalign: installing the documentation tools"
+	@$(PIP) --editable '.[docs]'
+	@touch $@

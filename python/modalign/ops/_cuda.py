@@ -1,0 +1,18 @@
+"""The compiled CUDA kernels seen from torch: contiguous device memory and torch's current stream in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modalign import _cuda
+
+
+def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
+    a, b = a.contiguous(), b.contiguous()
+    counts = torch.empty(a.shape, dtype=torch.int32, device=a.device)
+    stream = torch.cuda.current_stream(a.device)
+    _cuda.neighbor_overlap(
+        a.data_ptr(), b.data_ptr(), *a.shape, counts.data_ptr(), stream.device_index, stream.cuda_stream
+    )
+    return counts

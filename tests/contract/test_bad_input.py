@@ -1,0 +1,115 @@
+"""Bad input: a sentence that says what was wanted and what came; never a crash, never NaN."""
+
+import numpy as np
+import pytest
+import torch
+
+import modalign
+
+X = torch.randn(5, 3)
+NAN = X.clone()
+NAN[3, 1] = torch.nan
+
+
+def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
+    infinite = X.clone()
+    infinite[0, 0] = -torch.inf
+    return {
+        "NaN in x": (ValueError, r"x must be finite, got NaN or inf in 1 rows, .*\[0, 3\]", (NAN, X), {}),
+        "NaN in y": (ValueError, r"y must be finite, got NaN or inf in 1 rows", (X, NAN), {}),
+        "inf": (ValueError, r"x must be finite", (infinite, X), {"normalize": False}),
+        "n mismatch": (ValueError, r"one shape \(\.\.\., n, d\).*got \(5, 3\) and \(4, 3\)", (X, X[:4]), {}),
+        "d mismatch": (ValueError, r"got \(5, 3\) and \(5, 2\)", (X, X[:, :2]), {}),
+        "one dimension": (ValueError, r"got \(3,\) and \(3,\)", (X[0], X[0]), {}),
+        "empty": (ValueError, r"must not be empty, got \(0, 3\)", (X[:0], X[:0]), {}),
+        "integers": (TypeError, r"x must be float16.*got torch.int64", (X.long(), X.long()), {}),
+        "two dtypes": (TypeError, r"share dtype and device, got torch.float32 cpu and torch.float64", (X, X.double()), {}),
+        "two devices": (TypeError, r"share dtype and device, .* meta", (X, X.to("meta")), {}),
+        "an array": (TypeError, r"x must be a torch tensor, got ndarray", (X.numpy(), X), {}),
+        "temperature 0": (ValueError, r"temperature must be positive and finite, got 0", (X, X), {"temperature": 0.0}),
+        "temperature < 0": (ValueError, r"positive and finite, got -1", (X, X), {"temperature": -1}),
+        "temperature NaN": (ValueError, r"positive and finite, got nan", (X, X), {"temperature": float("nan")}),
+        "temperature text": (TypeError, r"must be a number or a tensor, got '0.1'", (X, X), {"temperature": "0.1"}),
+        "temperature tensor": (ValueError, r"must be positive", (X, X), {"temperature": torch.tensor(-0.5)}),
+        "temperature shape": (ValueError, r"broadcast to the leading dimensions \(\), got shape \(2,\)", (X, X),
+                              {"temperature": torch.ones(2)}),
+        "reduction": (ValueError, r"one of \('mean', 'sum', 'none'\), got 'avg'", (X, X), {"reduction": "avg"}),
+        "overflow": (ValueError, r"logits overflow torch.float32: largest \|x\|", (1e25 * X, 1e25 * X), {"normalize": False}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", bad_info_nce())
+def test_info_nce(case: str) -> None:
+    error, message, args, settings = bad_info_nce()[case]
+    with pytest.raises(error, match=message):
+        modalign.info_nce(*args, **settings)
+
+
+def test_info_nce_module() -> None:
+    for settings in ({"temperature": 0}, {"temperature": -1}, {"reduction": "avg"}, {"learnable": True, "max_scale": 1}):
+        with pytest.raises(ValueError, match="InfoNCE: .* got"):
+            modalign.InfoNCE(**settings)
+
+
+def bad_knn() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
+    return {
+        "NaN": (ValueError, r"x must be finite, got NaN or inf in rows \[3\]", (NAN, 1), {}),
+        "NaN in queries": (ValueError, r"queries must be finite", (X, 1), {"queries": NAN}),
+        "k = 0": (ValueError, r"k must be between 1 and 4 for 5 rows, got 0", (X, 0), {}),
+        "k = n": (ValueError, r"k must be between 1 and 4 for 5 rows, got 5", (X, 5), {}),
+        "k > n with queries": (ValueError, r"k must be between 1 and 5 for 5 rows, got 6", (X, 6), {"queries": X}),
+        "k not an integer": (TypeError, r"k must be an integer, got 1.5", (X, 1.5), {}),
+        "k a truth value": (TypeError, r"k must be an integer, got True", (X, True), {}),
+        "one row": (ValueError, r"k must be between 1 and 0 for 1 rows", (X[:1], 1), {}),
+        "three dimensions": (ValueError, r"must be \(n, d\) with n, d >= 1, got \(1, 5, 3\)", (X[None], 1), {}),
+        "no rows": (ValueError, r"must be \(n, d\)", (X[:0], 1), {}),
+        "no features": (ValueError, r"must be \(n, d\)", (X[:, :0], 1), {}),
+        "a list": (TypeError, r"must be a NumPy array or a torch tensor, got list", ([[1.0]], 1), {}),
+        "integers": (TypeError, r"must be float16, float32 or float64, got int64", (np.ones((3, 2), int), 1), {}),
+        "complex": (TypeError, r"got torch.complex64", (X.cfloat(), 1), {}),
+        "metric": (ValueError, r"metric must be one of .*got 'l2'", (X, 1), {"metric": "l2"}),
+        "widths": (ValueError, r"width and dtype of x, got \(5, 2\)", (X, 1), {"queries": X[:, :2]}),
+        "dtypes": (ValueError, r"width and dtype of x, got .*float64", (X, 1), {"queries": X.double()}),
+        "overflow": (ValueError, r"dot scores overflow", (X.double() * 1e200, 1), {"metric": "dot"}),
+    }
+
+
+@pytest.mark.parametrize("case", bad_knn())
+def test_knn(case: str) -> None:
+    error, message, args, settings = bad_knn()[case]
+    with pytest.raises(error, match=message):
+        modalign.knn(*args, **settings)
+
+
+def test_neighbor_overlap() -> None:
+    a = torch.tensor([[0, 1], [1, 2]])
+    for b, error, message in (
+        (a.int(), TypeError, r"b must be \(n, k\) int64"),
+        (a[0], TypeError, r"b must be \(n, k\) int64, got \(2,\)"),
+        (a[:, :1], ValueError, r"one shape \(n, k\) .* got \(2, 2\) and \(2, 1\)"),
+        (torch.zeros_like(a), ValueError, "row of b must hold distinct indices"),
+    ):
+        with pytest.raises(error, match=message):
+            modalign.neighbor_overlap(a, b)
+    with pytest.raises(ValueError, match="n, k >= 1"):
+        modalign.neighbor_overlap(a[:0], a[:0])
+
+
+@pytest.mark.parametrize("metric", [modalign.mutual_knn, modalign.cka, modalign.unbiased_cka])
+def test_metrics(metric) -> None:
+    name = metric.__name__
+    with pytest.raises(ValueError, match=rf"{name}: x and y must be \(n, d_x\) and \(n, d_y\).*got \(5, 3\) and \(4, 3\)"):
+        metric(X, X[:4])
+    with pytest.raises(ValueError, match=r"must be finite, got NaN or inf in rows \[3\]"):
+        metric(NAN, X) if metric is not modalign.mutual_knn else metric(NAN, X, k=1)
+    with pytest.raises((TypeError, ValueError), match="must be"):
+        metric([[1.0]], X)
+
+
+def test_constant_representations_have_no_cka() -> None:
+    constant = torch.ones(6, 2)
+    for metric in (modalign.cka, modalign.unbiased_cka):
+        with pytest.raises(ValueError, match="y does not vary between rows"):
+            metric(torch.randn(6, 2), constant)
+    with pytest.raises(ValueError, match="needs at least 4 rows, got 3"):
+        modalign.unbiased_cka(X[:3], X[:3])

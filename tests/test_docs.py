@@ -1,0 +1,52 @@
+"""Examples run: those of the public docstrings and those of the README."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modalign
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ["functional", "losses", "metrics", "diagnosis", "information", "data.synthetic", "data.emoji", "data.paired"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstring_examples(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"modalign.{module}"), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", [name for name in modalign.__all__ if callable(getattr(modalign, name))])
+def test_public_functions_are_documented(name: str) -> None:
+    text = getattr(modalign, name).__doc__ or ""
+    if name != "Neighbors":
+        for part in ("Example", "Raises" if name not in {"doctor", "InfoNCE"} else ""):
+            assert part in text, f"{name} has no {part}"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+
+
+def test_readme_examples(tmp_path: Path) -> None:
+    """All Python blocks of the README, in order, in one process; a comment after a print says what it prints."""
+    examples = blocks(ROOT / "README.md", "python")
+    assert len(examples) >= 3
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    printed = run.stdout.split("\n")
+    expected = re.findall(r"^print\(.*\)  # (.*)$", "\n".join(examples), re.M)
+    assert printed[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "csrc/README.md", "kernels/README.md"])
+def test_links_inside_the_repository_exist(path: str) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / path).read_text()):
+        assert (ROOT / path).parent.joinpath(target).exists(), f"{path} links to {target}"
