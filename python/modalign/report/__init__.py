@@ -1,0 +1,35 @@
+"""The report of a sweep: one HTML file with the conclusions first, and the same conclusions as text.
+
+``write`` and ``conclusions`` take the folder that a finished sweep left: runs.parquet, curves.parquet, config.yaml and
+provenance.json. Both raise ValueError, with one sentence, for a folder that is missing, damaged or unfinished.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["conclusions", "write"]
+
+
+def write(folder: Path) -> Path:
+    """Write ``report.html`` into ``folder`` and return its path; the file appears whole or not at all.
+
+    The page holds its own style, scripts and data: it opens without a network, and prints.
+    """
+    from modalign.provenance import write_atomically
+    from modalign.report.page import render
+    from modalign.report.results import read
+
+    path = Path(folder) / "report.html"
+    page = render(read(Path(folder)))
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def conclusions(folder: Path) -> list[str]:
+    """What the sweep in ``folder`` shows, one sentence for each case, in the order of its configuration."""
+    from modalign.report.findings import findings
+    from modalign.report.results import read
+    from modalign.report.sentences import sentences
+
+    return sentences(findings(read(Path(folder))))
