@@ -1,0 +1,1 @@
+"""Benchmarks that check their answers: python -m benchmarks.compare info_nce | knn | mutual_knn | all."""

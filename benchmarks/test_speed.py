@@ -1,0 +1,15 @@
+"""The same cases under pytest-benchmark, for a history of one machine: pytest benchmarks --benchmark-autosave."""
+
+import pytest
+
+from benchmarks.cases import CASES, Case
+
+SMALL = [case for suite in CASES.values() for case in suite()[:2]]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@pytest.mark.parametrize("rival", ["modalign"])
+def test_speed(benchmark, case: Case, rival: str) -> None:  # type: ignore[no-untyped-def]
+    inputs = case.make()
+    other = next(name for name in case.rivals if name != rival)
+    assert case.agree(benchmark(case.rivals[rival], *inputs), case.rivals[other](*inputs))
