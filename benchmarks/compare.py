@@ -4,7 +4,7 @@
     python -m benchmarks.compare all --out FILE.json      every table, and a record with machine, versions and commit
 
 A ratio is the median over rounds of (rival's time / ours) within the round, so a slow moment of the machine hits both.
-When more is running than the machine has cores, no ratio is printed unless --even-if-loaded says so, and the record keeps
+When more is running than the machine has cores, no ratio is printed unless --even-if-loaded says so; the record keeps
 the load either way.
 """
 
@@ -81,7 +81,9 @@ def main() -> None:
     console = Console()
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rate": gemm_rate(), "suites": {}}
     for suite in CASES if arguments.suite == "all" else [arguments.suite]:
-        rows = [measure(case, arguments.budget) for case in track(CASES[suite](), suite, console=console, transient=True)]
+        rows = [
+            measure(case, arguments.budget) for case in track(CASES[suite](), suite, console=console, transient=True)
+        ]
         record["suites"][suite] = rows
         table = Table("case", "ms", "share of GEMM rate", "times faster than", title=f"{suite} (load {load:.1f})")
         for row in rows:

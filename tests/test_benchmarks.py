@@ -24,7 +24,9 @@ def test_rivals_agree_with_modalign() -> None:
 
 def test_a_wrong_answer_is_not_timed() -> None:
     case = dataclasses.replace(cases.knn_cases()[0], make=lambda: (torch.randn(100, 4),))
-    wrong = dataclasses.replace(case, rivals=case.rivals | {"wrong": lambda x: torch.zeros(len(x), 10, dtype=torch.int64)})
+    wrong = dataclasses.replace(
+        case, rivals=case.rivals | {"wrong": lambda x: torch.zeros(len(x), 10, dtype=torch.int64)}
+    )
     with pytest.raises(SystemExit, match="wrong and modalign disagree"):
         compare.measure(wrong, 0.01)
 
@@ -32,7 +34,9 @@ def test_a_wrong_answer_is_not_timed() -> None:
 def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(cases.info_nce_cases()[0], make=lambda: tuple(torch.randn(2, 64, 8).unbind()))
     monkeypatch.setattr(compare, "CASES", {"info_nce": lambda: [small]})
-    monkeypatch.setattr(sys, "argv", ["compare", "all", "--budget", "0.01", "--even-if-loaded", "--out", str(tmp_path / "r.json")])
+    monkeypatch.setattr(
+        sys, "argv", ["compare", "all", "--budget", "0.01", "--even-if-loaded", "--out", str(tmp_path / "r.json")]
+    )
     compare.main()
     record = json.loads((tmp_path / "r.json").read_text())
     assert {"provenance", "load", "gemm_rate", "suites"} <= record.keys()

@@ -46,7 +46,9 @@ def test_readme_examples(tmp_path: Path) -> None:
     assert printed[: len(expected)] == expected
 
 
-@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "csrc/README.md", "kernels/README.md"])
+@pytest.mark.parametrize(
+    "path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "csrc/README.md", "kernels/README.md"]
+)
 def test_links_inside_the_repository_exist(path: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / path).read_text()):
         assert (ROOT / path).parent.joinpath(target).exists(), f"{path} links to {target}"

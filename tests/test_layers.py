@@ -52,7 +52,9 @@ def test_imports_point_downwards(path: Path) -> None:
         elif any(name in names for names in LAYERS):
             assert layer(name) <= layer(own), f"{relative} imports modalign.{name}, which is above it"
         else:
-            assert own in {"cli", "experiments", "report", "__main__"}, f"{relative} imports {name} from the top of the package"
+            assert own in {"cli", "experiments", "report", "__main__"}, (
+                f"{relative} imports {name} from the top of the package"
+            )
 
 
 def test_kernels_import_torch_and_triton_alone() -> None:

@@ -1,10 +1,10 @@
 """modalign: measure whether aligning two modalities helps.
 
-    info_nce, InfoNCE               the contrastive loss, without the similarity matrix
-    knn, neighbor_overlap           exact k-NN graphs and what two of them share
-    mutual_knn, cka, unbiased_cka   alignment of two representations
-    data                            paired data sets: synthetic with exact information, emoji
-    explain, doctor                 which backend runs, and why not another
+info_nce, InfoNCE               the contrastive loss, without the similarity matrix
+knn, neighbor_overlap           exact k-NN graphs and what two of them share
+mutual_knn, cka, unbiased_cka   alignment of two representations
+data                            paired data sets: synthetic with exact information, emoji
+explain, doctor                 which backend runs, and why not another
 """
 
 from modalign import data

@@ -41,7 +41,8 @@ def doctor() -> str:
     versions, machine = facts["versions"], facts["machine"]
     lines = [
         f"modalign {versions['modalign']} ({facts['modalign_commit']})",
-        "  " + ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items() if name != "modalign"),
+        "  "
+        + ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items() if name != "modalign"),
         f"  {machine['platform']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads",
         f"compiled core: {_core.compiler}; instruction sets {', '.join(_core.isa_levels())}; in use {_core.isa()}"
         + (" (MODALIGN_ISA)" if os.environ.get("MODALIGN_ISA") else ""),

@@ -78,7 +78,7 @@ def info_nce(
     row_lse, col_lse, positive = info_nce_forward(
         x.reshape(problems, *x.shape[-2:]), y.reshape(problems, *y.shape[-2:]), scale, backend
     )
-    loss = ((row_lse + col_lse) / 2 - positive).reshape(*batch, x.shape[-2])
+    loss: Tensor = ((row_lse + col_lse) / 2 - positive).reshape(*batch, x.shape[-2])
     if reduction == "none":
         return loss
     return loss.mean(-1) if reduction == "mean" else loss.sum(-1)
@@ -91,9 +91,7 @@ class Neighbors(NamedTuple):
     scores: Any
 
 
-def knn(
-    x: Any, k: int, *, queries: Any = None, metric: str = "cosine", backend: str = "auto"
-) -> Neighbors:
+def knn(x: Any, k: int, *, queries: Any = None, metric: str = "cosine", backend: str = "auto") -> Neighbors:
     """The k rows of ``x`` with the highest score for each query, exactly.
 
     The score is the float64 score of the stored values, its sum taken in the order of the features:
@@ -141,7 +139,9 @@ def knn(
     if not 1 <= k <= most:
         raise ValueError(f"knn: k must be between 1 and {most} for {len(gallery)} rows, got {k}")
     exponent = torch.tensor(0)
-    if gallery.dtype == torch.float64 and not all(_squares_fit(table) for table in (gallery, rows) if table is not None):
+    if gallery.dtype == torch.float64 and not all(
+        _squares_fit(table) for table in (gallery, rows) if table is not None
+    ):
         gallery, rows, exponent = _rescaled(gallery, rows, metric)
     indices, scores = _knn(gallery, rows, int(k), metric, backend)
     scores = scores.ldexp(2 * exponent) if exponent else scores
@@ -208,7 +208,9 @@ def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
         finite = tensor[start : start + block].isfinite()
         if not bool(finite.all()):
             bad = (~finite.all(1)).nonzero()[:, 0] + start
-            raise ValueError(f"{operation}: {name} must be finite, got NaN or inf in rows {bad[:3].tolist()} (the first)")
+            raise ValueError(
+                f"{operation}: {name} must be finite, got NaN or inf in rows {bad[:3].tolist()} (the first)"
+            )
 
 
 def _require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
@@ -259,7 +261,8 @@ def _logit_scale(temperature: float | Tensor, batch: torch.Size, x: Tensor) -> T
 
 def _squares_fit(table: Tensor) -> bool:
     """Whether every row's squares stay far from where float64 ends; rows of narrower types always do."""
-    largest = torch.cat([block.abs().amax(1) for block in table.split(max(1, (1 << 22) // table.shape[1]))])
+    block = max(1, (1 << 22) // table.shape[1])
+    largest = torch.cat([table[start : start + block].abs().amax(1) for start in range(0, len(table), block)])
     return bool(((largest == 0) | ((largest > 2.0**-400) & (largest < 2.0**400))).all())
 
 

@@ -51,7 +51,9 @@ class InfoNCE(nn.Module):
         if reduction not in REDUCTIONS:
             raise ValueError(f"InfoNCE: reduction must be one of {REDUCTIONS}, got {reduction!r}")
         if learnable and not 1 / temperature <= max_scale < math.inf:
-            raise ValueError(f"InfoNCE: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}")
+            raise ValueError(
+                f"InfoNCE: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}"
+            )
         self.learnable, self.max_scale = learnable, max_scale
         self.normalize, self.reduction, self.backend = normalize, reduction, backend
         self.fixed_temperature = float(temperature)
@@ -72,4 +74,5 @@ class InfoNCE(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"temperature={torch.as_tensor(self.temperature).item():g}, learnable={self.learnable}, reduction={self.reduction!r}"
+        temperature = torch.as_tensor(self.temperature).item()
+        return f"temperature={temperature:g}, learnable={self.learnable}, reduction={self.reduction!r}"

@@ -68,7 +68,8 @@ def unbiased_cka(x: Any, y: Any) -> float:
 
     With K = X X' and L = Y Y' without their diagonals,
 
-        HSIC_1 = (tr K L + 1'K1 1'L1 / ((n-1)(n-2)) - 2/(n-2) 1'K L1) / (n (n-3)),   CKA = HSIC_1(K,L) / sqrt(HSIC_1(K,K) HSIC_1(L,L))
+        HSIC_1(K, L) = (tr K L + 1'K1 1'L1 / ((n-1) (n-2)) - 2 / (n-2) 1'K L1) / (n (n-3))
+        CKA = HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L))
 
     and every term is a sum over features: nothing n x n is formed. It can be slightly negative.
     x, y: (n, d_x) and (n, d_y) as in ``mutual_knn``, n >= 4. Cost and memory as ``cka``.

@@ -39,12 +39,14 @@ def collect(seed: object = None) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the source tree in use (with ``+changes`` if it was edited), else the one the package was built from."""
+    """The commit of the source tree in use (``+changes`` if it was edited), else the one the package was built from."""
     root = Path(__file__).resolve().parents[2]
     if (root / "CMakeLists.txt").is_file():
         try:
             git = ["git", "-C", str(root)]
-            head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+            head = subprocess.run(
+                [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+            ).stdout.strip()
             edited = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             pass  # no git here, or no repository: the build knows
@@ -56,7 +58,7 @@ def commit() -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, then put it in place: readers see the old file or the new one."""
+    """Call ``write`` on a temporary file beside ``path``, then put it in place: readers see the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)

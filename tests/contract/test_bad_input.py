@@ -23,7 +23,7 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "one dimension": (ValueError, r"got \(3,\) and \(3,\)", (X[0], X[0]), {}),
         "empty": (ValueError, r"must not be empty, got \(0, 3\)", (X[:0], X[:0]), {}),
         "integers": (TypeError, r"x must be float16.*got torch.int64", (X.long(), X.long()), {}),
-        "two dtypes": (TypeError, r"share dtype and device, got torch.float32 cpu and torch.float64", (X, X.double()), {}),
+        "two dtypes": (TypeError, r"share dtype and device, .* cpu and torch.float64", (X, X.double()), {}),
         "two devices": (TypeError, r"share dtype and device, .* meta", (X, X.to("meta")), {}),
         "an array": (TypeError, r"x must be a torch tensor, got ndarray", (X.numpy(), X), {}),
         "temperature 0": (ValueError, r"temperature must be positive and finite, got 0", (X, X), {"temperature": 0.0}),
@@ -34,7 +34,7 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "temperature shape": (ValueError, r"broadcast to the leading dimensions \(\), got shape \(2,\)", (X, X),
                               {"temperature": torch.ones(2)}),
         "reduction": (ValueError, r"one of \('mean', 'sum', 'none'\), got 'avg'", (X, X), {"reduction": "avg"}),
-        "overflow": (ValueError, r"logits overflow torch.float32: largest \|x\|", (1e25 * X, 1e25 * X), {"normalize": False}),
+        "overflow": (ValueError, r"logits overflow torch.float32: largest", (1e25 * X, 1e25 * X), {"normalize": False}),
     }  # fmt: skip
 
 
@@ -46,8 +46,13 @@ def test_info_nce(case: str) -> None:
 
 
 def test_info_nce_module() -> None:
-    for settings in ({"temperature": 0}, {"temperature": -1}, {"reduction": "avg"}, {"learnable": True, "max_scale": 1}):
-        with pytest.raises(ValueError, match="InfoNCE: .* got"):
+    for settings in (
+        {"temperature": 0},
+        {"temperature": -1},
+        {"reduction": "avg"},
+        {"learnable": True, "max_scale": 1},
+    ):
+        with pytest.raises(ValueError, match=r"InfoNCE: .* got"):
             modalign.InfoNCE(**settings)
 
 
@@ -98,7 +103,9 @@ def test_neighbor_overlap() -> None:
 @pytest.mark.parametrize("metric", [modalign.mutual_knn, modalign.cka, modalign.unbiased_cka])
 def test_metrics(metric) -> None:
     name = metric.__name__
-    with pytest.raises(ValueError, match=rf"{name}: x and y must be \(n, d_x\) and \(n, d_y\).*got \(5, 3\) and \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: x and y must be \(n, d_x\) and \(n, d_y\).*got \(5, 3\) and \(4, 3\)"
+    ):
         metric(X, X[:4])
     with pytest.raises(ValueError, match=r"must be finite, got NaN or inf in rows \[3\]"):
         metric(NAN, X) if metric is not modalign.mutual_knn else metric(NAN, X, k=1)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tolerances import TOLERANCE, assert_close
 from torch import Tensor
 
 import modalign
 from modalign.ops.info_nce import info_nce_backward, info_nce_forward
 from modalign.reference import info_nce as reference
+from tolerances import TOLERANCE, assert_close
 
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 
@@ -17,7 +17,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def inputs(shape: tuple[int, int, int], dtype: torch.dtype, device: str, scale: float = 3.0) -> list[Tensor]:
-    """Rows of about unit length times ``scale``, so that logits reach tens and softmaxes are neither flat nor one-hot."""
+    """Rows so long that logits reach tens and softmaxes are neither flat nor one-hot."""
     problems, _, d = shape
     x, y = ((torch.randn(shape, dtype=torch.float64) * scale / d**0.25).to(dtype).to(device) for _ in range(2))
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
@@ -33,7 +33,9 @@ def skip_what_the_backend_refuses(backend: str, shape: tuple[int, int, int], dty
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
-def test_forward_agrees_with_float64(backend: str, device: str, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+def test_forward_agrees_with_float64(
+    backend: str, device: str, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
     skip_what_the_backend_refuses(backend, shape, dtype)
     x, y, scale = inputs(shape, dtype, device)
     expected = reference.info_nce_forward(x.double(), y.double(), scale.double())
@@ -97,7 +99,9 @@ def test_gradients_are_those_of_dense_torch(backend: str, device: str, dtype: to
         return modalign.info_nce(x, y, temperature=temperature, backend=backend)
 
     expected = gradients(dense, torch.float64, "cpu")
-    for what, got, wanted in zip(("loss", "dx", "dy", "dtemperature"), gradients(fused, dtype, device), expected, strict=True):
+    for what, got, wanted in zip(
+        ("loss", "dx", "dy", "dtemperature"), gradients(fused, dtype, device), expected, strict=True
+    ):
         assert_close(got.cpu(), wanted, float(wanted.abs().max()), TOLERANCE[dtype].gradient, what)
 
 

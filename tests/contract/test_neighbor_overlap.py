@@ -16,7 +16,9 @@ def graph(n: int, k: int, ids: int) -> Tensor:
     return torch.stack([torch.randperm(ids)[:k] for _ in range(n)])
 
 
-@pytest.mark.parametrize(("n", "k", "ids"), [(1, 1, 1), (5, 3, 4), (33, 10, 15), (7, 64, 70), (700, 5, 12), (3, 200, 220)])
+@pytest.mark.parametrize(
+    ("n", "k", "ids"), [(1, 1, 1), (5, 3, 4), (33, 10, 15), (7, 64, 70), (700, 5, 12), (3, 200, 220)]
+)
 def test_counts_are_those_of_the_definition(backend: str, device: str, n: int, k: int, ids: int) -> None:
     a, b = graph(n, k, ids), graph(n, k, ids)
     actual = neighbor_overlap(a.to(device), b.to(device), backend)

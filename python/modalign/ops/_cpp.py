@@ -10,10 +10,11 @@ from modalign import _core
 
 def info_nce_forward(x: Tensor, y: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, y, logit_scale = x.contiguous(), y.contiguous(), logit_scale.contiguous()
+    problems, n, d = x.shape
     row_lse, col_lse, positive = (torch.empty(x.shape[:2], dtype=logit_scale.dtype) for _ in range(3))
     run = _core.info_nce_forward_float64 if x.dtype == torch.float64 else _core.info_nce_forward_float32
     run(
-        x.data_ptr(), y.data_ptr(), _name(x.dtype), *x.shape, logit_scale.data_ptr(),
+        x.data_ptr(), y.data_ptr(), _name(x.dtype), problems, n, d, logit_scale.data_ptr(),
         row_lse.data_ptr(), col_lse.data_ptr(), positive.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return row_lse, col_lse, positive
@@ -23,14 +24,15 @@ def info_nce_backward(
     grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
     x: Tensor, y: Tensor, logit_scale: Tensor, row_lse: Tensor, col_lse: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    grads = [grad.contiguous() for grad in (grad_row, grad_col, grad_positive)]
+    grad_row, grad_col, grad_positive = grad_row.contiguous(), grad_col.contiguous(), grad_positive.contiguous()
+    problems, n, d = x.shape
     x, y, logit_scale = x.contiguous(), y.contiguous(), logit_scale.contiguous()
     dx, dy = (torch.empty(x.shape, dtype=row_lse.dtype) for _ in range(2))
     run = _core.info_nce_backward_float64 if x.dtype == torch.float64 else _core.info_nce_backward_float32
     run(
-        *(grad.data_ptr() for grad in grads), x.data_ptr(), y.data_ptr(), _name(x.dtype), *x.shape,
-        logit_scale.data_ptr(), row_lse.data_ptr(), col_lse.data_ptr(), dx.data_ptr(), dy.data_ptr(),
-        torch.get_num_threads(),
+        grad_row.data_ptr(), grad_col.data_ptr(), grad_positive.data_ptr(),
+        x.data_ptr(), y.data_ptr(), _name(x.dtype), problems, n, d, logit_scale.data_ptr(),
+        row_lse.data_ptr(), col_lse.data_ptr(), dx.data_ptr(), dy.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return dx, dy
 
@@ -50,8 +52,9 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.contiguous(), b.contiguous()
-    counts = torch.empty(a.shape, dtype=torch.int32)
-    _core.neighbor_overlap(a.data_ptr(), b.data_ptr(), *a.shape, counts.data_ptr(), torch.get_num_threads())
+    n, k = a.shape
+    counts = torch.empty(n, k, dtype=torch.int32)
+    _core.neighbor_overlap(a.data_ptr(), b.data_ptr(), n, k, counts.data_ptr(), torch.get_num_threads())
     return counts
 
 

@@ -1,6 +1,6 @@
 """The info_nce operator: row and column log-sum-exps and the diagonal of a similarity matrix that is never stored.
 
-    S = logit_scale * x y'       row_lse_i = log sum_j exp S_ij      col_lse_j = log sum_i exp S_ij      positive_i = S_ii
+    S = logit_scale * x y'     row_lse_i = log sum_j exp S_ij     col_lse_j = log sum_i exp S_ij     positive_i = S_ii
 
 All of InfoNCE's forms are sums of these three, so they are the operator's outputs and each is differentiable.
 x, y: [b, n, d], b independent problems; logit_scale: [b]; outputs [b, n], float64 for float64 inputs, else float32.
@@ -30,9 +30,7 @@ INFO_NCE = Operation(
             lambda x, *_: no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT),
             interpreter_is_for_tests,
         ),
-        Implementation(
-            "cpp", _functions("modalign.ops._cpp"), lambda x, *_: not_on_cpu(x) or wrong_dtype(x, FLOATS)
-        ),
+        Implementation("cpp", _functions("modalign.ops._cpp"), lambda x, *_: not_on_cpu(x) or wrong_dtype(x, FLOATS)),
         Implementation("reference", _functions("modalign.reference.info_nce"), lambda x, *_: wrong_dtype(x, FLOATS)),
     ),
 )

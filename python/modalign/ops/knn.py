@@ -37,9 +37,7 @@ KNN = Operation(
         Implementation(
             "cpp", {"search": "modalign.ops._cpp:knn"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, FLOATS)
         ),
-        Implementation(
-            "reference", {"search": "modalign.reference.knn:knn"}, lambda x, *_: wrong_dtype(x, FLOATS)
-        ),
+        Implementation("reference", {"search": "modalign.reference.knn:knn"}, lambda x, *_: wrong_dtype(x, FLOATS)),
     ),
 )
 

@@ -17,7 +17,7 @@ def info_nce(x: Tensor, y: Tensor, logit_scale: float) -> Tensor:
 
 
 def info_nce_forward(x: Tensor, y: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row log-sum-exps, column log-sum-exps and diagonal of S = logit_scale x y'. x, y: [b, n, d]; each result [b, n]."""
+    """Row log-sum-exps, column log-sum-exps and diagonal of S = logit_scale x y'. x, y: [b, n, d]; results [b, n]."""
     scaled, right = x.double() * logit_scale.double()[:, None, None], y.double()
     row_lse = torch.empty_like(scaled[..., 0])
     col_lse = torch.full_like(right[..., 0], -torch.inf)

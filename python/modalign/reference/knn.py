@@ -11,7 +11,7 @@ BLOCK_ELEMENTS = 1 << 22  # scores held at once
 
 
 def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """x: [n, d] gallery, queries: [m, d], or None to search x for itself. Indices [m, k] int64, scores [m, k] float64."""
+    """x: [n, d] gallery, queries: [m, d], or None to search x for itself. Indices and scores [m, k]."""
     rows = x if queries is None else queries
     block = max(1, BLOCK_ELEMENTS // len(x))
     indices = torch.empty(len(rows), k, dtype=torch.int64, device=x.device)
@@ -28,7 +28,7 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
 
 
 def scores(x: Tensor, y: Tensor, metric: str) -> Tensor:
-    """The score of every row of x [m, d] with every row of y [n, d], summed feature by feature in order: [m, n] float64."""
+    """The score of every row of x [m, d] with every row of y [n, d], summed in the order of the features: [m, n]."""
     left, right = x.double(), y.double()
     total = torch.zeros(len(x), len(y), dtype=torch.float64, device=x.device)
     for a, b in zip(left.unbind(1), right.unbind(1), strict=True):

@@ -1,0 +1,145 @@
+"""Compile every row of the tile table for sm_80, sm_90 and sm_100, no device needed, and say what it takes.
+
+``python -m modalign.kernels.ahead_of_time`` prints a table, ``--json`` one record a line. TRITON_INTERPRET must be
+unset. Registers, stack and local memory come from cuobjdump, which triton brings along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from modalign.kernels.info_nce import _info_nce_bwd_kernel, _info_nce_fwd_kernel
+from modalign.kernels.knn import _knn_exact_kernel
+from modalign.kernels.launch import OPTIONS
+from modalign.kernels.neighbor_overlap import _neighbor_overlap_kernel
+from modalign.kernels.screen import _knn_screen_kernel
+from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE, Row, interpreted
+
+__all__ = ["SHARED_LIMIT", "Record", "record", "records"]
+
+# bytes of shared memory a block may use; the sm_80 rows also serve sm_86, sm_89 and sm_120, which have 99 KiB
+SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
+TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64"}
+
+# the types of each kernel's arguments up to its constants, T for the dtype of the row
+KERNELS = {
+    "info_nce_forward": (_info_nce_fwd_kernel, "*T *T *fp32 *fp32 *fp32 i32 i32"),
+    "info_nce_backward": (_info_nce_bwd_kernel, "*T *T" + 7 * " *fp32" + " *fp32 i32 i32"),
+    "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 5 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
+    "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
+    "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
+}
+PADDED = ("info_nce_forward", "info_nce_backward", "knn_screen")  # their d is a multiple of 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one kernel takes on one architecture.
+
+    local: bytes a thread of stack and local memory, where registers are spilled to. products: how tl.dot is done.
+    fused_float64: whether a float64 product and sum were contracted, which would change the scores.
+    """
+
+    kernel: str
+    dtype: str
+    architecture: str
+    up_to: int
+    shared: int
+    registers: int
+    local: int
+    products: str
+    fused_float64: bool
+    seconds: float
+
+
+def records(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Record]:
+    """A record for every row, dtype and architecture."""
+    if interpreted():
+        raise RuntimeError("kernels made for the interpreter cannot be compiled: unset TRITON_INTERPRET")
+    for row in TABLE:
+        for architecture in architectures:
+            if architecture in row.architectures:
+                for dtype in row.dtypes:
+                    yield record(row, dtype, architecture)
+
+
+def record(row: Row, dtype: torch.dtype, architecture: str) -> Record:
+    """Compile one row for one dtype and architecture, for aligned tensors as torch allocates them."""
+    started = time.perf_counter()
+    kernel, types = KERNELS[row.kernel]
+    arguments = dict(zip(kernel.arg_names, types.replace("T", TYPES[dtype]).split(), strict=False))
+    constants: dict[str, object] = {**row.tile.blocks, **_flags(row)}
+    arguments.update(dict.fromkeys(constants, "constexpr"))
+    padded = row.kernel in PADDED
+    aligned = [i for i, name in enumerate(kernel.arg_names) if arguments[name][0] == "*" or (name == "d" and padded)]
+    source = ASTSource(kernel, arguments, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
+    target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
+    options = {"num_warps": row.tile.warps, "num_stages": row.tile.stages, **OPTIONS}
+    compiled = triton.compile(source, target=target, options=options)
+    usage = _cuobjdump("-res-usage", compiled.asm["cubin"])
+    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump -res-usage printed no registers: {usage!r}")
+    registers, stack, local = map(int, found.groups())
+    ptx = compiled.asm["ptx"]
+    fused = "f64" in ptx and "DFMA" in _cuobjdump("-sass", compiled.asm["cubin"])
+    products = next((name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx), "fma")
+    return Record(
+        row.kernel, TYPES[dtype], architecture, row.up_to, compiled.metadata.shared, registers, stack + local,
+        products, fused, round(time.perf_counter() - started, 2),
+    )  # fmt: skip
+
+
+def _flags(row: Row) -> dict[str, object]:
+    """The constants that are no tile sizes, at their most demanding."""
+    return {
+        "info_nce_forward": {"WITH_POSITIVE": True},
+        "info_nce_backward": {"ROUND": False},
+        "knn_screen": {"KEPT": row.up_to},
+        "knn_exact": {"CANDIDATES": row.up_to <= 128, "EUCLIDEAN": True},
+        "neighbor_overlap": {},
+    }[row.kernel]
+
+
+def _cuobjdump(option: str, cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, option, file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m modalign.kernels.ahead_of_time")
+    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES, help="all of them unless given")
+    parser.add_argument("--json", action="store_true", help="one record a line")
+    chosen = parser.parse_args(arguments)
+    names = [field.name for field in dataclasses.fields(Record)]
+    widths = [19, 7, 14, 8, 8, 11, 7, 17, 15, 8]
+    if not chosen.json:
+        print("".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
+    for found in records(tuple(chosen.architecture or ARCHITECTURES)):
+        values = dataclasses.asdict(found)
+        if chosen.json:
+            print(json.dumps(values), flush=True)
+        else:
+            values["up_to"] = "any" if found.up_to == ANY else found.up_to
+            cells = (str(values[name]).ljust(width) for name, width in zip(names, widths, strict=True))
+            print("".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,161 @@
+"""Exact k nearest neighbours: a float32 screen with a proved bound, then the float64 scores of the definition.
+
+For every pair the screen computes u_ij, an upper bound of the score s_ij (modalign.kernels.screen says which), and
+keeps the m rows of the highest u: every discarded row has u <= the lowest kept u. The kept rows get their exact
+scores, and if the k-th of them exceeds the lowest kept u, no discarded row can be a neighbour: the query is *proved*.
+Queries that are not are searched again with a larger m, and what remains against the whole gallery in float64.
+The order is always (float64 score, lower index), so the answer does not depend on tiles, splits or rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from modalign.kernels.launch import launch, readable
+from modalign.kernels.screen import Screen
+from modalign.kernels.tiles import ANY, architecture, tile
+
+__all__ = ["knn"]
+
+KEPT = (32, 128)  # rows kept by the first screen and by the second
+SLACK = 8  # fewer kept rows than k + SLACK prove too little to be worth a screen
+ROWS_AT_ONCE = 1 << 14
+SCORES_AT_ONCE = 1 << 22  # float64 scores held by the search without a screen
+
+
+def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
+    """The k rows of x of the highest score for each query, ties to the lower index, self excluded by id.
+
+    x: [n, d], queries: [m, d] of one dtype (float32, float16, bfloat16), or None to search x for itself.
+    metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64 and scores [m, k] float64.
+    Memory beyond the results: O(n + m) and a fixed working set, and a copy of x and queries when their values are so
+    large or small that float32 products of them would leave its range.
+    """
+    search = _Search(x, queries, k, metric)
+    indices = torch.empty(len(search.rows), k, dtype=torch.int64, device=x.device)
+    scores = torch.empty(len(search.rows), k, dtype=torch.float64, device=x.device)
+    for start in range(0, len(search.rows), ROWS_AT_ONCE):
+        which = torch.arange(start, min(start + ROWS_AT_ONCE, len(search.rows)), device=x.device)
+        for kept in search.levels:
+            indices[which], scores[which], proved = search.screened(which, kept)
+            which = which[~proved]
+            if len(which) == 0:
+                break
+        at_once = max(1, SCORES_AT_ONCE // len(x))
+        for first in range(0, len(which), at_once):
+            part = which[first : first + at_once]
+            indices[part], scores[part] = search.exhaustive(part)
+    return indices, scores
+
+
+class _Search:
+    """What is known of the gallery and the queries before the first row is searched."""
+
+    def __init__(self, x: Tensor, queries: Tensor | None, k: int, metric: str) -> None:
+        if len(x) >= 1 << 30:
+            raise NotImplementedError(f"knn: the Triton kernels take fewer than 2^30 rows, got {len(x)}")
+        self.x, self.k, self.metric = x.contiguous(), k, metric
+        self.rows = self.x if queries is None else queries.contiguous()
+        self.itself = queries is None
+        self.candidates = len(x) - self.itself
+        self.levels = [kept for kept in KEPT if kept >= min(k + SLACK, self.candidates)]
+        if metric == "cosine":
+            self.inverse = inverse_norms(squared_norms(self.x))
+            self.row_inverse = self.inverse if self.itself else inverse_norms(squared_norms(self.rows))
+        self.screen = Screen(self.x, self.rows, metric) if self.levels else None
+
+    def screened(self, which: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Neighbours of the rows ``which`` among the ``kept`` highest upper bounds, and whether they are proved."""
+        assert self.screen is not None
+        bounds, candidates = self.screen.highest(which, which if self.itself else torch.full_like(which, -1), kept)
+        last_bound, last_id = bounds[:, -1].double(), candidates[:, -1]
+        candidates = torch.where(candidates >= 0, candidates, len(self.x)).sort(dim=1).values
+        missing = candidates == len(self.x)
+        scores = self.exact(which, candidates.masked_fill(missing, 0)).masked_fill_(missing, -torch.inf)
+        order = scores.sort(dim=1, descending=True, stable=True)  # stable: ties to the lower index
+        indices, best = candidates.gather(1, order.indices[:, : self.k]), order.values[:, : self.k]
+        lowest, margin = self.screen.in_bound_units(best[:, -1], which)
+        # margin 0 marks rows whose bounds are exact: there a discarded row of equal score has a higher index
+        ties = (margin == 0) & (lowest == last_bound) & (indices[:, -1] <= last_id)
+        nothing_discarded = kept >= self.candidates
+        return indices, best, (lowest - margin > last_bound) | ties | nothing_discarded
+
+    def exhaustive(self, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Neighbours of the rows ``which`` from their exact scores with the whole gallery."""
+        scores = self.exact(which, None)
+        if self.itself:
+            scores.scatter_(1, which[:, None], -torch.inf)
+        order = scores.sort(dim=1, descending=True, stable=True)
+        return order.indices[:, : self.k], order.values[:, : self.k]
+
+    def exact(self, which: Tensor, candidates: Tensor | None) -> Tensor:
+        """float64 scores of the rows ``which`` with their candidates [len(which), m], or with the whole gallery."""
+        total = exact_scores(self.rows[which], self.x, candidates, self.metric == "euclidean")
+        if self.metric == "cosine":
+            total *= self.row_inverse[which][:, None]
+            total *= self.inverse if candidates is None else self.inverse[candidates]
+        return total
+
+
+def inverse_norms(squares: Tensor) -> Tensor:
+    """1 / sqrt, 0 for 0. NumPy's square root is correctly rounded; torch's on the CPU may be off by one place."""
+    norms = np.sqrt(squares.cpu().numpy())
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return torch.from_numpy(inverse).to(squares.device)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """|x_i|^2 in float64, the squares summed feature by feature in order."""
+    return exact_scores(x, x, torch.arange(len(x), device=x.device)[:, None], euclidean=False)[:, 0]
+
+
+def exact_scores(queries: Tensor, x: Tensor, candidates: Tensor | None, euclidean: bool) -> Tensor:
+    """sum_c q_c x_c, or -sum_c (q_c - x_c)^2, in float64, feature by feature in order, no fused multiply-add.
+
+    queries: [m, d], x: [n, d], candidates: [m, c] int64 rows of x, or None for all. Returns [m, c] or [m, n].
+    """
+    queries, x = readable(queries), readable(x)
+    columns = len(x) if candidates is None else candidates.shape[1]
+    scores = torch.empty(len(queries), columns, dtype=torch.float64, device=x.device)
+    sizes = tile("knn_exact", x.dtype, ANY if candidates is None else columns, architecture(x.device))
+    programs = triton.cdiv(len(queries), sizes.blocks["BLOCK_M"]) * triton.cdiv(columns, sizes.blocks["BLOCK_N"])
+    launch(
+        _knn_exact_kernel, programs, sizes, queries, x, scores if candidates is None else candidates.contiguous(),
+        scores, len(queries), columns, x.shape[1], CANDIDATES=candidates is not None, EUCLIDEAN=euclidean,
+    )  # fmt: skip
+    return scores
+
+
+@triton.jit(do_not_specialize=["n_rows", "n_cols"])
+def _knn_exact_kernel(
+    queries_ptr, x_ptr,  # [n_rows, d], [., d]
+    candidates_ptr,  # [n_rows, n_cols] int64
+    scores_ptr,  # [n_rows, n_cols] float64
+    n_rows, n_cols, d,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CANDIDATES: tl.constexpr, EUCLIDEAN: tl.constexpr,
+):  # fmt: skip
+    row_blocks = tl.cdiv(n_rows, BLOCK_M)
+    rows = ((tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M))[:, None].to(tl.int64)
+    cols = ((tl.program_id(0) // row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N))[None, :].to(tl.int64)
+    inside = (rows < n_rows) & (cols < n_cols)
+    # what lies outside reads row 0, so that the loop needs no mask
+    if CANDIDATES:
+        ids = tl.load(candidates_ptr + rows * n_cols + cols, inside, other=0)
+    else:
+        ids = tl.where(cols < n_cols, cols, 0)
+    left_ptr = queries_ptr + tl.where(rows < n_rows, rows, 0) * d
+    right_ptr = x_ptr + ids * d
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float64)
+    for c in range(d):
+        left = tl.load(left_ptr + c).to(tl.float64)
+        right = tl.load(right_ptr + c).to(tl.float64)
+        if EUCLIDEAN:
+            difference = left - right
+            total -= difference * difference
+        else:
+            total += left * right
+    tl.store(scores_ptr + rows * n_cols + cols, total, inside)

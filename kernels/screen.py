@@ -1,0 +1,196 @@
+"""The screen of the exact k-NN: for each row, the gallery rows of the highest upper bound of the score.
+
+With t = fl(<q_i, x_j>) in float32, the bound is
+
+    u_ij = t row_scale_i col_scale_j + col_offset_j + row_slack_i col_slack_j  >=  s_ij
+
+    metric      s_ij, row constants dropped     row_scale  col_scale  col_offset             row_slack    col_slack
+    dot         <q_i, x_j>                      1          1          0                      g |q_i|      |x_j|
+    cosine      <q_i, x_j> / |q_i| |x_j|        1/|q_i|    1/|x_j|    0                      g            1
+    euclidean   2 <q_i, x_j> - |x_j|^2          2          1          -|x_j|^2 (1 - g)       2 g |q_i|    |x_j|
+
+g = (d + 32) e bounds the rounding: |t - <q, x>| <= d e |q| |x| in whatever order the products are summed (Higham 2002,
+section 3.1), and 32 e cover what follows. e is 2^-23 for float32 inputs, twice the unit roundoff, which holds with and
+without fused multiply-add, and 2^-22 for half precision, whose products are exact but which tensor cores align and
+truncate. Underflow is kept out by powers of two: rows far from 1 are scaled, exactly, and tiny terms get a floor.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from modalign.kernels.launch import dot_tile, launch, operand
+from modalign.kernels.tiles import architecture, tile
+
+__all__ = ["Screen", "power_of_two"]
+
+MILD = 32  # rows whose largest entry lies within 2^-32 .. 2^32 are screened as they are
+FLOOR = 2.0**-50  # of |x_j| in dot's slack: covers products that underflow
+PROGRAMS = 256  # enough to fill a device; fewer row blocks than this split the gallery
+
+
+class Screen:
+    """Scaled rows and the vectors of the bound, for one gallery and one set of queries."""
+
+    def __init__(self, x: Tensor, queries: Tensor, metric: str) -> None:
+        self.metric = metric
+        itself = queries is x
+        exponents, query_exponents = _exponents(x), _exponents(queries)
+        if metric == "euclidean":  # one power of two for both sides
+            exponents = torch.maximum(exponents.amax(), query_exponents.amax()).expand(len(x))
+            query_exponents = exponents[:1].expand(len(queries))
+        elif metric == "dot":  # one for the gallery, one for each query
+            exponents = exponents.amax().expand(len(x))
+        mild = bool((exponents.abs().amax() <= MILD) & (query_exponents.abs().amax() <= MILD))
+        if mild:
+            exponents, query_exponents = torch.zeros_like(exponents), torch.zeros_like(query_exponents)
+        self.x = operand(x if mild else _scaled(x, -exponents))
+        if itself and (mild or metric != "dot"):
+            self.queries = self.x
+        else:
+            self.queries = operand(queries if mild else _scaled(queries, -query_exponents))
+        self.shift = power_of_two(-query_exponents) * power_of_two(-exponents.amax())  # of dot and euclidean scores
+        norms, query_norms = _norms(self.x), _norms(self.queries)
+        self._set_bound(norms, query_norms, 2.0**-23 if x.dtype == torch.float32 else 2.0**-22)
+
+    def _set_bound(self, norms: Tensor, query_norms: Tensor, unit: float) -> None:
+        d = self.x.shape[1]
+        rounding = (d + 32) * unit
+        largest = norms.amax()
+        nonzero = (query_norms > 0).double()
+        ones, row_ones = torch.ones_like(norms), torch.ones_like(query_norms)
+        self.row_constant = torch.zeros_like(query_norms)
+        if self.metric == "dot":
+            row_scale, col_scale, col_offset = row_ones, ones, 0 * ones
+            row_slack, col_slack = rounding * query_norms, norms.clamp_min(FLOOR)
+            size = query_norms * largest
+        elif self.metric == "cosine":
+            row_scale, col_scale = _inverse(query_norms), _inverse(norms)
+            col_offset, row_slack, col_slack = 0 * ones, rounding * nonzero, ones
+            size = nonzero
+        else:
+            row_scale, col_scale = 2 * row_ones, ones
+            col_offset = 2.0**-100 - norms * norms * (1 - rounding)
+            row_slack, col_slack = 2 * rounding * query_norms, norms
+            size = (query_norms + largest) ** 2
+            self.row_constant = query_norms * query_norms
+        # the float64 score and its way to the units of u are rounded too
+        self.margin = (d + 8) * 2.0**-51 * size
+        vectors = (row_scale, row_slack, col_scale, col_offset, col_slack)
+        self.row_scale, self.row_slack, self.col_scale, self.col_offset, self.col_slack = (v.float() for v in vectors)
+
+    def in_bound_units(self, scores: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Exact scores of the rows ``which`` in the units of u, and how far rounding may have moved them."""
+        shift = 1.0 if self.metric == "cosine" else self.shift[which]
+        return scores * shift + self.row_constant[which], self.margin[which]
+
+    def highest(self, which: Tensor, excluded: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """Bounds [r, kept] in falling order and ids [r, kept] of the kept rows; id -1 where the gallery has no more.
+
+        which: [r] rows of the queries, excluded: [r] the gallery row each must not find, or -1.
+        """
+        n, d = self.x.shape
+        sizes = tile("knn_screen", self.x.dtype, kept, architecture(self.x.device))
+        row_blocks = triton.cdiv(len(which), sizes.blocks["BLOCK_M"])
+        col_blocks = triton.cdiv(n, sizes.blocks["BLOCK_N"])
+        splits = max(1, min(PROGRAMS // row_blocks, col_blocks // 4))
+        split_length = triton.cdiv(col_blocks, splits) * sizes.blocks["BLOCK_N"]
+        keys = torch.empty(len(which), splits, kept, dtype=torch.int64, device=self.x.device)
+        launch(
+            _knn_screen_kernel, row_blocks * splits, sizes, self.queries[which], self.x, excluded,
+            self.row_scale[which], self.row_slack[which], self.col_scale, self.col_offset, self.col_slack, keys,
+            len(which), n, d, splits, split_length, KEPT=kept,
+        )  # fmt: skip
+        keys = keys.flatten(1).sort(dim=1, descending=True).values[:, :kept]
+        return _unpacked(keys)
+
+
+def power_of_two(exponents: Tensor) -> Tensor:
+    """2^e in float64 from its bits, exactly; |e| <= 1022."""
+    return ((exponents.long() + 1023) << 52).view(torch.float64)
+
+
+def _exponents(x: Tensor) -> Tensor:
+    """e with 2^(e-1) <= max |x_i| < 2^e for each row; a zero row takes the largest e, so that it decides nothing."""
+    largest = torch.maximum(x.amax(1), -x.amin(1)).double()
+    exponents = torch.frexp(largest).exponent.long()
+    top = torch.frexp(largest.amax()).exponent.long()
+    return torch.where(largest > 0, exponents, top)
+
+
+def _scaled(x: Tensor, exponents: Tensor) -> Tensor:
+    scaled, factors = torch.empty_like(x), power_of_two(exponents)[:, None]
+    for rows in torch.arange(len(x), device=x.device).split(1 << 14):
+        scaled[rows] = (x[rows].double() * factors[rows]).to(x.dtype)
+    return scaled
+
+
+def _norms(x: Tensor) -> Tensor:
+    """|x_i| in float64, in chunks that bound the float64 copy."""
+    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in x.split(1 << 14)])
+
+
+def _inverse(norms: Tensor) -> Tensor:
+    return torch.where(norms > 0, 1 / norms, 0.0)
+
+
+def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The bounds and ids in keys made by the kernel; id -1 for an empty place."""
+    ordered = (keys >> 32).to(torch.int32)
+    bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
+    ids = 0xFFFFFFFF - (keys & 0xFFFFFFFF)
+    return bits.view(torch.float32), torch.where(ordered == -(1 << 31), -1, ids)
+
+
+@triton.jit
+def _packed(scores, cols):
+    """64-bit keys in the order of (score, lower column first): float bits made monotonic above the reversed column."""
+    bits = scores.to(tl.int32, bitcast=True)
+    ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered.to(tl.int64) << 32) | (0xFFFFFFFF - cols.to(tl.int64))
+
+
+@triton.jit(do_not_specialize=["n_rows", "n", "splits"])
+def _knn_screen_kernel(
+    queries_ptr, x_ptr,  # [n_rows, d], [n, d]
+    excluded_ptr, row_scale_ptr, row_slack_ptr,  # [n_rows]
+    col_scale_ptr, col_offset_ptr, col_slack_ptr,  # [n]
+    keys_ptr,  # [n_rows, splits, KEPT] int64
+    n_rows, n, d, splits, split_length,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, KEPT: tl.constexpr,
+):  # fmt: skip
+    NO_KEY: tl.constexpr = -(1 << 63)
+    split = tl.program_id(0) % splits
+    rows = (tl.program_id(0) // splits) * BLOCK_M + tl.arange(0, BLOCK_M)
+    excluded = tl.load(excluded_ptr + rows, rows < n_rows, other=-1)
+    row_scale = tl.load(row_scale_ptr + rows, rows < n_rows, other=0.0)
+    row_slack = tl.load(row_slack_ptr + rows, rows < n_rows, other=0.0)
+
+    # distinct empty places, so that one key takes the place of one
+    slots = tl.arange(0, KEPT)
+    kept = NO_KEY + slots[None, :].to(tl.int64) + tl.zeros([BLOCK_M, KEPT], tl.int64)
+    lowest = tl.min(kept, 1)
+    for first_col in range(split * split_length, tl.minimum(n, (split + 1) * split_length), BLOCK_N):
+        cols = first_col + tl.arange(0, BLOCK_N)
+        dots = dot_tile(queries_ptr, x_ptr, rows, cols, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        col_scale = tl.load(col_scale_ptr + cols, cols < n, other=0.0)
+        col_offset = tl.load(col_offset_ptr + cols, cols < n, other=0.0)
+        col_slack = tl.load(col_slack_ptr + cols, cols < n, other=0.0)
+        bounds = dots * row_scale[:, None] * col_scale[None, :] + col_offset[None, :]
+        bounds += row_slack[:, None] * col_slack[None, :]
+        candidate = (cols[None, :] < n) & (cols[None, :] != excluded[:, None]) & (rows[:, None] < n_rows)
+        keys = tl.where(candidate, _packed(bounds, cols[None, :]), NO_KEY)
+        # one round for each key that any row still has to take in; soon most tiles need none
+        best = tl.max(keys, 1)
+        while tl.max((best > lowest).to(tl.int32), 0) > 0:
+            replaced = (kept == lowest[:, None]) & (best > lowest)[:, None]
+            kept = tl.where(replaced, best[:, None], kept)
+            keys = tl.where(keys == best[:, None], NO_KEY, keys)
+            lowest = tl.min(kept, 1)
+            best = tl.max(keys, 1)
+
+    places = (rows[:, None].to(tl.int64) * splits + split) * KEPT + slots[None, :]
+    tl.store(keys_ptr + places, kept, rows[:, None] < n_rows)

@@ -1,0 +1,119 @@
+"""Tile sizes as data: a row for each kernel, kind of dtype, architecture and size, looked up, never tuned at run time.
+
+A row serves every size up to its ``up_to``: the width d for info_nce, the number of rows kept by knn's screen, the
+columns of its exact kernel, the neighbours k of neighbor_overlap.
+The sm_80 rows fit the 99 KiB of shared memory of sm_86, sm_89 and sm_120, which therefore use them too.
+``python -m modalign.kernels.ahead_of_time`` compiles every row and prints its registers and shared memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import torch
+import triton
+
+__all__ = ["ANY", "ARCHITECTURES", "TABLE", "Tile", "architecture", "interpreted", "tile"]
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+ANY = 1 << 62
+HALF = (torch.float16, torch.bfloat16)
+FLOAT = (torch.float32,)
+INTEGER = (torch.int64,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """The compile-time sizes of one kernel: ``blocks`` are its constexpr arguments."""
+
+    blocks: dict[str, int]
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    kernel: str
+    dtypes: tuple[torch.dtype, ...]
+    architectures: tuple[str, ...]
+    up_to: int
+    tile: Tile
+
+
+def _product(m: int, n: int, d: int, *, warps: int, stages: int, v: int | None = None) -> Tile:
+    blocks = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": d}
+    return Tile(blocks if v is None else {**blocks, "BLOCK_V": v}, warps, stages)
+
+
+def _block(m: int, n: int) -> Tile:
+    return Tile({"BLOCK_M": m, "BLOCK_N": n})
+
+
+HOPPER_UP = ("sm_90", "sm_100")
+INTERPRETER = ("interpreter",)
+
+TABLE = (
+    # two half tiles of 128 x 64 are 32 KiB a stage
+    Row("info_nce_forward", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3)),
+    Row("info_nce_forward", HALF, HOPPER_UP, ANY, _product(128, 128, 64, warps=8, stages=4)),
+    # float32 products run on the ordinary units, from registers: small tiles
+    Row("info_nce_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2)),
+    Row("info_nce_forward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
+    # BLOCK_M x BLOCK_V float32 sums stay in registers; wider embeddings recompute the logits for each BLOCK_V features
+    Row("info_nce_backward", HALF, ARCHITECTURES, 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
+    Row("info_nce_backward", HALF, ARCHITECTURES, ANY, _product(64, 64, 64, warps=8, stages=2, v=256)),
+    Row("info_nce_backward", FLOAT, ARCHITECTURES, ANY, _product(64, 32, 32, warps=8, stages=2, v=128)),
+    Row("info_nce_backward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1, v=256)),
+    # BLOCK_M x kept 64-bit keys stay in registers; up_to is the number kept
+    Row("knn_screen", HALF, ARCHITECTURES, 32, _product(64, 64, 64, warps=4, stages=3)),
+    Row("knn_screen", HALF, ARCHITECTURES, 128, _product(64, 64, 64, warps=8, stages=3)),
+    Row("knn_screen", FLOAT, ARCHITECTURES, 32, _product(64, 64, 32, warps=8, stages=2)),
+    Row("knn_screen", FLOAT, ARCHITECTURES, 128, _product(32, 32, 16, warps=8, stages=2)),
+    Row("knn_screen", HALF + FLOAT, INTERPRETER, 128, _product(128, 32, 256, warps=1, stages=1)),
+    # up_to is the number of columns: a row with itself (norms), the kept rows, or the gallery
+    Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 1, _block(128, 1)),
+    Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 128, _block(4, 32)),
+    Row("knn_exact", HALF + FLOAT, ARCHITECTURES, ANY, _block(32, 32)),
+    Row("knn_exact", HALF + FLOAT, INTERPRETER, 1, _block(256, 1)),
+    Row("knn_exact", HALF + FLOAT, INTERPRETER, ANY, _block(32, 64)),
+    # up_to is k
+    Row("neighbor_overlap", INTEGER, ARCHITECTURES, 16, Tile({"BLOCK_M": 16, "BLOCK_K": 16})),
+    Row("neighbor_overlap", INTEGER, ARCHITECTURES, ANY, Tile({"BLOCK_M": 1, "BLOCK_K": 64}, warps=8)),
+    Row("neighbor_overlap", INTEGER, INTERPRETER, 16, Tile({"BLOCK_M": 64, "BLOCK_K": 16})),
+    Row("neighbor_overlap", INTEGER, INTERPRETER, ANY, Tile({"BLOCK_M": 8, "BLOCK_K": 32})),
+)
+
+
+def tile(kernel: str, dtype: torch.dtype, size: int, architecture: str) -> Tile:
+    """The first row of the table that serves this call; NotImplementedError with what exists when there is none."""
+    rows = [row for row in TABLE if row.kernel == kernel and dtype in row.dtypes and architecture in row.architectures]
+    for row in rows:
+        if size <= row.up_to:
+            return row.tile
+    raise NotImplementedError(
+        f"{kernel}: no tile for {dtype}, size {size}, {architecture} "
+        f"(kernels: {sorted({row.kernel for row in TABLE})}; sizes up to {[row.up_to for row in rows] or 'none'})"
+    )
+
+
+def interpreted() -> bool:
+    """Whether the kernels of this process were made for triton's interpreter."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def architecture(device: torch.device) -> str:
+    """The table's name for a device: "interpreter", or the newest architecture whose tiles fit it."""
+    return "interpreter" if interpreted() else _architecture(device.index or 0)
+
+
+@functools.cache
+def _architecture(index: int) -> str:
+    if torch.version.hip is not None:
+        raise NotImplementedError("the Triton kernels have tiles for NVIDIA devices only, this torch is built for ROCm")
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        raise NotImplementedError(
+            f"the Triton kernels need compute capability 8.0 or later, device {index} has {major}.{minor}"
+        )
+    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")

@@ -1,0 +1,3 @@
+architectures: str
+
+def neighbor_overlap(a: int, b: int, n: int, k: int, counts: int, device: int, stream: int) -> None: ...

@@ -1,0 +1,68 @@
+"""Every row of the tile table compiles for every architecture it names, and fits: no device needed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE
+
+# a block may use 227 KiB on sm_90 and sm_100; the tiles of sm_80 keep to 99 KiB, as they also serve sm_86 and sm_89
+SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
+TENSOR_CORES = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma"}
+WITH_PRODUCTS = ("info_nce_forward", "info_nce_backward", "knn_screen")
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict]:
+    """Compiled in a process of its own: kernels of this one are made for the interpreter."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "modalign.kernels.ahead_of_time", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_row_was_compiled(records: list[dict]) -> None:
+    expected = sum(
+        len(row.dtypes) for row in TABLE for architecture in row.architectures if architecture in ARCHITECTURES
+    )
+    assert len(records) == expected
+
+
+def test_shared_memory_fits(records: list[dict]) -> None:
+    for record in records:
+        assert record["shared"] <= SHARED_LIMIT[record["architecture"]], record
+
+
+def test_no_register_is_spilled(records: list[dict]) -> None:
+    for record in records:
+        assert record["local"] == 0, record
+
+
+def test_half_precision_runs_on_the_tensor_cores_of_each_architecture(records: list[dict]) -> None:
+    found = [record for record in records if record["kernel"] in WITH_PRODUCTS and record["dtype"] in ("fp16", "bf16")]
+    assert found
+    for record in found:
+        assert record["products"] == TENSOR_CORES[record["architecture"]], record
+
+
+def test_float32_products_are_not_rounded_to_tf32(records: list[dict]) -> None:
+    found = [record for record in records if record["kernel"] in WITH_PRODUCTS and record["dtype"] == "fp32"]
+    assert found
+    for record in found:
+        assert record["products"] == "fma", record
+
+
+def test_float64_scores_are_not_contracted(records: list[dict]) -> None:
+    """The definition of a score rounds every product: a fused multiply-add would give another number."""
+    assert not any(record["fused_float64"] for record in records)
+
+
+def test_the_table_serves_every_size(records: list[dict]) -> None:
+    for kernel in {record["kernel"] for record in records}:
+        widest = ANY if kernel != "knn_screen" else 128
+        found = [record for record in records if record["kernel"] == kernel and record["up_to"] == widest]
+        assert {record["architecture"] for record in found} == set(ARCHITECTURES)

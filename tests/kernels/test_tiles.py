@@ -1,0 +1,48 @@
+"""The tile table: a row for every call, and a refusal that says what there is."""
+
+import pytest
+import torch
+
+from modalign.kernels.tiles import ARCHITECTURES, TABLE, architecture, tile
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "interpreter"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_every_width_has_a_tile(dtype: torch.dtype, name: str) -> None:
+    for d in (1, 2, 63, 64, 65, 128, 129, 1000, 4096, 1 << 20):
+        assert "BLOCK_V" not in tile("info_nce_forward", dtype, d, name).blocks
+        assert tile("info_nce_backward", dtype, d, name).blocks["BLOCK_V"] > 0
+        assert tile("knn_exact", dtype, d, name).blocks["BLOCK_N"] > 0
+    for k in (1, 16, 17, 5000):
+        assert tile("neighbor_overlap", torch.int64, k, name).blocks["BLOCK_K"] >= min(k, 16)
+
+
+def test_the_narrowest_row_that_fits_is_chosen() -> None:
+    assert tile("info_nce_backward", torch.float16, 128, "sm_90").blocks["BLOCK_V"] == 128
+    assert tile("info_nce_backward", torch.float16, 129, "sm_90").blocks["BLOCK_V"] == 256
+    for kernel in {row.kernel for row in TABLE}:
+        for name in (*ARCHITECTURES, "interpreter"):
+            for dtype in FLOATS:
+                sizes = [r.up_to for r in TABLE if r.kernel == kernel and dtype in r.dtypes and name in r.architectures]
+                assert sizes == sorted(sizes), "the first row that fits must be the narrowest"
+
+
+def test_sizes_are_powers_of_two() -> None:
+    for row in TABLE:
+        for size in (*row.tile.blocks.values(), row.tile.warps):
+            assert size & (size - 1) == 0, row
+
+
+def test_a_missing_tile_says_what_there_is() -> None:
+    with pytest.raises(
+        NotImplementedError, match=r"knn_screen: no tile for torch.float16, size 129, sm_90 .*\[32, 128\]"
+    ):
+        tile("knn_screen", torch.float16, 129, "sm_90")
+    with pytest.raises(NotImplementedError, match=r"no tile for torch\.float64"):
+        tile("info_nce_forward", torch.float64, 8, "sm_90")
+
+
+def test_this_process_interprets() -> None:
+    assert architecture(torch.device("cpu")) == "interpreter"
