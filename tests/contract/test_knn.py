@@ -15,20 +15,13 @@ pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 # gallery rows, query rows (0: search itself), features, k
-CASES = [(2, 0, 1, 1), (1, 3, 5, 1), (9, 0, 3, 8), (67, 0, 17, 10), (130, 5, 33, 4), (40, 40, 64, 40), (30, 0, 4096, 3)]
-LARGE = [(1301, 0, 24, 10), (2050, 301, 16, 33)]
+CASES = [(2, 0, 1, 1), (1, 3, 5, 1), (9, 0, 3, 8), (67, 0, 17, 10), (130, 5, 33, 4), (40, 40, 64, 40), (12, 0, 4096, 3)]
+LARGE = [(1301, 0, 12, 10), (2050, 101, 8, 33)]
 
 
 def same(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     assert torch.equal(actual[0].cpu(), expected[0]), "a wrong neighbour, or a wrong order"
     torch.testing.assert_close(actual[1].cpu(), expected[1].to(actual[1].dtype), rtol=1e-6, atol=1e-300)
-
-
-def refused(backend: str, dtype: torch.dtype, case: tuple[int, int, int, int]) -> None:
-    if backend == "triton" and dtype == torch.float64:
-        pytest.skip("triton refuses float64")
-    if backend == "triton" and case in LARGE and not torch.cuda.is_available():
-        pytest.skip("too slow for the interpreter")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -37,11 +30,16 @@ def refused(backend: str, dtype: torch.dtype, case: tuple[int, int, int, int]) -
 def test_neighbours_are_those_of_the_definition(
     backend: str, device: str, case: tuple[int, int, int, int], dtype: torch.dtype, metric: str
 ) -> None:
-    refused(backend, dtype, case)
     n, m, d, k = case
+    if backend == "triton" and device == "cpu":
+        n, m = min(n, 150), min(m, 50)  # the interpreter takes a minute for a thousand rows
     x = torch.randn(n, d, dtype=torch.float64).to(dtype)
     queries = torch.randn(m, d, dtype=torch.float64).to(dtype) if m else None
     on_device = None if queries is None else queries.to(device)
+    if backend == "triton" and dtype == torch.float64:
+        with pytest.raises(NotImplementedError, match=r"triton: dtype torch\.float64 \(takes"):
+            knn(x.to(device), on_device, k, metric, backend)
+        return
     same(knn(x.to(device), on_device, k, metric, backend), reference.knn(x, queries, k, metric))
 
 
