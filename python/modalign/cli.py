@@ -1,0 +1,212 @@
+"""The command line: ``modalign sweep``, ``report``, ``mutual-knn``, ``doctor`` and ``demo``."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import modalign
+
+__all__ = ["app", "main"]
+
+CONFIGS = Path(__file__).parent / "experiments" / "configs"
+
+app = typer.Typer(
+    name="modalign",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Measure whether aligning two modalities helps.",
+    epilog="Examples: `modalign demo` · `modalign sweep my.yaml --out results/mine` · "
+    "`modalign mutual-knn images.npy texts.npy --k 10` · `modalign doctor`",
+)
+
+
+def main() -> None:
+    """The entry point of the ``modalign`` command."""
+    app()
+
+
+def _command(help: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose user's mistakes end in one line on standard error and exit code 2.
+
+    MODALIGN_TRACEBACK=1 shows where they were raised instead.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def careful(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except (ValueError, TypeError, OSError, NotImplementedError) as error:
+                if os.environ.get("MODALIGN_TRACEBACK") == "1":
+                    raise
+                typer.echo(f"modalign: {_message(error)}", err=True)
+                raise typer.Exit(2) from None
+
+        name = function.__name__.strip("_").replace("_", "-")
+        return app.command(name, help=help, epilog=examples)(careful)
+
+    return register
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"modalign {modalign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+Out = Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds of an earlier sweep.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the results.")]
+Bar = Annotated[bool | None, typer.Option("--bar/--lines", help="A progress bar, or lines.", show_default="terminal")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Chunks that train at once.", show_default="one for each core")
+]
+
+
+@_command(
+    "Train every case of CONFIG at every strength and seed, and write a report. An interrupted sweep resumes.",
+    "Examples: `modalign sweep my.yaml` · `modalign sweep my.yaml --out results/mine --fresh`",
+)
+def sweep(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of the sweep.")],
+    out: Out = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    bar: Bar = None,
+    workers: Workers = None,
+) -> None:
+    from modalign.experiments.config import load
+
+    _sweep(load(config), out, fresh, quiet, bar, workers, f"modalign sweep {config}" + (f" --out {out}" if out else ""))
+
+
+@_command(
+    "Write the report of a finished sweep again, and print its conclusions.",
+    "Example: `modalign report results/emoji`",
+)
+def report(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a finished sweep.")]) -> None:
+    _report(folder)
+
+
+@_command(
+    "Mutual k-NN of two files of embeddings: the share of nearest neighbours that row i has in both. "
+    "The files are memory-mapped.",
+    "Example: `modalign mutual-knn images.npy texts.npy --k 10`",
+)
+def mutual_knn(
+    a: Annotated[Path, typer.Argument(metavar="A.npy", help="(n, d) floats; row i is item i.")],
+    b: Annotated[Path, typer.Argument(metavar="B.npy", help="(n, d') floats of the same items.")],
+    k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
+) -> None:
+    x, y = _array(a), _array(b)
+    value = modalign.mutual_knn(x, y, k=k)
+    typer.echo(f"mutual k-NN {value:.4f} (chance {k / (len(x) - 1):.4f}), n = {len(x)}, k = {k}")
+
+
+@_command(
+    "What this installation can do: versions, devices, and which backend runs each operation.",
+    "Example: `modalign doctor`",
+)
+def doctor() -> None:
+    typer.echo(modalign.doctor())
+
+
+@_command(
+    "The main job on embedded data, in a few minutes: a synthetic sweep, an emoji sweep, and alignment of the pairs.",
+    "Examples: `modalign demo` · `modalign demo --out results/demo --fresh`",
+)
+def demo(out: Out = None, fresh: Fresh = False, quiet: Quiet = False, bar: Bar = None, workers: Workers = None) -> None:
+    from modalign.experiments.config import load
+
+    again = "modalign demo" + (f" --out {out}" if out else "")
+    reports = []
+    for name in ("synthetic", "emoji"):
+        config = load(CONFIGS / f"{name}.yaml")
+        size = f"{len(config.cases)} cases x {len(config.strengths)} strengths x {len(config.seeds)} seeds"
+        typer.echo(f"\n{config.name}: {size}")
+        reports.append(_sweep(config, (out or Path("results")) / config.name, fresh, quiet, bar, workers, again))
+    typer.echo("\nmutual k-NN (k = 10) between the embedded emoji features")
+    for line in _emoji_alignment():
+        typer.echo(f"  {line}")
+    typer.echo("\nreports:")
+    for path in reports:
+        typer.echo(f"  {path}")
+
+
+def _sweep(
+    config: Any, out: Path | None, fresh: bool, quiet: bool, bar: bool | None, workers: int | None, again: str
+) -> Path:
+    """Run a sweep and report on it; Ctrl-C says how to go on and ends with 130."""
+    from modalign.experiments.progress import Reporter
+    from modalign.experiments.sweep import run
+
+    style = "none" if quiet else {None: "auto", True: "bar", False: "lines"}[bar]
+    folder = out or Path("results") / config.name
+    try:
+        run(config, folder, fresh=fresh, reporter=Reporter(style), workers=workers)
+        return _report(folder)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; `{again}` continues where it stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+def _report(folder: Path) -> Path:
+    from modalign.report import conclusions, write
+
+    path = write(folder)
+    for sentence in conclusions(folder):
+        typer.echo(f"  {sentence}")
+    typer.echo(f"report: {path}")
+    return path
+
+
+def _array(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        shape = getattr(array, "shape", "several arrays")
+        raise ValueError(f"{path} must hold one (n, d) array, got {shape}")
+    return array
+
+
+def _emoji_alignment() -> list[str]:
+    """Mutual k-NN of the embedded pairs: how much two kinds of features agree before any training."""
+    lines = []
+    for pair, pairing in (
+        ("image-image", "true"), ("text-text", "true"), ("image-text", "true"), ("image-text", "within-group"),
+        ("image-text", "random"),
+    ):  # fmt: skip
+        data = modalign.data.emoji(pair, pairing=pairing)
+        value = modalign.mutual_knn(data.x, data.y, k=10)
+        lines.append(f"{pair:<12} {pairing:<13} {value:.3f}   (chance {10 / (len(data.x) - 1):.3f}, n = {len(data.x)})")
+    return lines

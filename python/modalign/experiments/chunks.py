@@ -1,0 +1,150 @@
+"""A chunk: runs of one case that train at once. How they are cut, trained with checkpoints, and measured."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modalign.data import TEST, TRAIN, PairedDataset
+from modalign.experiments.config import Sweep
+from modalign.experiments.folder import Folder
+from modalign.experiments.randomness import compared_pairs
+from modalign.experiments.training import Run, Trainer
+from modalign.metrics import cka, mutual_knn, unbiased_cka
+
+__all__ = ["Chunk", "Stopped", "chunks_of", "train_chunk", "work_of"]
+
+
+class Stopped(Exception):  # noqa: N818
+    """The sweep was told to stop."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    case: int
+    number: int
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        return f"case{self.case}-chunk{self.number}"
+
+
+def chunks_of(case: int, data: PairedDataset, sweep: Sweep) -> list[Chunk]:
+    """The runs of a case in chunks of nearly one size: at most ``runs_at_once`` runs and about ``memory_gib``.
+
+    The cut depends on the configuration alone, so that a resumed sweep meets the chunks it left.
+    """
+    runs = [Run(strength, seed) for strength in sweep.strengths for seed in sweep.seeds]
+    affordable = int(sweep.training.memory_gib * 2**30 / bytes_of_a_run(data, sweep))
+    most = max(1, min(sweep.training.runs_at_once, affordable))
+    size = math.ceil(len(runs) / math.ceil(len(runs) / most))
+    return [Chunk(case, i, tuple(runs[i * size : (i + 1) * size])) for i in range(math.ceil(len(runs) / size))]
+
+
+def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
+    """About what one run takes while it trains: its batch, what a step keeps for its gradients and as much again while
+    they are computed, and its parameters with their gradients and the optimiser's two moments."""
+    trainer = Trainer(data, [Run(sweep.strengths[0], sweep.seeds[0])], sweep)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    batch = min(sweep.training.batch_size, len(trainer.labels[TRAIN][0]))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.step(torch.arange(batch, device=trainer.device)[None])
+    inputs = sum(batch * x[0].numel() * x.element_size() for x in (data.x, data.y))
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in trainer.parameters.values())
+    return inputs + 2 * sum(kept.values()) + 4 * parameters
+
+
+def work_of(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> int:
+    """The pairs a chunk trains on, over its runs and epochs."""
+    return sweep.training.epochs * _work_of_an_epoch(chunk, data, sweep)
+
+
+def train_chunk(
+    chunk: Chunk,
+    data: PairedDataset,
+    sweep: Sweep,
+    folder: Folder,
+    advance: Callable[..., None],
+    stop: threading.Event,
+    checkpoint_seconds: float,
+) -> dict[str, Any]:
+    """Train a chunk, from where ``folder`` has it, to its end; return (and keep) the columns of its results."""
+    runs = [(run.strength, run.seed) for run in chunk.runs]
+    result = folder.restore(f"{chunk.name}.pt", runs)
+    if result is not None:
+        advance(work_of(chunk, data, sweep), resumed=True)
+        return result
+
+    def on_step(pairs: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        advance(pairs)
+
+    checkpoint = f"{chunk.name}.checkpoint.pt"
+    trainer = Trainer(data, chunk.runs, sweep)
+    state = folder.restore(checkpoint, runs)
+    if state is not None:
+        trainer.restore(state)
+        advance(trainer.epoch * _work_of_an_epoch(chunk, data, sweep), resumed=True)
+    saved = time.monotonic()
+    while not trainer.finished:
+        trainer.train_epoch(on_step)
+        if time.monotonic() - saved >= checkpoint_seconds and not trainer.finished:
+            folder.save(checkpoint, runs, trainer.state())
+            saved = time.monotonic()
+    result = measure(trainer, data, sweep, stop)
+    folder.save(f"{chunk.name}.pt", runs, result)
+    folder.drop(checkpoint)
+    return result
+
+
+def measure(trainer: Trainer, data: PairedDataset, sweep: Sweep, stop: threading.Event) -> dict[str, Any]:
+    """The results of trained runs: a list of numbers, one for each run, under every name of a column."""
+    started = time.perf_counter()
+    result: dict[str, Any] = {}
+    everyone = torch.arange(len(trainer.runs))
+    for m in (0, 1):
+        validation, test = trainer.curves[:, :, 5 + m], trainer.test_accuracy[:, :, m]
+        best = validation.argmax(1)  # the first of equals
+        result[f"accuracy_{m + 1}"] = test[everyone, best].tolist()
+        result[f"validation_accuracy_{m + 1}"] = validation[everyone, best].tolist()
+        result[f"best_epoch_{m + 1}"] = (best + 1).tolist()
+        result[f"last_accuracy_{m + 1}"] = test[:, -1].tolist()
+    rows = compared_pairs(len(trainer.labels[TEST][0]), sweep.metrics.pairs)
+    result |= {"mutual_knn": [], "cka": [], "unbiased_cka": []}
+    for x, y in zip(*trainer.embed(rows), strict=True):
+        if stop.is_set():
+            raise Stopped
+        result["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
+        result["cka"].append(_or_nan(cka, x, y))
+        result["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
+    result["curves"] = trainer.curves
+    seconds = (trainer.seconds + time.perf_counter() - started) / len(trainer.runs)
+    result["seconds"] = [seconds] * len(trainer.runs)
+    return result
+
+
+def _or_nan(score: Callable[[Any, Any], float], x: torch.Tensor, y: torch.Tensor) -> float:
+    """A missing value where an encoder gives every item the same output, so that there is nothing to align."""
+    try:
+        return score(x, y)
+    except ValueError:
+        return math.nan
+
+
+def _work_of_an_epoch(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> int:
+    n = int((data.split == TRAIN).sum())
+    batch = min(sweep.training.batch_size, n)
+    return len(chunk.runs) * (n // batch) * batch

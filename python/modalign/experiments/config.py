@@ -1,0 +1,246 @@
+"""The configuration of a sweep: typed, every default filled in, every mistake named in one line.
+
+``load`` reads a YAML file into a ``Sweep``; ``dump`` writes one back with nothing left out, and
+``load(dump(sweep)) == sweep``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from modalign.encoders import BagConfig, CNNConfig, EncoderConfig, MLPConfig, TransformerConfig
+from modalign.experiments.mistakes import sentence, shown
+
+__all__ = ["Case", "Metrics", "Projection", "Sweep", "Training", "differences", "dump", "load", "parse"]
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Seed = Annotated[int, Field(strict=True, ge=0)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Case(_Section):
+    """One data set: ``data`` holds its registered name and the arguments it is made with."""
+
+    label: Text
+    data: dict[str, Any]
+    modalities: tuple[Text, Text] | None = None  # what to call them; the data set's own names by default
+
+    @field_validator("data")
+    @classmethod
+    def _names_a_data_set(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(data.get("name"), str):
+            raise ValueError("should hold name, the data set to load")
+        return data
+
+
+class Projection(_Section):
+    """The linear heads between the encoders and the alignment term: one for each modality, or one for both."""
+
+    kind: Literal["none", "separate", "shared"] = "none"
+    dim: Count | None = None
+
+    @model_validator(mode="after")
+    def _has_a_width(self) -> Projection:
+        if self.kind == "none" and self.dim is not None:
+            raise ValueError("kind none takes no dim; leave dim out, or choose kind separate or shared")
+        if self.kind != "none" and self.dim is None:
+            raise ValueError(f"kind {self.kind} needs dim, the width of the projection")
+        return self
+
+
+class Training(_Section):
+    """How every run trains. ``labels``: how many training pairs carry a label; a fraction of them; null for all."""
+
+    epochs: Count = 40
+    batch_size: Annotated[int, Field(strict=True, ge=2)] = 256
+    learning_rate: Positive = 0.002
+    weight_decay: NotNegative = 0.01
+    temperature: Positive = 0.2
+    labels: Count | Positive | None = None
+    clip: Positive | None = None  # largest gradient norm of a run
+    runs_at_once: Count = 32  # runs of a chunk; chunks train side by side, one on each core
+    memory_gib: Positive = 1.0  # what a chunk may take
+    device: Annotated[str, Field(strict=True, pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+
+    @field_validator("labels")
+    @classmethod
+    def _a_fraction_is_at_most_one(cls, labels: float | None) -> float | None:
+        if isinstance(labels, float) and labels > 1:
+            raise ValueError("should be a whole number of pairs, a fraction of them from 0 to 1, or null for all")
+        return labels
+
+
+class Metrics(_Section):
+    """Alignment of the held-out pairs: neighbours of mutual k-NN, and how many pairs are compared at most."""
+
+    k: Count = 10
+    pairs: Annotated[int, Field(strict=True, ge=4)] = 4096
+
+
+class Sweep(_Section):
+    """Every case is trained at every (strength, seed)."""
+
+    name: Annotated[str, Field(strict=True, pattern=r"^[\w][\w .-]*$")]
+    cases: tuple[Case, ...]
+    encoders: tuple[EncoderConfig, EncoderConfig]
+    projection: Projection = Projection()
+    strengths: tuple[NotNegative, ...]
+    seeds: tuple[Seed, ...]
+    training: Training = Training()
+    metrics: Metrics = Metrics()
+
+    @field_validator("encoders", mode="before")
+    @classmethod
+    def _one_encoder_serves_both(cls, encoders: Any) -> Any:
+        if isinstance(encoders, Mapping):
+            return [encoders, encoders]
+        if not isinstance(encoders, (list, tuple)) or len(encoders) != 2:
+            raise ValueError("should be one encoder for both modalities or a list of two, one for each")
+        return encoders
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _a_number_of_seeds_counts_from_zero(cls, seeds: Any) -> Any:
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            if not 1 <= seeds <= 10_000:
+                raise ValueError("should be a number of seeds from 1 to 10000, or a list of seeds")
+            return list(range(seeds))
+        if not isinstance(seeds, (list, tuple)):
+            raise ValueError("should be a number of seeds or a list of them")
+        return seeds
+
+    @field_validator("strengths", "seeds", "cases")
+    @classmethod
+    def _holds_every_value_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values:
+            raise ValueError("should hold at least one entry")
+        names = [value.label if isinstance(value, Case) else value for value in values]
+        repeated = [name for i, name in enumerate(names) if name in names[:i]]
+        if repeated:
+            what = "label" if isinstance(values[0], Case) else "value"
+            raise ValueError(
+                f"should hold every {what} once, and {repeated[0]!r} is there {names.count(repeated[0])} times"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _embeddings_can_be_compared(self) -> Sweep:
+        first, second = (encoder.dim for encoder in self.encoders)
+        if self.projection.kind != "separate" and first != second:
+            raise ValueError(
+                f"encoders: projection kind {self.projection.kind} needs encoders of one dim, but they have {first} "
+                f"and {second}; make them equal or choose projection {{kind: separate, dim: {min(first, second)}}}"
+            )
+        return self
+
+
+def load(path: Path) -> Sweep:
+    """The configuration in a YAML file. ValueError, one line for each mistake, when it is not one."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file; give the YAML configuration of a sweep") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path} is a folder; give the YAML configuration of a sweep") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    try:
+        content = yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {_place(error)}") from None
+    return parse(content, str(path))
+
+
+def parse(content: object, source: str = "configuration") -> Sweep:
+    """The configuration in a mapping, as YAML gives it. ``source`` is what messages call it."""
+    if content is None:
+        raise ValueError(f"{source} is empty; it must hold at least {', '.join(_required(Sweep))}")
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source} must hold a mapping with {', '.join(_required(Sweep))}, got {shown(content)}")
+    try:
+        return Sweep.model_validate(content)
+    except ValidationError as error:
+        mistakes = (f"{source}: {sentence(details, content, SECTIONS)}" for details in error.errors())
+        raise ValueError("\n".join(dict.fromkeys(mistakes))) from None
+
+
+def dump(sweep: Sweep) -> str:
+    """``sweep`` as YAML, with every default written out."""
+    return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def differences(before: Sweep, now: Sweep) -> list[str]:
+    """The settings in which two configurations differ, as ``key: value before, value now``."""
+    old, new = (dict(_leaves(sweep.model_dump(mode="json"))) for sweep in (before, now))
+    changed = (key for key in dict.fromkeys((*old, *new)) if old.get(key, _ABSENT) != new.get(key, _ABSENT))
+    return [f"{key}: {_or_absent(old, key)} before, {_or_absent(new, key)} now" for key in changed]
+
+
+_ABSENT = object()
+
+
+def _or_absent(leaves: Mapping[str, Any], key: str) -> str:
+    return shown(leaves[key]) if key in leaves else "absent"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value} is there twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark is not None else problem
+
+
+# the keys of every part of the file, for messages; "" is the whole of it
+SECTIONS: dict[str, type[BaseModel]] = {
+    "": Sweep,
+    "cases": Case,
+    "projection": Projection,
+    "training": Training,
+    "metrics": Metrics,
+    "mlp": MLPConfig,
+    "cnn": CNNConfig,
+    "transformer": TransformerConfig,
+    "bag": BagConfig,
+}
+
+
+def _required(model: type[BaseModel]) -> list[str]:
+    return [name for name, field in model.model_fields.items() if field.is_required()]
+
+
+def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return itertools.chain.from_iterable(_leaves(part, f"{key}.{name}".lstrip(".")) for name, part in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return itertools.chain.from_iterable(_leaves(part, f"{key}[{i}]") for i, part in enumerate(value))
+    return [(key, None if isinstance(value, float) and math.isnan(value) else value)]

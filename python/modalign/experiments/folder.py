@@ -1,0 +1,149 @@
+"""The folder of a sweep: its configuration, what is finished of it, and the tables it ends as.
+
+    config.yaml, provenance.json      what was asked for, and of which machine and versions
+    parts/NAME.pt                     a finished chunk of runs
+    parts/NAME.checkpoint.pt          a chunk in training, after some epoch
+    runs.parquet, curves.parquet      the results; runs.parquet is written last and says that the sweep is finished
+
+Every file appears whole or not at all, so a process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from modalign import provenance
+from modalign.experiments.config import Sweep, differences, dump, load
+
+__all__ = ["Folder"]
+
+FILES = ("config.yaml", "provenance.json", "runs.parquet", "curves.parquet", "report.html")
+
+
+class Folder:
+    """A results folder on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is not a folder; give another place for the results")
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "runs.parquet").is_file()
+
+    @property
+    def started(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else runs a sweep in this folder meanwhile; ValueError if somebody does already."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{self.path}: another process runs a sweep in this folder; wait for it or stop it"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            yield
+        finally:
+            os.close(handle)
+
+    def clear(self) -> None:
+        """Take away what a sweep leaves, and nothing else."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def require_same(self, sweep: Sweep) -> None:
+        """ValueError unless the sweep in this folder has the configuration ``sweep``."""
+        advice = "give another --out, or --fresh to start over"
+        try:
+            before = load(self.path / "config.yaml")
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.path} holds a sweep that cannot be continued ({reason}); {advice}") from None
+        changed = differences(before, sweep)
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise ValueError(f"{self.path} holds a sweep of other settings ({'; '.join(changed[:3])}{more}); {advice}")
+
+    def begin(self, sweep: Sweep) -> None:
+        """Write what the results are of, before there are any."""
+        facts = json.dumps(provenance.collect(seed=list(sweep.seeds)), indent=2) + "\n"
+        _write(self.path / "provenance.json", facts.encode())
+        _write(self.path / "config.yaml", dump(sweep).encode())
+
+    def save(self, name: str, runs: list[tuple[float, int]], content: dict[str, Any]) -> None:
+        """Keep a part. ``content``: tensors and numbers, ``runs``: what it is of."""
+        buffer = io.BytesIO()  # a full disk is then an OSError like any other
+        torch.save({"versions": _versions(), "runs": runs, "content": content}, buffer)
+        _write(self.path / "parts" / name, buffer.getvalue())
+
+    def restore(self, name: str, runs: list[tuple[float, int]]) -> dict[str, Any] | None:
+        """A part that was kept, None if there is none; ValueError if it is damaged or of other runs or versions."""
+        path = self.path / "parts" / name
+        if not path.is_file():
+            return None
+        try:
+            part = torch.load(path, weights_only=True)
+            versions, kept, content = part["versions"], [tuple(run) for run in part["runs"]], part["content"]
+        except Exception as error:  # torch.load raises many kinds
+            raise ValueError(
+                f"{path} is damaged ({type(error).__name__}); delete it to train its runs again"
+            ) from error
+        if versions != _versions():
+            changed = [f"{name} {versions.get(name)} before, {now} now" for name, now in _versions().items()
+                       if versions.get(name) != now]  # fmt: skip
+            raise ValueError(f"{self.path} was begun with other versions ({'; '.join(changed)}); --fresh starts over")
+        if kept != [tuple(run) for run in runs]:
+            raise ValueError(f"{path} is of other runs; --fresh starts over")
+        found: dict[str, Any] = content
+        return found
+
+    def drop(self, name: str) -> None:
+        (self.path / "parts" / name).unlink(missing_ok=True)
+
+    def finish(self, sweep: Sweep, runs: pd.DataFrame, curves: pd.DataFrame) -> None:
+        """Write the tables, with the provenance and the configuration inside, and let go of the parts."""
+        facts = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
+        note = json.dumps({"provenance": facts, "config": sweep.model_dump(mode="json")})
+        for name, table in (("curves.parquet", curves), ("runs.parquet", runs)):
+            arrow = pa.Table.from_pandas(table, preserve_index=False)
+            arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"modalign": note.encode()})
+            buffer = io.BytesIO()
+            pq.write_table(arrow, buffer)
+            _write(self.path / name, buffer.getvalue())
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        provenance.write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what is finished stays"
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("modalign", "torch", "numpy")}

@@ -1,0 +1,208 @@
+"""Runs a sweep: every case at every strength and seed, into a folder, continuing whatever is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from modalign import data as data_sets
+from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
+from modalign.experiments.chunks import Chunk, chunks_of, train_chunk, work_of
+from modalign.experiments.config import Case, Sweep
+from modalign.experiments.folder import Folder
+from modalign.experiments.progress import Reporter
+from modalign.experiments.randomness import label_budget
+from modalign.experiments.training import CURVES
+
+__all__ = ["run"]
+
+# accuracy: on the test pairs, after the epoch with the best validation accuracy of the same modality. Alignment: of the
+# test pairs after the last epoch. last_accuracy: on the test pairs, after the last epoch.
+COLUMNS = (
+    "case", "strength", "seed", "accuracy_1", "accuracy_2", "validation_accuracy_1", "validation_accuracy_2",
+    "mutual_knn", "cka", "unbiased_cka", "chance_1", "chance_2", "mutual_knn_chance", "seconds",
+    "best_epoch_1", "best_epoch_2", "last_accuracy_1", "last_accuracy_2",
+)  # fmt: skip
+
+
+def run(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    workers: int | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> Path:
+    """Train every run of ``sweep`` and write runs.parquet and curves.parquet into ``folder``; returns the folder.
+
+    A folder that holds part of the same sweep is continued and ends with the same numbers as if it had never stopped; a
+    finished one is left as it is. fresh: forget what is there. workers: chunks of runs that train at once, each on one
+    core (default: one for each core); it changes no number. checkpoint_seconds: how much work a kill may cost.
+    Raises ValueError for settings the data cannot meet, a folder that holds a sweep of other settings, a run that
+    diverges; OSError where the disk is full: what is finished stays, and the next call continues.
+    """
+    place = Folder(folder)
+    data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
+    sweep = _resolved(sweep, data)
+    for case, pairs in zip(sweep.cases, data, strict=True):
+        _require_enough(case, pairs, sweep)
+    with place.claimed():
+        if fresh:
+            place.clear()
+        if place.started:
+            place.require_same(sweep)
+        reporter = reporter or Reporter("none")
+        if place.finished:
+            reporter.say(f"{folder} holds this sweep, finished; --fresh would train it again")
+            return place.path
+        if not place.started:
+            place.begin(sweep)
+        with _one_thread():
+            _train(sweep, data, place, reporter, workers, checkpoint_seconds)
+    return place.path
+
+
+def _train(
+    sweep: Sweep, data: Sequence[PairedDataset], place: Folder, reporter: Reporter, workers: int | None, seconds: float
+) -> None:
+    chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
+    if workers is None:
+        workers = _cores() if sweep.training.device == "cpu" else 1
+    stop = threading.Event()
+    with (
+        reporter,
+        ThreadPoolExecutor(min(workers, len(chunks)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        reporter.begin(sweep.name, sum(work_of(chunk, data[chunk.case], sweep) for chunk in chunks))
+        futures = [
+            pool.submit(
+                _train_chunk,
+                sweep.cases[chunk.case].label,
+                chunk,
+                data[chunk.case],
+                sweep,
+                place,
+                reporter.advance,
+                stop,
+                seconds,
+            )
+            for chunk in chunks
+        ]
+        try:
+            results = _results(futures)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    place.finish(sweep, *_tables(sweep, data, chunks, results))
+
+
+def _train_chunk(label: str, *arguments: Any) -> dict[str, Any]:
+    try:
+        return train_chunk(*arguments)
+    except ValueError as error:
+        raise ValueError(f"case {label!r}: {error}") from error
+
+
+def _results(futures: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Of all chunks in their order, or the first error as soon as it happens; ready for Ctrl-C meanwhile."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+    return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Chunks train side by side, each on one core: small operations gain nothing from more, and on a busy machine they
+    wait for their other half. It also makes the numbers independent of how many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load(case: Case, key: str) -> PairedDataset:
+    settings = dict(case.data)
+    name = settings.pop("name")
+    try:
+        return data_sets.load(name, **settings)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key}.data ({case.label}): {error}") from error
+
+
+def _resolved(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
+    """With the defaults of the data sets written out, too."""
+    cases = tuple(
+        case.model_copy(
+            update={
+                "data": {"name": case.data["name"], **case.data, **pairs.settings},
+                "modalities": case.modalities or tuple(pairs.modalities),
+            }
+        )
+        for case, pairs in zip(sweep.cases, data, strict=True)
+    )
+    return sweep.model_copy(update={"cases": cases})
+
+
+def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
+    sizes = {part: int((pairs.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)}
+    if sizes[TRAIN] < 2 or not sizes[VALIDATION]:
+        raise ValueError(
+            f"case {case.label!r} has {sizes[TRAIN]} training and {sizes[VALIDATION]} validation pairs, too few"
+        )
+    compared = min(sizes[TEST], sweep.metrics.pairs)
+    if not sweep.metrics.k < compared:
+        raise ValueError(
+            f"metrics.k must be less than the number of test pairs compared, got {sweep.metrics.k} for the {compared} "
+            f"of case {case.label!r}"
+        )
+    try:
+        label_budget(sweep.training.labels, sizes[TRAIN])
+    except ValueError as error:
+        raise ValueError(f"case {case.label!r}: {error}") from None
+
+
+def _tables(
+    sweep: Sweep, data: Sequence[PairedDataset], chunks: Sequence[Chunk], results: Sequence[dict[str, Any]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    runs: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    for chunk, result in zip(chunks, results, strict=True):
+        pairs = data[chunk.case]
+        compared = min(int((pairs.split == TEST).sum()), sweep.metrics.pairs)
+        constant = {
+            "chance_1": _chance(pairs, pairs.labels),
+            "chance_2": _chance(pairs, pairs.labels if pairs.labels_y is None else pairs.labels_y),
+            "mutual_knn_chance": sweep.metrics.k / (compared - 1),
+        }
+        for i, run in enumerate(chunk.runs):
+            key = {"case": sweep.cases[chunk.case].label, "strength": run.strength, "seed": run.seed}
+            measured = {name: values[i] for name, values in result.items() if name != "curves"}
+            runs.append({name: (key | measured | constant)[name] for name in COLUMNS})
+            curve = pd.DataFrame(result["curves"][i].numpy(), columns=list(CURVES))
+            curves.append(pd.DataFrame({**key, "epoch": range(1, len(curve) + 1)}).join(curve))
+    return pd.DataFrame(runs), pd.concat(curves, ignore_index=True)
+
+
+def _chance(pairs: PairedDataset, labels: torch.Tensor) -> float:
+    """The share of the commonest class among the test pairs."""
+    test = labels[pairs.split == TEST]
+    return float(test.bincount().max()) / len(test)

@@ -1,0 +1,273 @@
+"""Trains every run of a case in one loop: parameters, batches and losses carry a leading dimension of runs.
+
+    loss_r = task_1 + task_2 + strength_r * info_nce(projection_1(encoder_1(x)), projection_2(encoder_2(y)))
+
+task_m: cross-entropy of modality m's own head on the labelled pairs of the batch. Every pair feeds the alignment
+term. Runs never mix, so each ends where it would have ended alone, up to the rounding of batched products.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
+from modalign.encoders import build_encoder, seeded_module
+from modalign.experiments.config import Sweep
+from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.stacked import Stacked
+from modalign.functional import info_nce
+
+__all__ = ["CURVES", "Run", "Trainer"]
+
+# what is recorded of every epoch: means over its steps, then the accuracies after it. Gradient norms are those of
+# the losses (the alignment loss before it is multiplied by the strength) at the outputs of both encoders.
+CURVES = (
+    "task_loss_1",
+    "task_loss_2",
+    "alignment_loss",
+    "gradient_norm_task",
+    "gradient_norm_alignment",
+    "validation_accuracy_1",
+    "validation_accuracy_2",
+)
+
+
+class Run(NamedTuple):
+    strength: float
+    seed: int
+
+
+class Models:
+    """The stacked networks of all runs: for each modality an encoder, a task head and a projection (or none)."""
+
+    def __init__(
+        self, data: PairedDataset, runs: Sequence[Run], sweep: Sweep, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        seeds = sorted({run.seed for run in runs})
+        which = torch.tensor([seeds.index(run.seed) for run in runs])
+        inputs, dims, classes = (data.x, data.y), [encoder.dim for encoder in sweep.encoders], len(data.classes)
+        width, shared = sweep.projection.dim, sweep.projection.kind == "shared"
+
+        def stack(part: str, modality: int, make: Callable[[int], nn.Module]) -> Stacked:
+            return Stacked([make(initial_seed(part, seed, modality)) for seed in seeds], which, dtype, device)
+
+        def linear(part: str, modality: int, width: int) -> Stacked:
+            return stack(part, modality, lambda seed: seeded_module(lambda: nn.Linear(dims[modality], width), seed))
+
+        self.encoders = [
+            stack("encoder", m, lambda seed, m=m: build_encoder(sweep.encoders[m], inputs[m], seed))  # type: ignore[misc]
+            for m in (0, 1)
+        ]
+        self.heads = [linear("head", m, classes) for m in (0, 1)]
+        self.projections: list[Stacked] = []
+        if width is not None:
+            self.projections = [linear("projection", m, width) for m in ((0,) if shared else (0, 1))]
+
+    def project(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
+        """What the alignment term compares."""
+        if not self.projections:
+            return list(embeddings)
+        return [self.projections[m % len(self.projections)](embeddings[m]) for m in (0, 1)]
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every trained tensor (runs, ...) by name, in a fixed order."""
+        return {
+            f"{part}.{number}.{name}": parameter
+            for part in ("encoders", "heads", "projections")
+            for number, module in enumerate(getattr(self, part))
+            for name, parameter in module.parameters.items()
+        }
+
+
+class Trainer:
+    """The training of ``runs`` on one data set, an epoch at a time.
+
+    After epoch e: ``curves[:, e]`` (runs, 7) and ``test_accuracy[:, e]`` (runs, 2). ``state`` and ``restore`` carry the
+    training across processes: a restored trainer continues with the same bits.
+    """
+
+    def __init__(
+        self, data: PairedDataset, runs: Sequence[Run], sweep: Sweep, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.runs, self.settings = list(runs), sweep.training
+        self.device = torch.device(sweep.training.device)
+        self.models = Models(data, runs, sweep, dtype, self.device)
+        self.inputs, self.labels = _by_split(data, self.device)
+        n = len(self.labels[TRAIN][0])
+        self.seeds = sorted({run.seed for run in runs})
+        self.which_seed = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
+        budget = label_budget(sweep.training.labels, n)
+        classes = data.labels[data.split == TRAIN]
+        self.labelled = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds]).to(self.device)
+        self.strengths = torch.tensor([run.strength for run in runs], dtype=dtype, device=self.device)
+        self.parameters = self.models.parameters()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+        # without gradients four times the rows fit where a batch fits with them
+        self.block = 4 * self.settings.batch_size
+        self.epoch, self.seconds = 0, 0.0
+        self.curves = torch.zeros(len(runs), self.settings.epochs, len(CURVES), dtype=torch.float64)
+        self.test_accuracy = torch.zeros(len(runs), self.settings.epochs, 2, dtype=torch.float64)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch == self.settings.epochs
+
+    def train_epoch(self, on_step: Callable[[int], None] = lambda pairs: None) -> None:
+        """One pass over the training pairs, in batches of one size (a shorter last one is left out), then accuracies.
+
+        ``on_step`` is told how many pairs, over all runs, each step took. ValueError when a run diverges.
+        """
+        started = time.perf_counter()
+        n = len(self.labels[TRAIN][0])
+        batch = min(self.settings.batch_size, n)
+        orders = torch.stack([batch_order(seed, self.epoch, n) for seed in self.seeds])
+        orders = orders.to(self.device)[self.which_seed]
+        sums = torch.zeros(len(self.runs), 5, dtype=torch.float64, device=self.device)
+        for start in range(0, n - batch + 1, batch):
+            sums += self.step(orders[:, start : start + batch])
+            on_step(len(self.runs) * batch)
+        self.curves[:, self.epoch, :5] = (sums / (n // batch)).cpu()
+        self.curves[:, self.epoch, 5:] = self.accuracy(VALIDATION)
+        self.test_accuracy[:, self.epoch] = self.accuracy(TEST)
+        self.epoch += 1
+        self.seconds += time.perf_counter() - started
+
+    def step(self, rows: Tensor) -> Tensor:
+        """One step of every run on its pairs ``rows`` (runs, batch); returns the epoch's first five columns."""
+        batch = [x[rows] for x in self.inputs[TRAIN]]
+        labels = [labels[rows] for labels in self.labels[TRAIN]]
+        outputs = [encode(x) for encode, x in zip(self.models.encoders, batch, strict=True)]
+        # both losses meet at the encoders' outputs: their gradients are taken there apart, then go on together
+        embeddings = [output.detach().requires_grad_() for output in outputs]
+
+        weight = self.labelled[self.which_seed[:, None], rows].to(outputs[0].dtype)
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
+        tasks = [
+            (_cross_entropy(head(z), y) * weight).sum(1)
+            for head, z, y in zip(self.models.heads, embeddings, labels, strict=True)
+        ]
+        heads = [p for head in self.models.heads for p in head.parameters.values()]
+        task = _gradients(tasks[0] + tasks[1], embeddings, heads)
+
+        try:
+            x, y = self.models.project(embeddings)
+            alignment_loss = info_nce(x, y, temperature=self.settings.temperature)
+        except ValueError:
+            self._require_finite(*embeddings)
+            raise
+        projections = [p for projection in self.models.projections for p in projection.parameters.values()]
+        alignment = _gradients(alignment_loss, embeddings, projections)
+
+        encoders = [p for encoder in self.models.encoders for p in encoder.parameters.values()]
+        combined = [t + _scaled(a, self.strengths) for t, a in zip(task.embeddings, alignment.embeddings, strict=True)]
+        gradients = list(torch.autograd.grad(outputs, encoders, combined))
+        gradients += task.parameters
+        gradients += [_scaled(gradient, self.strengths) for gradient in alignment.parameters]
+        if self.settings.clip is not None:
+            factors = (self.settings.clip / (_norms(gradients) + 1e-6)).clamp(max=1)
+            gradients = [_scaled(gradient, factors) for gradient in gradients]
+        for parameter, gradient in zip((*encoders, *heads, *projections), gradients, strict=True):
+            # the fused optimiser reads memory in order, whatever the strides (torch 2.13)
+            parameter.grad = gradient.contiguous()
+        self.optimizer.step()
+        columns = [*tasks, alignment_loss, _norms(task.embeddings), _norms(alignment.embeddings)]
+        return torch.stack([column.detach().double() for column in columns], 1)
+
+    @torch.no_grad()
+    def accuracy(self, part: int) -> Tensor:
+        """The share of a part's pairs that each modality's own encoder and head get right, (runs, 2)."""
+        shares = []
+        for encode, head, x, labels in zip(
+            self.models.encoders, self.models.heads, self.inputs[part], self.labels[part], strict=True
+        ):
+            right = torch.zeros(len(self.runs), dtype=torch.int64, device=self.device)
+            for block, wanted in zip(torch.split(x, self.block), torch.split(labels, self.block), strict=True):
+                logits = head(encode.on_same(block))
+                self._require_finite(logits)
+                right += (logits.argmax(-1) == wanted).sum(1)
+            shares.append(right.double() / len(labels))
+        return torch.stack(shares, 1).cpu()
+
+    @torch.no_grad()
+    def embed(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What each modality's encoders make of the test pairs ``rows``: two tensors (runs, len(rows), dim)."""
+        x, y = (
+            torch.cat([encode.on_same(block) for block in torch.split(inputs[rows], self.block)], 1).cpu()
+            for encode, inputs in zip(self.models.encoders, self.inputs[TEST], strict=True)
+        )
+        return x, y
+
+    def state(self) -> dict[str, Any]:
+        """Everything the rest of the training depends on, as tensors and numbers."""
+        return {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "curves": self.curves,
+            "test_accuracy": self.test_accuracy,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned for the same runs and settings."""
+        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.curves, self.test_accuracy = state["curves"], state["test_accuracy"]
+
+    def _require_finite(self, *tensors: Tensor) -> None:
+        finite = torch.stack([tensor.isfinite().flatten(1).all(1) for tensor in tensors]).all(0)
+        if not bool(finite.all()):
+            run = self.runs[int((~finite).nonzero()[0, 0])]
+            raise ValueError(
+                f"training diverged at strength {run.strength:g}, seed {run.seed}, epoch {self.epoch + 1}: "
+                "lower training.learning_rate or the strength, or set training.clip"
+            )
+
+
+class _Gradients(NamedTuple):
+    embeddings: list[Tensor]
+    parameters: list[Tensor]
+
+
+def _gradients(losses: Tensor, embeddings: Sequence[Tensor], parameters: Sequence[Tensor]) -> _Gradients:
+    """Of each run's loss; no run's loss depends on another run's tensors, so the sum's gradient holds them all."""
+    found = list(torch.autograd.grad(losses.sum(), [*embeddings, *parameters]))
+    return _Gradients(found[: len(embeddings)], found[len(embeddings) :])
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+
+
+def _scaled(gradient: Tensor, factors: Tensor) -> Tensor:
+    """A gradient (runs, ...) times each run's factor."""
+    return gradient * factors.reshape(-1, *[1] * (gradient.ndim - 1))
+
+
+def _norms(gradients: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm, for each run, of several tensors (runs, ...) taken as one vector."""
+    return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
+
+
+def _by_split(data: PairedDataset, device: torch.device) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Inputs and labels, [split][modality]."""
+    labels = (data.labels, data.labels if data.labels_y is None else data.labels_y)
+    parts = [data.split == part for part in (TRAIN, VALIDATION, TEST)]
+    return (
+        [[x[part].to(device) for x in (data.x, data.y)] for part in parts],
+        [[y[part].to(device) for y in labels] for part in parts],
+    )

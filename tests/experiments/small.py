@@ -1,0 +1,60 @@
+"""Small paired data sets and configurations for the tests of sweeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from modalign.data import PairedDataset
+from modalign.experiments.config import Sweep, parse
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "cases": [{"label": "R = 4", "data": {"name": "synthetic", "redundancy": 4, "n": 600}}],
+    "encoders": {"kind": "mlp", "width": 7, "depth": 2, "dim": 5},
+    "strengths": [0, 0.3, 2],
+    "seeds": [3, 8],
+    "training": {"epochs": 3, "batch_size": 64, "labels": 90},
+    "metrics": {"k": 5},
+}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """TINY with other values; those of training and metrics are merged."""
+    merged = {key: {**TINY[key], **changes.pop(key, {})} for key in ("training", "metrics")}
+    return {**TINY, **merged, **changes}
+
+
+def configuration(**changes: Any) -> Sweep:
+    return parse(settings(**changes))
+
+
+def vectors(n: int = 307, permuted: bool = False) -> PairedDataset:
+    """Three noisy clusters seen twice; permuted: modality 2 of a third of the pairs is another item's."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    centres = torch.randn(2, 3, 6, generator=generator)
+    x, y = (centre[labels] + torch.randn(n, 6, generator=generator) for centre in centres)
+    partner = torch.arange(n)
+    if permuted:
+        partner[: n // 3] = partner[: n // 3].roll(1)
+    return _dataset(x, y[partner], labels, labels[partner])
+
+
+def images_and_texts(n: int = 90) -> PairedDataset:
+    """uint8 images brighter, and sentences of other words, for each class."""
+    generator = torch.Generator().manual_seed(6)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    pixels = torch.randint(0, 120, (n, 3, 8, 8), generator=generator) + 60 * labels[:, None, None, None]
+    words = torch.randint(1, 5, (n, 4), generator=generator) + 4 * labels[:, None]
+    words[:, 3] *= torch.randint(0, 2, (n,), generator=generator)
+    return _dataset(pixels.to(torch.uint8), words, labels, labels)
+
+
+def _dataset(x: torch.Tensor, y: torch.Tensor, labels: torch.Tensor, labels_y: torch.Tensor) -> PairedDataset:
+    split = torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(len(x)) % 5]
+    return PairedDataset(
+        name="small", modalities=("left", "right"), x=x, y=y, labels=labels, labels_y=labels_y, split=split,
+        classes=("a", "b", "c"), settings={},
+    )  # fmt: skip

@@ -1,0 +1,245 @@
+"""Runs that train together end where each would have ended alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from experiments.small import configuration, images_and_texts, vectors
+from torch import Tensor, nn
+
+from modalign.data import PairedDataset
+from modalign.encoders import build_encoder, seeded_module
+from modalign.experiments.config import Sweep
+from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.training import CURVES, Run, Trainer
+
+RUNS = [Run(strength, seed) for strength in (0.0, 0.3, 2.0) for seed in (3, 8)]
+
+
+def trained(data: PairedDataset, sweep: Sweep, runs: list[Run] = RUNS, dtype: torch.dtype = torch.float64) -> Trainer:
+    trainer = Trainer(data, runs, sweep, dtype=dtype)
+    while not trainer.finished:
+        trainer.train_epoch()
+    return trainer
+
+
+def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """One run in plain PyTorch, the loss as it is written: parameters, mean losses by epoch, test accuracies by epoch."""
+    inputs = [data.x, data.y]
+    labels = [data.labels, data.labels_y if data.labels_y is not None else data.labels]
+    train, test = data.split == 0, data.split == 2
+    parts: dict[str, nn.Module] = {}
+    for m in (0, 1):
+        dim = sweep.encoders[m].dim
+        parts[f"encoders.{m}"] = build_encoder(sweep.encoders[m], inputs[m], initial_seed("encoder", run.seed, m))
+        parts[f"heads.{m}"] = seeded_module(lambda dim=dim: nn.Linear(dim, 3), initial_seed("head", run.seed, m))
+        if sweep.projection.kind == "separate" or (sweep.projection.kind == "shared" and m == 0):
+            make = lambda dim=dim: nn.Linear(dim, sweep.projection.dim)  # noqa: E731
+            parts[f"projections.{m}"] = seeded_module(make, initial_seed("projection", run.seed, m))
+    for part in parts.values():
+        part.to(dtype)
+    parameters = {f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters()}
+    settings = sweep.training
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
+    )
+    n = int(train.sum())
+    labelled = labelled_pairs(data.labels[train], label_budget(settings.labels, n), run.seed)
+    losses, accuracies = [], []
+    for epoch in range(settings.epochs):
+        order, sums = batch_order(run.seed, epoch, n), torch.zeros(3, dtype=torch.float64)
+        batches = [order[i : i + settings.batch_size] for i in range(0, n - settings.batch_size + 1, settings.batch_size)]
+        for rows in batches:
+            z = [parts[f"encoders.{m}"](inputs[m][train][rows]) for m in (0, 1)]
+            known = labelled[rows]
+            tasks = [F.cross_entropy(parts[f"heads.{m}"](z[m][known]), labels[m][train][rows][known]) for m in (0, 1)]
+            projected = z
+            if sweep.projection.kind != "none":
+                names = {"separate": ("projections.0", "projections.1"), "shared": ("projections.0",) * 2}
+                projected = [parts[name](z[m]) for m, name in enumerate(names[sweep.projection.kind])]
+            a, b = (F.normalize(p, dim=-1) for p in projected)
+            logits, pairs = a @ b.T / settings.temperature, torch.arange(len(rows))
+            alignment = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+            optimizer.zero_grad()
+            (tasks[0] + tasks[1] + run.strength * alignment).backward()
+            if settings.clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+            optimizer.step()
+            sums += torch.stack([*tasks, alignment]).detach().double()
+        losses.append(sums / len(batches))
+        with torch.no_grad():
+            right = [
+                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test])).argmax(1) == labels[m][test]).double().mean()
+                for m in (0, 1)
+            ]
+        accuracies.append(torch.stack(right))
+    return {name: p.detach() for name, p in parameters.items()}, torch.stack(losses), torch.stack(accuracies)
+
+
+CASES: dict[str, tuple[PairedDataset, dict[str, Any]]] = {
+    "mlp": (vectors(), {}),
+    "permuted pairs": (vectors(permuted=True), {"training": {"epochs": 2}}),
+    "separate projection, clipped": (
+        vectors(),
+        {
+            "projection": {"kind": "separate", "dim": 4},
+            "encoders": [{"kind": "mlp", "width": 9, "depth": 3, "dim": 6}, {"kind": "mlp", "depth": 1, "dim": 5}],
+            "training": {"clip": 0.1, "epochs": 2},
+        },
+    ),
+    "shared projection": (vectors(), {"projection": {"kind": "shared", "dim": 3}, "training": {"labels": None}}),
+    "cnn and transformer": (
+        images_and_texts(),
+        {
+            "encoders": [
+                {"kind": "cnn", "width": 3, "depth": 2, "dim": 4},
+                {"kind": "transformer", "width": 4, "heads": 2, "depth": 1, "dim": 4},
+            ],
+            "training": {"batch_size": 17, "labels": 0.7, "epochs": 2},
+        },
+    ),
+    "cnn and bag": (
+        images_and_texts(),
+        {
+            "encoders": [{"kind": "cnn", "width": 2, "depth": 1, "dim": 4}, {"kind": "bag", "width": 4, "dim": 4}],
+            "training": {"batch_size": 20, "labels": 40, "epochs": 2},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_runs_together_equal_each_run_alone_in_float64(name: str) -> None:
+    data, changes = CASES[name]
+    sweep = configuration(**changes)
+    together = trained(data, sweep)
+    for i, run in enumerate(RUNS):
+        parameters, losses, accuracies = alone(data, run, sweep, torch.float64)
+        assert set(parameters) == set(together.parameters)
+        for key, value in parameters.items():
+            torch.testing.assert_close(together.parameters[key][i].detach(), value, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.curves[i, :, :3], losses, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(together.test_accuracy[i], accuracies, rtol=0, atol=0)
+
+
+def test_runs_together_have_the_accuracies_of_each_run_alone_in_float32() -> None:
+    data, sweep = vectors(), configuration(training={"epochs": 6})
+    together = trained(data, sweep, dtype=torch.float32)
+    for i, run in enumerate(RUNS):
+        torch.testing.assert_close(together.test_accuracy[i], alone(data, run, sweep, torch.float32)[2], rtol=0, atol=0)
+
+
+def test_the_other_runs_of_a_chunk_change_nothing() -> None:
+    data, sweep = vectors(), configuration()
+    together = trained(data, sweep)
+    for i, run in enumerate(RUNS):
+        single = trained(data, sweep, [run])
+        torch.testing.assert_close(single.curves[0], together.curves[i], rtol=1e-9, atol=1e-9)
+        for key, value in single.parameters.items():
+            torch.testing.assert_close(value[0], together.parameters[key][i], rtol=1e-9, atol=1e-9)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
+    data, sweep = vectors(), configuration()
+    first, second = (trained(data, sweep, dtype=torch.float32) for _ in range(2))
+    assert torch.equal(first.curves, second.curves)
+    for key, value in first.parameters.items():
+        assert torch.equal(value, second.parameters[key])
+    assert not torch.equal(first.curves[0], first.curves[1])  # seeds 3 and 8 at strength 0
+
+
+def test_runs_of_one_seed_start_alike_whatever_their_strength() -> None:
+    trainer = Trainer(vectors(), RUNS, configuration())
+    for value in trainer.parameters.values():
+        assert torch.equal(value[0::2], value[:1].expand_as(value[0::2]))
+    weight = trainer.parameters["encoders.0.out.weight"]
+    assert not torch.equal(weight[0], weight[1])
+
+
+def test_building_a_trainer_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    Trainer(vectors(), RUNS, configuration())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_unlabelled_pairs_do_not_matter_without_alignment_and_do_with_it() -> None:
+    data, sweep = vectors(), configuration()
+    train = (data.split == 0).nonzero()[:, 0]
+    known = labelled_pairs(data.labels[train], 90, 3)
+    assert int(known.sum()) == 90
+    y = data.y.clone()
+    y[train[~known]] += torch.randn(int((~known).sum()), y.shape[1], generator=torch.Generator().manual_seed(1))
+    labels_y = data.labels.clone()
+    labels_y[train[~known]] = 0
+    other = PairedDataset(
+        name="other", modalities=data.modalities, x=data.x, y=y, labels=data.labels, labels_y=labels_y,
+        split=data.split, classes=data.classes, settings={},
+    )  # fmt: skip
+    runs = [Run(0.0, 3), Run(1.0, 3)]
+    before, after = trained(data, sweep, runs), trained(other, sweep, runs)
+    for key, value in before.parameters.items():
+        assert torch.equal(value[0], after.parameters[key][0])
+    assert not torch.equal(before.parameters["encoders.0.out.weight"][1], after.parameters["encoders.0.out.weight"][1])
+
+
+def test_a_projection_feels_the_alignment_term_only() -> None:
+    sweep = configuration(projection={"kind": "separate", "dim": 4}, training={"weight_decay": 0.0})
+    trainer = Trainer(vectors(), RUNS, sweep)
+    before = trainer.parameters["projections.0.weight"].detach().clone()
+    trainer.train_epoch()
+    moved = (trainer.parameters["projections.0.weight"].detach() - before).abs().amax((1, 2))
+    assert torch.equal(moved[:2], torch.zeros(2, dtype=torch.float64))  # strength 0
+    assert bool((moved[2:] > 0).all())
+
+
+def test_gradient_norms_are_those_of_the_losses_at_the_embeddings() -> None:
+    data, sweep = vectors(), configuration(training={"batch_size": 1000, "epochs": 1})  # one batch of all 184 pairs
+    trainer = Trainer(data, RUNS, sweep, dtype=torch.float64)
+    train = data.split == 0
+    expected = []
+    for run in RUNS:
+        z = []
+        for m, inputs in enumerate((data.x, data.y)):
+            encoder = build_encoder(sweep.encoders[m], inputs, initial_seed("encoder", run.seed, m)).double()
+            z.append(encoder(inputs[train]).detach().requires_grad_())
+        a, b = (F.normalize(e, dim=-1) for e in z)
+        logits, pairs = a @ b.T / sweep.training.temperature, torch.arange(len(a))
+        alignment = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+        expected.append(torch.cat(torch.autograd.grad(alignment, z)).norm())
+    trainer.train_epoch()
+    torch.testing.assert_close(
+        trainer.curves[:, 0, CURVES.index("gradient_norm_alignment")], torch.stack(expected), rtol=1e-9, atol=0
+    )
+
+
+def test_a_restored_trainer_ends_with_the_same_bits() -> None:
+    data, sweep = vectors(), configuration(training={"epochs": 4})
+    whole = trained(data, sweep, dtype=torch.float32)
+    half = Trainer(data, RUNS, sweep)
+    half.train_epoch()
+    half.train_epoch()
+    rest = Trainer(data, RUNS, sweep)
+    rest.restore(half.state())
+    while not rest.finished:
+        rest.train_epoch()
+    assert torch.equal(rest.curves, whole.curves)
+    assert torch.equal(rest.test_accuracy, whole.test_accuracy)
+    for key, value in whole.parameters.items():
+        assert torch.equal(value, rest.parameters[key])
+
+
+def test_a_run_that_diverges_is_named() -> None:
+    sweep = configuration(training={"learning_rate": 1e30})
+    with pytest.raises(ValueError, match=r"diverged at strength 0, seed 3, epoch 1: lower training.learning_rate"):
+        trained(vectors(), sweep, dtype=torch.float32)
+
+
+def test_alignment_aligns() -> None:
+    """What the whole is for: with a large strength the paired outputs come closer than without."""
+    trainer = trained(vectors(), configuration(training={"epochs": 20, "learning_rate": 0.01}), dtype=torch.float32)
+    loss = trainer.curves[:, -1, CURVES.index("alignment_loss")].numpy()
+    assert np.all(loss[4:] < loss[:2] - 0.2)
