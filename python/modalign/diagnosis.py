@@ -34,7 +34,13 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choic
 
 
 def doctor() -> str:
-    """What this installation can do, as text: versions, compiled core, devices, and every operation's backends."""
+    """What this installation can do, as text: versions, compiled core, devices, and every operation's backends.
+
+    Example:
+        >>> import modalign
+        >>> modalign.doctor().startswith("modalign")
+        True
+    """
     from modalign import _core
 
     facts = provenance.collect()

@@ -12,6 +12,7 @@ uint8 inputs are pixels and are mapped to [-1, 1]. An encoder ends in a linear l
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -21,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 __all__ = ["CNN", "MLP", "Bag", "EncoderConfig", "Transformer", "build_encoder", "seeded_module"]
+
+_GENERATOR = threading.Lock()
 
 Size = Annotated[int, Field(strict=True, ge=1, le=65536)]
 Depth = Annotated[int, Field(strict=True, ge=1, le=10)]
@@ -116,7 +119,8 @@ def seeded_module(make: Callable[[], nn.Module], seed: int | None) -> nn.Module:
     """``make()`` with weights drawn from ``seed`` alone; torch's global generator is left as it was."""
     if seed is None:
         return make()
-    with torch.random.fork_rng(devices=[]):
+    # modules draw from the global generator: one thread at a time, or two would share a sequence
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
 

@@ -201,14 +201,12 @@ class _InteriorPoint:
         """I_min - H(Y) from above, by a coupling with the right marginals, and from below, by feasible multipliers."""
         a = self.a - np.maximum(self.violation().max(1, keepdims=True), 0.0)
         lower = float(a[self.free1] @ self.p1[self.free1] + self.b[self.free2] @ self.p2[self.free2])
+        # marginals cut down to size, then what is missing of them filled in, independent given y
         q = self.q
-        for _ in range(1000):
-            q = q * _ratio(self.p1, q.sum(1))[:, None]
-            q = q * _ratio(self.p2, q.sum(0))[None]
-            if np.abs(q.sum(1) - self.p1).sum() < 1e-13:
-                break
-        if np.abs(q.sum(1) - self.p1).sum() > 1e-10:  # no coupling, so no bound
-            return float("inf"), lower
+        q = q * np.minimum(_ratio(self.p1, q.sum(1)), 1.0)[:, None]
+        q = q * np.minimum(_ratio(self.p2, q.sum(0)), 1.0)[None]
+        missing1, missing2 = np.maximum(self.p1 - q.sum(1), 0.0), np.maximum(self.p2 - q.sum(0), 0.0)
+        q = q + missing1[:, None] * _ratio(missing2, np.broadcast_to(missing2.sum(0), missing2.shape))[None]
         pair = np.broadcast_to(q.sum(2, keepdims=True), q.shape)
         inside = q > 0
         return float((q[inside] * np.log(q[inside] / pair[inside])).sum()), lower

@@ -11,7 +11,7 @@ from modalign.experiments.config import Sweep, parse
 
 TINY: dict[str, Any] = {
     "name": "tiny",
-    "cases": [{"label": "R = 4", "data": {"name": "synthetic", "redundancy": 4, "n": 600}}],
+    "cases": [{"label": "R = 8", "data": {"name": "synthetic", "redundancy": 8, "n": 600}}],
     "encoders": {"kind": "mlp", "width": 7, "depth": 2, "dim": 5},
     "strengths": [0, 0.3, 2],
     "seeds": [3, 8],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from experiments.small import configuration, images_and_texts, vectors
 from torch import Tensor, nn
 
+from experiments.small import configuration, images_and_texts, vectors
 from modalign.data import PairedDataset
 from modalign.encoders import build_encoder, seeded_module
 from modalign.experiments.config import Sweep
@@ -28,7 +29,7 @@ def trained(data: PairedDataset, sweep: Sweep, runs: list[Run] = RUNS, dtype: to
 
 
 def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """One run in plain PyTorch, the loss as it is written: parameters, mean losses by epoch, test accuracies by epoch."""
+    """One run in plain PyTorch, the loss as it is written: parameters, and by epoch mean losses and test accuracies."""
     inputs = [data.x, data.y]
     labels = [data.labels, data.labels_y if data.labels_y is not None else data.labels]
     train, test = data.split == 0, data.split == 2
@@ -52,7 +53,9 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
     losses, accuracies = [], []
     for epoch in range(settings.epochs):
         order, sums = batch_order(run.seed, epoch, n), torch.zeros(3, dtype=torch.float64)
-        batches = [order[i : i + settings.batch_size] for i in range(0, n - settings.batch_size + 1, settings.batch_size)]
+        batches = [
+            order[i : i + settings.batch_size] for i in range(0, n - settings.batch_size + 1, settings.batch_size)
+        ]
         for rows in batches:
             z = [parts[f"encoders.{m}"](inputs[m][train][rows]) for m in (0, 1)]
             known = labelled[rows]
@@ -73,7 +76,9 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
         losses.append(sums / len(batches))
         with torch.no_grad():
             right = [
-                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test])).argmax(1) == labels[m][test]).double().mean()
+                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test])).argmax(1) == labels[m][test])
+                .double()
+                .mean()
                 for m in (0, 1)
             ]
         accuracies.append(torch.stack(right))
@@ -158,6 +163,15 @@ def test_runs_of_one_seed_start_alike_whatever_their_strength() -> None:
         assert torch.equal(value[0::2], value[:1].expand_as(value[0::2]))
     weight = trainer.parameters["encoders.0.out.weight"]
     assert not torch.equal(weight[0], weight[1])
+
+
+def test_trainers_built_at_once_in_several_threads_start_where_each_would_alone() -> None:
+    data, sweep = vectors(), configuration(encoders={"kind": "mlp", "width": 200, "depth": 3, "dim": 5})
+    expected = Trainer(data, RUNS, sweep).parameters
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: Trainer(data, RUNS, sweep).parameters, range(12)))
+    for parameters in found:
+        assert all(torch.equal(value, expected[key]) for key, value in parameters.items())
 
 
 def test_building_a_trainer_leaves_the_global_generator_alone() -> None:

@@ -55,6 +55,8 @@ def run(
     sweep = _resolved(sweep, data)
     for case, pairs in zip(sweep.cases, data, strict=True):
         _require_enough(case, pairs, sweep)
+    with _one_thread():  # before anything is written: what the encoders cannot take is said here
+        chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
     with place.claimed():
         if fresh:
             place.clear()
@@ -67,14 +69,19 @@ def run(
         if not place.started:
             place.begin(sweep)
         with _one_thread():
-            _train(sweep, data, place, reporter, workers, checkpoint_seconds)
+            _train(sweep, data, chunks, place, reporter, workers, checkpoint_seconds)
     return place.path
 
 
 def _train(
-    sweep: Sweep, data: Sequence[PairedDataset], place: Folder, reporter: Reporter, workers: int | None, seconds: float
+    sweep: Sweep,
+    data: Sequence[PairedDataset],
+    chunks: Sequence[Chunk],
+    place: Folder,
+    reporter: Reporter,
+    workers: int | None,
+    seconds: float,
 ) -> None:
-    chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
     if workers is None:
         workers = _cores() if sweep.training.device == "cpu" else 1
     stop = threading.Event()
