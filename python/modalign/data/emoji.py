@@ -186,29 +186,34 @@ def _partners(
 
 def _modality(name: str, features: str, pca: int | None, kept: NDArray[np.int64], train: NDArray[np.int64]) -> Tensor:
     if features == "frozen":
-        return _reduced(_frozen(name)[kept], np.isin(kept, train), pca)
+        return _reduced(name, pca, kept.tobytes(), train.tobytes()).clone()
     if name in ("label", "tags"):
         return _token_ids(name, kept, train)
     return torch.from_numpy(_pixels(name)[kept])
 
 
-def _reduced(values: NDArray[np.float32], train: NDArray[np.bool_], pca: int | None) -> Tensor:
-    """Centred, projected on ``pca`` principal components of the training rows, and scaled as a whole.
+@functools.lru_cache(maxsize=8)
+def _reduced(name: str, pca: int | None, kept: bytes, train: bytes) -> Tensor:
+    """Frozen features centred, projected on ``pca`` principal components of the training rows, and scaled as a whole.
 
+    kept, train: ids of items as bytes of int64: one key for all cases of a sweep, which differ in pairing alone.
     A component's sign is that of its largest loading, positive, so that the result does not depend on the solver.
     """
+    ids = np.frombuffer(kept, np.int64)
+    values = _frozen(name)[ids]
+    rows = np.isin(ids, np.frombuffer(train, np.int64))
     values64 = values.astype(np.float64)
-    values64 -= values64[train].mean(0)
+    values64 -= values64[rows].mean(0)
     if pca is not None:
-        most = min(int(train.sum()) - 1, values.shape[1])
+        most = min(int(rows.sum()) - 1, values.shape[1])
         if not 1 <= pca <= most:
             raise ValueError(
                 f"emoji: pca must be from 1 to {most} components here, or None for no reduction, got {pca}"
             )
-        axes = np.linalg.eigh(values64[train].T @ values64[train])[1][:, ::-1][:, :pca]
+        axes = np.linalg.eigh(values64[rows].T @ values64[rows])[1][:, ::-1][:, :pca]
         axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(pca)])
         values64 = values64 @ axes
-    values64 /= np.sqrt(values64[train].var(0).mean())
+    values64 /= np.sqrt(values64[rows].var(0).mean())
     return torch.from_numpy(values64.astype(np.float32))
 
 
