@@ -171,7 +171,12 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_call_does(tmp_path: Path) -> None
     """A real process, as a user starts it."""
     config, out = written(tmp_path / "a.yaml", training={"epochs": 20000}), tmp_path / "out"
     child = subprocess.Popen(
-        [*MAIN, "sweep", str(config), "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MAIN, "sweep", str(config), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background ignores the interrupt, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     until = time.monotonic() + 60
     while not (out / "config.yaml").exists():
