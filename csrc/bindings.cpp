@@ -84,7 +84,11 @@ void neighbor_overlap(Address a, Address b, int64_t n, int64_t k, Address counts
 PYBIND11_MODULE(_core, module) {
   module.doc() = "CPU kernels of modalign; see csrc/README.md.";
   module.attr("commit") = MODALIGN_COMMIT;
+#ifdef __clang__
   module.attr("compiler") = __VERSION__;
+#else
+  module.attr("compiler") = "GCC " __VERSION__;
+#endif
   module.def("isa_levels", &modalign::isa_levels);
   module.def("isa", &modalign::isa);
   module.def("use_isa", &modalign::use_isa, py::arg("level"));

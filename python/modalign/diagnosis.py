@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Any
 
@@ -68,8 +69,8 @@ def doctor() -> str:
 
 
 def _cuda() -> str:
-    try:
-        from modalign import _cuda as module
-    except ImportError as error:
-        return f"modalign._cuda is not built ({error}); build with -C cmake.define.MODALIGN_WITH_CUDA=ON"
+    if importlib.util.find_spec("modalign._cuda") is None:
+        return "modalign._cuda is not built (install with -C cmake.define.MODALIGN_WITH_CUDA=ON)"
+    from modalign import _cuda as module
+
     return str(module.architectures)
