@@ -19,7 +19,7 @@ test: $(VENV)/tests
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/tests
-	$(BIN)/python -m benchmarks.compare all
+	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .
