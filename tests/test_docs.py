@@ -12,7 +12,7 @@ import pytest
 import modalign
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = ["functional", "losses", "metrics", "diagnosis", "information", "data.synthetic", "data.emoji", "data.paired"]
+MODULES = ["functional", "losses", "chunked", "metrics", "diagnosis", "information", "data.synthetic", "data.emoji", "data.paired"]
 
 
 @pytest.mark.parametrize("module", MODULES)

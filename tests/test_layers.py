@@ -13,7 +13,7 @@ LAYERS = [
     {"backends", "provenance"},
     {"ops", "reference"},
     {"functional"},
-    {"losses", "metrics", "information", "diagnosis"},
+    {"losses", "chunked", "metrics", "information", "diagnosis"},
     {"data", "encoders"},
     {"experiments", "report"},
     {"cli", "__init__", "__main__"},

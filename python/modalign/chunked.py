@@ -1,0 +1,154 @@
+"""A batch embedded chunk by chunk: large batches for contrastive losses in the memory of a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["chunked_forward"]
+
+
+def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) -> Any:
+    """``encoder(*inputs)`` in chunks of rows, keeping only inputs and embeddings until the backward pass.
+
+    For chunks x_1, ..., x_C and embeddings z_c = f(x_c; w), a loss L of all the embeddings has the gradients
+
+        dL/dw = sum_c (dz_c/dw)' dL/dz_c        dL/dx_c = (dz_c/dx_c)' dL/dz_c
+
+    dL/dz_c needs the embeddings of the whole batch but no activation of the encoder, and the rest of a term needs the
+    activations of its own chunk alone. So the first pass drops the activations, and the backward pass runs each chunk
+    once more, with the random state and the autocast it had, when its term is due. These are the gradients of the
+    whole batch, not those of smaller batches: every row meets all the others in L. The price is one more forward pass.
+
+    Args:
+        encoder: a module or function that treats rows independently and is a function of its inputs, its parameters
+            and the random state: it runs twice. What it reads besides its inputs is not split: bind it with a lambda.
+        inputs: what the encoder takes: tensors (n, ...), or dicts, tuples and lists of them (nested too), split along
+            their first dimension; anything else (None, strings, numbers) goes to every chunk as it is. Mappings reach
+            the encoder as plain dicts.
+        chunk_size: rows a chunk, at least 1. The last chunk holds what is left; from n on there is one chunk.
+
+    Returns:
+        What the encoder returns for all rows: a tensor (n, ...), or a dict, tuple or list of them.
+
+    Peak memory: inputs, embeddings, and the activations of one chunk instead of those of n rows.
+
+    Dropout draws its masks chunk by chunk: repeatable from a seed, the masks of the whole batch where chunk_size >= n,
+    others otherwise. Batch normalisation in training mode is no function of a row: it uses the statistics of its chunk
+    and updates its running averages twice, in both passes; use layer or group normalisation, or ``eval()``. Under
+    ``torch.no_grad`` nothing is kept and nothing runs twice.
+
+    Raises:
+        TypeError: a chunk_size that is no integer, an encoder's output that is not made of tensors.
+        ValueError: chunk_size < 1, no tensor in the inputs, tensors without rows or with different numbers of them, an
+            encoder that returns another number of rows than it was given.
+
+    Source: GradCache, Gao et al. 2021 (arXiv:2101.06983); recomputation, Chen et al. 2016 (arXiv:1604.06174), through
+    ``torch.utils.checkpoint``.
+
+    Example:
+        >>> import torch
+        >>> from modalign import chunked_forward, info_nce
+        >>> image, text = torch.nn.Linear(6, 4), torch.nn.Linear(5, 4)
+        >>> pixels, words = torch.randn(10, 6), torch.randn(10, 5)
+        >>> x = chunked_forward(image, pixels, chunk_size=3)
+        >>> y = chunked_forward(text, words, chunk_size=3)
+        >>> info_nce(x, y).backward()
+        >>> whole, = torch.autograd.grad(info_nce(image(pixels), text(words)), image.weight)
+        >>> torch.allclose(image.weight.grad, whole, atol=1e-6)
+        True
+    """
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
+        raise TypeError(f"chunked_forward: chunk_size must be an integer, got {chunk_size!r}")
+    if chunk_size < 1:
+        raise ValueError(f"chunked_forward: chunk_size must be at least 1, got {chunk_size}")
+    rows = _rows(inputs)
+    devices = _devices(encoder)
+
+    def embed(chunk: tuple[Any, ...], _: list[Tensor]) -> Any:
+        return encoder(*chunk)
+
+    outputs = []
+    for start in range(0, max(rows, 1), chunk_size):  # no rows: one empty chunk, the encoder says what that gives
+        stop = min(start + chunk_size, rows)
+        output = checkpoint(embed, _map(itemgetter(slice(start, stop)), inputs), devices, use_reentrant=False)
+        _require_rows(output, stop - start)
+        outputs.append(output)
+    return _concatenated(outputs)
+
+
+def _devices(encoder: Callable[..., Any]) -> list[Tensor]:
+    """An empty tensor on each device of a module: ``checkpoint`` keeps the random states of its arguments' devices
+    only, and an encoder may take its inputs to another device."""
+    if not isinstance(encoder, nn.Module):
+        return []
+    devices = {tensor.device for group in (encoder.parameters(), encoder.buffers()) for tensor in group}
+    return [torch.empty(0, device=device) for device in sorted(devices, key=str)]
+
+
+def _rows(inputs: tuple[Any, ...]) -> int:
+    tensors = list(_tensors(inputs))
+    if not tensors:
+        raise ValueError("chunked_forward: the inputs hold no tensor to split")
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if not all(shapes):
+        raise ValueError(f"chunked_forward: every tensor in the inputs needs rows (n, ...), got shapes {shapes}")
+    if len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"chunked_forward: the inputs must have one number of rows, got shapes {shapes}")
+    return shapes[0][0]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: _map(function, item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return _sequence(value, [_map(function, item) for item in value])
+    return value
+
+
+def _sequence(like: tuple[Any, ...] | list[Any], items: list[Any]) -> Any:
+    """Items as a list, a tuple or a named tuple."""
+    if isinstance(like, list):
+        return items
+    return type(like)(*items) if hasattr(like, "_fields") else tuple(items)
+
+
+def _require_rows(output: Any, rows: int) -> None:
+    for tensor in _tensors(output):
+        if tensor.ndim == 0 or tensor.shape[0] != rows:
+            raise ValueError(
+                f"chunked_forward: the encoder must return one row for each of its {rows} input rows, "
+                f"got shape {tuple(tensor.shape)}"
+            )
+
+
+def _concatenated(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)
+    if isinstance(first, Mapping):
+        return {key: _concatenated([output[key] for output in outputs]) for key in first}
+    if isinstance(first, (tuple, list)):
+        return _sequence(first, [_concatenated(list(items)) for items in zip(*outputs, strict=True)])
+    raise TypeError(
+        f"chunked_forward: the encoder must return a tensor or a dict, tuple or list of tensors, "
+        f"got {type(first).__name__}"
+    )
