@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,23 +20,45 @@ TEMPERATURE = 0.07
 @dataclasses.dataclass(frozen=True)
 class Case:
     """``rivals``: name -> function of the inputs; ours is called "modalign". ``operations``: additions and
-    multiplications of the matrix products that the task needs, for a share of the machine's rate."""
+    multiplications of the matrix products that the task needs, for a share of the machine's rate. ``right``: given
+    the inputs and our answer, whether it is the true one, where rivals are too coarse to tell or absent."""
 
     name: str
     make: Callable[[], tuple[Any, ...]]
     rivals: dict[str, Callable[..., Any]]
     agree: Callable[[Any, Any], bool]
     operations: float
+    right: Callable[..., bool] = lambda *_: True
 
 
 def info_nce_cases() -> list[Case]:
-    rivals = {"modalign": lambda x, y: _step(_modalign, x, y), "naive torch": lambda x, y: _step(_naive, x, y)}
-    chunked = {"chunked torch": _chunked_step}
+    """Forward and backward. The rivals that store the matrix are left out where it would not fit in 24 GB."""
+    ours = {"modalign": lambda x, y: _step(_modalign, x, y)}
+    dense = {"naive torch": lambda x, y: _step(_naive, x, y), "torch.compile": lambda x, y: _step(_compiled(), x, y)}
+    chunked = {
+        f"chunked torch, {rows} rows": lambda x, y, rows=rows: _chunked_step(x, y, rows) for rows in (256, 1024, 4096)
+    }
     cases = []
-    for n, d in ((256, 32), (1024, 128), (1024, 512), (4096, 128), (4096, 512), (16384, 128)):
-        cases.append(Case(f"{n} x {d}", lambda n=n, d=d: _pair(n, d), rivals | chunked, _same_step, 8.0 * n * n * d))
+    for n, d in ((256, 32), (1024, 128), (1024, 512), (4096, 128), (4096, 512), (16384, 128), (16384, 512)):
+        rivals = ours | dense | chunked
+        cases.append(Case(f"{n} x {d}", lambda n=n, d=d: _pair(n, d), rivals, _same_step, 8.0 * n * n * d))
+    n, d = 16384, 512
+    kept = {"modalign": lambda x, y: _step(functools.partial(_modalign, workspace=2**30), x, y)}
+    kept |= {"naive torch": dense["naive torch"], "modalign, nothing kept": ours["modalign"]}
+    cases.append(Case(f"{n} x {d}, 1 GB kept", lambda: _pair(n, d), kept, _same_step, 8.0 * n * n * d))
+    half = {"modalign": ours["modalign"], "naive torch": dense["naive torch"], "modalign, float32": _in_float32}
+    cases.append(
+        Case(
+            f"{n} x {d}, bfloat16",
+            lambda: tuple(t.bfloat16() for t in _pair(n, d)),
+            half,
+            _roughly_the_same_step,
+            8.0 * n * n * d,
+            lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+        )
+    )
     problems, n, d = 64, 512, 16
-    batched = {"modalign": rivals["modalign"], "loop of naive torch": _loop_of_naive, "batched torch": _batched_naive}
+    batched = {"modalign": ours["modalign"], "loop of naive torch": _loop_of_naive, "batched torch": _batched_naive}
     cases.append(
         Case(
             f"{problems} problems of {n} x {d}",
@@ -45,7 +68,42 @@ def info_nce_cases() -> list[Case]:
             8.0 * problems * n * n * d,
         )
     )
+    n, d = 131072, 128
+    cases.append(
+        Case(
+            f"{n} x {d}",
+            lambda: _pair(n, d),
+            ours,
+            _same_step,
+            8.0 * n * n * d,
+            lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+        )
+    )
     return cases
+
+
+def other_loss_cases() -> list[Case]:
+    """nt_xent, whose matrix is symmetric, and sigmoid_loss."""
+    n, d = 4096, 128
+    return [
+        Case(
+            f"nt_xent, {n} x {d}",
+            lambda: _pair(n, d),
+            {"modalign": lambda x, y: _step(modalign.nt_xent, x, y), "naive torch": lambda x, y: _step(_nt_xent, x, y)},
+            _same_step,
+            4.0 * (2 * n) ** 2 * d,
+        ),
+        Case(
+            f"sigmoid_loss, {n} x {d}",
+            lambda: _pair(n, d),
+            {
+                "modalign": lambda x, y: _step(modalign.sigmoid_loss, x, y),
+                "naive torch": lambda x, y: _step(_sigmoid_loss, x, y),
+            },
+            _same_step,
+            8.0 * n * n * d,
+        ),
+    ]
 
 
 def knn_cases() -> list[Case]:
@@ -70,7 +128,7 @@ def mutual_knn_cases() -> list[Case]:
     ]
 
 
-CASES = {"info_nce": info_nce_cases, "knn": knn_cases, "mutual_knn": mutual_knn_cases}
+CASES = {"info_nce": info_nce_cases, "other_losses": other_loss_cases, "knn": knn_cases, "mutual_knn": mutual_knn_cases}
 
 
 def _pair(*shape: int) -> tuple[Tensor, Tensor]:
@@ -86,8 +144,41 @@ def _clustered(n: int, d: int, seed: int = 0) -> Tensor:
     return torch.from_numpy((centers[labels] + 0.7 * rng.normal(size=(n, d))).astype(np.float32))
 
 
-def _modalign(x: Tensor, y: Tensor) -> Tensor:
-    return modalign.info_nce(x, y, temperature=TEMPERATURE)
+def _modalign(x: Tensor, y: Tensor, workspace: int | None = None) -> Tensor:
+    loss: Tensor = modalign.info_nce(x, y, temperature=TEMPERATURE, workspace=workspace)
+    return loss
+
+
+@functools.cache
+def _compiled() -> Callable[[Tensor, Tensor], Tensor]:
+    return torch.compile(_naive, dynamic=False)
+
+
+def _nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
+    z = F.normalize(torch.cat([x, y]), dim=-1)
+    logits = (z @ z.T / temperature).masked_fill(torch.eye(len(z), dtype=torch.bool), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(z)).roll(len(x)))
+
+
+def _sigmoid_loss(x: Tensor, y: Tensor, temperature: float = 0.1, bias: float = -10.0) -> Tensor:
+    logits = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T / temperature + bias
+    return -F.logsigmoid((2 * torch.eye(len(x)) - 1) * logits).sum() / len(x)
+
+
+def _in_float32(x: Tensor, y: Tensor) -> list[Tensor]:
+    return _step(_modalign, x.float(), y.float())
+
+
+def _exact_loss(x: Tensor, y: Tensor, rows: int = 512) -> float:
+    """The loss in float64, by blocks of rows."""
+    left, right = (F.normalize(t.double(), dim=-1) for t in (x, y))
+    n = len(left)
+    total, columns = 0.0, torch.full((n,), -torch.inf, dtype=torch.float64)
+    for start in range(0, n, rows):
+        logits = left[start : start + rows] @ right.T / TEMPERATURE
+        total += float((logits.logsumexp(1) / 2 - logits.diagonal(start)[: len(logits)]).sum())
+        columns = torch.logaddexp(columns, logits.logsumexp(0))
+    return (total + float(columns.sum()) / 2) / n
 
 
 def _naive(x: Tensor, y: Tensor) -> Tensor:
@@ -102,7 +193,7 @@ def _step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> lis
     return [value.detach(), *torch.autograd.grad(value, leaves)]
 
 
-def _chunked_step(x: Tensor, y: Tensor, rows: int = 1024) -> list[Tensor]:
+def _chunked_step(x: Tensor, y: Tensor, rows: int) -> list[Tensor]:
     """The loss and its gradients by blocks of rows, written by hand in torch: the rival that stores no n x n either."""
     leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
     left, right = (F.normalize(leaf, dim=-1) for leaf in leaves)
@@ -140,6 +231,12 @@ def _batched_naive(x: Tensor, y: Tensor) -> list[Tensor]:
 
 def _same_step(one: list[Tensor], two: list[Tensor]) -> bool:
     return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max())) for a, b in zip(one, two, strict=True))
+
+
+def _roughly_the_same_step(one: list[Tensor], two: list[Tensor]) -> bool:
+    """Naive torch in bfloat16 is off by 0.1 in the loss."""
+    pairs = [(a.float(), b.float()) for a, b in zip(one, two, strict=True)]
+    return all(torch.allclose(a, b, rtol=0.05, atol=0.05 * float(b.abs().max())) for a, b in pairs)
 
 
 def _torch_knn(x: Tensor, k: int = 10, rows: int = 1024) -> Tensor:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,12 +41,22 @@ def gemm_rate(seconds: float = 0.5) -> float:
     return best
 
 
-def measure(case: Case, budget: float) -> dict[str, Any]:
+def peak_megabytes(suite: str, case: str, rival: str) -> float:
+    """What one call holds at most above its inputs, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", suite, case, rival]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, Any]:
+    """Times of every rival; with ``suite``, where the case is found again, memory too."""
     inputs = case.make()
     expected = case.rivals["modalign"](*inputs)
+    if not case.right(*inputs, expected):
+        raise SystemExit(f"{case.name}: modalign's answer is wrong: there is nothing to time")
     for name, rival in case.rivals.items():
         if not case.agree(rival(*inputs), expected):
             raise SystemExit(f"{case.name}: {name} and modalign disagree: there is nothing to time")
+    memory = {name: peak_megabytes(suite, case.name, name) for name in case.rivals} if suite else {}
     times: dict[str, list[float]] = {name: [] for name in case.rivals}
     until = time.perf_counter() + budget
     while len(times["modalign"]) < 3 or (time.perf_counter() < until and len(times["modalign"]) < 50):
@@ -63,6 +74,7 @@ def measure(case: Case, budget: float) -> dict[str, Any]:
         "milliseconds": {name: 1e3 * statistics.median(own) for name, own in times.items()},
         "spread": {name: (max(own) - min(own)) / statistics.median(own) for name, own in times.items()},
         "ratio": ratios,
+        "megabytes": memory,
         "operations_per_second": case.operations / statistics.median(times["modalign"]),
     }
 
@@ -72,6 +84,8 @@ def main() -> None:
     parser.add_argument("suite", choices=[*CASES, "all"])
     parser.add_argument("--budget", type=float, default=3.0, help="seconds a case (default 3; at least 3 rounds)")
     parser.add_argument("--out", type=Path, help="write the record here (JSON)")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory too, each in a fresh process")
+    parser.add_argument("--only", default="", help="only cases whose name holds this")
     parser.add_argument("--even-if-loaded", action="store_true", help="print ratios on a loaded machine too")
     arguments = parser.parse_args()
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
@@ -81,15 +95,27 @@ def main() -> None:
     console = Console()
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rate": gemm_rate(), "suites": {}}
     for suite in CASES if arguments.suite == "all" else [arguments.suite]:
+        cases = [case for case in CASES[suite]() if arguments.only in case.name]
         rows = [
-            measure(case, arguments.budget) for case in track(CASES[suite](), suite, console=console, transient=True)
+            measure(case, arguments.budget, suite if arguments.memory else None)
+            for case in track(cases, suite, console=console, transient=True)
         ]
         record["suites"][suite] = rows
-        table = Table("case", "ms", "share of GEMM rate", "times faster than", title=f"{suite} (load {load:.1f})")
+        table = Table(
+            "case",
+            "ms",
+            "share of GEMM rate",
+            "times faster than",
+            "MB above inputs",
+            title=f"{suite} (load {load:.1f})",
+        )
         for row in rows:
             rivals = [f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if name != "modalign"]
+            megabytes = ", ".join(f"{name} {value:.0f}" for name, value in row["megabytes"].items())
             share = row["operations_per_second"] / record["gemm_rate"]
-            table.add_row(row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{share:.0%}", ", ".join(rivals))
+            table.add_row(
+                row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{share:.0%}", ", ".join(rivals), megabytes
+            )
         console.print(table)
     record["load_after"] = os.getloadavg()[0]
     if arguments.out:

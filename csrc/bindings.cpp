@@ -3,8 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "cpu/info_nce.hpp"
 #include "cpu/isa.hpp"
@@ -42,24 +44,76 @@ void require_sizes(std::initializer_list<int64_t> sizes) {
     if (size < 1) throw std::invalid_argument("sizes and threads must be at least 1, got " + std::to_string(size));
 }
 
+modalign::Mask mask_of(const std::string& name) {
+  if (name == "none") return modalign::Mask::none;
+  if (name == "diagonal") return modalign::Mask::diagonal;
+  if (name == "same") return modalign::Mask::same;
+  if (name == "different") return modalign::Mask::different;
+  throw std::invalid_argument("mask must be none, diagonal, same or different, got " + name);
+}
+
+// x, y (0: one stream), dtype, problems, n, m, d, logit_scale, row_id, col_id, row_cap, col_cap, mask
+using Tables = std::tuple<Address, Address, std::string, int64_t, int64_t, int64_t, int64_t, Address, Address, Address,
+                          Address, Address, std::string>;
+
 template <class T>
-void info_nce_forward(Address x, Address y, const std::string& dtype, int64_t problems, int64_t n, int64_t d,
-                      Address logit_scale, Address row_lse, Address col_lse, Address positive, int threads) {
-  require_sizes({problems, n, d, threads});
-  const modalign::InfoNce<T> call{at<void>(x), at<void>(y), dtype_of(dtype), problems, n, d, at<T>(logit_scale)};
+modalign::Similarity<T> similarity(const Tables& tables) {
+  const auto& [x, y, dtype, problems, n, m, d, scale, row_id, col_id, row_cap, col_cap, mask] = tables;
+  require_sizes({problems, n, m, d});
+  return {
+      at<void>(x),         at<void>(y),         dtype_of(dtype), problems,      n, m, d, at<T>(scale), mask_of(mask),
+      at<int64_t>(row_id), at<int64_t>(col_id), at<T>(row_cap),  at<T>(col_cap)};
+}
+
+// v, u, their widths, W v, W' u
+using ProductTables = std::tuple<Address, Address, int64_t, int64_t, Address, Address>;
+
+template <class T>
+modalign::Products<T> products_of(const ProductTables& tables) {
+  const auto& [v, u, v_width, u_width, by_row, by_col] = tables;
+  return {at<void>(v), at<void>(u), v_width, u_width, at<T>(by_row), at<T>(by_col)};
+}
+
+// row and col: log-sum-exp, best, mean
+template <class T>
+void info_nce_forward(const Tables& tables, const std::array<Address, 3>& row, const std::array<Address, 3>& col,
+                      Address positive, Address stored, int64_t stored_rows, int threads) {
+  require_sizes({threads});
+  const modalign::Similarity<T> call = similarity<T>(tables);
   py::gil_scoped_release released;
-  modalign::info_nce_forward<T>(call, at<T>(row_lse), at<T>(col_lse), at<T>(positive), threads);
+  modalign::info_nce_forward<T>(call, {at<T>(row[0]), at<T>(row[1]), at<T>(row[2])},
+                                {at<T>(col[0]), at<T>(col[1]), at<T>(col[2])}, at<T>(positive), at<T>(stored),
+                                stored_rows, threads);
+}
+
+// grads: of row, column and positive, then the log-sum-exps of rows and columns
+template <class T>
+void info_nce_backward(const Tables& tables, const std::array<Address, 5>& grads, const ProductTables& products,
+                       Address stored, int64_t stored_rows, int threads) {
+  require_sizes({threads});
+  const modalign::Similarity<T> call = similarity<T>(tables);
+  py::gil_scoped_release released;
+  modalign::info_nce_backward<T>(call,
+                                 {at<T>(grads[0]), at<T>(grads[1]), at<T>(grads[2]), at<T>(grads[3]), at<T>(grads[4])},
+                                 products_of<T>(products), at<T>(stored), stored_rows, threads);
 }
 
 template <class T>
-void info_nce_backward(Address grad_row, Address grad_col, Address grad_positive, Address x, Address y,
-                       const std::string& dtype, int64_t problems, int64_t n, int64_t d, Address logit_scale,
-                       Address row_lse, Address col_lse, Address dx, Address dy, int threads) {
-  require_sizes({problems, n, d, threads});
-  const modalign::InfoNce<T> call{at<void>(x), at<void>(y), dtype_of(dtype), problems, n, d, at<T>(logit_scale)};
+void sigmoid_loss_forward(const Tables& tables, Address bias, Address row_loss, int threads) {
+  require_sizes({threads});
+  const modalign::Similarity<T> call = similarity<T>(tables);
   py::gil_scoped_release released;
-  modalign::info_nce_backward<T>(call, at<T>(grad_row), at<T>(grad_col), at<T>(grad_positive), at<T>(row_lse),
-                                 at<T>(col_lse), at<T>(dx), at<T>(dy), threads);
+  modalign::sigmoid_loss_forward<T>(call, at<T>(bias), at<T>(row_loss), threads);
+}
+
+template <class T>
+void sigmoid_loss_backward(const Tables& tables, Address bias, Address grad_row, const ProductTables& products,
+                           Address slope, int threads) {
+  require_sizes({threads});
+  const modalign::Similarity<T> call = similarity<T>(tables);
+  py::gil_scoped_release released;
+  modalign::sigmoid_loss_backward<T>(call, at<T>(bias), at<T>(grad_row), products_of<T>(products), at<T>(slope),
+                                     threads);
 }
 
 void knn(Address gallery, Address queries, const std::string& dtype, int64_t n, int64_t m, int64_t d, int64_t k,
@@ -96,6 +150,10 @@ PYBIND11_MODULE(_core, module) {
   module.def("info_nce_forward_float64", &info_nce_forward<double>);
   module.def("info_nce_backward_float32", &info_nce_backward<float>);
   module.def("info_nce_backward_float64", &info_nce_backward<double>);
+  module.def("sigmoid_loss_forward_float32", &sigmoid_loss_forward<float>);
+  module.def("sigmoid_loss_forward_float64", &sigmoid_loss_forward<double>);
+  module.def("sigmoid_loss_backward_float32", &sigmoid_loss_backward<float>);
+  module.def("sigmoid_loss_backward_float64", &sigmoid_loss_backward<double>);
   module.def("knn", &knn);
   module.def("neighbor_overlap", &neighbor_overlap);
 }

@@ -28,10 +28,23 @@ def nan_filled_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=[*(f"cpp-{level}" for level in _core.isa_levels()), "triton", "reference"])
+CPP = [f"cpp-{level}" for level in _core.isa_levels()]
+
+
+@pytest.fixture(params=[*CPP, "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every backend of this machine by name, the compiled core once for each instruction set the processor has."""
-    name, _, level = request.param.partition("-")
+    """Every backend of the graphs by name, the compiled core once for each instruction set the processor has."""
+    yield from _running(request.param)
+
+
+@pytest.fixture(params=[*CPP, "triton", "torch", "reference"])
+def loss_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every backend of the losses, likewise."""
+    yield from _running(request.param)
+
+
+def _running(parameter: str) -> Iterator[str]:
+    name, _, level = parameter.partition("-")
     if level:
         before = _core.isa()
         _core.use_isa(level)
@@ -42,6 +55,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def device(backend: str) -> str:
+def device(request: pytest.FixtureRequest) -> str:
     """Where a backend's tensors live: triton's on the GPU if there is one, in the interpreter otherwise."""
-    return "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    name = next(request.getfixturevalue(n) for n in ("backend", "loss_backend") if n in request.fixturenames)
+    return "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"

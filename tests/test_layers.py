@@ -12,8 +12,10 @@ PACKAGE = ROOT / "python" / "modalign"
 LAYERS = [
     {"backends", "provenance"},
     {"ops", "reference"},
-    {"functional"},
-    {"losses", "chunked", "metrics", "information", "diagnosis"},
+    {"arguments"},
+    {"anchors"},
+    {"contrastive", "neighbors"},
+    {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
     {"data", "encoders"},
     {"experiments", "report"},
     {"cli", "__init__", "__main__"},

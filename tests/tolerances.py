@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,3 +35,12 @@ def assert_close(actual: Tensor, expected: Tensor, relative_to: float, tolerance
     assert bool(actual.isfinite().all()), f"{what}: not finite"
     worst = float(error.max()) / relative_to
     assert worst <= tolerance, f"{what}: off by {worst:.2e} of {relative_to:.3g}, allowed {tolerance:.0e}"
+
+
+def refuses(backend: str, dtype: torch.dtype, call: Callable[[], object]) -> bool:
+    """Whether the backend does not take the dtype; if so, that it says so instead of answering."""
+    if not (backend == "triton" and dtype == torch.float64):
+        return False
+    with pytest.raises(NotImplementedError, match=r"triton: dtype torch\.float64 \(takes"):
+        call()
+    return True

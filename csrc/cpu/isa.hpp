@@ -12,7 +12,9 @@ std::vector<std::string> isa_levels();  // those this processor can run, best fi
 std::string isa();
 void use_isa(const std::string& level);  // std::invalid_argument if the processor or the build lacks it
 
+// for inputs of this dtype, in the type that sums are kept in
 template <class T>
-const Tiles<T>& tiles();
+const LossTiles<T>& loss_tiles(Dtype dtype);
+const ScreenTiles& screen_tiles();
 
 }  // namespace modalign

@@ -224,7 +224,7 @@ class Search {
   }
 
   void screen(Own& own, int64_t i, int64_t j, bool both_sides) {
-    const Tiles<float>& kernels = tiles<float>();
+    const ScreenTiles& kernels = screen_tiles();
     kernels.pack_left(queries_.stripe(query_cut_, i), &query_facts_.factor[query_cut_.start(i)], own.left.data());
     kernels.pack_right(gallery_.stripe(gallery_cut_, j), &gallery_facts_.factor[gallery_cut_.start(j)],
                        own.right.data());

@@ -4,9 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#if defined(MODALIGN_ISA_avx512bf16)
+#define MODALIGN_ISA_avx512
+#endif
 #if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
 #include <immintrin.h>
 #endif
+
+#include "cpu/tiles.hpp"
 
 namespace modalign::MODALIGN_ISA {
 
@@ -20,17 +25,6 @@ constexpr int kRegisterRows = 6;  // 6 x 2 accumulators, 2 of B and a broadcast 
 constexpr int kVectorBytes = 16;
 constexpr int kRegisterRows = 4;
 #endif
-
-template <class T>
-struct IntegerOf;
-template <>
-struct IntegerOf<float> {
-  using type = int32_t;
-};
-template <>
-struct IntegerOf<double> {
-  using type = int64_t;
-};
 
 template <class T>
 struct Simd {

@@ -1,6 +1,5 @@
 // The leaves of the CPU kernels: work on one block of the similarity matrix by one thread. Plain functions over
-// pointers and sizes, compiled once for every instruction set; `tiles(...)` in isa.hpp hands out the set chosen at run
-// time.
+// pointers and sizes, compiled once for every instruction set; isa.hpp hands out the set chosen at run time.
 #pragma once
 
 #include <cstdint>
@@ -19,31 +18,100 @@ struct Rows {
   int64_t rows;
 };
 
-// What one block of info_nce needs besides the packed operands. Row pointers start at the block's first row, column
-// pointers at its first column; `diagonal_shift` is (first row) - (first column) of the block in the whole matrix.
+// The integer as wide as T: what ids are, so that they line up with logits in vector registers.
 template <class T>
-struct ForwardBlock {
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+
+// Which entries (i, j) are left out besides those with a negative id: none, i = j, equal ids, ids that differ.
+enum class Mask : int { none, diagonal, same, different };
+
+// A block of S = scale_i <x_i, y_j>. Row pointers start at the block's first row, column pointers at its first column,
+// and all may be read up to the next whole panel. `diagonal_shift` is (first row) - (first column) in the whole matrix.
+template <class T>
+struct Block {
+  using Integer = typename IntegerOf<T>::type;
   int64_t rows, cols, d, diagonal_shift;
-  T scale;
-  T* row_max;  // running maximum and sum of exp(logit - maximum), [rows]
-  T* row_sum;
-  T* col_max;  // the same for columns; readable and writable up to the next multiple of col_panel
-  T* col_sum;
-  T* positive;  // [rows]; written where the diagonal crosses this block
+  const T* scale;
+  Mask mask;
+  const Integer* row_id;  // both or neither null
+  const Integer* col_id;
+  const T* row_cap;  // null: no cap
+  const T* col_cap;
+  T* stored;  // raw logits of the first `stored_rows` rows of the block, `stored_ld` apart: written forward, read
+              // backward
+  int64_t stored_rows, stored_ld;
+};
+
+// Running maximum, sum of exp(logit - maximum), and (null unless wanted) sum of exp(logit - maximum) * logit.
+template <class T>
+struct Running {
+  T* max;
+  T* sum;
+  T* weighted;
+  Running from(int64_t i) const {
+    return {max ? max + i : max, sum ? sum + i : sum, weighted ? weighted + i : weighted};
+  }
 };
 
 template <class T>
-struct BackwardBlock {
-  int64_t rows, cols, d, diagonal_shift;
-  T scale;
-  const T* row_lse;  // [rows]
-  const T* col_lse;  // readable up to the next multiple of col_panel, like grad_col
-  const T* grad_row;
+struct ForwardBlock : Block<T> {
+  Running<T> row, col;  // col.max null: columns are not wanted
+  T* positive;          // [rows]; written where the diagonal crosses this block; null: not wanted
+};
+
+// W_ij = scale_i (grad_row_i exp(S_ij - row_lse_i) + grad_col_j exp(S_ij - col_lse_j) + [i = j] grad_positive_i)
+template <class T>
+struct BackwardBlock : Block<T> {
+  const T* row_lse;
+  const T* col_lse;
+  const T* grad_row;  // null: zero
   const T* grad_col;
   const T* grad_positive;
-  T* dx;  // [rows, d] and [cols, d], row-major, added to
-  T* dy;
-  T* weights;  // scratch, [weight_rows * weight_cols]
+  T* by_row;  // [rows, row_width] += W v and [cols, col_width] += W' u; null: not wanted
+  T* by_col;
+  int64_t row_width, col_width;
+  void* scratch;  // `scratch_bytes` of LossTiles
+};
+
+// log(1 + exp(-z_ij (S_ij + bias))), z = 1 where i = j (equal ids if there are ids), else -1. `mask` is not used.
+template <class T>
+struct SigmoidBlock : Block<T> {
+  T bias;
+  T* row_loss;        // forward: [rows] += its sum over j
+  const T* grad_row;  // backward
+  T* slope;           // [rows] += sum over j of the derivative by S
+  T* by_row;          // as above, for W = scale_i times that derivative
+  T* by_col;
+  int64_t row_width, col_width;
+  void* scratch;
+};
+
+// The losses' kernels for operands of one kind of word; all sizes of operands are in words.
+template <class T>
+struct LossTiles {
+  int64_t row_panel, col_panel;  // rows in a panel of a left and of a right operand
+  int64_t per_word, word_bytes;  // numbers in a word, and its size
+  int64_t scratch_bytes;
+  // out[panel][word][row in panel], zero beyond the last row: the operand of a product over d
+  void (*pack_left)(Rows rows, void* out);
+  void (*pack_right)(Rows rows, void* out);
+  // out[panel of features][word of rows][feature in panel], zero beyond the last: the operand of a product over rows
+  void (*pack_features)(Rows rows, int64_t padded_rows, void* out);
+  void (*forward)(const void* left, const void* right, const ForwardBlock<T>& block);
+  // v's and u's packed features; padded_rows and padded_cols as they were packed
+  void (*backward)(const void* left, const void* right, const void* v, const void* u, int64_t padded_rows,
+                   int64_t padded_cols, const BackwardBlock<T>& block);
+  void (*sigmoid_forward)(const void* left, const void* right, const SigmoidBlock<T>& block);
+  void (*sigmoid_backward)(const void* left, const void* right, const void* v, const void* u, int64_t padded_rows,
+                           int64_t padded_cols, const SigmoidBlock<T>& block);
 };
 
 // The knn screen: upper_ij = a_j <x_i, y_j> + b_j + r_i e_j bounds from above the score that i gives j.
@@ -60,19 +128,11 @@ struct ScreenBlock {
   void* context;
 };
 
-template <class T>
-struct Tiles {
-  int64_t row_panel, col_panel;  // rows in a panel of a left and of a right operand
-  int64_t weight_rows, weight_cols;
-  // out[panel][c][row in panel] = value, zero beyond the last row: the operand of a product over d
-  void (*pack_left)(Rows rows, const double* row_factor, T* out);
-  void (*pack_right)(Rows rows, const double* row_factor, T* out);
-  // out[panel of features][row][feature in panel], zero beyond the last feature: the operand of a product over rows
-  void (*pack_features)(Rows rows, int64_t padded_rows, T* out);
-  void (*forward)(const T* left, const T* right, const ForwardBlock<T>& block);
-  void (*backward)(const T* left, const T* right, const T* left_features, const T* right_features, int64_t padded_rows,
-                   const BackwardBlock<T>& block);
-  void (*screen)(const T* left, const T* right, const ScreenBlock& block);  // float only
+struct ScreenTiles {
+  int64_t row_panel, col_panel;
+  void (*pack_left)(Rows rows, const double* row_factor, float* out);
+  void (*pack_right)(Rows rows, const double* row_factor, float* out);
+  void (*screen)(const float* left, const float* right, const ScreenBlock& block);
 };
 
 // Both operands come in stripes of a multiple of this many rows: it holds whole panels of every instruction set.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.functional import as_tensor, knn, neighbor_overlap
+from modalign.neighbors import as_tensor, knn, neighbor_overlap
 
 __all__ = ["cka", "mutual_knn", "unbiased_cka"]
 

@@ -31,10 +31,50 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "temperature NaN": (ValueError, r"positive and finite, got nan", (X, X), {"temperature": float("nan")}),
         "temperature text": (TypeError, r"must be a number or a tensor, got '0.1'", (X, X), {"temperature": "0.1"}),
         "temperature tensor": (ValueError, r"must be positive", (X, X), {"temperature": torch.tensor(-0.5)}),
-        "temperature shape": (ValueError, r"broadcast to the leading dimensions \(\), got shape \(2,\)", (X, X),
-                              {"temperature": torch.ones(2)}),
+        "temperature shape": (ValueError, r"broadcast to the leading dimensions \(\), or be \(5,\), .* shape \(2,\)",
+                              (X, X), {"temperature": torch.ones(2)}),
         "reduction": (ValueError, r"one of \('mean', 'sum', 'none'\), got 'avg'", (X, X), {"reduction": "avg"}),
         "overflow": (ValueError, r"logits overflow torch.float32: largest", (1e25 * X, 1e25 * X), {"normalize": False}),
+        "direction": (ValueError, r"direction must be one of \('both', .*got 'forth'", (X, X), {"direction": "forth"}),
+        "positives": (ValueError, r"positives must be one of .*got 'all'", (X, X), {"positives": "all"}),
+        "positives alone": (ValueError, r"positives='out' needs groups", (X, X), {"positives": "out"}),
+        "groups' length": (ValueError, r"groups must be \(5,\), one for each row of x, .*got \(4,\)", (X, X),
+                           {"groups": torch.arange(4)}),
+        "groups not integers": (TypeError, r"groups must be a tensor of int64 or .*got torch.float32", (X, X),
+                                {"groups": torch.ones(5)}),
+        "all ignored": (ValueError, r"every row of a problem is ignored", (X, X), {"ignore": torch.ones(5).bool()}),
+        "ignore not bool": (TypeError, r"ignore must be a tensor of bool, got torch.int64", (X, X),
+                            {"ignore": torch.arange(5)}),
+        "queue's width": (ValueError, r"queue must be \(m, 3\) or \(m, 3\) for x \(5, 3\), got \(4, 2\)", (X, X),
+                          {"queue": torch.ones(4, 2)}),
+        "queue's dtype": (TypeError, r"queue must have the dtype and device of x, torch.float32 cpu, got torch.float64",
+                          (X, X), {"queue": X.double()}),
+        "NaN in the queue": (ValueError, r"y must be finite, got NaN", (X, X), {"queue": NAN}),
+        "empty queue": (ValueError, r"queue must be", (X, X), {"queue": X[:0]}),
+        "negatives' shape": (ValueError, r"negatives must be \(5, h, 3\) for x \(5, 3\), got \(5, 3\)", (X, X),
+                             {"negatives": X}),
+        "NaN in the negatives": (ValueError, r"negatives must be finite", (X, X), {"negatives": NAN[:, None]}),
+        "negatives of y": (ValueError, r"direction must not be 'y_to_x'", (X, X), {"queue": X, "direction": "y_to_x"}),
+        "negative weights": (ValueError, r"weights must be finite and not negative", (X, X),
+                             {"weights": -torch.ones(5)}),
+        "weights all zero": (ValueError, r"weights of a problem are all zero", (X, X), {"weights": torch.zeros(5)}),
+        "weights of text": (TypeError, r"weights must be a tensor of float16 or .*got str", (X, X), {"weights": "w"}),
+        "smoothing": (ValueError, r"label_smoothing must be in \[0, 1\), got 1", (X, X), {"label_smoothing": 1}),
+        "margin": (ValueError, r"margin must be a finite number or None, got nan", (X, X), {"margin": float("nan")}),
+        "margin, smoothing": (ValueError, r"margin excludes label_smoothing", (X, X),
+                              {"margin": 0.1, "label_smoothing": 0.1}),
+        "teacher alone": (TypeError, r"teacher must be \(tx, ty, teacher_temperature\)", (X, X), {"teacher": X}),
+        "teacher's rows": (ValueError, r"teacher's x must be \(5, d'\)", (X, X), {"teacher": (X[:4], X[:4], 0.1)}),
+        "teacher's widths": (ValueError, r"teacher's x and y must have one shape", (X, X),
+                             {"teacher": (X, X[:, :2], 0.1)}),
+        "teacher's temperature": (ValueError, r"teacher's temperature must be positive", (X, X),
+                                  {"teacher": (X, X, 0.0)}),
+        "teacher, queue": (ValueError, r"teacher excludes negatives, queue", (X, X),
+                           {"teacher": (X, X, 0.1), "queue": X}),
+        "workspace": (ValueError, r"workspace must be None or a number of bytes, .*got -1", (X, X), {"workspace": -1}),
+        "stats": (ValueError, r"stats must be False, True or 'gradient', got 'all'", (X, X), {"stats": "all"}),
+        "stats of each": (ValueError, r"stats='gradient' needs reduction", (X, X),
+                          {"stats": "gradient", "reduction": "none"}),
     }  # fmt: skip
 
 
@@ -54,6 +94,40 @@ def test_info_nce_module() -> None:
     ):
         with pytest.raises(ValueError, match=r"InfoNCE: .* got"):
             modalign.InfoNCE(**settings)
+
+
+@pytest.mark.parametrize("loss", [modalign.nt_xent, modalign.sigmoid_loss])
+@pytest.mark.parametrize(
+    "case", ["NaN in x", "inf", "n mismatch", "empty", "integers", "two dtypes", "temperature 0", "temperature < 0",
+             "temperature tensor", "temperature shape", "reduction", "overflow"]
+)  # fmt: skip
+def test_the_other_losses(loss, case: str) -> None:
+    error, _, args, settings = bad_info_nce()[case]
+    with pytest.raises(error, match=rf"^{loss.__name__}: "):
+        loss(*args, **settings)
+
+
+def test_sigmoid_loss() -> None:
+    for bias, error in ((float("nan"), ValueError), ("low", ValueError), (torch.ones(2), ValueError)):
+        with pytest.raises(error, match="sigmoid_loss: bias must"):
+            modalign.sigmoid_loss(X, X, bias=bias)
+    with pytest.raises(ValueError, match="bias must be finite"):
+        modalign.sigmoid_loss(X, X, bias=torch.tensor(torch.nan))
+    with pytest.raises(ValueError, match="one value per problem, got one per anchor"):
+        modalign.sigmoid_loss(X, X, temperature=torch.ones(5))
+
+
+def test_modules() -> None:
+    for module, settings in (
+        (modalign.NTXent, {"temperature": 0}),
+        (modalign.NTXent, {"reduction": "avg"}),
+        (modalign.SigmoidLoss, {"temperature": -1}),
+        (modalign.SigmoidLoss, {"bias": float("inf")}),
+        (modalign.InfoNCE, {"direction": "up"}),
+        (modalign.InfoNCE, {"positives": "all"}),
+    ):
+        with pytest.raises(ValueError, match=rf"{module.__name__}: .* got"):
+            module(**settings)
 
 
 def bad_knn() -> dict[str, tuple[type[Exception], str, tuple, dict]]:

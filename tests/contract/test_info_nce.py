@@ -1,80 +1,165 @@
-"""info_nce: every backend, dtype and shape against the float64 definition."""
+"""info_nce, nt_xent, sigmoid_loss: every option on every backend against the losses written out in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import dense
 import modalign
-from modalign.ops.info_nce import info_nce_backward, info_nce_forward
 from modalign.reference import info_nce as reference
-from tolerances import TOLERANCE, assert_close
+from tolerances import TOLERANCE, assert_close, refuses
 
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 
-SHAPES = [(1, 1, 1), (1, 2, 1), (2, 7, 3), (1, 37, 53), (3, 33, 65), (1, 130, 17), (1, 5, 513), (1, 3, 4096)]
-LARGE = [(1, 1153, 20), (2, 259, 300)]  # several stripes, several groups of columns
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+N, D = 23, 9
+GROUPS = torch.arange(N) % 17  # six groups of two
+IGNORED = torch.arange(N) % 5 == 2
 
 
-def inputs(shape: tuple[int, int, int], dtype: torch.dtype, device: str, scale: float = 3.0) -> list[Tensor]:
-    """Rows so long that logits reach tens and softmaxes are neither flat nor one-hot."""
-    problems, _, d = shape
-    x, y = ((torch.randn(shape, dtype=torch.float64) * scale / d**0.25).to(dtype).to(device) for _ in range(2))
-    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-    return [x, y, torch.linspace(0.5, 2.0, problems, dtype=accumulator, device=device)]
+def more(kind: str, seed: int = 1) -> Tensor:
+    shape = {"negatives": (N, 4, D), "queue": (11, D), "teacher": (2, N, 6)}[kind]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def refuses(backend: str, dtype: torch.dtype, call: Callable[[], object]) -> bool:
-    """Whether the backend does not take the dtype; if so, that it says so instead of answering."""
-    if not (backend == "triton" and dtype == torch.float64):
-        return False
-    with pytest.raises(NotImplementedError, match=r"triton: dtype torch\.float64 \(takes"):
-        call()
-    return True
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "x_to_y": {"direction": "x_to_y"},
+    "y_to_x": {"direction": "y_to_x"},
+    "unnormalised": {"normalize": False, "temperature": 1.5},
+    "temperature per anchor": {"temperature": torch.linspace(0.1, 1.0, N, dtype=torch.float64)},
+    "own negatives": {"negatives": more("negatives")},
+    "queue": {"queue": more("queue"), "direction": "x_to_y"},
+    "negatives, queue, smoothing": {"negatives": more("negatives"), "queue": more("queue"), "label_smoothing": 0.3},
+    "groups": {"groups": GROUPS},
+    "groups, ignore": {"groups": GROUPS, "ignore": IGNORED},
+    "SupCon out": {"groups": GROUPS, "positives": "out"},
+    "SupCon out, smoothing": {"groups": GROUPS, "positives": "out", "label_smoothing": 0.1},
+    "SupCon in": {"groups": GROUPS, "positives": "in"},
+    "SupCon in, ignore": {"groups": GROUPS, "positives": "in", "ignore": IGNORED},
+    "SupCon out, ignore, queue": {"groups": GROUPS, "positives": "out", "ignore": IGNORED, "queue": more("queue")},
+    "one group": {"groups": torch.zeros(N, dtype=torch.int32)},
+    "smoothing": {"label_smoothing": 0.2},
+    "smoothing, groups, ignore": {"label_smoothing": 0.2, "groups": GROUPS, "ignore": IGNORED},
+    "teacher": {"teacher": (*more("teacher"), 0.3)},
+    "teacher, groups, smoothing": {"teacher": (*more("teacher"), 0.3), "groups": GROUPS, "label_smoothing": 0.1},
+    "teacher, ignore, x_to_y": {"teacher": (*more("teacher"), 0.3), "ignore": IGNORED, "direction": "x_to_y"},
+    "margin": {"margin": 0.05},
+    "margin, y_to_x, groups": {"margin": -0.1, "direction": "y_to_x", "groups": GROUPS},
+    "weights": {"weights": torch.arange(N) % 3 / 2},
+    "weights, ignore": {"weights": torch.arange(N) % 3 / 2, "ignore": IGNORED},
+    "ignore": {"ignore": IGNORED},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
-def test_forward_agrees_with_float64(
-    backend: str, device: str, shape: tuple[int, int, int], dtype: torch.dtype
+def converted(value: Any, dtype: torch.dtype, device: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(converted(part, dtype, device) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    return (value.to(dtype) if value.dtype == torch.float64 else value).to(device)
+
+
+def compare(
+    ours: Callable[..., Tensor], written_out: Callable[..., Tensor], leaves: dict[str, Tensor], dtype: torch.dtype,
+    device: str,
+) -> None:  # fmt: skip
+    """The loss and its gradient in each leaf, of our function in ``dtype`` and of the definition in float64."""
+
+    def results(function: Callable[..., Tensor], dtype: torch.dtype, device: str) -> list[Tensor]:
+        own = {name: leaf.to(dtype).to(device).requires_grad_() for name, leaf in leaves.items()}
+        loss = function(**own)
+        return [
+            loss.detach().cpu(),
+            *(grad.cpu() for grad in torch.autograd.grad((loss * 0.37).sum(), list(own.values()))),
+        ]
+
+    expected = results(written_out, torch.float64, "cpu")
+    for name, got, wanted in zip(["loss", *leaves], results(ours, dtype, device), expected, strict=True):
+        assert_close(got, wanted, float(wanted.abs().max()) + 1e-300, TOLERANCE[dtype].gradient, name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_is_the_loss_written_out(
+    loss_backend: str, device: str, option: str, reduction: str, dtype: torch.dtype
 ) -> None:
-    x, y, scale = inputs(shape, dtype, device)
-    if refuses(backend, dtype, lambda: info_nce_forward(x, y, scale, backend)):
-        return
-    expected = reference.info_nce_forward(x.double(), y.double(), scale.double())
-    largest = 1 + float((x.double().norm(dim=2) * y.double().norm(dim=2)).max() * scale.max())
-    names = ("row_lse", "col_lse", "positive")
-    for name, actual, wanted in zip(names, info_nce_forward(x, y, scale, backend), expected, strict=True):
-        assert actual.dtype == scale.dtype
-        assert_close(actual, wanted, largest, TOLERANCE[dtype].sums, name)
+    settings: dict[str, Any] = {"temperature": 0.2, "reduction": reduction} | OPTIONS[option]
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": 0.5 * x + y}
+    leaves |= {name: settings.pop(name) for name in ("negatives", "queue") if name in settings}
+    leaves["temperature"] = torch.as_tensor(settings.pop("temperature"), dtype=torch.float64)
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.info_nce(**leaves, **own, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.info_nce(**leaves, **settings), leaves, dtype, device)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
-def test_backward_agrees_with_float64(
-    backend: str, device: str, shape: tuple[int, int, int], dtype: torch.dtype
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"reduction": "sum"}, {"reduction": "none"}, {"normalize": False}], ids=str)
+def test_nt_xent_is_the_loss_written_out(
+    loss_backend: str, device: str, settings: dict[str, Any], dtype: torch.dtype
 ) -> None:
-    x, y, scale = inputs(shape, dtype, device)
-    if refuses(backend, dtype, lambda: info_nce_forward(x, y, scale, backend)):
-        return
-    grads = [torch.randn(shape[:2], dtype=scale.dtype, device=device) for _ in range(3)]
-    exact = [t.double() for t in (x, y, scale)]
-    lse = reference.info_nce_forward(*exact)[:2]
-    dx, dy = reference.info_nce_backward(*(grad.double() for grad in grads), *exact, *lse)
-    dscale = (exact[0] * dx).sum((1, 2)) / exact[2]
-    row_lse, col_lse, _ = info_nce_forward(x, y, scale, backend)
-    actual = info_nce_backward(*grads, x, y, scale, row_lse, col_lse, backend)
-    # the temperature's gradient is a sum of n d terms of either sign: its error is relative to what it sums
-    summed = float((exact[0] * dx).abs().sum((1, 2)).max()) / 0.5
-    for name, got, wanted, size in (
-        ("dx", actual[0], dx, float(dx.abs().max())),
-        ("dy", actual[1], dy, float(dy.abs().max())),
-        ("dscale", actual[2], dscale, summed),
-    ):
-        assert_close(got, wanted, size + 1e-300, TOLERANCE[dtype].gradient, name)
-    assert (actual[0].dtype, actual[2].dtype) == (dtype, scale.dtype)
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": x + 0.5 * y, "temperature": torch.tensor(0.4, dtype=torch.float64)}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.nt_xent(**leaves, **settings, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.nt_xent(**leaves, **settings), leaves, dtype, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"reduction": "none"}, {"groups": GROUPS}, {"ignore": IGNORED}, {"groups": GROUPS, "ignore": IGNORED}],
+    ids=lambda settings: " ".join(settings) or "plain",
+)  # fmt: skip
+def test_sigmoid_loss_is_the_loss_written_out(
+    loss_backend: str, device: str, settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": x + 0.5 * y, "temperature": torch.tensor(0.3), "bias": torch.tensor(-1.5)}
+    leaves = {name: leaf.double() for name, leaf in leaves.items()}
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.sigmoid_loss(**leaves, **own, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.sigmoid_loss(**leaves, **settings), leaves, dtype, device)
+
+
+@pytest.mark.parametrize("option", ["plain", "queue", "SupCon out", "margin"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(loss_backend: str, device: str, option: str, dtype: torch.dtype) -> None:
+    """Against the definition of the rows as they are stored: normalised rows are rounded once more."""
+    settings: dict[str, Any] = {"temperature": 0.5} | OPTIONS[option]
+    x, y = (t.to(dtype) for t in torch.randn(2, N, D, dtype=torch.float64).unbind())
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+    exact = {name: converted(converted(value, dtype, "cpu"), torch.float64, "cpu") for name, value in settings.items()}
+    exact = {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in exact.items()
+    }
+    leaf = x.to(device, copy=True).requires_grad_()
+    loss = modalign.info_nce(leaf, y.to(device), **own, backend=loss_backend)
+    loss.backward()
+    twin = x.double().requires_grad_()
+    wanted = dense.info_nce(twin, y.double(), **exact)
+    wanted.backward()
+    unit_rounding = torch.finfo(dtype).eps
+    assert loss.dtype == torch.float32
+    assert leaf.grad.dtype == dtype
+    assert_close(loss.detach().cpu(), wanted.detach(), 1 / 0.5, unit_rounding, "loss")
+    assert_close(leaf.grad.cpu(), twin.grad, float(twin.grad.abs().max()), 4 * unit_rounding, "dx")
 
 
 def test_the_reference_is_the_loss_of_the_papers() -> None:
@@ -83,37 +168,105 @@ def test_the_reference_is_the_loss_of_the_papers() -> None:
     torch.testing.assert_close(loss, reference.info_nce(x, y, 1 / 0.3), rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_gradients_are_those_of_dense_torch(backend: str, device: str, dtype: torch.dtype) -> None:
-    x, y = (torch.randn(23, 9, dtype=torch.float64) for _ in range(2))
-    temperature = torch.tensor(0.2, dtype=torch.float64)
-
-    def gradients(function, dtype: torch.dtype, device: str) -> list[Tensor]:
-        leaves = [t.to(dtype).to(device).requires_grad_() for t in (x, y, temperature)]
-        loss = function(*leaves)
-        return [loss.detach(), *torch.autograd.grad(loss * 0.37, leaves)]
-
-    def dense(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
-        logits = torch.nn.functional.normalize(x) @ torch.nn.functional.normalize(y).T / temperature
-        pairs = torch.arange(len(x))
-        cross_entropy = torch.nn.functional.cross_entropy
-        return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
-
-    def fused(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
-        return modalign.info_nce(x, y, temperature=temperature, backend=backend)
-
-    if refuses(backend, dtype, lambda: gradients(fused, dtype, device)):
-        return
-    expected = gradients(dense, torch.float64, "cpu")
-    for what, got, wanted in zip(
-        ("loss", "dx", "dy", "dtemperature"), gradients(fused, dtype, device), expected, strict=True
-    ):
-        assert_close(got.cpu(), wanted, float(wanted.abs().max()), TOLERANCE[dtype].gradient, what)
+def test_a_small_loss_is_right_to_the_last_digits(loss_backend: str, device: str) -> None:
+    """Pairs so close that the loss is 1e-17: as a difference of log-sum-exp and positive it would be 0."""
+    x = torch.eye(3, device=device)
+    loss = modalign.info_nce(x, x, temperature=1 / 40, backend=loss_backend)
+    assert abs(loss.item() / (2 * 4.248354255291589e-18) - 1) < 1e-4
 
 
-def test_one_pair_has_loss_zero_and_no_gradient(backend: str, device: str) -> None:
+def test_a_frozen_side_changes_nothing_on_the_other(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 31, 6, device=device).unbind()
+    leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+    modalign.info_nce(*leaves, backend=loss_backend).backward()
+    for side in (0, 1):
+        own = [x, y]
+        own[side] = own[side].clone().requires_grad_()
+        modalign.info_nce(*own, backend=loss_backend).backward()
+        assert torch.equal(own[side].grad, leaves[side].grad)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["plain", "y_to_x", "negatives, queue, smoothing", "groups, ignore", "SupCon out", "SupCon in, ignore", "teacher"],
+)
+def test_stats_are_what_the_softmaxes_say(loss_backend: str, device: str, option: str) -> None:
+    """From the written-out softmax of each anchor; one direction at a time, then their mean."""
+    settings = {"temperature": 0.3} | OPTIONS[option]
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    y = x + 0.6 * y
+    own = {name: converted(value, torch.float32, device) for name, value in settings.items()}
+    leaves = [t.float().to(device).requires_grad_() for t in (x, y)]
+    loss, stats = modalign.info_nce(*leaves, **own, stats="gradient", backend=loss_backend)
+    plain = modalign.info_nce(*leaves, **own, backend=loss_backend)
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+    grads, wanted = (torch.autograd.grad(3 * value, leaves) for value in (loss, plain))
+    torch.testing.assert_close(grads, wanted, rtol=1e-5, atol=1e-7)
+    for norm, grad in zip((stats.x_gradient, stats.y_gradient), grads, strict=True):
+        torch.testing.assert_close(norm, grad.norm() / 3, rtol=1e-5, atol=0)
+
+    unit = lambda t: torch.nn.functional.normalize(t, dim=-1)  # noqa: E731
+    kept = torch.ones(N, dtype=torch.bool) if "ignore" not in settings else ~settings["ignore"]
+    numbers: dict[str, list[float]] = {name: [] for name in ("bound", "negative", "entropy", "effective")}
+    lse, right = {0: [], 1: []}, {0: [], 1: []}
+    for side in {"both": (0, 1), "y_to_x": (1,)}[settings.get("direction", "both")]:
+        a, b = (unit(x), unit(y)) if side == 0 else (unit(y), unit(x))
+        for i in range(N):
+            if not kept[i]:
+                lse[side].append(-torch.inf)
+                continue
+            mates = settings["groups"] == settings["groups"][i] if "groups" in settings else torch.arange(N) == i
+            extra = [
+                unit(t) @ a[i]
+                for t in ([settings["negatives"][i]] if "negatives" in settings and not side else [])
+                + ([settings["queue"]] if "queue" in settings and not side else [])
+            ]
+            cosines = b @ a[i]
+            candidates = (
+                kept & (~mates | (torch.arange(N) == i)) if settings.get("positives", "pair") == "pair" else kept
+            )
+            everything = torch.cat([cosines[candidates], *extra]) / 0.3
+            negatives = torch.cat([cosines[kept & ~mates], *extra])
+            pool = everything if settings.get("positives") == "out" else negatives / 0.3
+            entropy = lambda logits: -(logits.softmax(0) * logits.log_softmax(0)).sum()  # noqa: E731
+            counted = pool if settings.get("positives") == "out" else torch.cat([pool, cosines[i : i + 1] / 0.3])
+            right[side].append(float(cosines[i] / 0.3 >= counted.max() - 1e-9))
+            lse[side].append(float(everything.logsumexp(0)))
+            for name, value in (
+                ("bound", torch.tensor(len(everything)).log()),
+                ("negative", negatives.mean()),
+                ("entropy", entropy(everything)),
+                ("effective", entropy(pool).exp()),
+            ):
+                numbers[name].append(float(value))
+    mean = lambda values: sum(values) / len(values)  # noqa: E731
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    each = modalign.info_nce(*leaves, **own, reduction="none", backend=loss_backend)[kept.to(device)].mean().item()
+    for got, expected in (
+        (stats.mutual_information, mean(numbers["bound"]) - each), (stats.negative, mean(numbers["negative"])),
+        (stats.entropy, mean(numbers["entropy"])), (stats.effective_negatives, mean(numbers["effective"])),
+        (stats.positive, float((unit(x) * unit(y)).sum(1)[kept].mean())),
+    ):  # fmt: skip
+        torch.testing.assert_close(float(got), float(expected), **close)
+    for got, accuracy, side in ((stats.x_lse, stats.x_accuracy, 0), (stats.y_lse, stats.y_accuracy, 1)):
+        if not lse[side]:
+            assert got is accuracy is None
+            continue
+        torch.testing.assert_close(got.cpu().double(), torch.tensor(lse[side], dtype=torch.float64), **close)
+        torch.testing.assert_close(float(accuracy), mean(right[side]), **close)
+
+
+def test_the_log_sum_exps_of_stats_are_differentiable(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 12, 4, device=device).unbind()
+    leaf = x.clone().requires_grad_()
+    _, stats = modalign.info_nce(leaf, y, stats=True, temperature=1.0, normalize=False, backend=loss_backend)
+    stats.x_lse.sum().backward()
+    torch.testing.assert_close(leaf.grad, (x @ y.T).softmax(1) @ y, rtol=1e-5, atol=1e-6)
+
+
+def test_one_pair_has_loss_zero_and_no_gradient(loss_backend: str, device: str) -> None:
     x = torch.randn(1, 5, device=device, requires_grad=True)
-    loss = modalign.info_nce(x, torch.randn(1, 5, device=device), backend=backend)
+    loss = modalign.info_nce(x, torch.randn(1, 5, device=device), backend=loss_backend)
     loss.backward()
     assert loss.item() == 0
     assert x.grad is not None
@@ -121,47 +274,50 @@ def test_one_pair_has_loss_zero_and_no_gradient(backend: str, device: str) -> No
 
 
 @pytest.mark.parametrize("temperature", [0.001, 0.01, 100.0])
-def test_extreme_temperatures(backend: str, device: str, temperature: float) -> None:
+def test_extreme_temperatures(loss_backend: str, device: str, temperature: float) -> None:
     """At 0.001 logits reach 1,000: any fixed maximum but the row's own would underflow or overflow."""
     x, y = torch.randn(2, 41, 7, device=device).unbind()
-    loss = modalign.info_nce(x, y, temperature=temperature, backend=backend)
+    loss = modalign.info_nce(x, y, temperature=temperature, backend=loss_backend)
     wanted = modalign.info_nce(x.double().cpu(), y.double().cpu(), temperature=temperature, backend="reference")
     assert_close(loss.cpu(), wanted, 1 + 1 / temperature, TOLERANCE[torch.float32].sums, "loss")
 
 
 @pytest.mark.parametrize("norm", [1e-30, 1e-3, 1e3, 1e30])
-def test_normalised_loss_does_not_depend_on_the_norm(backend: str, device: str, norm: float) -> None:
+def test_normalised_loss_does_not_depend_on_the_norm(loss_backend: str, device: str, norm: float) -> None:
     x, y = torch.randn(2, 17, 6, device=device).unbind()
     torch.testing.assert_close(
-        modalign.info_nce(norm * x, y, backend=backend), modalign.info_nce(x, y, backend=backend), rtol=1e-5, atol=0
+        modalign.info_nce(norm * x, y, backend=loss_backend),
+        modalign.info_nce(x, y, backend=loss_backend),
+        rtol=1e-5,
+        atol=0,
     )
 
 
-def test_leading_dimensions_are_independent_problems(backend: str, device: str) -> None:
+def test_leading_dimensions_are_independent_problems(loss_backend: str, device: str) -> None:
     x, y = torch.randn(2, 2, 3, 11, 4, device=device).unbind()
     temperature = torch.tensor([[0.1], [0.5]], device=device)
-    together = modalign.info_nce(x, y, temperature=temperature, backend=backend)
+    together = modalign.info_nce(x, y, temperature=temperature, backend=loss_backend)
     assert together.shape == (2, 3)
     for i in range(2):
         for j in range(3):
-            alone = modalign.info_nce(x[i, j], y[i, j], temperature=float(temperature[i, 0]), backend=backend)
+            alone = modalign.info_nce(x[i, j], y[i, j], temperature=float(temperature[i, 0]), backend=loss_backend)
             torch.testing.assert_close(together[i, j], alone, rtol=1e-6, atol=1e-6)
 
 
-def test_reductions(backend: str, device: str) -> None:
+def test_reductions(loss_backend: str, device: str) -> None:
     x, y = torch.randn(2, 2, 13, 4, device=device).unbind()
-    each = modalign.info_nce(x, y, reduction="none", backend=backend)
+    each = modalign.info_nce(x, y, reduction="none", backend=loss_backend)
     assert each.shape == (2, 13)
-    torch.testing.assert_close(modalign.info_nce(x, y, backend=backend), each.mean(-1))
-    torch.testing.assert_close(modalign.info_nce(x, y, reduction="sum", backend=backend), each.sum(-1))
+    torch.testing.assert_close(modalign.info_nce(x, y, backend=loss_backend), each.mean(-1))
+    torch.testing.assert_close(modalign.info_nce(x, y, reduction="sum", backend=loss_backend), each.sum(-1))
 
 
-def test_non_contiguous_inputs_and_gradients(backend: str, device: str) -> None:
+def test_non_contiguous_inputs_and_gradients(loss_backend: str, device: str) -> None:
     x = torch.randn(6, 10, device=device).T.requires_grad_()
     y = torch.randn(20, 6, device=device)[::2]
-    modalign.info_nce(x, y, backend=backend).expand(3).sum().backward()
+    modalign.info_nce(x, y, backend=loss_backend).expand(3).sum().backward()
     copy = x.detach().contiguous().requires_grad_()
-    (3 * modalign.info_nce(copy, y.contiguous(), backend=backend)).backward()
+    (3 * modalign.info_nce(copy, y.contiguous(), backend=loss_backend)).backward()
     torch.testing.assert_close(x.grad, copy.grad)
 
 

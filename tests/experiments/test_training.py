@@ -68,7 +68,14 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
             logits, pairs = a @ b.T / settings.temperature, torch.arange(len(rows))
             alignment = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
             optimizer.zero_grad()
-            (tasks[0] + tasks[1] + run.strength * alignment).backward()
+            weight = run.strength
+            if sweep.strength_kind == "gradient_ratio":
+                of_task, of_alignment = (
+                    torch.cat([g.flatten() for g in torch.autograd.grad(loss, z, retain_graph=True)]).norm()
+                    for loss in (tasks[0] + tasks[1], alignment)
+                )
+                weight = float(run.strength * of_task / of_alignment)
+            (tasks[0] + tasks[1] + weight * alignment).backward()
             if settings.clip is not None:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
             optimizer.step()
@@ -88,6 +95,10 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
 CASES: dict[str, tuple[PairedDataset, dict[str, Any]]] = {
     "mlp": (vectors(), {}),
     "permuted pairs": (vectors(permuted=True), {"training": {"epochs": 2}}),
+    "strength as a share of the task's gradient": (
+        vectors(),
+        {"strength_kind": "gradient_ratio", "projection": {"kind": "shared", "dim": 3}},
+    ),
     "separate projection, clipped": (
         vectors(),
         {
@@ -129,6 +140,18 @@ def test_runs_together_equal_each_run_alone_in_float64(name: str) -> None:
             torch.testing.assert_close(together.parameters[key][i].detach(), value, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(together.curves[i, :, :3], losses, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(together.test_accuracy[i], accuracies, rtol=0, atol=0)
+
+
+def test_a_gradient_ratio_is_the_ratio_of_gradients_at_every_step() -> None:
+    data, sweep = vectors(), configuration(strength_kind="gradient_ratio")
+    trainer = Trainer(data, RUNS, sweep, dtype=torch.float64)
+    for rows in torch.randperm(len(trainer.labels[0][0]))[:120].split(40):
+        columns = trainer.step(rows.expand(len(RUNS), -1))
+        of_task, of_alignment, weight = columns[:, 3], columns[:, 4], columns[:, 5]
+        torch.testing.assert_close(
+            weight * of_alignment, torch.tensor([run.strength for run in RUNS]).double() * of_task
+        )
+        assert (weight[2:] / weight[2:].mean()).std() > 0.01  # one weight for all runs would not do
 
 
 def test_runs_together_have_the_accuracies_of_each_run_alone_in_float32() -> None:

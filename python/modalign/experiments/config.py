@@ -92,13 +92,18 @@ class Metrics(_Section):
 
 
 class Sweep(_Section):
-    """Every case is trained at every (strength, seed)."""
+    """Every case is trained at every (strength, seed).
+
+    ``strength_kind``: a strength is the alignment term's ``weight``, or its ``gradient_ratio``: the weight is set at
+    each step so that the weighted term's gradient at the encoders' outputs is that share of the task's, in norm.
+    """
 
     name: Annotated[str, Field(strict=True, pattern=r"^[\w][\w .-]*$")]
     cases: tuple[Case, ...]
     encoders: tuple[EncoderConfig, EncoderConfig]
     projection: Projection = Projection()
     strengths: tuple[NotNegative, ...]
+    strength_kind: Literal["weight", "gradient_ratio"] = "weight"
     seeds: tuple[Seed, ...]
     training: Training = Training()
     metrics: Metrics = Metrics()

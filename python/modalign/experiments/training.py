@@ -1,6 +1,9 @@
 """Trains every run of a case in one loop: parameters, batches and losses carry a leading dimension of runs.
 
-    loss_r = task_1 + task_2 + strength_r * info_nce(projection_1(encoder_1(x)), projection_2(encoder_2(y)))
+    loss_r = task_1 + task_2 + weight_r * info_nce(projection_1(encoder_1(x)), projection_2(encoder_2(y)))
+
+The weight is the run's strength, or, with strength_kind gradient_ratio, strength * |task's gradient| / |info_nce's
+gradient|, both at the encoders' outputs and anew at every step.
 
 task_m: cross-entropy of modality m's own head on the labelled pairs of the batch. Every pair feeds the alignment
 term. Runs never mix, so each ends where it would have ended alone, up to the rounding of batched products.
@@ -16,17 +19,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from modalign.contrastive import info_nce
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.encoders import build_encoder, seeded_module
 from modalign.experiments.config import Sweep
 from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
 from modalign.experiments.stacked import Stacked
-from modalign.functional import info_nce
 
 __all__ = ["CURVES", "Run", "Trainer"]
 
 # what is recorded of every epoch: means over its steps, then the accuracies after it. Gradient norms are those of
-# the losses (the alignment loss before it is multiplied by the strength) at the outputs of both encoders.
+# the losses (the alignment loss before it is weighted) at the outputs of both encoders.
 CURVES = (
     "task_loss_1",
     "task_loss_2",
@@ -35,6 +38,7 @@ CURVES = (
     "gradient_norm_alignment",
     "validation_accuracy_1",
     "validation_accuracy_2",
+    "alignment_weight",
 )
 
 
@@ -88,7 +92,7 @@ class Models:
 class Trainer:
     """The training of ``runs`` on one data set, an epoch at a time.
 
-    After epoch e: ``curves[:, e]`` (runs, 7) and ``test_accuracy[:, e]`` (runs, 2). ``state`` and ``restore`` carry the
+    After epoch e: ``curves[:, e]`` (runs, 8) and ``test_accuracy[:, e]`` (runs, 2). ``state`` and ``restore`` carry the
     training across processes: a restored trainer continues with the same bits.
     """
 
@@ -105,6 +109,7 @@ class Trainer:
         budget = label_budget(sweep.training.labels, n)
         classes = data.labels[data.split == TRAIN]
         self.labelled = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds]).to(self.device)
+        self.by_gradient = sweep.strength_kind == "gradient_ratio"
         self.strengths = torch.tensor([run.strength for run in runs], dtype=dtype, device=self.device)
         self.parameters = self.models.parameters()
         self.optimizer = torch.optim.AdamW(
@@ -133,18 +138,19 @@ class Trainer:
         batch = min(self.settings.batch_size, n)
         orders = torch.stack([batch_order(seed, self.epoch, n) for seed in self.seeds])
         orders = orders.to(self.device)[self.which_seed]
-        sums = torch.zeros(len(self.runs), 5, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(len(self.runs), 6, dtype=torch.float64, device=self.device)
         for start in range(0, n - batch + 1, batch):
             sums += self.step(orders[:, start : start + batch])
             on_step(len(self.runs) * batch)
-        self.curves[:, self.epoch, :5] = (sums / (n // batch)).cpu()
-        self.curves[:, self.epoch, 5:] = self.accuracy(VALIDATION)
+        means = (sums / (n // batch)).cpu()
+        self.curves[:, self.epoch, :5], self.curves[:, self.epoch, 7] = means[:, :5], means[:, 5]
+        self.curves[:, self.epoch, 5:7] = self.accuracy(VALIDATION)
         self.test_accuracy[:, self.epoch] = self.accuracy(TEST)
         self.epoch += 1
         self.seconds += time.perf_counter() - started
 
     def step(self, rows: Tensor) -> Tensor:
-        """One step of every run on its pairs ``rows`` (runs, batch); returns the epoch's first five columns."""
+        """One step of every run on its pairs ``rows`` (runs, batch); returns losses, gradient norms and the weight."""
         batch = [x[rows] for x in self.inputs[TRAIN]]
         labels = [labels[rows] for labels in self.labels[TRAIN]]
         outputs = [encode(x) for encode, x in zip(self.models.encoders, batch, strict=True)]
@@ -170,10 +176,14 @@ class Trainer:
         alignment = _gradients(alignment_loss, embeddings, projections)
 
         encoders = [p for encoder in self.models.encoders for p in encoder.parameters.values()]
-        combined = [t + _scaled(a, self.strengths) for t, a in zip(task.embeddings, alignment.embeddings, strict=True)]
+        norms = _norms(task.embeddings), _norms(alignment.embeddings)
+        weights = self.strengths
+        if self.by_gradient:  # nothing pulls where the alignment term is flat
+            weights = torch.where(norms[1] > 0, weights * norms[0] / norms[1], 0.0)
+        combined = [t + _scaled(a, weights) for t, a in zip(task.embeddings, alignment.embeddings, strict=True)]
         gradients = list(torch.autograd.grad(outputs, encoders, combined))
         gradients += task.parameters
-        gradients += [_scaled(gradient, self.strengths) for gradient in alignment.parameters]
+        gradients += [_scaled(gradient, weights) for gradient in alignment.parameters]
         if self.settings.clip is not None:
             factors = (self.settings.clip / (_norms(gradients) + 1e-6)).clamp(max=1)
             gradients = [_scaled(gradient, factors) for gradient in gradients]
@@ -181,7 +191,7 @@ class Trainer:
             # the fused optimiser reads memory in order, whatever the strides (torch 2.13)
             parameter.grad = gradient.contiguous()
         self.optimizer.step()
-        columns = [*tasks, alignment_loss, _norms(task.embeddings), _norms(alignment.embeddings)]
+        columns = [*tasks, alignment_loss, *norms, weights]
         return torch.stack([column.detach().double() for column in columns], 1)
 
     @torch.no_grad()

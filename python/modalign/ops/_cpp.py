@@ -2,39 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from modalign import _core
 
 
-def info_nce_forward(x: Tensor, y: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    x, y, logit_scale = x.contiguous(), y.contiguous(), logit_scale.contiguous()
-    problems, n, d = x.shape
-    row_lse, col_lse, positive = (torch.empty(x.shape[:2], dtype=logit_scale.dtype) for _ in range(3))
-    run = _core.info_nce_forward_float64 if x.dtype == torch.float64 else _core.info_nce_forward_float32
-    run(
-        x.data_ptr(), y.data_ptr(), _name(x.dtype), problems, n, d, logit_scale.data_ptr(),
-        row_lse.data_ptr(), col_lse.data_ptr(), positive.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    return row_lse, col_lse, positive
+def info_nce_forward(
+    x: Tensor, y: Tensor | None, logit_scale: Tensor,
+    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None,
+    mask: str, columns: bool, stats: bool, workspace: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    b, n, _ = x.shape
+    m = n if y is None else y.shape[1]
+    columns = columns and y is not None
+
+    def vector(width: int, wanted: bool) -> Tensor:
+        return logit_scale.new_empty(b, width if wanted else 0)
+
+    stored = logit_scale.new_empty(0 if y is None else min(b * n, workspace // (logit_scale.itemsize * m)), m)
+    row = [vector(n, True), vector(n, stats), vector(n, stats)]
+    col = [vector(m, columns), vector(m, columns and stats), vector(m, columns and stats)]
+    positive = vector(n, y is not None and n == m)
+    if b:
+        _run("info_nce_forward", x)(
+            _tables(x, y, logit_scale, row_id, col_id, row_cap, col_cap, mask), list(map(_address, row)),
+            list(map(_address, col)), _address(positive), _address(stored), len(stored), torch.get_num_threads(),
+        )  # fmt: skip
+    return row[0], col[0], positive, stored, row[1], row[2], col[1], col[2]
 
 
 def info_nce_backward(
     grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
-    x: Tensor, y: Tensor, logit_scale: Tensor, row_lse: Tensor, col_lse: Tensor,
+    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
+    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
+    row_lse: Tensor, col_lse: Tensor, stored: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    grad_row, grad_col, grad_positive = grad_row.contiguous(), grad_col.contiguous(), grad_positive.contiguous()
-    problems, n, d = x.shape
-    x, y, logit_scale = x.contiguous(), y.contiguous(), logit_scale.contiguous()
-    dx, dy = (torch.empty(x.shape, dtype=row_lse.dtype) for _ in range(2))
-    run = _core.info_nce_backward_float64 if x.dtype == torch.float64 else _core.info_nce_backward_float32
-    run(
-        grad_row.data_ptr(), grad_col.data_ptr(), grad_positive.data_ptr(),
-        x.data_ptr(), y.data_ptr(), _name(x.dtype), problems, n, d, logit_scale.data_ptr(),
-        row_lse.data_ptr(), col_lse.data_ptr(), dx.data_ptr(), dy.data_ptr(), torch.get_num_threads(),
-    )  # fmt: skip
-    return dx, dy
+    by_row, by_col = _products(x, y, v, u, logit_scale)
+    if len(x):
+        _run("info_nce_backward", x)(
+            _tables(x, y, logit_scale, row_id, col_id, row_cap, col_cap, mask),
+            [_address(grad) for grad in (grad_row, grad_col, grad_positive, row_lse, col_lse)],
+            _product_tables(v, u, by_row, by_col), _address(stored), len(stored), torch.get_num_threads(),
+        )  # fmt: skip
+    return by_row, by_col
+
+
+def sigmoid_loss_forward(
+    x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor, row_id: Tensor | None, col_id: Tensor | None
+) -> Tensor:
+    row_loss = torch.empty_like(logit_scale)
+    if len(x):
+        _run("sigmoid_loss_forward", x)(
+            _tables(x, y, logit_scale, row_id, col_id, None, None, "none"), _address(bias), _address(row_loss),
+            torch.get_num_threads(),
+        )  # fmt: skip
+    return row_loss
+
+
+def sigmoid_loss_backward(
+    grad_row: Tensor, x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
+    row_id: Tensor | None, col_id: Tensor | None, need_x: bool, need_y: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    v, u = y if need_x else None, x if need_y else None
+    dx, dy = _products(x, y, v, u, logit_scale)
+    slope = torch.empty_like(logit_scale)
+    if len(x):
+        _run("sigmoid_loss_backward", x)(
+            _tables(x, y, logit_scale, row_id, col_id, None, None, "none"), _address(bias), _address(grad_row),
+            _product_tables(v, u, dx, dy), _address(slope), torch.get_num_threads(),
+        )  # fmt: skip
+    return dx, dy, slope
+
+
+def _run(name: str, x: Tensor) -> Callable[..., None]:
+    run: Callable[..., None] = getattr(_core, f"{name}_{'float64' if x.dtype == torch.float64 else 'float32'}")
+    return run
+
+
+def _address(table: Tensor | None) -> int:
+    """0 for what is not there."""
+    return 0 if table is None or table.numel() == 0 else table.data_ptr()
+
+
+def _tables(x: Tensor, y: Tensor | None, *rest: Tensor | None | str) -> tuple[Any, ...]:
+    b, n, d = x.shape
+    *tables, mask = rest
+    m = n if y is None else y.shape[1]
+    return (_address(x), _address(y), _name(x.dtype), b, n, m, d, *map(_address, tables), mask)  # type: ignore[arg-type]
+
+
+def _products(
+    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    b, n, d = x.shape
+    m = n if y is None else y.shape[1]
+    by_row = logit_scale.new_empty((b, 0, d) if v is None else (b, n, v.shape[2]))
+    return by_row, logit_scale.new_empty((b, 0, d) if u is None else (b, m, u.shape[2]))
+
+
+def _product_tables(v: Tensor | None, u: Tensor | None, by_row: Tensor, by_col: Tensor) -> tuple[int, ...]:
+    return (_address(v), _address(u), by_row.shape[2], by_col.shape[2], _address(by_row), _address(by_col))
 
 
 def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def accuracy_figures(results: Results, found: Sequence[Finding]) -> list[Figure]
         mine = [finding for finding in found if finding.case == case]
         base = "no alignment" if results.strengths[0] == 0 else f"strength {results.strengths[0]:g}"
         axes = {
-            "xaxis": strength_axis(results.strengths, anchor="y3"),
+            "xaxis": strength_axis(results.strengths, results.strength_name, anchor="y3"),
             "yaxis": value_axis(domain=[0.60, 1], range=[low, high]),
             "yaxis2": value_axis(domain=[0.135, 0.51], zeroline=True, zerolinecolor="var(--axis)", nticks=5),
             "yaxis3": value_axis(domain=[0, 0.08], range=[0.4, 2.6], showgrid=False, showticklabels=False),

@@ -75,7 +75,7 @@ def alignment_figures(results: Results) -> list[Figure]:
                 layout=layout(
                     290,
                     margin={"l": 44, "r": 10, "t": 8, "b": 44},
-                    xaxis=strength_axis(results.strengths),
+                    xaxis=strength_axis(results.strengths, results.strength_name),
                     yaxis=value_axis(rangemode="tozero"),
                 ),
             )

@@ -90,14 +90,14 @@ def band(mean: NDArray[np.float64], half: NDArray[np.float64], role: str, **more
     } | more
 
 
-def strength_axis(strengths: Sequence[float], **more: Any) -> dict[str, Any]:
+def strength_axis(strengths: Sequence[float], name: str, **more: Any) -> dict[str, Any]:
     """Strengths one even step apart, 0 like every other: their steps are uneven and a logarithm has no 0."""
     last = len(strengths) - 1
     # at most ten steps between ticks, each of a round number of strengths
     step = next((step for step in (1, 2, 5, 10, 20, 50) if last <= 10 * step), max(last, 1))
     shown = range(0, last + 1, step)
     return _axis() | {
-        "title": {"text": "alignment strength", "standoff": 6, "font": {"size": 12}},
+        "title": {"text": name, "standoff": 6, "font": {"size": 12}},
         "tickmode": "array",
         "tickvals": list(shown),
         "ticktext": [f"{strengths[i]:g}" for i in shown],

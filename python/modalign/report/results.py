@@ -56,6 +56,13 @@ class Results:
     config_text: str
     provenance: Mapping[str, Any]
 
+    @property
+    def strength_name(self) -> str:
+        """What the strengths are, for an axis."""
+        if self.config.get("strength_kind") == "gradient_ratio":
+            return "alignment strength (share of the task's gradient)"
+        return "alignment strength"
+
     def grid(self, case: Case, column: str) -> NDArray[np.float64]:
         """``column`` of one case as an array of shape (seeds, strengths)."""
         mine = self.runs[self.runs["case"] == case.label]

@@ -1,87 +1,20 @@
-"""The operations as functions: contracts, argument checks and docstrings. ``ops`` computes them."""
+"""Neighbours as functions: contracts, argument checks and docstrings. ``ops`` computes them."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from modalign.ops.info_nce import info_nce_forward
+from modalign.arguments import FLOATS
 from modalign.ops.knn import METRICS
 from modalign.ops.knn import knn as _knn
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 
-__all__ = ["Neighbors", "as_tensor", "info_nce", "knn", "neighbor_overlap"]
-
-REDUCTIONS = ("mean", "sum", "none")
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def info_nce(
-    x: Tensor,
-    y: Tensor,
-    *,
-    temperature: float | Tensor = 0.07,
-    normalize: bool = True,
-    reduction: str = "mean",
-    backend: str = "auto",
-) -> Tensor:
-    """Symmetric InfoNCE (the CLIP loss) of paired rows, without storing the similarity matrix.
-
-    S_ij = <x_i, y_j> / temperature, and for each pair i
-
-        loss_i = (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii
-
-    Args:
-        x, y: (..., n, d) embeddings of two modalities, row i of x paired with row i of y. float16, bfloat16, float32 or
-            float64, the same for both. Leading dimensions are independent problems: negatives never cross them.
-        temperature: positive; a float, or a tensor that broadcasts to the leading dimensions (one value per problem).
-        normalize: divide every row by its Euclidean norm first, so that S is the cosine over the temperature. A zero
-            row stays zero. Half-precision rows are normalised in float32 and rounded back.
-        reduction: "mean" or "sum" over the n pairs of each problem, shape (...,); "none" for shape (..., n).
-        backend: "auto" or the name of one; see ``modalign.explain("info_nce", x, y)``.
-
-    Returns:
-        The loss, float64 for float64 inputs, float32 otherwise. Its gradient with respect to x, y and a tensor
-        temperature is exactly the gradient of the value returned: no factor is hidden in it.
-
-    Peak memory beyond inputs and gradients: O(n d) for the normalised copies and O(threads d) for tiles; never O(n^2).
-    On the CPU the same inputs give the same bits for every number of threads.
-
-    Raises:
-        TypeError: x or y is not a floating-point tensor, or their dtypes differ.
-        ValueError: shapes that do not pair up, no rows, a temperature that is not positive, NaN or inf (checked on
-            the CPU; on other devices they propagate, so that the host never waits).
-        NotImplementedError: the named backend refuses the call, with its reason.
-
-    Source: van den Oord et al. 2018 (arXiv:1807.03748); symmetric form, Radford et al. 2021 (arXiv:2103.00020).
-
-    Example:
-        >>> import torch, modalign
-        >>> x, y = torch.eye(4), torch.eye(4)
-        >>> round(modalign.info_nce(x, y, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
-        0.3408
-    """
-    _require_pairs("info_nce", x, y)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"info_nce: reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    batch = x.shape[:-2]
-    if normalize:
-        x, y = _normalized(x), _normalized(y)
-    problems = math.prod(batch)
-    scale = _logit_scale(temperature, batch, x).reshape(problems)
-    row_lse, col_lse, positive = info_nce_forward(
-        x.reshape(problems, *x.shape[-2:]), y.reshape(problems, *y.shape[-2:]), scale, backend
-    )
-    loss: Tensor = ((row_lse + col_lse) / 2 - positive).reshape(*batch, x.shape[-2])
-    if reduction == "none":
-        return loss
-    return loss.mean(-1) if reduction == "mean" else loss.sum(-1)
+__all__ = ["Neighbors", "as_tensor", "knn", "neighbor_overlap"]
 
 
 class Neighbors(NamedTuple):
@@ -211,52 +144,6 @@ def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
             raise ValueError(
                 f"{operation}: {name} must be finite, got NaN or inf in rows {bad[:3].tolist()} (the first)"
             )
-
-
-def _require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
-    for name, tensor in (("x", x), ("y", y)):
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    if x.dtype != y.dtype or x.device != y.device:
-        raise TypeError(
-            f"{operation}: x and y must share dtype and device, got {x.dtype} {x.device} and {y.dtype} {y.device}"
-        )
-    if x.ndim < 2 or x.shape != y.shape:
-        raise ValueError(
-            f"{operation}: x and y must have one shape (..., n, d), row i of x paired with row i of y, "
-            f"got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    if x.numel() == 0:
-        raise ValueError(f"{operation}: x and y must not be empty, got {tuple(x.shape)}")
-
-
-def _normalized(x: Tensor) -> Tensor:
-    """Rows of unit length in x's dtype, computed in float32 at least. The largest entry is divided out first, so that
-    no norm overflows or vanishes; a zero row stays zero."""
-    rows = x if x.dtype == torch.float64 else x.float()
-    largest = rows.detach().abs().amax(-1, keepdim=True)
-    rows = rows / torch.where(largest > 0, largest, 1.0)
-    return F.normalize(rows, dim=-1).to(x.dtype)
-
-
-def _logit_scale(temperature: float | Tensor, batch: torch.Size, x: Tensor) -> Tensor:
-    """1 / temperature for each problem: ``batch`` values in the dtype sums are kept in."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if not isinstance(temperature, Tensor):
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float, np.floating, np.integer)):
-            raise TypeError(f"info_nce: temperature must be a number or a tensor, got {temperature!r}")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"info_nce: temperature must be positive and finite, got {temperature}")
-        return torch.full(batch, 1 / float(temperature), dtype=dtype, device=x.device)
-    try:
-        return (1 / temperature.to(device=x.device, dtype=dtype)).expand(batch)
-    except RuntimeError as error:
-        raise ValueError(
-            f"info_nce: temperature must broadcast to the leading dimensions {tuple(batch)}, "
-            f"got shape {tuple(temperature.shape)}"
-        ) from error
 
 
 def _squares_fit(table: Tensor) -> bool:

@@ -1,0 +1,489 @@
+"""The contrastive losses as functions: contracts and docstrings. ``anchors`` and ``ops`` compute them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from modalign import anchors
+from modalign.arguments import (
+    REDUCTIONS,
+    embeddings,
+    groups_and_ignored,
+    logit_scales,
+    one_of,
+    per_row,
+    readable,
+    reduced,
+    require_like,
+    require_pairs,
+)
+from modalign.ops.info_nce import info_nce_forward, require_finite_tables
+from modalign.ops.sigmoid_loss import sigmoid_loss_forward
+
+__all__ = ["Stats", "info_nce", "nt_xent", "sigmoid_loss"]
+
+DIRECTIONS = ("both", "x_to_y", "y_to_x")
+POSITIVES = ("pair", "out", "in")
+KEPT_BYTES = (
+    1 << 24
+)  # logits kept for the backward pass when all of them fit: small batches need three products not four
+
+
+class Stats(NamedTuple):
+    """What ``info_nce(..., stats=True)`` learns in the passes it makes anyway. Shapes (...,) unless said otherwise.
+
+    x_lse, y_lse: (..., n) log-sum-exp of the logits of each anchor's candidates, differentiable; None for a direction
+        that is not computed. The other fields are detached.
+    mutual_information: the InfoNCE bound, mean log(number of candidates) - mean loss, in nats.
+    x_accuracy, y_accuracy: the share of anchors for which no candidate counted is more similar than their own pair.
+    positive, negative: mean similarity <x_i, y_j> of the pairs and of the negatives (before the margin, if any).
+    entropy: mean entropy of the anchors' softmax over their candidates, in nats.
+    effective_negatives: mean exp(entropy) of the softmax over the negatives alone: how many of them carry the weight
+        (with positives="out": of that over all candidates).
+    x_gradient, y_gradient: Euclidean norms of the loss's gradient at x and at y, with stats="gradient"; else None.
+    """
+
+    x_lse: Tensor | None
+    y_lse: Tensor | None
+    mutual_information: Tensor
+    x_accuracy: Tensor | None
+    y_accuracy: Tensor | None
+    positive: Tensor
+    negative: Tensor
+    entropy: Tensor
+    effective_negatives: Tensor
+    x_gradient: Tensor | None = None
+    y_gradient: Tensor | None = None
+
+
+def info_nce(
+    x: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    normalize: bool = True,
+    direction: str = "both",
+    negatives: Tensor | None = None,
+    queue: Tensor | None = None,
+    groups: Tensor | None = None,
+    positives: str = "pair",
+    label_smoothing: float = 0.0,
+    teacher: tuple[Tensor, Tensor, float] | None = None,
+    margin: float | None = None,
+    weights: Tensor | None = None,
+    ignore: Tensor | None = None,
+    reduction: str = "mean",
+    stats: bool | str = False,
+    workspace: int | None = None,
+    backend: str = "auto",
+) -> Any:
+    """InfoNCE (the CLIP loss) of paired rows, without storing the similarity matrix.
+
+    S_ij = <x_i, y_j> / temperature. The anchor x_i has the loss log sum_j exp S_ij - S_ii, the anchor y_i the loss
+    log sum_j exp S_ji - S_ii, and a pair the mean of both:
+
+        loss_i = (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii
+
+    Args:
+        x, y: (..., n, d) embeddings of two modalities, row i of x paired with row i of y. float16, bfloat16, float32 or
+            float64, the same for both. Leading dimensions are independent problems: negatives never cross them.
+        temperature: positive; a float, a tensor that broadcasts to the leading dimensions (one value per problem), or a
+            tensor (..., n), one value per anchor: x_i and y_i.
+        normalize: divide every row by its Euclidean norm first, so that S is the cosine over the temperature. A zero
+            row stays zero. Half-precision rows are normalised in float32 and rounded back.
+        direction: "both", "x_to_y" (anchors x, candidates y) or "y_to_x".
+        negatives: (..., n, h, d), h more candidates for the anchor x_i alone: its own hard negatives.
+        queue: (m, d) or (..., m, d), more candidates for every anchor x_i.
+        groups: (..., n) or (n,) integers: rows with equal values belong together (captions of one image, duplicates).
+        positives: "pair": mates, the other rows of a pair's group, are no candidates. "out", "in": mates are positives,
+            and the loss is SupCon's: the mean over the positives p of log sum_j exp S_ij - S_ip ("out"), or log of the
+            sum over all candidates less log of the mean over the positives ("in").
+        label_smoothing: e in [0, 1): the target is 1 - e times itself plus e times the uniform distribution over the
+            candidates, as in ``torch.nn.functional.cross_entropy``.
+        teacher: (tx, ty, teacher_temperature): soft targets instead of the pairs, softmax over the same candidates of
+            <tx_i, ty_j> / teacher_temperature for (..., n, d') embeddings, normalised if x and y are. They are
+            recomputed tile by tile and get no gradient.
+        margin: a negative counts for an anchor only if its similarity (before the temperature) is at most the pair's
+            plus the margin: presumed false negatives are left out. Which ones is a constant for the gradient.
+        weights: (..., n) or (n,), finite and not negative: the mean is sum_i w_i loss_i / sum_i w_i.
+        ignore: (..., n) or (n,) bool: rows that are neither anchors nor candidates. Their loss is 0.
+        reduction: "mean" or "sum" over the n pairs of each problem, shape (...,); "none" for shape (..., n).
+        stats: True to get ``Stats`` too. "gradient" adds the gradient's norms: it differentiates at once and keeps the
+            gradients, so the backward pass only scales them, and nothing is left to differentiate twice.
+        workspace: bytes of logits to keep from the forward to the backward pass: each row kept saves recomputing it.
+            None keeps them when all fit into 16 MiB. It changes no bit of the result.
+        backend: "auto" or the name of one; see ``modalign.explain("info_nce", x, y)``.
+
+    Returns:
+        The loss, float64 for float64 inputs, float32 otherwise; with stats a pair (loss, Stats). Its gradient with
+        respect to x, y, negatives, queue and a tensor temperature is exactly the gradient of the value returned: no
+        factor is hidden in it. A side that needs no gradient costs none. Second derivatives are computed by blocks.
+
+    Under autocast x and y may differ in dtype; S is computed from rows in autocast's dtype, sums in float32.
+
+    Peak memory beyond inputs and gradients: O(n d) for the normalised copies, the workspace, and O(threads d) for
+    tiles; never O(n^2). On the CPU the same inputs give the same bits for every number of threads (C++ backend), on a
+    GPU for every run.
+
+    Raises:
+        TypeError: x or y is not a floating-point tensor, or dtypes or devices differ.
+        ValueError: shapes that do not pair up, no rows, a temperature that is not positive, options that exclude each
+            other, every row ignored, weights that are negative or all zero, NaN or inf (values are checked on the CPU;
+            on other devices NaN propagates, so that the host never waits).
+        NotImplementedError: the named backend refuses the call, with its reason.
+
+    Source: van den Oord et al. 2018 (arXiv:1807.03748); symmetric form, Radford et al. 2021 (arXiv:2103.00020);
+    positives="out" and "in", Khosla et al. 2020 (arXiv:2004.11362).
+
+    Example:
+        >>> import torch, modalign
+        >>> x, y = torch.eye(4), torch.eye(4)
+        >>> round(modalign.info_nce(x, y, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
+        0.3408
+        >>> groups = torch.tensor([0, 0, 1, 2])  # the first two show the same thing
+        >>> modalign.info_nce(x, y, temperature=0.5, groups=groups, reduction="none")
+        tensor([0.2395, 0.2395, 0.3408, 0.3408])
+        >>> loss, stats = modalign.info_nce(x, y, temperature=0.5, stats=True)
+        >>> stats.x_accuracy.item(), round(stats.mutual_information.item(), 4)  # log(4) - loss
+        (1.0, 1.0455)
+    """
+    require_pairs("info_nce", x, y)
+    _require_options(
+        x, direction, negatives, queue, groups, positives, label_smoothing, teacher, margin, reduction, stats, workspace
+    )
+    given: dict[str, Any] = {"temperature": temperature, "negatives": negatives, "queue": queue}
+    settings: dict[str, Any] = {
+        "normalize": normalize, "direction": direction, "groups": groups, "positives": positives,
+        "label_smoothing": label_smoothing, "teacher": teacher, "margin": margin, "weights": weights, "ignore": ignore,
+        "reduction": reduction, "workspace": workspace, "backend": backend,
+    }  # fmt: skip
+    if stats == "gradient" and torch.is_grad_enabled():
+        return _already_differentiated(x, y, given, settings)
+    loss, by_products = _info_nce(x, y, **given, **settings, stats=bool(stats))
+    return (loss, by_products) if stats else loss
+
+
+def nt_xent(
+    x: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    normalize: bool = True,
+    reduction: str = "mean",
+    workspace: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """SimCLR's loss of two views: each of the 2n rows against all others, without the 2n x 2n similarity matrix.
+
+    For z = [x; y] and S_ij = <z_i, z_j> / temperature, the anchor z_i with its other view z_i' has
+
+        loss_i = log sum_{j != i} exp S_ij - S_ii'
+
+    Args:
+        x, y: (..., n, d), as in ``modalign.info_nce``. temperature: a float, or a tensor with one value per problem.
+        normalize, workspace, backend: as in ``modalign.info_nce``.
+        reduction: "mean" or "sum" over the 2n anchors, shape (...,); "none" for (..., 2n), x's anchors first.
+
+    Returns:
+        The loss, float64 for float64 inputs, float32 otherwise. S is symmetric: half of its tiles are computed.
+
+    Peak memory beyond inputs and gradients: O(n d), never O(n^2). Raises as ``modalign.info_nce`` does.
+
+    Source: Chen et al. 2020 (arXiv:2002.05709), equation 1.
+
+    Example:
+        >>> import torch, modalign
+        >>> round(modalign.nt_xent(torch.eye(4), torch.eye(4)).item(), 4)  # log(1 + 6 exp(-2))
+        0.5944
+    """
+    require_pairs("nt_xent", x, y)
+    one_of("nt_xent", "reduction", reduction, REDUCTIONS)
+    batch = x.shape[:-2]
+    scale, per_anchor = logit_scales("nt_xent", temperature, batch, x)
+    if per_anchor:
+        raise ValueError("nt_xent: temperature must be one value per problem, got one per anchor")
+    _require_workspace("nt_xent", workspace)
+    left, right = (embeddings(rows, normalize, math.prod(batch)) for rows in (x, y))
+    with torch.autocast(x.device.type, enabled=False):
+        both = torch.cat([left, right], 1)
+        lse = info_nce_forward(
+            both, None, torch.cat([scale, scale], 1), None, None, None, None, "diagonal", False, False, 0, backend
+        )[0]
+        positive = scale * torch.linalg.vecdot(left.to(scale.dtype), right.to(scale.dtype))
+        each = lse - torch.cat([positive, positive], 1)
+        return reduced("nt_xent", each, batch, reduction, None, None)
+
+
+def sigmoid_loss(
+    x: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.1,
+    bias: float | Tensor = -10.0,
+    normalize: bool = True,
+    groups: Tensor | None = None,
+    ignore: Tensor | None = None,
+    reduction: str = "mean",
+    backend: str = "auto",
+) -> Tensor:
+    """SigLIP's loss: every pair of rows a yes or no, without storing the similarity matrix.
+
+    With S_ij = <x_i, y_j> / temperature and z_ij = 1 for i = j, -1 otherwise,
+
+        loss_i = sum_j log(1 + exp(-z_ij (S_ij + bias)))
+
+    Args:
+        x, y, normalize, backend: as in ``modalign.info_nce``.
+        temperature, bias: floats, or tensors that broadcast to the leading dimensions (both are trained in SigLIP).
+        groups: (..., n) or (n,) integers: z_ij = 1 wherever the groups of i and j are equal.
+        ignore: (..., n) or (n,) bool: rows that take no part; their loss is 0.
+        reduction: "mean" (the sum over all entries divided by n, as SigLIP has it) or "sum", shape (...,); "none" for
+            shape (..., n).
+
+    Returns:
+        The loss, float64 for float64 inputs, float32 otherwise, with exact gradients in x, y, temperature and bias.
+
+    Peak memory beyond inputs and gradients: O(n d), never O(n^2). Raises as ``modalign.info_nce`` does.
+
+    Source: Zhai et al. 2023 (arXiv:2303.15343), equation 1; temperature and bias as in its algorithm 1.
+
+    Example:
+        >>> import torch, modalign
+        >>> loss = modalign.sigmoid_loss(torch.eye(4), torch.eye(4), temperature=0.5, bias=-1.0)
+        >>> round(loss.item(), 4)  # log(1 + exp(-1)) + 3 log(1 + exp(-1))
+        1.253
+    """
+    require_pairs("sigmoid_loss", x, y)
+    one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
+    batch = x.shape[:-2]
+    problems = math.prod(batch)
+    scale, per_anchor = logit_scales("sigmoid_loss", temperature, batch, x)
+    if per_anchor:
+        raise ValueError("sigmoid_loss: temperature must be one value per problem, got one per anchor")
+    shift = _bias(bias, batch, x, scale.dtype)
+    ids, kept = groups_and_ignored("sigmoid_loss", groups, ignore, x)
+    if groups is None and kept is not None:  # pairs are told by their numbers
+        ids = torch.where(kept, torch.arange(x.shape[-2], device=x.device), -1)
+    left, right = (embeddings(rows, normalize, problems) for rows in (x, y))
+    with torch.autocast(x.device.type, enabled=False):
+        each = sigmoid_loss_forward(left, right, scale, shift, ids, ids, backend)
+        return reduced("sigmoid_loss", each, batch, reduction, None, kept)
+
+
+def _info_nce(
+    x: Tensor, y: Tensor, *, temperature: float | Tensor, negatives: Tensor | None, queue: Tensor | None,
+    normalize: bool, direction: str, groups: Tensor | None, positives: str, label_smoothing: float,
+    teacher: tuple[Tensor, Tensor, float] | None, margin: float | None, weights: Tensor | None,
+    ignore: Tensor | None, reduction: str, workspace: int | None, backend: str, stats: bool,
+) -> tuple[Tensor, Stats | None]:  # fmt: skip
+    batch = x.shape[:-2]
+    problems = math.prod(batch)
+    scale, per_anchor = logit_scales("info_nce", temperature, batch, x)
+    ids, kept = groups_and_ignored("info_nce", groups, ignore, x)
+    if weights is not None:
+        weights = per_row(
+            "info_nce", "weights", weights, x, (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        )
+    left, right = (embeddings(rows, normalize, problems) for rows in (x, y))
+    differentiable = (t for t in (left, right, scale, negatives, queue) if t is not None)
+    wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in differentiable)
+    options = anchors.Options(
+        ids, groups is not None, positives, float(label_smoothing), margin, stats,
+        _workspace(workspace, scale, y.shape[-2]) if wants_gradient else 0, backend,
+    )  # fmt: skip
+    taught = None if teacher is None else _teacher(teacher, normalize, x, left.dtype, scale)
+    with torch.autocast(x.device.type, enabled=False):
+        if direction == "both" and not per_anchor:
+            both = anchors.sides(left, right, scale, taught, options, both=True)
+        else:
+            both = ()
+            if direction != "y_to_x":
+                both += anchors.sides(left, right, scale, taught, options, both=False)
+            if direction != "x_to_y":
+                turned = None if taught is None else anchors.Teacher(taught.candidates, taught.anchors, taught.scale)
+                both += anchors.sides(right, left, scale, turned, options, both=False)
+        both = (_with_more_candidates(both[0], negatives, queue, normalize, batch, options), *both[1:])
+        losses, lses = zip(*(anchors.anchor_losses(side, options) for side in both), strict=True)
+        each = losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
+        loss = reduced("info_nce", each, batch, reduction, weights, kept)
+        by_products = _stats(both, each, lses, options, kept, batch, direction) if stats else None
+    return loss, by_products
+
+
+def _with_more_candidates(
+    side: anchors.Side, negatives: Tensor | None, queue: Tensor | None, normalize: bool, batch: torch.Size,
+    options: anchors.Options,
+) -> anchors.Side:  # fmt: skip
+    problems, pools = math.prod(batch), side.pools
+    if negatives is not None:
+        n, h, d = negatives.shape[-3:]
+        rows = embeddings(negatives.reshape(*batch, n * h, d), normalize, problems).reshape(problems, n, h, d)
+        if readable(rows):
+            require_finite_tables("info_nce", {"negatives": rows})
+        pools += (anchors.own_negatives(side.anchors, rows, side.scale),)
+    if queue is not None:
+        rows = embeddings(queue, normalize, math.prod(queue.shape[:-2]))
+        rows = rows.to(side.anchors.dtype).expand(problems, *rows.shape[1:])
+        pools += (anchors.queued(side.anchors, rows, side.scale, options),)
+    return dataclasses.replace(side, pools=pools)
+
+
+def _stats(
+    both: tuple[anchors.Side, ...], each: Tensor, lses: tuple[Tensor, ...], options: anchors.Options,
+    kept: Tensor | None, batch: torch.Size, direction: str,
+) -> Stats:  # fmt: skip
+    def mean(values: Tensor) -> Tensor:
+        if kept is None:
+            return values.mean(1).reshape(batch)
+        return (torch.where(kept, values, 0.0).sum(1) / kept.sum(1)).reshape(batch)
+
+    with torch.no_grad():
+        summaries = [anchors.summary(side, options) for side in both]
+    averages = {name: torch.stack([mean(s[name]) for s in summaries]).mean(0) for name in summaries[0]}
+    accuracies = [mean(s["accuracy"]) for s in summaries]
+    shaped = [(lse if kept is None else torch.where(kept, lse, -torch.inf)).reshape(*batch, -1) for lse in lses]
+    if direction != "both":
+        pair: list[Any] = [None, None]
+        at = int(direction == "y_to_x")
+        lse_pair, accuracy_pair = list(pair), list(pair)
+        lse_pair[at], accuracy_pair[at] = shaped[0], accuracies[0]
+    else:
+        lse_pair, accuracy_pair = shaped, accuracies
+    return Stats(
+        x_lse=lse_pair[0],
+        y_lse=lse_pair[1],
+        mutual_information=averages["log_count"] - mean(each.detach()),
+        x_accuracy=accuracy_pair[0],
+        y_accuracy=accuracy_pair[1],
+        **{name: averages[name] for name in ("positive", "negative", "entropy", "effective_negatives")},
+    )
+
+
+class _Scaled(torch.autograd.Function):
+    """A loss whose gradients are there already: the backward pass multiplies them by its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *grads_and_inputs: Tensor) -> Tensor:
+        half = len(grads_and_inputs) // 2
+        ctx.save_for_backward(*grads_and_inputs[:half])
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        scaled = [(grad.reshape(grad.shape + (1,) * (own.ndim - grad.ndim)) * own).to(own.dtype) for own in saved]
+        return None, *len(saved) * [None], *scaled
+
+
+def _already_differentiated(
+    x: Tensor, y: Tensor, given: dict[str, Any], settings: dict[str, Any]
+) -> tuple[Tensor, Stats]:
+    batch = x.shape[:-2]
+    logit_scales("info_nce", given["temperature"], batch, x)  # refuses what does not fit
+    inputs = {"x": x, "y": y, **given}
+    if isinstance(given["temperature"], Tensor) and given["temperature"].ndim <= len(batch):
+        inputs["temperature"] = given["temperature"].expand(batch)
+    if given["queue"] is not None:
+        inputs["queue"] = given["queue"].expand(*batch, *given["queue"].shape[-2:])
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    leaves = {name: tensor.detach().requires_grad_(tensor.requires_grad) for name, tensor in tensors.items()}
+    loss, stats = _info_nce(**{**inputs, **leaves}, **settings, stats=True)
+    assert stats is not None
+    wanted = [name for name, leaf in leaves.items() if leaf.requires_grad]
+    fixed = Stats(*(field.detach() if isinstance(field, Tensor) else field for field in stats))  # type: ignore[arg-type]
+    if not wanted:
+        return loss, fixed
+    grads = dict(zip(wanted, torch.autograd.grad(loss.sum(), [leaves[name] for name in wanted]), strict=True))
+    norms = {
+        f"{name}_gradient": grads[name].to(loss.dtype).flatten(-2).norm(dim=-1) for name in ("x", "y") if name in grads
+    }
+    scaled: Tensor = _Scaled.apply(loss.detach(), *grads.values(), *(tensors[name] for name in wanted))  # type: ignore[no-untyped-call]
+    return scaled, fixed._replace(**norms)
+
+
+def _teacher(
+    teacher: tuple[Tensor, Tensor, float], normalize: bool, x: Tensor, dtype: torch.dtype, scale: Tensor
+) -> anchors.Teacher:
+    tx, ty, temperature = teacher
+    problems = math.prod(x.shape[:-2])
+    left, right = (embeddings(rows.detach(), normalize, problems).to(dtype) for rows in (tx, ty))
+    return anchors.Teacher(left, right, torch.full_like(scale, 1 / temperature, requires_grad=False))
+
+
+def _bias(bias: float | Tensor, batch: torch.Size, x: Tensor, dtype: torch.dtype) -> Tensor:
+    if not isinstance(bias, Tensor):
+        if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not math.isfinite(bias):
+            raise ValueError(f"sigmoid_loss: bias must be a finite number or a tensor, got {bias!r}")
+        return torch.full((math.prod(batch),), float(bias), dtype=dtype, device=x.device)
+    try:
+        return bias.to(device=x.device, dtype=dtype).expand(batch).reshape(-1)
+    except RuntimeError as error:
+        raise ValueError(
+            f"sigmoid_loss: bias must broadcast to the leading dimensions {tuple(batch)}, got {tuple(bias.shape)}"
+        ) from error
+
+
+def _workspace(workspace: int | None, scale: Tensor, m: int) -> int:
+    if workspace is not None:
+        return workspace
+    everything = scale.numel() * m * scale.itemsize
+    return everything if everything <= KEPT_BYTES else 0
+
+
+def _require_workspace(operation: str, workspace: int | None) -> None:
+    if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 0):
+        raise ValueError(f"{operation}: workspace must be None or a number of bytes, not negative, got {workspace!r}")
+
+
+def _require_options(
+    x: Tensor, direction: str, negatives: Tensor | None, queue: Tensor | None, groups: Tensor | None, positives: str,
+    label_smoothing: float, teacher: tuple[Tensor, Tensor, float] | None, margin: float | None, reduction: str,
+    stats: bool | str, workspace: int | None,
+) -> None:  # fmt: skip
+    """Each option by itself, then those that exclude each other."""
+    one_of("info_nce", "direction", direction, DIRECTIONS)
+    one_of("info_nce", "positives", positives, POSITIVES)
+    one_of("info_nce", "reduction", reduction, REDUCTIONS)
+    _require_workspace("info_nce", workspace)
+    if stats not in (False, True, "gradient"):
+        raise ValueError(f"info_nce: stats must be False, True or 'gradient', got {stats!r}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"info_nce: label_smoothing must be in [0, 1), got {label_smoothing}")
+    if margin is not None and not math.isfinite(margin):
+        raise ValueError(f"info_nce: margin must be a finite number or None, got {margin}")
+    batch, n, d = x.shape[:-2], *x.shape[-2:]
+    if negatives is not None:
+        require_like("info_nce", "negatives", negatives, x, ((*batch, n, "h", d),))
+    if queue is not None:
+        require_like("info_nce", "queue", queue, x, (("m", d), (*batch, "m", d)))
+    if teacher is not None:
+        if not isinstance(teacher, (tuple, list)) or len(teacher) != 3:
+            raise TypeError("info_nce: teacher must be (tx, ty, teacher_temperature)")
+        for name, rows in zip(("teacher's x", "teacher's y"), teacher[:2], strict=True):
+            require_like("info_nce", name, rows, x, ((*batch, n, "d'"),), any_float=True)
+        if teacher[0].shape != teacher[1].shape:
+            raise ValueError(
+                "info_nce: the teacher's x and y must have one shape, "
+                f"got {tuple(teacher[0].shape)} and {tuple(teacher[1].shape)}"
+            )
+        if not 0 < teacher[2] < math.inf:
+            raise ValueError(f"info_nce: the teacher's temperature must be positive and finite, got {teacher[2]}")
+    more, grouped = negatives is not None or queue is not None, positives != "pair"
+    for wrong, message in (
+        (grouped and groups is None, f"positives={positives!r} needs groups"),
+        (more and direction == "y_to_x", "negatives and queue are candidates for x: direction must not be 'y_to_x'"),
+        (teacher is not None and (more or margin is not None or grouped),
+         "teacher excludes negatives, queue, margin and positives other than 'pair'"),
+        (margin is not None and (grouped or label_smoothing > 0),
+         "margin excludes label_smoothing and positives other than 'pair'"),
+        (positives == "in" and label_smoothing > 0, "positives='in' has no label_smoothing: its target is a sum"),
+        (stats == "gradient" and reduction == "none", "stats='gradient' needs reduction 'mean' or 'sum'"),
+    ):  # fmt: skip
+        if wrong:
+            raise ValueError(f"info_nce: {message}")
