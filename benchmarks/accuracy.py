@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from modalign import _core
 N, D = 300, 48
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "accuracy.md"
 
-# what rounding alone explains: (loss, gradient). Sums of float32 products and exponentials of logits up to 1/temperature;
+# what rounding alone explains: (loss, gradient). Sums of float32 products, exponentials of logits up to 1/temperature;
 # half-precision rows are rounded when normalised and gradients when returned: a unit in the last place or two.
 BOUNDS = {
     torch.float64: (1e-12, 1e-11),
@@ -120,7 +121,7 @@ def rows() -> Iterator[Row]:
                 return float((got[0] - truth[0]).abs()), float(gradient)
 
             theirs = tuple(
-                float("inf") if error != error else error
+                float("inf") if math.isnan(error) else error
                 for error in errors(answer(lambda a, b: dense(a, b, case), *stored))  # noqa: B023
             )
             for backend in (*(f"cpp, {name}" for name in _core.isa_levels()), "triton", "torch"):

@@ -88,7 +88,7 @@ def _address(table: Tensor | None) -> int:
     return 0 if table is None or table.numel() == 0 else table.data_ptr()
 
 
-def _tables(x: Tensor, y: Tensor | None, *rest: Tensor | None | str) -> tuple[Any, ...]:
+def _tables(x: Tensor, y: Tensor | None, *rest: Tensor | str | None) -> tuple[Any, ...]:
     b, n, d = x.shape
     *tables, mask = rest
     m = n if y is None else y.shape[1]
