@@ -1,5 +1,7 @@
 """Compile every row of the tile table for sm_80, sm_90 and sm_100, no device needed, and say what it takes.
 
+A kernel with tables that a call may lack is compiled twice: "lean" is the common call, "full" the one with everything.
+
 ``python -m modalign.kernels.ahead_of_time`` prints a table, ``--json`` one record a line. TRITON_INTERPRET must be
 unset. Registers, stack and local memory come from cuobjdump, which triton brings along.
 """
@@ -21,12 +23,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from modalign.kernels.info_nce import _info_nce_bwd_kernel, _info_nce_fwd_kernel
+from modalign.kernels.info_nce import _info_nce_fwd_kernel
+from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
 from modalign.kernels.knn import _knn_exact_kernel
 from modalign.kernels.launch import OPTIONS
 from modalign.kernels.neighbor_overlap import _neighbor_overlap_kernel
 from modalign.kernels.screen import _knn_screen_kernel
-from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE, Row, interpreted
+from modalign.kernels.sigmoid_loss import (
+    _sigmoid_loss_bwd_kernel,
+    _sigmoid_loss_fwd_kernel,
+    _sigmoid_loss_weights_kernel,
+)
+from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE, VARIANTS, Row, interpreted
 
 __all__ = ["SHARED_LIMIT", "Record", "record", "records"]
 
@@ -34,15 +42,28 @@ __all__ = ["SHARED_LIMIT", "Record", "record", "records"]
 SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64"}
 
-# the types of each kernel's arguments up to its constants, T for the dtype of the row
+# the types of each kernel's arguments up to its constants, T for the dtype of the row. A table marked ? is None in the
+# lean variant, one marked ~ for all dtypes but float16
+SIDE = "*i64? *fp32? *fp32 *fp32"
 KERNELS = {
-    "info_nce_forward": (_info_nce_fwd_kernel, "*T *T *fp32 *fp32 *fp32 i32 i32"),
-    "info_nce_backward": (_info_nce_bwd_kernel, "*T *T" + 7 * " *fp32" + " *fp32 i32 i32"),
+    "info_nce_forward": (
+        _info_nce_fwd_kernel, "*T *T *fp32 *i64? *i64? *fp32? *fp32 *fp32" + 3 * " *fp32?" + 4 * " i32",
+    ),
+    "info_nce_backward": (_info_nce_bwd_kernel, f"*T *T *T *fp32 *fp32~ {SIDE} {SIDE} *fp32 *fp32" + 4 * " i32"),
+    "info_nce_weights": (_info_nce_weights_kernel, f"*T *T *fp32? *fp32 *fp32~ {SIDE} {SIDE} *fp32 *T" + 10 * " i32"),
+    "sigmoid_loss_forward": (_sigmoid_loss_fwd_kernel, "*T *T *fp32 *fp32 *i64? *i64? *fp32 i32 i32 i32"),
+    "sigmoid_loss_backward": (
+        _sigmoid_loss_bwd_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *fp32 *fp32 i32 i32 i32",
+    ),
+    "sigmoid_loss_weights": (
+        _sigmoid_loss_weights_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
+    ),
     "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 5 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
     "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
     "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
-}
-PADDED = ("info_nce_forward", "info_nce_backward", "knn_screen")  # their d is a multiple of 16
+}  # fmt: skip
+# widths that are multiples of 16
+PADDED = {name: ("d", "e", "stride") for name in KERNELS if name not in ("knn_exact", "neighbor_overlap")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +75,7 @@ class Record:
     """
 
     kernel: str
+    variant: str
     dtype: str
     architecture: str
     up_to: int
@@ -66,25 +88,29 @@ class Record:
 
 
 def records(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Record]:
-    """A record for every row, dtype and architecture."""
+    """A record for every row, dtype, architecture and variant."""
     if interpreted():
         raise RuntimeError("kernels made for the interpreter cannot be compiled: unset TRITON_INTERPRET")
     for row in TABLE:
         for architecture in architectures:
             if architecture in row.architectures:
                 for dtype in row.dtypes:
-                    yield record(row, dtype, architecture)
+                    for variant in row.variants if "?" in KERNELS[row.kernel][1] else VARIANTS[1:]:
+                        yield record(row, dtype, architecture, variant)
 
 
-def record(row: Row, dtype: torch.dtype, architecture: str) -> Record:
+def record(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Record:
     """Compile one row for one dtype and architecture, for aligned tensors as torch allocates them."""
     started = time.perf_counter()
     kernel, types = KERNELS[row.kernel]
     arguments = dict(zip(kernel.arg_names, types.replace("T", TYPES[dtype]).split(), strict=False))
-    constants: dict[str, object] = {**row.tile.blocks, **_flags(row)}
+    missing = ("?" if variant == "lean" else "") + ("" if dtype == torch.float16 else "~")
+    constants: dict[str, object] = {**row.tile.blocks, **_flags(row, variant)}
+    constants.update((name, None) for name, kind in arguments.items() if kind[-1] in missing)
+    arguments = {name: kind.rstrip("?~") for name, kind in arguments.items()}
     arguments.update(dict.fromkeys(constants, "constexpr"))
-    padded = row.kernel in PADDED
-    aligned = [i for i, name in enumerate(kernel.arg_names) if arguments[name][0] == "*" or (name == "d" and padded)]
+    padded = PADDED.get(row.kernel, ())
+    aligned = [i for i, name in enumerate(kernel.arg_names) if arguments[name][0] == "*" or name in padded]
     source = ASTSource(kernel, arguments, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
     target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
     options = {"num_warps": row.tile.warps, "num_stages": row.tile.stages, **OPTIONS}
@@ -98,16 +124,22 @@ def record(row: Row, dtype: torch.dtype, architecture: str) -> Record:
     fused = "f64" in ptx and "DFMA" in _cuobjdump("-sass", compiled.asm["cubin"])
     products = next((name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx), "fma")
     return Record(
-        row.kernel, TYPES[dtype], architecture, row.up_to, compiled.metadata.shared, registers, stack + local,
+        row.kernel, variant, TYPES[dtype], architecture, row.up_to, compiled.metadata.shared, registers, stack + local,
         products, fused, round(time.perf_counter() - started, 2),
     )  # fmt: skip
 
 
-def _flags(row: Row) -> dict[str, object]:
-    """The constants that are no tile sizes, at their most demanding."""
+def _flags(row: Row, variant: str) -> dict[str, object]:
+    """The constants that are no tile sizes: as the common call has them, or at their most demanding."""
+    mask = "diagonal" if variant == "lean" else "same"
+    row_side = variant == "lean"
     return {
-        "info_nce_forward": {"WITH_POSITIVE": True},
-        "info_nce_backward": {"ROUND": False},
+        "info_nce_forward": {"SCALE_OWN": row_side, "MASK": mask},
+        "info_nce_backward": {"SCALE_OWN": row_side, "MASK": mask, "ROUND": False},
+        "info_nce_weights": {"MASK": mask, "ROUND": False},
+        "sigmoid_loss_forward": {},
+        "sigmoid_loss_backward": {"SCALE_OWN": True, "ROUND": False},
+        "sigmoid_loss_weights": {"ROUND": False},
         "knn_screen": {"KEPT": row.up_to},
         "knn_exact": {"CANDIDATES": row.up_to <= 128, "EUCLIDEAN": True},
         "neighbor_overlap": {},
@@ -128,7 +160,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="one record a line")
     chosen = parser.parse_args(arguments)
     names = [field.name for field in dataclasses.fields(Record)]
-    widths = [19, 7, 14, 8, 8, 11, 7, 17, 15, 8]
+    widths = [23, 9, 7, 14, 8, 8, 11, 7, 17, 15, 8]
     if not chosen.json:
         print("".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
     for found in records(tuple(chosen.architecture or ARCHITECTURES)):

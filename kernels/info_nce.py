@@ -1,10 +1,11 @@
-"""InfoNCE's log-sum-exps and gradients by tiles of the similarity matrix, which is never stored.
+"""InfoNCE's log-sum-exps, and products with its softmaxes, by tiles of a similarity matrix that is never stored.
 
-    S = scale own other'     lse_i = log sum_j exp S_ij     dS_ij = grad_i exp(S_ij - lse_i)
-                                                                    + grad'_j exp(S_ij - lse'_j) + [i = j] positive_i
+    S_ij = scale_i <x_i, y_j>     row_lse_i = log sum_j exp S_ij     col_lse_j = log sum_i exp S_ij
+    W_ij = scale_i (grad_row_i exp(S_ij - row_lse_i) + grad_col_j exp(S_ij - col_lse_j) + [i = j] grad_positive_i)
 
-Each program owns a block of rows of ``own`` and walks over all rows of ``other``: there is no sum between programs, so
-the result is the same every time. (own, other) = (x, y) gives the row side, (y, x) the column side.
+over the entries that count. Each forward program owns a block of rows of ``own`` and walks over all rows of ``other``:
+there is no sum between programs, so the result is the same every time. (own, other) = (x, y) gives the row side, (y, x)
+the column side. ``modalign.reference.info_nce`` defines both operators.
 """
 
 from __future__ import annotations
@@ -14,162 +15,217 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from modalign.kernels.entries import contiguous, left_out, scaled, weight_scale
+from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
 from modalign.kernels.launch import dot_tile, launch, misread, operand
+from modalign.kernels.products import Block, banded_products, choose
 from modalign.kernels.tiles import architecture, tile
 
 __all__ = ["info_nce_backward", "info_nce_forward"]
 
-# the largest weight of the backward product after scaling, below float16's 65504
-FLOAT16_TOP = 2.0**15
 
+def info_nce_forward(
+    x: Tensor, y: Tensor | None, logit_scale: Tensor,
+    row_id: Tensor | None = None, col_id: Tensor | None = None,
+    row_cap: Tensor | None = None, col_cap: Tensor | None = None,
+    mask: str = "none", columns: bool = True, stats: bool = False, workspace: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """row_lse, col_lse, positive, stored, row_best, row_mean, col_best, col_mean, all float32; the reference says more.
 
-def info_nce_forward(x: Tensor, y: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row log-sum-exps, column log-sum-exps and diagonal of S = logit_scale x y'.
-
-    x, y: [b, n, d] float32, float16 or bfloat16; logit_scale: [b] on the same device, read there: the host never waits.
-    Returns three [b, n] float32. Products are accumulated in float32 (float32 inputs without tf32).
+    x, y: [b, n, d], [b, m, d] float32, float16 or bfloat16; the rest is on their device, where the host never waits.
+    Products are accumulated in float32 (float32 inputs without tf32). What is not asked for is not computed.
     """
-    b, n, _ = x.shape
-    x, y, scale = operand(x), operand(y), logit_scale.float().contiguous()
-    d = x.shape[2]
-    row_lse, col_lse, positive = (torch.empty(b, n, dtype=torch.float32, device=x.device) for _ in range(3))
-    sizes = tile("info_nce_forward", x.dtype, d, architecture(x.device))
-    programs = b * triton.cdiv(n, sizes.blocks["BLOCK_M"])
-    for own, other, lse, with_positive in ((x, y, row_lse, True), (y, x, col_lse, False)):
+    b, n, width = x.shape
+    m = n if y is None else y.shape[1]
+    columns = columns and y is not None
+    row_id, col_id = contiguous(row_id), contiguous(col_id)
+    row_cap, col_cap, scale = _float(row_cap), _float(col_cap), _float(logit_scale)
+    square = y is not None and m == n
+    own = operand(x)
+    other = own if y is None else operand(y)
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=x.device)
+
+    row_lse, col_lse = empty(b, n), empty(b, m if columns else 0)
+    positive = empty(b, n if square else 0)
+    stored = empty(0 if y is None else min(b * n, workspace // (4 * m)), m)
+    row_best, row_mean = (empty(b, n if stats else 0) for _ in range(2))
+    col_best, col_mean = (empty(b, m if stats and columns else 0) for _ in range(2))
+    variant = "full" if stats or stored.numel() or _any(row_id, row_cap, col_cap) else "lean"
+    sizes = tile("info_nce_forward", x.dtype, width, architecture(x.device), variant)
+
+    launch(
+        _info_nce_fwd_kernel, b * triton.cdiv(n, sizes.blocks["BLOCK_M"]), sizes,
+        own, other, scale, row_id, row_id if y is None else col_id, row_cap,
+        row_lse, positive if square else None, row_best if stats else None, row_mean if stats else None,
+        stored if stored.numel() else None, len(stored), n, m, own.shape[2], SCALE_OWN=True, MASK=mask,
+    )  # fmt: skip
+    if columns:
         launch(
-            _info_nce_fwd_kernel, programs, sizes, own, other, scale, lse, positive, n, d,
-            WITH_POSITIVE=with_positive,
+            _info_nce_fwd_kernel, b * triton.cdiv(m, sizes.blocks["BLOCK_M"]), sizes,
+            other, own, scale, col_id, row_id, col_cap,
+            col_lse, None, col_best if stats else None, col_mean if stats else None,
+            None, 0, m, n, own.shape[2], SCALE_OWN=False, MASK=mask,
         )  # fmt: skip
-    return row_lse, col_lse, positive
+    return row_lse, col_lse, positive, stored, row_best, row_mean, col_best, col_mean
 
 
 def info_nce_backward(
     grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
-    x: Tensor, y: Tensor, logit_scale: Tensor, row_lse: Tensor, col_lse: Tensor,
+    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
+    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
+    row_lse: Tensor, col_lse: Tensor, stored: Tensor, *, schedule: str | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """dx = scale dS y and dy = scale dS' x, [b, n, d] float32, dS recomputed tile by tile.
+    """W v [b, n, e] and W' u [b, m, e] in float32, for v [b, m, e] and u [b, n, e]; [b, 0, d] for one that is None.
 
-    For half-precision inputs dS is rounded to their dtype before it meets y; float16 weights are first scaled by
-    2^15 over the largest gradient of the problem, so that 1 / n^2 does not underflow.
+    Weights, v and u meet in x's dtype; float16 weights are first scaled by 2^15 over the largest that is possible in
+    their problem. ``schedule``: "fused", "banded" or "stored", as ``modalign.kernels.products`` describes them; by
+    default the one that should cost least. ValueError for another or for "stored" with nothing stored,
+    NotImplementedError for one that cannot run here.
     """
-    b, n, width = x.shape
-    dtype = x.dtype
-    x, y, scale = operand(x), operand(y), logit_scale.float().contiguous()
-    d = x.shape[2]
-    grad_row, grad_col, grad_positive = (g.float().contiguous() for g in (grad_row, grad_col, grad_positive))
-    row_lse, col_lse = row_lse.float().contiguous(), col_lse.float().contiguous()
-    dx, dy = (torch.empty(b, n, d, dtype=torch.float32, device=x.device) for _ in range(2))
-    weight_scale = _weight_scale(grad_row, grad_col, grad_positive, dtype)
-    sizes = tile("info_nce_backward", x.dtype, d, architecture(x.device))
-    programs = b * triton.cdiv(n, sizes.blocks["BLOCK_M"]) * triton.cdiv(d, sizes.blocks["BLOCK_V"])
-    row_side, col_side = (x, row_lse, grad_row, dx), (y, col_lse, grad_col, dy)
-    for own, other in ((row_side, col_side), (col_side, row_side)):
+    b, n, d = x.shape
+    m = n if y is None else y.shape[1]
+    if y is None:
+        # W is symmetric: columns have the rows' values
+        grad_col, col_lse, col_id, col_cap = grad_row, row_lse, row_id, row_cap
+    row_id, col_id, stored = contiguous(row_id), contiguous(col_id), contiguous(stored)
+    widths = [values.shape[2] for values in (v, u) if values is not None]
+    e = max(widths, default=0)
+    variant = "full" if _any(row_id, row_cap, col_cap) else "lean"
+    sizes = tile("info_nce_backward", x.dtype, e, architecture(x.device), variant)
+    schedule = choose(schedule, "info_nce_backward", x, e, len(widths), sizes.blocks["BLOCK_V"], bool(stored.numel()))
+    scale = _float(logit_scale)
+    scale_of_weights = None
+    if x.dtype == torch.float16:
+        largest = _largest(scale) * (_largest(grad_row) + _largest(grad_col) + _largest(grad_positive))
+        scale_of_weights = weight_scale(largest)
+    left = operand(x)
+    right = left if y is None else operand(y)
+    v_table, u_table = (None if values is None else operand(values.to(x.dtype)) for values in (v, u))
+    positive = _given(grad_positive)
+    row = (row_id, _float(row_cap), _float(row_lse), _given(grad_row))
+    col = (col_id, _float(col_cap), _float(col_lse), _given(grad_col))
+    constants = {"MASK": mask, "ROUND": misread(x.dtype)}
+
+    def fused(own: tuple, other: tuple, values: Tensor | None, row_side: bool) -> Tensor | None:
+        (own_rows, own_side), (other_rows, other_side) = own, other
+        if values is None:
+            return None
+        size, width = own_rows.shape[1], values.shape[2]
+        product = torch.empty(b, size, width, dtype=torch.float32, device=x.device)
         launch(
-            _info_nce_bwd_kernel, programs, sizes,
-            own[0], other[0], scale, weight_scale, own[1], other[1], own[2], other[2], grad_positive, own[3], n, d,
-            ROUND=misread(dtype),
+            _info_nce_bwd_kernel,
+            b * triton.cdiv(size, sizes.blocks["BLOCK_M"]) * triton.cdiv(width, sizes.blocks["BLOCK_V"]), sizes,
+            own_rows, other_rows, values, scale, scale_of_weights, *own_side, *other_side, positive, product,
+            size, other_rows.shape[1], left.shape[2], width, SCALE_OWN=row_side, **constants,
         )  # fmt: skip
-    return dx[..., :width].contiguous(), dy[..., :width].contiguous()
+        return product
+
+    def write(weights: Tensor, block: Block) -> None:
+        reading = schedule == "stored"
+        tiles = tile("info_nce_weights", x.dtype, d, architecture(x.device), "full" if reading else variant)
+        programs = triton.cdiv(block.rows, tiles.blocks["BLOCK_M"]) * triton.cdiv(block.cols, tiles.blocks["BLOCK_N"])
+        launch(
+            _info_nce_weights_kernel, block.problems * programs, tiles,
+            left, right, stored if reading else None, scale, scale_of_weights, *row, *col, positive,
+            weights, weights.stride(1), block.problem, block.row, block.rows, block.col, block.cols,
+            len(stored), n, m, left.shape[2], **constants,
+        )  # fmt: skip
+
+    if schedule == "fused":
+        wv = fused((left, row), (right, col), v_table, True)
+        wu = fused((right, col), (left, row), u_table, False)
+    else:
+        wv, wu = banded_products(write, left, m, v_table, u_table)
+        if scale_of_weights is not None:
+            wv, wu = (None if product is None else product / scale_of_weights[:, None, None] for product in (wv, wu))
+    nothing = torch.empty(b, 0, d, dtype=torch.float32, device=x.device)
+    return (
+        nothing if v is None or wv is None else wv[..., : v.shape[2]].contiguous(),
+        nothing.clone() if u is None or wu is None else wu[..., : u.shape[2]].contiguous(),
+    )
 
 
-def _weight_scale(grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor, dtype: torch.dtype) -> Tensor:
-    """[b]: what dS is multiplied by before it is rounded to ``dtype``; |dS| is at most the sum of the three maxima."""
-    largest = grad_row.abs().amax(1) + grad_col.abs().amax(1) + grad_positive.abs().amax(1)
-    if dtype != torch.float16:
-        return torch.ones_like(largest)
-    return FLOAT16_TOP / largest.clamp_min(1e-30)
+def _any(*tables: Tensor | None) -> bool:
+    return any(table is not None for table in tables)
 
 
-@triton.jit
-def _rounded_to_bfloat16(x):
-    """float32 numbers rounded to the nearest bfloat16, ties to even, by their bits: what .to does on a device."""
-    bits = x.to(tl.int32, bitcast=True)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+def _float(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.float().contiguous()
 
 
-@triton.jit(do_not_specialize=["n"])
+def _given(grad: Tensor) -> Tensor | None:
+    """None for a gradient of width 0, which is zero."""
+    return grad.float().contiguous() if grad.shape[1] else None
+
+
+def _largest(values: Tensor | None) -> Tensor | float:
+    """[b]: the largest absolute value of each problem."""
+    return values.float().abs().amax(1) if values is not None and values.shape[1] else 0.0
+
+
+@triton.jit(do_not_specialize=["stored_rows", "n_own", "n_other"])
 def _info_nce_fwd_kernel(
-    own_ptr, other_ptr,  # [b, n, d]
-    scale_ptr,  # [b]
-    lse_ptr, positive_ptr,  # [b, n]
-    n, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    WITH_POSITIVE: tl.constexpr,
+    own_ptr,  # [b, n_own, d]
+    other_ptr,  # [b, n_other, d]
+    scale_ptr,  # [b, n_own] if SCALE_OWN, else [b, n_other]
+    own_id_ptr, other_id_ptr, own_cap_ptr,  # [b, n_own], [b, n_other], [b, n_own]; or None
+    lse_ptr, positive_ptr, best_ptr, mean_ptr,  # [b, n_own]; all but the first or None
+    stored_ptr,  # [stored_rows, n_other] or None
+    stored_rows, n_own, n_other, d,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SCALE_OWN: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    row_blocks = tl.cdiv(n, BLOCK_M)
+    row_blocks = tl.cdiv(n_own, BLOCK_M)
     problem = (tl.program_id(0) // row_blocks).to(tl.int64)
     first_row = (tl.program_id(0) % row_blocks) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
-    own_ptr += problem * n * d
-    other_ptr += problem * n * d
-    scale = tl.load(scale_ptr + problem)
+    own_ptr += problem * n_own * d
+    other_ptr += problem * n_other * d
+    scale_ptr += problem * (n_own if SCALE_OWN else n_other)
+    if own_id_ptr is not None:
+        own_id_ptr += problem * n_own
+        other_id_ptr += problem * n_other
+    if own_cap_ptr is not None:
+        own_cap = tl.load(own_cap_ptr + problem * n_own + rows, rows < n_own, other=0.0)
 
     running_max = tl.full([BLOCK_M], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_M], tl.float32)
+    running_dot = tl.zeros([BLOCK_M], tl.float32)
     positive = tl.zeros([BLOCK_M], tl.float32)
-    for first_col in range(0, n, BLOCK_N):
+    for first_col in range(0, n_other, BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        logits = dot_tile(own_ptr, other_ptr, rows, cols, n, n, d, BLOCK_M, BLOCK_N, BLOCK_D) * scale
-        logits = tl.where(cols[None, :] < n, logits, -float("inf"))
-        new_max = tl.maximum(running_max, tl.max(logits, 1))
-        tile_sum = tl.sum(tl.exp(logits - new_max[:, None]), 1)
-        running_sum = running_sum * tl.exp(running_max - new_max) + tile_sum
-        running_max = new_max
+        dots = dot_tile(own_ptr, other_ptr, rows, cols, n_own, n_other, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        logits = scaled(dots, scale_ptr, rows, cols, n_own, n_other, SCALE_OWN)
         # the diagonal is read from the same logits: a pair alone has a loss of exactly 0
-        if WITH_POSITIVE:  # noqa: SIM102 - decided when compiling, the next one when running
+        if positive_ptr is not None:  # noqa: SIM102 - decided when compiling, the next one when running
             if (first_col < first_row + BLOCK_M) & (first_row < first_col + BLOCK_N):
                 positive += tl.sum(tl.where(rows[:, None] == cols[None, :], logits, 0.0), 1)
+        if stored_ptr is not None:
+            index = problem * n_own + rows
+            tl.store(
+                stored_ptr + index[:, None] * n_other + cols[None, :], logits,
+                (rows < n_own)[:, None] & (index < stored_rows)[:, None] & (cols < n_other)[None, :],
+            )  # fmt: skip
+        kept = tl.where(cols[None, :] < n_other, logits, -float("inf"))
+        kept = left_out(kept, rows, cols, own_id_ptr, other_id_ptr, n_own, n_other, MASK)
+        if own_cap_ptr is not None:
+            kept = tl.where(kept <= own_cap[:, None], kept, -float("inf"))
+        new_max = tl.maximum(running_max, tl.max(kept, 1))
+        # a row that counts nothing yet has the sum 0, not NaN
+        shift = tl.where(new_max == -float("inf"), 0.0, new_max)
+        exps = tl.exp(kept - shift[:, None])
+        correction = tl.exp(running_max - shift)
+        running_sum = running_sum * correction + tl.sum(exps, 1)
+        if mean_ptr is not None:
+            running_dot = running_dot * correction + tl.sum(exps * tl.where(exps > 0.0, kept, 0.0), 1)
+        running_max = new_max
 
-    tl.store(lse_ptr + problem * n + rows, running_max + tl.log(running_sum), rows < n)
-    if WITH_POSITIVE:
-        tl.store(positive_ptr + problem * n + rows, positive, rows < n)
-
-
-@triton.jit(do_not_specialize=["n"])
-def _info_nce_bwd_kernel(
-    own_ptr, other_ptr,  # [b, n, d]
-    scale_ptr, weight_scale_ptr,  # [b]
-    own_lse_ptr, other_lse_ptr, own_grad_ptr, other_grad_ptr, positive_grad_ptr,  # [b, n]
-    d_own_ptr,  # [b, n, d]
-    n, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, ROUND: tl.constexpr,
-):  # fmt: skip
-    row_blocks = tl.cdiv(n, BLOCK_M)
-    chunks = tl.cdiv(d, BLOCK_V)
-    problem = (tl.program_id(0) // (row_blocks * chunks)).to(tl.int64)
-    chunk = (tl.program_id(0) // row_blocks) % chunks
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    values = chunk * BLOCK_V + tl.arange(0, BLOCK_V)
-    own_ptr += problem * n * d
-    other_ptr += problem * n * d
-    d_own_ptr += problem * n * d
-    scale = tl.load(scale_ptr + problem)
-    weight_scale = tl.load(weight_scale_ptr + problem)
-    own_lse = tl.load(own_lse_ptr + problem * n + rows, rows < n, other=0.0)
-    own_grad = tl.load(own_grad_ptr + problem * n + rows, rows < n, other=0.0)
-    positive_grad = tl.load(positive_grad_ptr + problem * n + rows, rows < n, other=0.0)
-
-    gradient = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
-    for first_col in range(0, n, BLOCK_N):
-        cols = first_col + tl.arange(0, BLOCK_N)
-        other_lse = tl.load(other_lse_ptr + problem * n + cols, cols < n, other=0.0)
-        other_grad = tl.load(other_grad_ptr + problem * n + cols, cols < n, other=0.0)
-        logits = dot_tile(own_ptr, other_ptr, rows, cols, n, n, d, BLOCK_M, BLOCK_N, BLOCK_D) * scale
-        logits = tl.where((rows[:, None] < n) & (cols[None, :] < n), logits, -float("inf"))
-        weights = own_grad[:, None] * tl.exp(logits - own_lse[:, None])
-        weights += other_grad[None, :] * tl.exp(logits - other_lse[None, :])
-        weights += tl.where(rows[:, None] == cols[None, :], positive_grad[:, None], 0.0)
-        other = tl.load(
-            other_ptr + cols[:, None].to(tl.int64) * d + values[None, :],
-            (cols[:, None] < n) & (values[None, :] < d), other=0.0,
-        )  # fmt: skip
-        weights *= weight_scale
-        if ROUND:
-            weights = _rounded_to_bfloat16(weights)
-        gradient = tl.dot(weights.to(other.dtype), other, gradient, input_precision="ieee")
-
-    tl.store(
-        d_own_ptr + rows[:, None].to(tl.int64) * d + values[None, :],
-        gradient * (scale / weight_scale),
-        (rows[:, None] < n) & (values[None, :] < d),
-    )
+    # a row that counts something has at least exp(0)
+    total = tl.where(running_sum == 0.0, 1.0, running_sum)
+    tl.store(lse_ptr + problem * n_own + rows, running_max + tl.log(total), rows < n_own)
+    if positive_ptr is not None:
+        tl.store(positive_ptr + problem * n_own + rows, positive, rows < n_own)
+    if mean_ptr is not None:
+        tl.store(best_ptr + problem * n_own + rows, running_max, rows < n_own)
+        tl.store(mean_ptr + problem * n_own + rows, running_dot / total, rows < n_own)

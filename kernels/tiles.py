@@ -1,7 +1,8 @@
 """Tile sizes as data: a row for each kernel, kind of dtype, architecture and size, looked up, never tuned at run time.
 
-A row serves every size up to its ``up_to``: the width d for info_nce, the number of rows kept by knn's screen, the
-columns of its exact kernel, the neighbours k of neighbor_overlap.
+A row serves every size up to its ``up_to``: the widths of the losses' tables, the number of rows kept by knn's screen,
+the columns of its exact kernel, the neighbours k of neighbor_overlap. A "lean" call of a loss has no ids, caps,
+statistics or stored logits, which cost a "full" one registers.
 The sm_80 rows fit the 99 KiB of shared memory of sm_86, sm_89 and sm_120, which therefore use them too.
 ``python -m modalign.kernels.ahead_of_time`` compiles every row and prints its registers and shared memory.
 """
@@ -10,13 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import torch
 import triton
 
-__all__ = ["ANY", "ARCHITECTURES", "TABLE", "Tile", "architecture", "interpreted", "tile"]
+__all__ = ["ANY", "ARCHITECTURES", "TABLE", "VARIANTS", "Tile", "architecture", "interpreted", "tile"]
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+VARIANTS = ("lean", "full")
 ANY = 1 << 62
 HALF = (torch.float16, torch.bfloat16)
 FLOAT = (torch.float32,)
@@ -39,6 +42,7 @@ class Row:
     architectures: tuple[str, ...]
     up_to: int
     tile: Tile
+    variants: tuple[str, ...] = VARIANTS
 
 
 def _product(m: int, n: int, d: int, *, warps: int, stages: int, v: int | None = None) -> Tile:
@@ -50,21 +54,44 @@ def _block(m: int, n: int) -> Tile:
     return Tile({"BLOCK_M": m, "BLOCK_N": n})
 
 
+def _losses(kernel: str, *of_row: Any, variants: tuple[str, ...] = VARIANTS) -> tuple[Row, Row]:
+    """info_nce and sigmoid_loss take the same products."""
+    return Row(f"info_nce_{kernel}", *of_row, variants), Row(f"sigmoid_loss_{kernel}", *of_row, variants)
+
+
 HOPPER_UP = ("sm_90", "sm_100")
 INTERPRETER = ("interpreter",)
+LEAN, FULL = VARIANTS[:1], VARIANTS[1:]
 
 TABLE = (
     # two half tiles of 128 x 64 are 32 KiB a stage
-    Row("info_nce_forward", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3)),
-    Row("info_nce_forward", HALF, HOPPER_UP, ANY, _product(128, 128, 64, warps=8, stages=4)),
+    *_losses("forward", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3), variants=LEAN),
+    *_losses("forward", HALF, HOPPER_UP, ANY, _product(128, 128, 64, warps=8, stages=4), variants=LEAN),
+    *_losses("forward", HALF, ("sm_80",), ANY, _product(128, 64, 64, warps=8, stages=3), variants=FULL),
+    *_losses("forward", HALF, HOPPER_UP, ANY, _product(128, 64, 64, warps=8, stages=4), variants=FULL),
     # float32 products run on the ordinary units, from registers: small tiles
-    Row("info_nce_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2)),
-    Row("info_nce_forward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
-    # BLOCK_M x BLOCK_V float32 sums stay in registers; wider embeddings recompute the logits for each BLOCK_V features
-    Row("info_nce_backward", HALF, ARCHITECTURES, 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
-    Row("info_nce_backward", HALF, ARCHITECTURES, ANY, _product(64, 64, 64, warps=8, stages=2, v=256)),
-    Row("info_nce_backward", FLOAT, ARCHITECTURES, ANY, _product(64, 32, 32, warps=8, stages=2, v=128)),
-    Row("info_nce_backward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1, v=256)),
+    *_losses("forward", FLOAT, ARCHITECTURES, ANY, _product(64, 32, 32, warps=8, stages=2), variants=FULL),
+    Row("info_nce_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2), LEAN),
+    Row("sigmoid_loss_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 16, warps=8, stages=2), LEAN),
+    *_losses("forward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
+    # the weights of a block. BLOCK_D is that of info_nce_forward: the logits that it stores have the same bits
+    *_losses("weights", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3), variants=LEAN),
+    *_losses("weights", HALF, ("sm_90",), ANY, _product(128, 128, 64, warps=8, stages=4), variants=LEAN),
+    *_losses("weights", HALF, ("sm_100",), ANY, _product(128, 64, 64, warps=8, stages=4), variants=LEAN),
+    *_losses("weights", HALF, ("sm_80",), ANY, _product(128, 64, 64, warps=8, stages=3), variants=FULL),
+    *_losses("weights", HALF, HOPPER_UP, ANY, _product(128, 64, 64, warps=8, stages=4), variants=FULL),
+    *_losses("weights", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2)),
+    *_losses("weights", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
+    # BLOCK_M x BLOCK_V float32 sums stay in registers; wider tables make the weights again for each BLOCK_V features
+    *_losses("backward", HALF, ("sm_80",), 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
+    *_losses("backward", HALF, ("sm_90",), 128, _product(64, 64, 64, warps=8, stages=2, v=128)),
+    Row("info_nce_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=8, stages=2, v=128)),
+    Row("sigmoid_loss_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
+    *_losses("backward", HALF, ARCHITECTURES, ANY, _product(64, 64, 64, warps=8, stages=2, v=256)),
+    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, v=128), variants=LEAN),
+    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, v=64), variants=FULL),
+    *_losses("backward", FLOAT, HOPPER_UP, ANY, _product(64, 32, 32, warps=8, stages=2, v=128)),
+    *_losses("backward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1, v=256)),
     # BLOCK_M x kept 64-bit keys stay in registers; up_to is the number kept
     Row("knn_screen", HALF, ARCHITECTURES, 32, _product(64, 64, 64, warps=4, stages=3)),
     Row("knn_screen", HALF, ARCHITECTURES, 128, _product(64, 64, 64, warps=8, stages=3)),
@@ -85,9 +112,16 @@ TABLE = (
 )
 
 
-def tile(kernel: str, dtype: torch.dtype, size: int, architecture: str) -> Tile:
+def tile(kernel: str, dtype: torch.dtype, size: int, architecture: str, variant: str = "full") -> Tile:
     """The first row of the table that serves this call; NotImplementedError with what exists when there is none."""
-    rows = [row for row in TABLE if row.kernel == kernel and dtype in row.dtypes and architecture in row.architectures]
+    rows = [
+        row
+        for row in TABLE
+        if row.kernel == kernel
+        and dtype in row.dtypes
+        and architecture in row.architectures
+        and variant in row.variants
+    ]
     for row in rows:
         if size <= row.up_to:
             return row.tile

@@ -152,7 +152,7 @@ class Call {
         row_id_(ids_.row(), call.problems, rows, Integer(-1)),
         col_id_(ids_.col(), call.problems, cols, Integer(-1)),
         row_cap_(call.row_cap, call.problems, rows, std::numeric_limits<T>::max()),
-        col_cap_(call.col_cap, call.problems, cols, std::numeric_limits<T>::max()),
+        col_cap_(one_stream_ ? call.row_cap : call.col_cap, call.problems, cols, std::numeric_limits<T>::max()),
         no_cap_(call.row_cap || call.col_cap ? std::max(rows.padded(), cols.padded()) : 0,
                 std::numeric_limits<T>::max()),
         stored_(stored),
@@ -368,7 +368,8 @@ void sigmoid_loss_forward(const Similarity<T>& call, const T* bias, T* row_loss,
   std::fill_n(row_loss, call.problems * call.n, T(0));
   whole.each_block([&](const Block<T>& block, const void* left, const void* right, const void*, const void*,
                        int64_t problem, int64_t i, int64_t, bool, void*) {
-    SigmoidBlock<T> sigmoid{block};
+    SigmoidBlock<T> sigmoid{};
+    static_cast<Block<T>&>(sigmoid) = block;
     sigmoid.bias = bias[problem];
     sigmoid.row_loss = row_loss + problem * call.n + i;
     whole.tiles.sigmoid_forward(left, right, sigmoid);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 #if defined(MODALIGN_ISA_avx512bf16)
 #define MODALIGN_ISA_avx512
 #endif
@@ -33,6 +34,8 @@ struct Simd {
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
   typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
   typedef Integer Mask __attribute__((vector_size(kVectorBytes)));
+  // exponents are unsigned: that of an entry far above 0, which its caller leaves out, may wrap
+  typedef std::make_unsigned_t<Integer> Bits __attribute__((vector_size(kVectorBytes)));
 
   static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
   static void store(T* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
@@ -93,7 +96,7 @@ struct Exp<float> {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const S::Mask bits = (reinterpret_cast<const S::Mask&>(rounded) << 23) + (127 << 23);
+    const S::Bits bits = (reinterpret_cast<const S::Bits&>(rounded) << 23) + (uint32_t{127} << 23);
     return p * reinterpret_cast<const S::Vector&>(bits);
   }
 };
@@ -116,7 +119,7 @@ struct Exp<double> {
       factorial /= term;
     }
     p = p * r + 1.0;
-    const S::Mask bits = (reinterpret_cast<const S::Mask&>(rounded) << 52) + (1023LL << 52);
+    const S::Bits bits = (reinterpret_cast<const S::Bits&>(rounded) << 52) + (uint64_t{1023} << 52);
     return p * reinterpret_cast<const S::Vector&>(bits);
   }
 };

@@ -200,7 +200,7 @@ print(peak() - base)
 
 
 def test_peak_memory_follows_the_chunk() -> None:
-    """Forward and backward, the loss keeping no logits, in a fresh process: one layer's activations are 32 MB for the batch, 1 MB for a chunk."""
+    """Forward and backward in a fresh process: one layer's activations are 32 MB for the batch, 1 MB for a chunk."""
     # glibc gives blocks above 32 MB back to the system when they are freed; here smaller ones too, so that the peak
     # is what was alive and not how the heap was cut up
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -147,11 +147,12 @@ def test_one_stream_is_two_with_the_same_rows(
         loss_backend, dtype, lambda: forward_operator(x, None, scale, *none, "diagonal", False, False, 0, loss_backend)
     ):
         return
-    for mask, ids in (("diagonal", False), ("none", False), ("same", True)):
+    for mask, ids, capped in (("diagonal", False, False), ("none", False, True), ("same", True, False)):
         row_id = torch.randint(-1, n // 3 + 1, (2, n), device=device) if ids else None
-        extra = [row_id, row_id, None, None]
+        cap = masks(x, x, scale, False, True)[2] if capped else None
+        extra, twice = [row_id, row_id, cap, None], [row_id, row_id, cap, cap]
         got = forward_operator(x, None, scale, *extra, mask, False, True, 0, loss_backend)
-        wanted = reference.info_nce_forward(x.double(), x.double(), scale.double(), *extra, mask, True, True, 0)
+        wanted = reference.info_nce_forward(x.double(), x.double(), scale.double(), *twice, mask, True, True, 0)
         filled = ~wanted[0].isneginf()
         assert torch.equal(filled, ~got[0].isneginf())
         largest = 1 + float((x.double().norm(dim=2).max() ** 2) * scale.max())
@@ -166,7 +167,7 @@ def test_one_stream_is_two_with_the_same_rows(
             grad, empty, empty, x, None, x, None, scale, *extra, mask, got[0], empty, got[3], loss_backend
         )
         both = reference.info_nce_backward(
-            grad.double(), grad.double(), empty.double(), *4 * [x.double()], scale.double(), *extra, mask, wanted[0],
+            grad.double(), grad.double(), empty.double(), *4 * [x.double()], scale.double(), *twice, mask, wanted[0],
             wanted[1], wanted[3],
         )  # fmt: skip
         assert dy.shape == (2, 0, d)

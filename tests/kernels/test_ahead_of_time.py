@@ -12,7 +12,10 @@ from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE
 # a block may use 227 KiB on sm_90 and sm_100; the tiles of sm_80 keep to 99 KiB, as they also serve sm_86 and sm_89
 SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 TENSOR_CORES = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma"}
-WITH_PRODUCTS = ("info_nce_forward", "info_nce_backward", "knn_screen")
+LOSSES = tuple(
+    f"{loss}_{kernel}" for loss in ("info_nce", "sigmoid_loss") for kernel in ("forward", "weights", "backward")
+)
+WITH_PRODUCTS = (*LOSSES, "knn_screen")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,10 @@ def records() -> list[dict]:
 
 def test_every_row_was_compiled(records: list[dict]) -> None:
     expected = sum(
-        len(row.dtypes) for row in TABLE for architecture in row.architectures if architecture in ARCHITECTURES
+        len(row.dtypes) * (len(row.variants) if row.kernel in LOSSES else 1)
+        for row in TABLE
+        for architecture in row.architectures
+        if architecture in ARCHITECTURES
     )
     assert len(records) == expected
 
@@ -64,5 +70,6 @@ def test_float64_scores_are_not_contracted(records: list[dict]) -> None:
 def test_the_table_serves_every_size(records: list[dict]) -> None:
     for kernel in {record["kernel"] for record in records}:
         widest = ANY if kernel != "knn_screen" else 128
-        found = [record for record in records if record["kernel"] == kernel and record["up_to"] == widest]
-        assert {record["architecture"] for record in found} == set(ARCHITECTURES)
+        for variant in ("lean", "full") if kernel in LOSSES else ("full",):
+            found = [r for r in records if (r["kernel"], r["variant"], r["up_to"]) == (kernel, variant, widest)]
+            assert {record["architecture"] for record in found} == set(ARCHITECTURES)

@@ -1,13 +1,210 @@
-"""The info_nce kernels where the contract suite does not look: ranges, boundaries, determinism."""
+"""The info_nce kernels where the contract suite does not look: schedules, ranges, boundaries, determinism."""
+
+import dataclasses
 
 import pytest
 import torch
 from torch import Tensor
 
+from modalign.kernels import products
 from modalign.kernels.info_nce import info_nce_backward, info_nce_forward
+from modalign.kernels.products import blocks, schedule
 from modalign.reference import info_nce as reference
 
-HALF = (torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+# relative to the largest entry: float32 sums of at most 100 terms, and one rounding of the weights
+PRODUCT_ERROR = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+# relative to 1 + the largest logit: a few roundings of float32
+SUM_ERROR = 2e-6
+SIZES = [(1, 1, 5, 3), (37, 53, 19, 19), (64, 64, 17, 40), (5, 70, 8, 8)]
+# mask, with ids, with caps
+LEFT_OUT = [
+    ("none", False, False), ("diagonal", False, False), ("diagonal", False, True), ("none", True, False),
+    ("diagonal", True, True), ("same", True, True), ("different", True, False),
+]  # fmt: skip
+
+
+@dataclasses.dataclass
+class Problem:
+    """Tables of a call; one stream if y is None."""
+
+    x: Tensor
+    y: Tensor | None
+    v: Tensor
+    u: Tensor | None
+    scale: Tensor
+    entries: tuple[Tensor | None, ...]  # ids and caps
+    grads: tuple[Tensor, Tensor, Tensor]
+
+    def backward(self, mask: str, forward: tuple[Tensor, ...], function=info_nce_backward, **schedule) -> list[Tensor]:
+        tables = (*self.grads, self.x, self.y, self.v, self.u, self.scale, *self.entries, mask)
+        return function(*tables, forward[0], forward[1], forward[3], **schedule)
+
+
+def problem(
+    n: int, m: int, d: int, e: int, dtype: torch.dtype = torch.float32, *,
+    b: int = 2, ids: bool = False, caps: bool = False, one_stream: bool = False,
+) -> Problem:  # fmt: skip
+    x, y, v, u = (torch.randn(b, rows, width).to(dtype) / 2 for rows, width in ((n, d), (m, d), (m, e), (n, e)))
+    scale = 0.5 + 3 * torch.rand(b, n)
+    row_id, col_id = (torch.randint(-1, 4, (b, size)) for size in (n, m)) if ids else (None, None)
+    row_cap, col_cap = (2 * torch.randn(b, size) for size in (n, m)) if caps else (None, None)
+    if row_cap is not None:
+        row_cap[:, 0] = torch.inf
+        row_cap[:, -1] = -1e9  # nothing counts
+    grads = [torch.randn(b, size) for size in (n, m, n if m == n else 0)]
+    if one_stream:
+        grads = [grads[0], grads[1][:, :0], grads[2][:, :0]]
+        scale = scale[:, :1].expand(b, n).contiguous()
+        return Problem(x, None, v, None, scale, (row_id, row_id, row_cap, row_cap), tuple(grads))
+    return Problem(x, y, v, u, scale, (row_id, col_id, row_cap, col_cap), tuple(grads))
+
+
+def assert_near(actual: Tensor, wanted: Tensor, error: float, what: str) -> None:
+    """Equal where infinite; elsewhere within ``error`` of the largest entry."""
+    assert actual.shape == wanted.shape, what
+    assert actual.dtype == torch.float32, what
+    finite = wanted.isfinite()
+    assert torch.equal(actual[~finite], wanted[~finite]), what
+    if bool(finite.any()):
+        off = float((actual - wanted)[finite].abs().max())
+        assert off <= error * float(wanted[finite].abs().max()) + 1e-6 * error, f"{what}: off by {off}"
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 32 rows and 128 columns at most, so that small problems have several."""
+    monkeypatch.setattr(products, "BAND_BYTES", 4096)
+    monkeypatch.setattr(products, "BAND_ROWS", 32)
+    monkeypatch.setattr(products, "ALIGNMENT", 32)
+
+
+@pytest.mark.parametrize(("mask", "ids", "caps"), LEFT_OUT)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sums_are_the_reference_s(size: tuple[int, int, int, int], mask: str, ids: bool, caps: bool) -> None:
+    one = problem(*size, ids=ids, caps=caps)
+    call = (one.x, one.y, one.scale, *one.entries, mask, True, True, 4 * size[1] * size[0])
+    largest = 1 + float(reference.info_nce_forward(*call[:3], workspace=1 << 20)[3].abs().max())
+    names = ("row_lse", "col_lse", "positive", "stored", "row_best", "row_mean", "col_best", "col_mean")
+    for name, actual, wanted in zip(names, info_nce_forward(*call), reference.info_nce_forward(*call), strict=True):
+        finite = wanted.isfinite()
+        assert torch.equal(actual[~finite], wanted[~finite]), name
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=SUM_ERROR * largest, msg=lambda text, n=name: n + text)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_what_is_not_asked_for_has_width_zero(dtype: torch.dtype) -> None:
+    one = problem(6, 9, 5, 5, dtype)
+    for columns, stats, workspace in ((False, False, 0), (False, True, 4 * 9 * 2), (True, False, 1 << 20)):
+        call = (one.x, one.y, one.scale, *one.entries, "none", columns, stats, workspace)
+        got, wanted = info_nce_forward(*call), reference.info_nce_forward(*call)
+        assert [result.shape for result in got] == [result.shape for result in wanted]
+    alone = (one.x, None, one.scale[:, :1].expand(2, 6), *one.entries, "diagonal", True, True, 1 << 20)
+    got, wanted = info_nce_forward(*alone), reference.info_nce_forward(*alone)
+    assert [result.shape for result in got] == [result.shape for result in wanted]
+
+
+@pytest.mark.parametrize(("mask", "ids", "caps"), LEFT_OUT)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.usefixtures("small_blocks")
+def test_every_schedule_gives_the_reference_s_products(
+    size: tuple[int, int, int, int], mask: str, ids: bool, caps: bool
+) -> None:
+    one = problem(*size, b=1, ids=ids, caps=caps)
+    forward = info_nce_forward(one.x, one.y, one.scale, *one.entries, mask, workspace=4 * size[1] * (size[0] + 1))
+    wanted = one.backward(mask, forward, reference.info_nce_backward)
+    got = {name: one.backward(mask, forward, schedule=name) for name in products.SCHEDULES}
+    for name, pair in got.items():
+        for side, actual, expected in zip(("W v", "W' u"), pair, wanted, strict=True):
+            assert_near(actual, expected, PRODUCT_ERROR[torch.float32], f"{name} {side}")
+    assert all(map(torch.equal, got["banded"], got["stored"]))
+
+
+@pytest.mark.parametrize("dtype", FLOATS[1:], ids=str)
+@pytest.mark.parametrize("one_stream", [False, True])
+@pytest.mark.usefixtures("small_blocks")
+def test_every_schedule_rounds_half_precision_weights_once(dtype: torch.dtype, one_stream: bool) -> None:
+    one = problem(37, 37, 19, 40, dtype, ids=True, caps=True, one_stream=one_stream)
+    forward = info_nce_forward(one.x, one.y, one.scale, *one.entries, "same", workspace=4 * 37 * 40)
+    wanted = one.backward("same", forward, reference.info_nce_backward)
+    for name in ("fused", "banded") if one_stream else products.SCHEDULES:
+        for actual, expected in zip(one.backward("same", forward, schedule=name), wanted, strict=True):
+            assert_near(actual, expected, PRODUCT_ERROR[dtype], name)
+
+
+@pytest.mark.parametrize("one_stream", [False, True])
+@pytest.mark.parametrize("name", ["fused", "banded"])
+def test_a_table_that_is_none_is_not_multiplied(name: str, one_stream: bool) -> None:
+    one = problem(33, 33, 9, 4, one_stream=one_stream)
+    forward = info_nce_forward(one.x, one.y, one.scale, mask="diagonal")
+    both = one.backward("diagonal", forward, schedule=name)
+    without_v = dataclasses.replace(one, v=None).backward("diagonal", forward, schedule=name)
+    without_u = dataclasses.replace(one, u=None).backward("diagonal", forward, schedule=name)
+    assert torch.equal(without_u[0], both[0])
+    assert torch.equal(without_v[1], both[1])
+    assert without_v[0].shape == without_u[1].shape == (2, 0, 9)
+
+
+@pytest.mark.parametrize("name", ["fused", "banded"])
+def test_gradients_of_width_zero_are_zero(name: str) -> None:
+    one = problem(20, 20, 6, 6)
+    forward = info_nce_forward(one.x, one.y, one.scale)
+    for kept in range(3):
+        grads = tuple(grad if side == kept else grad[:, :0] for side, grad in enumerate(one.grads))
+        some = dataclasses.replace(one, grads=grads)
+        wanted = some.backward("none", forward, reference.info_nce_backward)
+        for actual, expected in zip(some.backward("none", forward, schedule=name), wanted, strict=True):
+            assert_near(actual, expected, PRODUCT_ERROR[torch.float32], name)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 31, 32, 45, 90, 1000])
+@pytest.mark.usefixtures("small_blocks")
+def test_stored_logits_change_no_bits(rows: int) -> None:
+    """Whatever part of them the memory held, and in whatever problem it ends."""
+    one = problem(45, 50, 12, 12)
+    calls = [
+        info_nce_forward(one.x, one.y, one.scale, *one.entries, "diagonal", workspace=space)
+        for space in (0, 4 * 50 * rows)
+    ]
+    assert calls[1][3].shape == (min(rows, 90), 50)
+    for index in (0, 1, 2):
+        assert torch.equal(calls[0][index], calls[1][index])
+    first, second = (one.backward("diagonal", forward, schedule=None) for forward in calls)
+    assert all(map(torch.equal, first, second))
+    if rows:
+        banded, stored = (one.backward("diagonal", calls[1], schedule=name) for name in ("banded", "stored"))
+        assert all(map(torch.equal, banded, stored))
+
+
+def test_a_schedule_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = problem(4, 4, 3, 3)
+    forward = info_nce_forward(one.x, one.y, one.scale)
+    with pytest.raises(ValueError, match=r"schedule must be one of .*'stored'.*, got 'fastest'"):
+        one.backward("none", forward, schedule="fastest")
+    with pytest.raises(ValueError, match="'stored' needs logits that the forward pass stored, got none"):
+        one.backward("none", forward, schedule="stored")
+    monkeypatch.setattr(products, "_no_banded", lambda _: "float32 products are rounded to tf32")
+    with pytest.raises(NotImplementedError, match="schedule 'banded' cannot run: float32 products are rounded to tf32"):
+        one.backward("none", forward, schedule="banded")
+
+
+def test_wide_tables_are_banded_and_narrow_ones_fused() -> None:
+    """At 256 features the logits of a second product cost less than writing and reading weights; at 512 more."""
+    for dtype in FLOATS[1:]:
+        assert [schedule(dtype, d, d, 2, 256 if d > 128 else 128) for d in (64, 128, 256)] == 3 * ["fused"]
+        assert [schedule(dtype, d, d, 2, 256) for d in (512, 768, 1024)] == 3 * ["banded"]
+    assert [schedule(torch.float32, d, d, 2, 128) for d in (32, 128, 512)] == ["fused", "banded", "banded"]
+
+
+@pytest.mark.parametrize("size", [(3, 10, 10), (2, 5000, 9000), (1, 100_000, 100_000), (1, 1, 50_000_000), (0, 5, 5)])
+def test_blocks_hold_every_entry_once_and_little_memory(size: tuple[int, int, int]) -> None:
+    b, n, m = size
+    found = list(blocks(b, n, m, 2))
+    assert sum(block.problems * block.rows * block.cols for block in found) == b * n * m
+    assert len({(block.problem, block.row, block.col) for block in found}) == len(found)
+    for block in found:
+        assert block.problems * block.rows * block.cols * 2 <= products.BAND_BYTES
+        assert block.problems == 1 or (block.rows, block.cols) == (n, m)
 
 
 def pairs(n: int, d: int, dtype: torch.dtype, b: int = 1) -> tuple[Tensor, Tensor]:
@@ -19,13 +216,22 @@ def loss_gradients(n: int, b: int = 1) -> list[Tensor]:
     return [torch.full((b, n), 0.5 / n), torch.full((b, n), 0.5 / n), torch.full((b, n), -1.0 / n)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
-def test_the_same_bits_twice(dtype: torch.dtype) -> None:
+def gradients(
+    grads: list[Tensor], x: Tensor, y: Tensor, scale: Tensor, forward: tuple[Tensor, ...], function=info_nce_backward,
+    **schedule,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """dx and dy."""
+    return function(*grads, x, y, y, x, scale, *4 * [None], "none", *forward[:2], forward[3], **schedule)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("name", ["fused", "banded"])
+def test_the_same_bits_twice(name: str, dtype: torch.dtype) -> None:
     x, y = pairs(71, 20, dtype, b=2)
-    scale = torch.tensor([5.0, 20.0])
-    first, second = (info_nce_forward(x, y, scale) for _ in range(2))
+    scale = torch.tensor([[5.0], [20.0]]).expand(2, 71)
+    first, second = (info_nce_forward(x, y, scale, stats=True) for _ in range(2))
     assert all(map(torch.equal, first, second))
-    once, twice = (info_nce_backward(*loss_gradients(71, 2), x, y, scale, *first[:2]) for _ in range(2))
+    once, twice = (gradients(loss_gradients(71, 2), x, y, scale, first, schedule=name) for _ in range(2))
     assert all(map(torch.equal, once, twice))
 
 
@@ -33,8 +239,8 @@ def test_the_same_bits_twice(dtype: torch.dtype) -> None:
 def test_exchanging_the_modalities_exchanges_the_results(n: int) -> None:
     """Around the edges of a tile; one kernel serves both sides, so the bits are the same."""
     x, y = pairs(n, 9, torch.float32)
-    scale = torch.tensor([7.0])
-    row_lse, col_lse, positive = info_nce_forward(x, y, scale)
+    scale = torch.full((1, n), 7.0)
+    row_lse, col_lse, positive, *_ = info_nce_forward(x, y, scale)
     swapped = info_nce_forward(y, x, scale)
     assert torch.equal(row_lse, swapped[1])
     assert torch.equal(col_lse, swapped[0])
@@ -42,38 +248,44 @@ def test_exchanging_the_modalities_exchanges_the_results(n: int) -> None:
     assert bool((row_lse >= positive).all() & (col_lse >= positive).all())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_one_pair_has_loss_zero_and_no_gradient(dtype: torch.dtype, scale: float) -> None:
     x, y = pairs(1, 37, dtype)
-    row_lse, col_lse, positive = info_nce_forward(x, y, torch.tensor([scale]))
+    scales = torch.tensor([[scale]])
+    forward = info_nce_forward(x, y, scales)
+    row_lse, col_lse, positive = forward[:3]
     assert torch.equal((row_lse + col_lse) / 2 - positive, torch.zeros(1, 1))
-    dx, dy = info_nce_backward(*loss_gradients(1), x, y, torch.tensor([scale]), row_lse, col_lse)
-    assert float(dx.abs().max()) == 0
-    assert float(dy.abs().max()) == 0
+    # without its positive nothing is left
+    assert torch.equal(info_nce_forward(x, y, scales, mask="diagonal")[0], torch.tensor([[-torch.inf]]))
+    for name in ("fused", "banded"):
+        for grad in gradients(loss_gradients(1), x, y, scales, forward, schedule=name):
+            assert float(grad.abs().max()) == 0
 
 
 @pytest.mark.parametrize("size", [1e-4, 6e4])
 def test_float16_at_the_ends_of_its_range(size: float) -> None:
     """Logits of -4e9 .. 4e9 have one-hot softmaxes; tiny inputs have flat ones. Neither may overflow or vanish."""
     x, y = (torch.where(torch.rand(1, 9, 3) < 0.5, -size, size).half() for _ in range(2))
-    scale = torch.ones(1)
+    scale = torch.ones(1, 9)
     got = info_nce_forward(x, y, scale)
     expected = reference.info_nce_forward(x.double(), y.double(), scale)
-    for actual, wanted in zip(got, expected, strict=True):
+    for actual, wanted in zip(got[:3], expected[:3], strict=True):
         torch.testing.assert_close(actual.double(), wanted, rtol=3e-7, atol=3e-7)
-    grads = info_nce_backward(*loss_gradients(9), x, y, scale, *got[:2])
-    assert all(bool(grad.isfinite().all()) for grad in grads)
+    for name in ("fused", "banded"):
+        grads = gradients(loss_gradients(9), x, y, scale, got, schedule=name)
+        assert all(bool(grad.isfinite().all()) for grad in grads)
 
 
+@pytest.mark.parametrize("name", ["fused", "banded"])
 @pytest.mark.parametrize("size", [1e-25, 1e-9, 1.0, 1e9])
-def test_float16_gradients_are_linear_in_what_comes_back(size: float) -> None:
+def test_float16_gradients_are_linear_in_what_comes_back(size: float, name: str) -> None:
     """A weight below 6e-8 would be lost in float16, one above 65,504 infinite, were they not scaled first."""
     x, y = pairs(40, 16, torch.float16)
-    scale = torch.tensor([3.0])
-    lse = info_nce_forward(x, y, scale)[:2]
-    expected = info_nce_backward(*loss_gradients(40), x, y, scale, *lse)
-    scaled = info_nce_backward(*(size * grad for grad in loss_gradients(40)), x, y, scale, *lse)
+    scale = torch.full((1, 40), 3.0)
+    forward = info_nce_forward(x, y, scale)
+    expected = gradients(loss_gradients(40), x, y, scale, forward, schedule=name)
+    scaled = gradients([size * grad for grad in loss_gradients(40)], x, y, scale, forward, schedule=name)
     for actual, wanted in zip(scaled, expected, strict=True):
         torch.testing.assert_close(
             actual.double() / size, wanted.double(), rtol=0, atol=2e-3 * float(wanted.abs().max())
@@ -84,29 +296,35 @@ def test_float16_gradients_are_linear_in_what_comes_back(size: float) -> None:
 def test_half_precision_gradients_lose_one_rounding_of_the_weights(dtype: torch.dtype, rounding: float) -> None:
     """Two half-units of the dtype, relative to the largest entry; d = 300 takes more than one block of features."""
     x, y = pairs(45, 300, dtype)
-    scale = torch.tensor([10.0])
-    exact = [x.double(), y.double(), scale.double()]
-    lse = info_nce_forward(x, y, scale)[:2]
-    expected = reference.info_nce_backward(*(g.double() for g in loss_gradients(45)), *exact, *lse)
-    for actual, wanted in zip(info_nce_backward(*loss_gradients(45), x, y, scale, *lse), expected, strict=True):
-        torch.testing.assert_close(actual.double(), wanted, rtol=0, atol=rounding * float(wanted.abs().max()))
+    scale = torch.full((1, 45), 10.0)
+    forward = info_nce_forward(x, y, scale)
+    grads = [grad.double() for grad in loss_gradients(45)]
+    expected = gradients(grads, x.double(), y.double(), scale.double(), forward, reference.info_nce_backward)
+    for name in ("fused", "banded"):
+        for actual, wanted in zip(
+            gradients(loss_gradients(45), x, y, scale, forward, schedule=name), expected, strict=True
+        ):
+            torch.testing.assert_close(actual.double(), wanted, rtol=0, atol=rounding * float(wanted.abs().max()))
 
 
 def test_no_gradient_comes_from_none() -> None:
     x, y = pairs(5, 4, torch.float16)
-    lse = info_nce_forward(x, y, torch.ones(1))[:2]
-    dx, dy = info_nce_backward(*3 * [torch.zeros(1, 5)], x, y, torch.ones(1), *lse)
-    assert torch.equal(dx, torch.zeros(1, 5, 4))
-    assert torch.equal(dy, torch.zeros(1, 5, 4))
+    scale = torch.full((1, 5), 1e6)
+    forward = info_nce_forward(x, y, scale)
+    for name in ("fused", "banded"):
+        for grad in gradients(3 * [torch.zeros(1, 5)], x, y, scale, forward, schedule=name):
+            assert torch.equal(grad, torch.zeros(1, 5, 4))
 
 
 @pytest.mark.parametrize("b", [0, 1])
 def test_shapes_come_back_as_they_went_in(b: int) -> None:
     """Widths are padded inside, and no problem at all is no error."""
     x, y = pairs(3, 5, torch.bfloat16, b=b)
-    row_lse, col_lse, _ = info_nce_forward(x, y, torch.ones(b))
-    dx, dy = info_nce_backward(*loss_gradients(3, b), x, y, torch.ones(b), row_lse, col_lse)
-    assert row_lse.shape == (b, 3)
-    assert dx.shape == dy.shape == (b, 3, 5)
-    assert dx.dtype == torch.float32
-    assert dx.is_contiguous()
+    scale = torch.ones(b, 3)
+    forward = info_nce_forward(x, y, scale)
+    assert forward[0].shape == (b, 3)
+    for name in ("fused", "banded"):
+        dx, dy = gradients(loss_gradients(3, b), x, y, scale, forward, schedule=name)
+        assert dx.shape == dy.shape == (b, 3, 5)
+        assert dx.dtype == torch.float32
+        assert dx.is_contiguous()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalign.kernels.tiles import ARCHITECTURES, TABLE, architecture, tile
+from modalign.kernels.tiles import ARCHITECTURES, TABLE, VARIANTS, architecture, tile
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -12,8 +12,11 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_every_width_has_a_tile(dtype: torch.dtype, name: str) -> None:
     for d in (1, 2, 63, 64, 65, 128, 129, 1000, 4096, 1 << 20):
-        assert "BLOCK_V" not in tile("info_nce_forward", dtype, d, name).blocks
-        assert tile("info_nce_backward", dtype, d, name).blocks["BLOCK_V"] > 0
+        for loss in ("info_nce", "sigmoid_loss"):
+            for variant in VARIANTS:
+                assert "BLOCK_V" not in tile(f"{loss}_forward", dtype, d, name, variant).blocks
+                assert "BLOCK_V" not in tile(f"{loss}_weights", dtype, d, name, variant).blocks
+                assert tile(f"{loss}_backward", dtype, d, name, variant).blocks["BLOCK_V"] > 0
         assert tile("knn_exact", dtype, d, name).blocks["BLOCK_N"] > 0
     for k in (1, 16, 17, 5000):
         assert tile("neighbor_overlap", torch.int64, k, name).blocks["BLOCK_K"] >= min(k, 16)
@@ -25,8 +28,22 @@ def test_the_narrowest_row_that_fits_is_chosen() -> None:
     for kernel in {row.kernel for row in TABLE}:
         for name in (*ARCHITECTURES, "interpreter"):
             for dtype in FLOATS:
-                sizes = [r.up_to for r in TABLE if r.kernel == kernel and dtype in r.dtypes and name in r.architectures]
-                assert sizes == sorted(sizes), "the first row that fits must be the narrowest"
+                for variant in VARIANTS:
+                    rows = [row for row in TABLE if row.kernel == kernel and dtype in row.dtypes]
+                    sizes = [row.up_to for row in rows if name in row.architectures and variant in row.variants]
+                    assert sizes == sorted(set(sizes)), "the first row that fits must be the narrowest"
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "interpreter"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_stored_logits_come_from_the_products_that_would_be_computed_again(dtype: torch.dtype, name: str) -> None:
+    """Features are summed in chunks of BLOCK_D, which decide a logit's last bit."""
+    for variant in VARIANTS:
+        chunks = {
+            tile(kernel, dtype, 512, name, variant).blocks["BLOCK_D"]
+            for kernel in ("info_nce_forward", "info_nce_weights")
+        }
+        assert len(chunks) == 1
 
 
 def test_sizes_are_powers_of_two() -> None:

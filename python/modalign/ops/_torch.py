@@ -61,7 +61,7 @@ def info_nce_backward(
     right = x if y is None else y
     b, n, m, d = *x.shape[:2], *right.shape[1:]
     if y is None:
-        grad_col, col_lse = grad_row, row_lse
+        grad_col, col_lse, col_id, col_cap = grad_row, row_lse, row_id, row_cap
     by_row: list[Tensor] = []
     by_col = logit_scale.new_zeros((b, 0, d) if u is None else (b, m, u.shape[2]))
     for rows in _blocks(b, n, m, logit_scale.dtype):
@@ -86,6 +86,8 @@ def info_nce_double_backward(
     """Gradients of <grad_a, W v> + <grad_b, W' u>, one for each argument of ``info_nce_backward``'s operator; those of
     v and u are left to the caller."""
     one_stream = y is None
+    if one_stream:
+        col_id, col_cap = row_id, row_cap
     names = (
         "grad_row",
         "grad_col",
