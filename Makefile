@@ -1,5 +1,6 @@
 # make demo   the main job on real data, with a report at the end
 # make test   the tests            make bench  the benchmarks       make lint  style, types, C++ format
+# make gpu    tests and benchmarks on a GPU
 # make docs   the documentation    make clean  forget .venv and build/
 #
 # Each target makes .venv and installs what it needs when that is missing or out of date.
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test bench lint format docs clean
+.PHONY: demo test bench gpu lint format docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -20,6 +21,11 @@ test: $(VENV)/tests
 
 bench: $(VENV)/tests
 	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
+
+# the Triton kernels on a GPU: their tests against the definition, then the record
+gpu: $(VENV)/tests
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/contract -k triton
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')-$$(date +%F).json
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

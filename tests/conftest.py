@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported: this suite needs no GPU
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: this suite needs no GPU
 
 from collections.abc import Iterator
 
