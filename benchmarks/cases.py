@@ -45,12 +45,12 @@ def info_nce_cases() -> list[Case]:
     n, d = 16384, 512
     kept = {"modalign": lambda x, y: _step(functools.partial(_modalign, workspace=2**30), x, y)}
     kept |= {"naive torch": dense["naive torch"], "modalign, nothing kept": ours["modalign"]}
-    cases.append(Case(f"{n} x {d}, 1 GB kept", lambda: _pair(n, d), kept, _same_step, 8.0 * n * n * d))
+    cases.append(Case(f"{n} x {d}, 1 GB kept", lambda n=n, d=d: _pair(n, d), kept, _same_step, 8.0 * n * n * d))
     half = {"modalign": ours["modalign"], "naive torch": dense["naive torch"], "modalign, float32": _in_float32}
     cases.append(
         Case(
             f"{n} x {d}, bfloat16",
-            lambda: tuple(t.bfloat16() for t in _pair(n, d)),
+            lambda n=n, d=d: tuple(t.bfloat16() for t in _pair(n, d)),
             half,
             _roughly_the_same_step,
             8.0 * n * n * d,
@@ -62,7 +62,7 @@ def info_nce_cases() -> list[Case]:
     cases.append(
         Case(
             f"{problems} problems of {n} x {d}",
-            lambda: _pair(problems, n, d),
+            lambda problems=problems, n=n, d=d: _pair(problems, n, d),
             batched,
             _same_step,
             8.0 * problems * n * n * d,
@@ -72,7 +72,7 @@ def info_nce_cases() -> list[Case]:
     cases.append(
         Case(
             f"{n} x {d}",
-            lambda: _pair(n, d),
+            lambda n=n, d=d: _pair(n, d),
             ours,
             _same_step,
             8.0 * n * n * d,
