@@ -21,7 +21,19 @@ from torch import Tensor
 
 from modalign.ops.info_nce import accumulator, info_nce_backward, info_nce_forward
 
-__all__ = ["Options", "Pool", "Side", "Teacher", "anchor_losses", "own_negatives", "queued", "sides", "summary"]
+__all__ = [
+    "Options",
+    "Pool",
+    "Side",
+    "Teacher",
+    "anchor_losses",
+    "dots",
+    "own_negatives",
+    "queued",
+    "sides",
+    "softplus",
+    "summary",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +105,7 @@ def _batch_pools(
 ) -> tuple[tuple[Pool, ...], Tensor]:
     ids, cap = options.ids, None
     if options.margin is not None:
-        cap = (scale * (_dots(x, y) + options.margin)).detach()
+        cap = (scale * (dots(x, y) + options.margin)).detach()
     row_lse, col_lse, positive, _, row_best, row_mean, col_best, col_mean = info_nce_forward(
         x, y, scale, ids, ids, cap, cap if both else None, mask, both, options.stats, options.workspace, options.backend
     )
@@ -108,11 +120,11 @@ def _batch_pools(
 
 def own_negatives(x: Tensor, negatives: Tensor, scale: Tensor) -> Pool:
     """The pool of each anchor's own negatives [b, n, h, d]."""
-    dots = torch.linalg.vecdot(x[:, :, None].to(scale.dtype), negatives.to(scale.dtype))
-    logits = scale[:, :, None] * dots
+    products = torch.linalg.vecdot(x[:, :, None].to(scale.dtype), negatives.to(scale.dtype))
+    logits = scale[:, :, None] * products
     fixed = logits.detach()
     count = torch.full_like(fixed[:, :, 0], negatives.shape[2])
-    return Pool(logits.logsumexp(2), fixed.amax(2), (fixed.softmax(2) * fixed).sum(2), lambda: (count, dots.sum(2)))
+    return Pool(logits.logsumexp(2), fixed.amax(2), (fixed.softmax(2) * fixed).sum(2), lambda: (count, products.sum(2)))
 
 
 def queued(x: Tensor, queue: Tensor, scale: Tensor, options: Options) -> Pool:
@@ -131,11 +143,11 @@ def anchor_losses(side: Side, options: Options) -> tuple[Tensor, Tensor]:
     if side.mates is not None:
         count, _ = side.mates.count_and_total()
         # log(sum over all candidates / mean over the positives)
-        loss = count.clamp_min(1).log() + _softplus(negatives - side.mates.lse)
+        loss = count.clamp_min(1).log() + softplus(negatives - side.mates.lse)
         return loss, torch.logaddexp(side.mates.lse, negatives)
     if options.positives == "pair" and not smoothing and side.teacher is None:
         # nothing cancels: exact where it is small
-        return _softplus(negatives - side.positive), torch.logaddexp(side.positive, negatives)
+        return softplus(negatives - side.positive), torch.logaddexp(side.positive, negatives)
     everyone = options.positives == "out"  # the positives are in the pool already
     lse = negatives if everyone else torch.logaddexp(side.positive, negatives)
     target = side.positive
@@ -147,7 +159,7 @@ def anchor_losses(side: Side, options: Options) -> tuple[Tensor, Tensor]:
     if smoothing:
         count, total = _sums(side.pools)
         if not everyone:
-            count, total = count + 1, total + _dots(side.anchors, side.candidates)
+            count, total = count + 1, total + dots(side.anchors, side.candidates)
         target = (1 - smoothing) * target + smoothing * side.scale * total / count.clamp_min(1)
     return lse - target, lse
 
@@ -168,7 +180,7 @@ def summary(side: Side, options: Options) -> dict[str, Tensor]:
     negatives = [(pool.lse, pool.mean) for pool in side.pools]
     return {
         "accuracy": (side.positive >= best).to(best.dtype),
-        "positive": _dots(side.anchors, side.candidates),
+        "positive": dots(side.anchors, side.candidates),
         "negative": total / count.clamp_min(1),
         "log_count": log_count.clamp_min(1).log(),
         "entropy": _entropy(negatives if everyone else [*negatives, of_pair]),
@@ -209,16 +221,16 @@ def _teacher_target(side: Side, teacher: Teacher, options: Options) -> Tensor:
     return target
 
 
-def _softplus(x: Tensor) -> Tensor:
+def softplus(x: Tensor) -> Tensor:
     """log(1 + exp x); beyond 40 the 1 is below the last digit. Not logsigmoid, which waits for all threads whatever the
     size (torch 2.13)."""
     return F.softplus(x, threshold=40)
 
 
-def _dots(a: Tensor, b: Tensor) -> Tensor:
+def dots(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of paired rows, in the dtype sums are kept in."""
-    dots: Tensor = torch.linalg.vecdot(a.to(accumulator(a.dtype)), b.to(accumulator(b.dtype)))
-    return dots
+    products: Tensor = torch.linalg.vecdot(a.to(accumulator(a.dtype)), b.to(accumulator(b.dtype)))
+    return products
 
 
 def _count_and_total(a: Tensor, b: Tensor, ids: Tensor | None, mask: str) -> tuple[Tensor, Tensor]:
@@ -226,18 +238,18 @@ def _count_and_total(a: Tensor, b: Tensor, ids: Tensor | None, mask: str) -> tup
     dtype = accumulator(a.dtype)
     if ids is None:
         count = torch.full(a.shape[:2], b.shape[1] - (mask == "diagonal"), dtype=dtype, device=a.device)
-        total = _dots(a, b.to(dtype).sum(1, keepdim=True))
-        return count, total - _dots(a, b) if mask == "diagonal" else total
+        total = dots(a, b.to(dtype).sum(1, keepdim=True))
+        return count, total - dots(a, b) if mask == "diagonal" else total
     present, b = (ids >= 0).to(dtype), b.to(dtype)
-    count, total = present.sum(1, keepdim=True), _dots(a, (b * present[..., None]).sum(1, keepdim=True))
+    count, total = present.sum(1, keepdim=True), dots(a, (b * present[..., None]).sum(1, keepdim=True))
     if mask == "diagonal":
-        count, total = count - 1, total - _dots(a, b)
+        count, total = count - 1, total - dots(a, b)
     elif mask != "none":
         # the slot after the last gathers the rows that are left out
         slots = torch.where(ids >= 0, ids, ids.shape[1])
         index = slots[..., None].expand_as(b)
         sizes = present.new_zeros(len(ids), ids.shape[1] + 1).scatter_add(1, slots, present).gather(1, slots)
         sums = b.new_zeros(len(b), b.shape[1] + 1, b.shape[2]).scatter_add(1, index, b).gather(1, index)
-        mates = sizes, _dots(a, sums)
+        mates = sizes, dots(a, sums)
         count, total = mates if mask == "different" else (count - mates[0], total - mates[1])
     return count * present, total * present

@@ -175,7 +175,6 @@ def nt_xent(
     temperature: float | Tensor = 0.5,
     normalize: bool = True,
     reduction: str = "mean",
-    workspace: int | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """SimCLR's loss of two views: each of the 2n rows against all others, without the 2n x 2n similarity matrix.
@@ -186,7 +185,7 @@ def nt_xent(
 
     Args:
         x, y: (..., n, d), as in ``modalign.info_nce``. temperature: a float, or a tensor with one value per problem.
-        normalize, workspace, backend: as in ``modalign.info_nce``.
+        normalize, backend: as in ``modalign.info_nce``.
         reduction: "mean" or "sum" over the 2n anchors, shape (...,); "none" for (..., 2n), x's anchors first.
 
     Returns:
@@ -207,7 +206,6 @@ def nt_xent(
     scale, per_anchor = logit_scales("nt_xent", temperature, batch, x)
     if per_anchor:
         raise ValueError("nt_xent: temperature must be one value per problem, got one per anchor")
-    _require_workspace("nt_xent", workspace)
     left, right = (embeddings(rows, normalize, math.prod(batch)) for rows in (x, y))
     with torch.autocast(x.device.type, enabled=False):
         both = torch.cat([left, right], 1)
@@ -345,21 +343,16 @@ def _stats(
     with torch.no_grad():
         summaries = [anchors.summary(side, options) for side in both]
     averages = {name: torch.stack([mean(s[name]) for s in summaries]).mean(0) for name in summaries[0]}
-    accuracies = [mean(s["accuracy"]) for s in summaries]
-    shaped = [(lse if kept is None else torch.where(kept, lse, -torch.inf)).reshape(*batch, -1) for lse in lses]
-    if direction != "both":
-        pair: list[Any] = [None, None]
-        at = int(direction == "y_to_x")
-        lse_pair, accuracy_pair = list(pair), list(pair)
-        lse_pair[at], accuracy_pair[at] = shaped[0], accuracies[0]
-    else:
-        lse_pair, accuracy_pair = shaped, accuracies
+    by_side: dict[str, Tensor] = {}
+    for name, lse, found in zip({"x_to_y": "x", "y_to_x": "y"}.get(direction, "xy"), lses, summaries, strict=True):
+        by_side[f"{name}_lse"] = (lse if kept is None else torch.where(kept, lse, -torch.inf)).reshape(*batch, -1)
+        by_side[f"{name}_accuracy"] = mean(found["accuracy"])
     return Stats(
-        x_lse=lse_pair[0],
-        y_lse=lse_pair[1],
+        x_lse=by_side.get("x_lse"),
+        y_lse=by_side.get("y_lse"),
         mutual_information=averages["log_count"] - mean(each.detach()),
-        x_accuracy=accuracy_pair[0],
-        y_accuracy=accuracy_pair[1],
+        x_accuracy=by_side.get("x_accuracy"),
+        y_accuracy=by_side.get("y_accuracy"),
         **{name: averages[name] for name in ("positive", "negative", "entropy", "effective_negatives")},
     )
 
@@ -436,11 +429,6 @@ def _workspace(workspace: int | None, scale: Tensor, m: int) -> int:
     return everything if everything <= KEPT_BYTES else 0
 
 
-def _require_workspace(operation: str, workspace: int | None) -> None:
-    if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 0):
-        raise ValueError(f"{operation}: workspace must be None or a number of bytes, not negative, got {workspace!r}")
-
-
 def _require_options(
     x: Tensor, direction: str, negatives: Tensor | None, queue: Tensor | None, groups: Tensor | None, positives: str,
     label_smoothing: float, teacher: tuple[Tensor, Tensor, float] | None, margin: float | None, reduction: str,
@@ -450,7 +438,8 @@ def _require_options(
     one_of("info_nce", "direction", direction, DIRECTIONS)
     one_of("info_nce", "positives", positives, POSITIVES)
     one_of("info_nce", "reduction", reduction, REDUCTIONS)
-    _require_workspace("info_nce", workspace)
+    if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 0):
+        raise ValueError(f"info_nce: workspace must be None or a number of bytes, not negative, got {workspace!r}")
     if stats not in (False, True, "gradient"):
         raise ValueError(f"info_nce: stats must be False, True or 'gradient', got {stats!r}")
     if not 0 <= label_smoothing < 1:

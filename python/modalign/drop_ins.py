@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from modalign.anchors import dots, softplus
 from modalign.arguments import REDUCTIONS
 from modalign.contrastive import info_nce, nt_xent
 from modalign.ops.info_nce import accumulator, info_nce_forward
@@ -226,7 +227,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         documents, first = torch.cat(columns), columns[0]
         ids = torch.arange(len(queries), device=queries.device)
         document_ids = ids.repeat(len(columns))
-        own = torch.stack([_paired(queries, column) for column in columns], dim=1)
+        own = torch.stack([dots(queries, column) for column in columns], dim=1)
         log_pools = {
             "query_to_doc": lambda: self._log_documents(queries, documents, ids, document_ids, own),
             "query_to_query": lambda: _log_pool(queries, queries, self.scale, ids, ids),
@@ -331,7 +332,7 @@ class NTXentLoss(nn.Module):
         if out0.requires_grad:
             self._enqueue(key.detach())
         scale = 1 / self.temperature
-        return _cross_entropy(scale * _paired(query, key), _log_pool(query, negatives, scale)).mean()
+        return _cross_entropy(scale * dots(query, key), _log_pool(query, negatives, scale)).mean()
 
     def _enqueue(self, keys: Tensor) -> None:
         stop = min(self.position + len(keys), self.size[0])
@@ -413,10 +414,10 @@ def info_nce_loss(
     query, positive_key, negative_keys = _unit(query), _unit(positive_key), _unit(negative_keys)
     scale = 1 / float(temperature)
     if paired:
-        log_pool = (scale * _paired(query[:, None], negative_keys)).logsumexp(1)
+        log_pool = (scale * dots(query[:, None], negative_keys)).logsumexp(1)
     else:
         log_pool = _log_pool(query, negative_keys, scale)
-    loss = _cross_entropy(scale * _paired(query, positive_key), log_pool)
+    loss = _cross_entropy(scale * dots(query, positive_key), log_pool)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
@@ -433,18 +434,12 @@ def _log_pool(x: Tensor, y: Tensor, scale: float, x_id: Tensor | None = None, y_
 
 def _cross_entropy(positive: Tensor, log_pool: Tensor) -> Tensor:
     """log(exp positive + exp log_pool) - positive, for a pool without the positive; exact where it is small."""
-    return -F.logsigmoid(positive - log_pool)
-
-
-def _paired(x: Tensor, y: Tensor) -> Tensor:
-    """Inner products of paired rows, in the dtype sums are kept in."""
-    dtype = accumulator(x.dtype)
-    products: Tensor = torch.linalg.vecdot(x.to(dtype), y.to(dtype))
-    return products
+    return softplus(log_pool - positive)
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Rows of unit length in x's dtype, computed in float32 at least; a zero row stays zero."""
+    """Rows of unit length in x's dtype, computed in float32 at least; a zero row stays zero. By torch's own normalize,
+    as in the originals: a memory bank holds the same bits."""
     return F.normalize(x.to(accumulator(x.dtype)), dim=-1).to(x.dtype)
 
 

@@ -66,7 +66,7 @@ def forward_operator(
     """
     forward = select(INFO_NCE, "forward", backend, x, y, logit_scale)
     tables = [x, y, logit_scale, row_id, col_id, row_cap, col_cap]
-    outputs = forward(*map(_contiguous, tables), mask, columns, stats, workspace)
+    outputs = forward(*map(contiguous, tables), mask, columns, stats, workspace)
     if x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
         _require_finite(x, y, logit_scale, *outputs[:3])
     return outputs  # type: ignore[no-any-return]
@@ -108,7 +108,7 @@ def backward_operator(
     backward = select(INFO_NCE, "backward", backend, x, y, logit_scale)
     tables = [grad_row, grad_col, grad_positive, x, y, v, u, logit_scale, row_id, col_id, row_cap, col_cap]
     products: tuple[Tensor, Tensor] = backward(
-        *map(_contiguous, tables), mask, *map(_contiguous, (row_lse, col_lse, stored))
+        *map(contiguous, tables), mask, *map(contiguous, (row_lse, col_lse, stored))
     )
     return products
 
@@ -198,7 +198,7 @@ register_vmap(forward_operator, {"workspace": 0}, unbatched_outputs=(3,))
 register_vmap(backward_operator, {}, unbatched_inputs=("stored",))
 
 
-def _contiguous(table: Tensor | None) -> Tensor | None:
+def contiguous(table: Tensor | None) -> Tensor | None:
     return None if table is None else table.contiguous()
 
 

@@ -15,7 +15,14 @@ from torch import Tensor
 from modalign.backends import Operation, select
 from modalign.ops import _torch
 from modalign.ops._transforms import differentiable, register_vmap
-from modalign.ops.info_nce import accumulator, implementations, raise_overflow, require_finite_tables, require_scales
+from modalign.ops.info_nce import (
+    accumulator,
+    contiguous,
+    implementations,
+    raise_overflow,
+    require_finite_tables,
+    require_scales,
+)
 
 __all__ = ["SIGMOID_LOSS", "sigmoid_loss_backward", "sigmoid_loss_forward"]
 
@@ -28,7 +35,7 @@ def forward_operator(
     row_id: Tensor | None, col_id: Tensor | None, backend: str,
 ) -> Tensor:  # fmt: skip
     forward = select(SIGMOID_LOSS, "forward", backend, x, y, logit_scale)
-    row_loss: Tensor = forward(*map(_contiguous, (x, y, logit_scale, bias, row_id, col_id)))
+    row_loss: Tensor = forward(*map(contiguous, (x, y, logit_scale, bias, row_id, col_id)))
     if x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
         require_scales("sigmoid_loss", logit_scale)
         require_finite_tables("sigmoid_loss", {"x": x, "y": y, "bias": bias[:, None]})
@@ -52,7 +59,7 @@ def backward_operator(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x and y ([b, 0, d] if not needed) and slope [b, n]: the derivative by S_ij + bias, summed over j."""
     backward = select(SIGMOID_LOSS, "backward", backend, x, y, logit_scale)
-    tables = map(_contiguous, (grad_row, x, y, logit_scale, bias, row_id, col_id))
+    tables = map(contiguous, (grad_row, x, y, logit_scale, bias, row_id, col_id))
     grads: tuple[Tensor, Tensor, Tensor] = backward(*tables, need_x, need_y)
     return grads
 
@@ -101,7 +108,3 @@ sigmoid_loss_forward = differentiable(forward_operator, _save_forward, _differen
 sigmoid_loss_backward = differentiable(backward_operator, _save_backward, _differentiate_backward)
 register_vmap(forward_operator, {})
 register_vmap(backward_operator, {})
-
-
-def _contiguous(table: Tensor | None) -> Tensor | None:
-    return None if table is None else table.contiguous()
