@@ -12,6 +12,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/knn.hpp"
 #include "cpu/neighbor_overlap.hpp"
+#include "cpu/unit_rows.hpp"
 
 namespace py = pybind11;
 
@@ -116,6 +117,21 @@ void sigmoid_loss_backward(const Tables& tables, Address bias, Address grad_row,
                                      threads);
 }
 
+template <class T>
+void unit_rows(Address x, int64_t n, int64_t d, Address unit, Address size, Address norm, int threads) {
+  require_sizes({n, d, threads});
+  py::gil_scoped_release released;
+  modalign::unit_rows<T>(at<T>(x), n, d, at<T>(unit), at<T>(size), at<T>(norm), threads);
+}
+
+template <class T>
+void unit_rows_backward(Address grad, Address x, Address size, Address norm, int64_t n, int64_t d, Address dx,
+                        int threads) {
+  require_sizes({n, d, threads});
+  py::gil_scoped_release released;
+  modalign::unit_rows_backward<T>(at<T>(grad), at<T>(x), at<T>(size), at<T>(norm), n, d, at<T>(dx), threads);
+}
+
 void knn(Address gallery, Address queries, const std::string& dtype, int64_t n, int64_t m, int64_t d, int64_t k,
          const std::string& metric, Address indices, Address scores, int threads) {
   require_sizes({n, m, d, k, threads});
@@ -154,6 +170,10 @@ PYBIND11_MODULE(_core, module) {
   module.def("sigmoid_loss_forward_float64", &sigmoid_loss_forward<double>);
   module.def("sigmoid_loss_backward_float32", &sigmoid_loss_backward<float>);
   module.def("sigmoid_loss_backward_float64", &sigmoid_loss_backward<double>);
+  module.def("unit_rows_float32", &unit_rows<float>);
+  module.def("unit_rows_float64", &unit_rows<double>);
+  module.def("unit_rows_backward_float32", &unit_rows_backward<float>);
+  module.def("unit_rows_backward_float64", &unit_rows_backward<double>);
   module.def("knn", &knn);
   module.def("neighbor_overlap", &neighbor_overlap);
 }

@@ -1,13 +1,18 @@
-// Threads of one call. No pool and no OpenMP: torch brings its own runtime, and a second one would fight it.
+// Threads of one call: those of the OpenMP runtime that torch brought into the process, if there is one. Between
+// operations its threads wait spinning, for milliseconds, and threads of our own would have to share the cores with
+// them. It is found in the process, not linked: a second runtime would fight torch's.
 #pragma once
 
 #include <atomic>
-#include <barrier>
 #include <cstdint>
-#include <thread>
+#include <functional>
 #include <vector>
 
 namespace modalign {
+
+// Calls body(thread, meet) on at most `threads` threads at once, numbered from 0, on the caller's always; meet()
+// returns when all of them have called it.
+void run_team(int threads, const std::function<void(int thread, const std::function<void()>& meet)>& body);
 
 // Runs job(thread, phase, index) for every phase in order and every index < jobs, a phase starting when the one before
 // has ended. The jobs of a phase must not touch each other's results; then nothing depends on the number of threads.
@@ -21,17 +26,12 @@ void run_phases(int threads, int64_t phases, int64_t jobs, const Job& job) {
     return;
   }
   std::vector<std::atomic<int64_t>> next(phases);
-  std::barrier between(threads);
-  const auto work = [&](int thread) {
+  run_team(threads, [&](int thread, const std::function<void()>& meet) {
     for (int64_t phase = 0; phase < phases; ++phase) {
       for (int64_t index = next[phase]++; index < jobs; index = next[phase]++) job(thread, phase, index);
-      between.arrive_and_wait();
+      meet();
     }
-  };
-  std::vector<std::jthread> others;
-  others.reserve(threads - 1);
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread);
-  work(0);
+  });
 }
 
 }  // namespace modalign

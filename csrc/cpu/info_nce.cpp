@@ -158,9 +158,13 @@ class Call {
         stored_(stored),
         stored_rows_(stored_rows),
         at_once_(call.problems * std::max(call.n, call.m) * call.d <= kPackedWords),
-        left_(operand(call.x, call.d, rows, whole(call.d, tiles.per_word) * rows.size,
+        recomputes_(!(products.v || products.u) || stored_rows < call.problems * call.n),
+        left_(operand(recomputes_ ? call.x : nullptr, call.d, rows, whole(call.d, tiles.per_word) * rows.size,
                       [this](Rows from, void* out) { tiles.pack_left(from, out); })),
-        right_(operand(one_stream_ ? call.x : call.y, call.d, cols, whole(call.d, tiles.per_word) * cols.size,
+        right_(operand(!recomputes_  ? nullptr
+                       : one_stream_ ? call.x
+                                     : call.y,
+                       call.d, cols, whole(call.d, tiles.per_word) * cols.size,
                        [this](Rows from, void* out) { tiles.pack_right(from, out); })),
         v_(features(products.v, products.v_width, cols)),
         u_(features(products.u, products.u_width, rows)) {
@@ -257,6 +261,7 @@ class Call {
   T* stored_;
   int64_t stored_rows_;
   bool at_once_;
+  bool recomputes_;  // logits; not in a backward pass that finds all of them stored
   Operand left_, right_, v_, u_;
   std::vector<std::unique_ptr<std::byte[]>> scratch_;
 };

@@ -357,8 +357,9 @@ void backward(const void* left, const void* right, const void* v, const void* u,
       const int64_t all_rows = (rows + kRows - 1) / kRows * kRows;
       for (int64_t r = 0; r < all_rows; r += kRows) {
         T* line = weights.numbers + r * kWeightCols;
-        if (row + r + kRows <= block.stored_rows) {
-          for (int64_t k = 0; k < kRows; ++k)
+        const int64_t wanted = block.rows - row - r < kRows ? block.rows - row - r : kRows;
+        if (row + r + wanted <= block.stored_rows) {
+          for (int64_t k = 0; k < wanted; ++k)
             for (int64_t c = 0; c < padded; ++c)
               line[k * kWeightCols + c] = c < cols ? block.stored[(row + r + k) * block.stored_ld + group + c] : T(0);
         } else {

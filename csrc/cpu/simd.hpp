@@ -96,8 +96,8 @@ struct Exp<float> {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    const S::Bits bits = (reinterpret_cast<const S::Bits&>(rounded) << 23) + (uint32_t{127} << 23);
-    return p * reinterpret_cast<const S::Vector&>(bits);
+    const S::Bits bits = (reinterpret_cast<S::Bits>(rounded) << 23) + (uint32_t{127} << 23);
+    return p * reinterpret_cast<S::Vector>(bits);
   }
 };
 
@@ -119,8 +119,8 @@ struct Exp<double> {
       factorial /= term;
     }
     p = p * r + 1.0;
-    const S::Bits bits = (reinterpret_cast<const S::Bits&>(rounded) << 52) + (uint64_t{1023} << 52);
-    return p * reinterpret_cast<const S::Vector&>(bits);
+    const S::Bits bits = (reinterpret_cast<S::Bits>(rounded) << 52) + (uint64_t{1023} << 52);
+    return p * reinterpret_cast<S::Vector>(bits);
   }
 };
 

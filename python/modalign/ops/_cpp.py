@@ -78,6 +78,21 @@ def sigmoid_loss_backward(
     return dx, dy, slope
 
 
+def unit_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n, d = x.shape
+    unit, size, norm = torch.empty_like(x), x.new_empty(n, 1), x.new_empty(n, 1)
+    _run("unit_rows", x)(_address(x), n, d, *map(_address, (unit, size, norm)), torch.get_num_threads())
+    return unit, size, norm
+
+
+def unit_rows_backward(grad: Tensor, x: Tensor, size: Tensor, norm: Tensor) -> Tensor:
+    dx = torch.empty_like(x)
+    _run("unit_rows_backward", x)(
+        *map(_address, (grad, x, size, norm)), *x.shape, _address(dx), torch.get_num_threads()
+    )
+    return dx
+
+
 def _run(name: str, x: Tensor) -> Callable[..., None]:
     run: Callable[..., None] = getattr(_core, f"{name}_{'float64' if x.dtype == torch.float64 else 'float32'}")
     return run

@@ -2,8 +2,9 @@
 
     u = x / |x|        dx = (g - u <u, g>) / |x|
 
-Composed of torch's own operations this would keep three tables more. A zero row stays zero and hands its gradient on
-unchanged.
+Composed of torch's own operations this would keep three tables more, and on the CPU take a quarter of a small batch's
+step. A zero row stays zero and hands its gradient on unchanged. The size of a row, a number near its largest entry, is
+divided out before it is squared, so that no norm overflows or vanishes.
 """
 
 from __future__ import annotations
@@ -13,14 +14,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.ops import _cpp
+from modalign.ops._transforms import register_vmap
+
 __all__ = ["unit_rows"]
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """x [..., d] with rows of length one, in x's dtype, computed in float32 at least. The largest entry is divided out
-    first, so that no norm overflows or vanishes. Peak memory: one table, and a float32 copy for half precision."""
-    unit: Tensor = _UnitRows.apply(x)[0]  # type: ignore[no-untyped-call]
-    return unit
+    """x [..., d] with rows of length one, in x's dtype, computed in float32 at least. Peak memory: one table, and a
+    float32 copy for half precision."""
+    unit: Tensor = _UnitRows.apply(x.reshape(-1, x.shape[-1]))[0]  # type: ignore[no-untyped-call]
+    return unit.reshape(x.shape)
+
+
+@torch.library.custom_op("modalign::unit_rows", mutates_args=())
+def forward_operator(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x [n, d] float32 or float64 on the CPU: its unit rows, their sizes and norms [n, 1]."""
+    return _cpp.unit_rows(x.contiguous())
+
+
+@forward_operator.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(len(x), 1), x.new_empty(len(x), 1)
+
+
+@torch.library.custom_op("modalign::unit_rows_backward", mutates_args=())
+def backward_operator(grad: Tensor, x: Tensor, size: Tensor, norm: Tensor) -> Tensor:
+    return _cpp.unit_rows_backward(grad.contiguous(), x.contiguous(), size.contiguous(), norm.contiguous())
+
+
+@backward_operator.register_fake
+def _(grad: Tensor, x: Tensor, size: Tensor, norm: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 class _UnitRows(torch.autograd.Function):
@@ -28,10 +53,15 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        largest = _or_one(torch.linalg.vector_norm(_wide(x), ord=torch.inf, dim=-1, keepdim=True))
-        rows = _wide(x) / largest
-        norm = _or_one(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
-        return rows.div_(norm).to(x.dtype), largest, norm
+        wide = _wide(x)
+        if x.device.type == "cpu":
+            unit, size, norm = forward_operator(wide)
+        else:
+            size = _or_one(torch.linalg.vector_norm(wide, ord=torch.inf, dim=-1, keepdim=True))
+            rows = wide / size
+            norm = _or_one(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
+            unit = rows.div_(norm)
+        return unit.to(x.dtype), size, norm
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
@@ -43,17 +73,20 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: None) -> Tensor | None:
         if grad is None:
             return None
-        x, largest, norm = ctx.saved_tensors
-        rows, wide = _wide(x) / largest, _wide(grad)
+        x, size, norm = ctx.saved_tensors
+        wide_x, wide = _wide(x), _wide(grad)
         if torch.is_grad_enabled():  # a second derivative will be taken: let autograd see where the norm comes from
-            length = torch.where(largest > 0, torch.linalg.vector_norm(rows, dim=-1, keepdim=True), 1.0)
+            rows = wide_x / size
+            length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
             length = torch.where(length > 0, length, 1.0)
             unit = rows / length
-            dx = (wide - unit * torch.linalg.vecdot(unit, wide)[..., None]) / length / largest
+            dx = (wide - unit * torch.linalg.vecdot(unit, wide)[..., None]) / length / size
+        elif x.device.type == "cpu":
+            dx = backward_operator(wide, wide_x, size, norm)
         else:
-            unit = rows.div_(norm)
+            unit = (wide_x / size).div_(norm)
             dot = torch.linalg.vecdot(unit, wide)[..., None]
-            dx = torch.addcmul(wide, unit, dot, value=-1).div_(norm).div_(largest)
+            dx = torch.addcmul(wide, unit, dot, value=-1).div_(norm).div_(size)
         narrow: Tensor = dx.to(x.dtype)
         return narrow
 
@@ -64,3 +97,7 @@ def _wide(x: Tensor) -> Tensor:
 
 def _or_one(size: Tensor) -> Tensor:
     return torch.where(size > 0, size, 1.0)
+
+
+register_vmap(forward_operator, {})
+register_vmap(backward_operator, {})
