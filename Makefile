@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 test: $(VENV)/tests
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/tests
+bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
 
 # the Triton kernels on a GPU: their tests against the definition, then the record
@@ -54,6 +54,11 @@ $(VENV)/installed: $(SOURCES)
 $(VENV)/tests: $(VENV)/installed
 	@echo "modalign: installing what the tests need"
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/tests
+	@echo "modalign: installing the rivals"
+	@$(PIP) --editable '.[test,bench]'
 	@touch $@
 
 $(VENV)/lint: $(VENV)/tests

@@ -30,7 +30,8 @@ modalign::Dtype dtype_of(const std::string& name) {
   if (name == "bfloat16") return modalign::Dtype::bfloat16;
   if (name == "float32") return modalign::Dtype::float32;
   if (name == "float64") return modalign::Dtype::float64;
-  throw std::invalid_argument("dtype must be float16, bfloat16, float32 or float64, got " + name);
+  if (name == "int8") return modalign::Dtype::int8;
+  throw std::invalid_argument("dtype must be float16, bfloat16, float32, float64 or int8, got " + name);
 }
 
 modalign::Metric metric_of(const std::string& name) {
@@ -132,15 +133,42 @@ void unit_rows_backward(Address grad, Address x, Address size, Address norm, int
   modalign::unit_rows_backward<T>(at<T>(grad), at<T>(x), at<T>(size), at<T>(norm), n, d, at<T>(dx), threads);
 }
 
-void knn(Address gallery, Address queries, const std::string& dtype, int64_t n, int64_t m, int64_t d, int64_t k,
-         const std::string& metric, Address indices, Address scores, int threads) {
-  require_sizes({n, m, d, k, threads});
-  if (n > INT32_MAX) throw std::invalid_argument("knn takes up to 2^31 - 1 rows, got " + std::to_string(n));
-  if (k > n - (queries == 0))
-    throw std::invalid_argument("k must be below the number of rows, got " + std::to_string(k));
-  const modalign::Knn call{at<void>(gallery), at<void>(queries), dtype_of(dtype), n, m, d, k, metric_of(metric)};
-  py::gil_scoped_release released;
-  modalign::knn(call, at<int64_t>(indices), at<double>(scores), threads);
+// data (0: there is none), rows, id of the first, groups
+using RowTable = std::tuple<Address, int64_t, int64_t, Address>;
+// indices and scores, 0: not wanted
+using BestTables = std::pair<Address, Address>;
+
+py::tuple knn(const RowTable& x, const RowTable& y, const std::string& dtype, int64_t d, int64_t k,
+              const std::string& metric, const BestTables& x_best, const BestTables& y_best, Address done, Address stop,
+              int threads) {
+  const auto rows = [](const RowTable& table) {
+    const auto& [data, n, first, group] = table;
+    if (n > INT32_MAX) throw std::invalid_argument("knn takes up to 2^31 - 1 rows, got " + std::to_string(n));
+    return modalign::RowSet{at<void>(data), n, first, at<int64_t>(group)};
+  };
+  require_sizes({std::get<1>(x), d, k, threads});
+  const modalign::Knn call{rows(x),
+                           rows(y),
+                           dtype_of(dtype),
+                           d,
+                           k,
+                           metric_of(metric),
+                           {at<int64_t>(x_best.first), at<double>(x_best.second)},
+                           {at<int64_t>(y_best.first), at<double>(y_best.second)},
+                           at<std::atomic<int64_t>>(done),
+                           at<std::atomic<int64_t>>(stop)};
+  modalign::KnnReport report;
+  {
+    py::gil_scoped_release released;
+    report = modalign::knn(call, threads);
+  }
+  return py::make_tuple(report.precision, report.scored, report.redone);
+}
+
+std::vector<std::string> screens() {
+  std::vector<std::string> names;
+  for (modalign::Precision precision : modalign::screen_precisions()) names.push_back(precision_name(precision));
+  return names;
 }
 
 void neighbor_overlap(Address a, Address b, int64_t n, int64_t k, Address counts, int threads) {
@@ -175,5 +203,8 @@ PYBIND11_MODULE(_core, module) {
   module.def("unit_rows_backward_float32", &unit_rows_backward<float>);
   module.def("unit_rows_backward_float64", &unit_rows_backward<double>);
   module.def("knn", &knn);
+  module.def("knn_bytes", &modalign::knn_bytes);
+  module.def("screens", &screens);
+  module.def("use_screen", &modalign::use_screen, py::arg("name"));
   module.def("neighbor_overlap", &neighbor_overlap);
 }

@@ -27,29 +27,37 @@ ROWS_AT_ONCE = 1 << 14
 SCORES_AT_ONCE = 1 << 22  # float64 scores held by the search without a screen
 
 
-def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
+Report = tuple[str, int, int, int]  # the screen, rows it proved, rows searched again, pairs scored in float64
+
+
+def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor, Report]:
     """The k rows of x of the highest score for each query, ties to the lower index, self excluded by id.
 
     x: [n, d], queries: [m, d] of one dtype (float32, float16, bfloat16), or None to search x for itself.
-    metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64 and scores [m, k] float64.
-    Memory beyond the results: O(n + m) and a fixed working set, and a copy of x and queries when their values are so
-    large or small that float32 products of them would leave its range.
+    metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64, scores [m, k] float64, and
+    what it took. Memory beyond the results: O(n + m) and a fixed working set, and a copy of x and queries when their
+    values are so large or small that float32 products of them would leave its range.
     """
     search = _Search(x, queries, k, metric)
     indices = torch.empty(len(search.rows), k, dtype=torch.int64, device=x.device)
     scores = torch.empty(len(search.rows), k, dtype=torch.float64, device=x.device)
+    redone = scored = 0
     for start in range(0, len(search.rows), ROWS_AT_ONCE):
         which = torch.arange(start, min(start + ROWS_AT_ONCE, len(search.rows)), device=x.device)
-        for kept in search.levels:
+        for level, kept in enumerate(search.levels):
+            scored += len(which) * kept
             indices[which], scores[which], proved = search.screened(which, kept)
             which = which[~proved]
+            redone += len(which) if level == 0 else 0
             if len(which) == 0:
                 break
+        redone += 0 if search.levels else len(which)
+        scored += len(which) * search.candidates
         at_once = max(1, SCORES_AT_ONCE // len(x))
         for first in range(0, len(which), at_once):
             part = which[first : first + at_once]
             indices[part], scores[part] = search.exhaustive(part)
-    return indices, scores
+    return indices, scores, ("float32", len(search.rows) - redone, redone, scored)
 
 
 class _Search:

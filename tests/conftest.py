@@ -33,7 +33,12 @@ CPP = [f"cpp-{level}" for level in _core.isa_levels() if level != "avx512bf16"]
 BFLOAT16 = [f"cpp-{level}" for level in _core.isa_levels() if level == "avx512bf16"]
 
 
-@pytest.fixture(params=[*CPP, "triton", "reference"])
+# the best level has every screen of knn; for knn avx512 is no other code
+BEST, *OTHERS = _core.isa_levels()
+GRAPHS = [f"cpp-{BEST}-{screen}" for screen in _core.screens()] + [f"cpp-{one}" for one in OTHERS if one != "avx512"]
+
+
+@pytest.fixture(params=[*GRAPHS, "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every backend of the graphs by name, the compiled core once for each instruction set the processor has."""
     yield from _running(request.param)
@@ -56,11 +61,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _running(parameter: str) -> Iterator[str]:
-    name, _, level = parameter.partition("-")
+    name, level, screen = (*parameter.split("-"), "", "")[:3]
     if level:
         before = _core.isa()
         _core.use_isa(level)
+        _core.use_screen(screen or "auto")
         yield name
+        _core.use_screen("auto")
         _core.use_isa(before)
     else:
         yield name

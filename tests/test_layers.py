@@ -12,8 +12,9 @@ PACKAGE = ROOT / "python" / "modalign"
 LAYERS = [
     {"backends", "provenance"},
     {"ops", "reference"},
-    {"arguments"},
-    {"anchors"},
+    {"arguments", "sources", "watching"},
+    {"anchors", "approximate", "out_of_core"},
+    {"graph"},
     {"contrastive", "neighbors"},
     {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
     {"data", "encoders"},

@@ -1,6 +1,7 @@
 #include "cpu/isa.hpp"
 
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 
 namespace modalign {
@@ -10,14 +11,19 @@ namespace modalign {
   template <class T>               \
   LossTiles<T> make_loss_tiles();  \
   ScreenTiles make_screen_tiles(); \
+  ExactScores make_exact_scores(); \
   }
 MODALIGN_DECLARE(portable)
 #ifdef MODALIGN_X86
 MODALIGN_DECLARE(avx2)
 MODALIGN_DECLARE(avx512)
+namespace avx512vnni {
+ScreenTiles make_screen_tiles();
+}
 namespace avx512bf16 {
 LossTiles<float> make_bfloat16_tiles();
-}
+ScreenTiles make_screen_tiles();
+}  // namespace avx512bf16
 #endif
 
 namespace {
@@ -27,13 +33,14 @@ struct Level {
   LossTiles<float> in_float;
   LossTiles<double> in_double;
   LossTiles<float> of_bfloat16;
-  ScreenTiles screen;
+  std::map<Precision, ScreenTiles> screens;
+  ExactScores exact_scores;
 };
 
 #define MODALIGN_LEVEL(level)                                                                                   \
   Level {                                                                                                       \
     #level, level::make_loss_tiles<float>(), level::make_loss_tiles<double>(), level::make_loss_tiles<float>(), \
-        level::make_screen_tiles()                                                                              \
+        {{Precision::float32, level::make_screen_tiles()}}, level::make_exact_scores()                          \
   }
 
 std::vector<Level> available() {
@@ -42,13 +49,16 @@ std::vector<Level> available() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
+    Level avx512 = MODALIGN_LEVEL(avx512);
+    if (__builtin_cpu_supports("avx512vnni")) avx512.screens[Precision::int8] = avx512vnni::make_screen_tiles();
     if (__builtin_cpu_supports("avx512bf16")) {
-      Level level = MODALIGN_LEVEL(avx512);
-      level.name = "avx512bf16";  // avx512 but for bfloat16 inputs
+      Level level = avx512;  // but for the losses of bfloat16 inputs, and one screen more
+      level.name = "avx512bf16";
       level.of_bfloat16 = avx512bf16::make_bfloat16_tiles();
+      level.screens[Precision::bfloat16] = avx512bf16::make_screen_tiles();
       levels.push_back(level);
     }
-    levels.push_back(MODALIGN_LEVEL(avx512));
+    levels.push_back(avx512);
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(MODALIGN_LEVEL(avx2));
 #endif
@@ -68,6 +78,11 @@ const Level& find(const std::string& name) {
     known += (known.empty() ? "" : ", ") + level.name;
   }
   throw std::invalid_argument("instruction set must be one of " + known + " on this machine, got " + name);
+}
+
+std::optional<Precision>& screen_in_use() {
+  static std::optional<Precision> precision;
+  return precision;
 }
 
 const Level*& chosen() {
@@ -93,6 +108,29 @@ template <>
 const LossTiles<double>& loss_tiles<double>(Dtype) {
   return chosen()->in_double;
 }
-const ScreenTiles& screen_tiles() { return chosen()->screen; }
+
+std::vector<Precision> screen_precisions() {
+  std::vector<Precision> precisions;
+  for (const auto& [precision, tiles] : chosen()->screens) precisions.push_back(precision);
+  return precisions;
+}
+std::string precision_name(Precision precision) {
+  return precision == Precision::int8 ? "int8" : precision == Precision::bfloat16 ? "bfloat16" : "float32";
+}
+std::optional<Precision> wanted_screen() { return screen_in_use(); }
+void use_screen(const std::string& name) {
+  if (name == "auto") return screen_in_use().reset();
+  std::string known = "auto";
+  for (Precision precision : screen_precisions()) {
+    if (precision_name(precision) == name) {
+      screen_in_use() = precision;
+      return;
+    }
+    known += ", " + precision_name(precision);
+  }
+  throw std::invalid_argument("the screen must be one of " + known + " here, got " + name);
+}
+const ScreenTiles& screen_tiles(Precision precision) { return chosen()->screens.at(precision); }
+ExactScores exact_scores() { return chosen()->exact_scores; }
 
 }  // namespace modalign

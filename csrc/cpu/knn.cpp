@@ -1,36 +1,48 @@
-// Exact k nearest neighbours: a float32 screen discards what a proved bound excludes, float64 decides the rest.
+// Exact k nearest neighbours: a screen in low precision discards what a proved bound excludes, float64 decides the
+// rest.
 //
-// For searching row i and candidate j the screen computes t_ij, in units where every row is at most 1 long (rows are
-// scaled by powers of two, which is exact), and knows |t_ij - s_ij| <= r_i e_j + f_j for the defined score s_ij. A
-// candidate whose upper bound is below the k-th best lower bound seen so far is not a neighbour; the others are
-// appended to the row's list. A full list is compacted: the k-th best lower bound rises, what lies under it is dropped,
-// and if that is not enough (ties, duplicates) the listed candidates are scored in float64 and the best k stay. However
-// stale a threshold is, nothing is lost; the order of the blocks changes only the work.
+// Every metric is brought to one form. With z the rows at a common scale (unit rows for the cosine) and y = z - mu, the
+// score of j for i is, up to a number that only i knows, s_ij = <y_i, y_j> + shift_j. The screen works with codes of y
+// (codes.hpp), which bound s_ij from above. A candidate whose bound is below the k-th best score found so far is not a
+// neighbour; the others wait in the row's list. When it is full they are scored as the definition has it, in float64,
+// the best k are kept, and the threshold rises. However stale a threshold is, nothing is lost: the order of the blocks
+// and the precision of the screen change only the work.
 //
-// Searching one set for itself, S is symmetric: each pair of stripes is multiplied once and serves both. The pairs are
-// drawn as in a round-robin tournament, so that the jobs of a phase never share a row.
+// x with itself: S is symmetric, each pair of stripes is multiplied once and serves both. The pairs are drawn as in a
+// round-robin tournament, x and y as in a Latin square, so that the jobs of a phase never share a row.
 #include "cpu/knn.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <vector>
 
 #include "common/parallel.hpp"
+#include "cpu/codes.hpp"
 #include "cpu/isa.hpp"
-#include "cpu/stripes.hpp"
 
 namespace modalign {
 namespace {
 
-constexpr double kUnit = 0x1p-24;  // float32 rounding
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int64_t kChunk = 256;    // rows that a thread measures or codes at once
+constexpr int64_t kSample = 1024;  // rows that tell where the middle is
+constexpr int64_t kAtOnce = 16;    // candidates scored before the threshold is looked at again
 
-struct Candidate {
-  int32_t id;
-  float upper, lower;
-};
+int64_t room_for(int64_t k) { return std::max<int64_t>(64, 2 * k + 32); }  // candidates that may wait
+
+float rounded_down(double x) { return std::nextafter(static_cast<float>(x), -kInfinity); }
+float rounded_up(double x) { return std::nextafter(static_cast<float>(x), kInfinity); }
+
+double half_to_double(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
+  const float magnitude = std::bit_cast<float>(bits) * 0x1p112f;
+  return (half & 0x8000) ? -magnitude : magnitude;
+}
 
 struct Scored {
   double score;
@@ -38,313 +50,454 @@ struct Scored {
   bool operator<(const Scored& other) const { return score != other.score ? score > other.score : id < other.id; }
 };
 
-float half_to_float(uint16_t half) {
-  uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
-  float magnitude;
-  __builtin_memcpy(&magnitude, &bits, sizeof bits);
-  magnitude *= 0x1p112f;
-  return (half & 0x8000) ? -magnitude : magnitude;
-}
-float bfloat16_to_float(uint16_t value) {
-  const uint32_t bits = static_cast<uint32_t>(value) << 16;
-  float result;
-  __builtin_memcpy(&result, &bits, sizeof bits);
-  return result;
-}
-
-// Float64 views of the stored rows, and the sums over features, in order, that the definition is made of.
-class Table {
- public:
-  Table(const void* data, Dtype dtype, int64_t rows, int64_t d) : data_(data), dtype_(dtype), rows_(rows), d_(d) {}
-
-  int64_t rows() const { return rows_; }
-  Rows stripe(const Stripes& cut, int64_t i) const { return {data_, dtype_, d_, cut.start(i), cut.size(i)}; }
-
-  void read(int64_t row, double* out) const {
-    const int64_t at = row * d_;
-    switch (dtype_) {
-      case Dtype::float16:
-        for (int64_t c = 0; c < d_; ++c) out[c] = half_to_float(static_cast<const uint16_t*>(data_)[at + c]);
-        break;
-      case Dtype::bfloat16:
-        for (int64_t c = 0; c < d_; ++c) out[c] = bfloat16_to_float(static_cast<const uint16_t*>(data_)[at + c]);
-        break;
-      case Dtype::float32:
-        for (int64_t c = 0; c < d_; ++c) out[c] = static_cast<const float*>(data_)[at + c];
-        break;
-      case Dtype::float64:
-        std::copy_n(static_cast<const double*>(data_) + at, d_, out);
-        break;
-    }
-  }
-
- private:
-  const void* data_;
-  Dtype dtype_;
-  int64_t rows_, d_;
+// A candidate that the screen could not exclude, and the upper bound of its score in the screen's units.
+struct Waiting {
+  int32_t id;
+  float bound;
 };
 
-// Per row: what the screen and the definition need.
-struct RowFacts {
-  std::vector<double> inverse_norm;  // as defined: 1 / |x|, 0 for a zero row
-  std::vector<double> norm;          // |x|
-  std::vector<double> factor;        // the power of two its values are scaled by for the screen
+// How rows are cut: the unit of work, of packing and of ownership.
+struct Stripes {
+  int64_t n = 0, rows = 1, count = 0;
+  int64_t start(int64_t stripe) const { return stripe * rows; }
+  int64_t size(int64_t stripe) const { return std::min(rows, n - start(stripe)); }
+  int64_t padded() const { return count * rows; }
+};
+
+// About 1,000 rows, so that packing is small beside the work; fewer where n is small, so that there are jobs for
+// several threads, or rows are long, so that a packed stripe stays near the second-level cache.
+Stripes stripes(int64_t n, int64_t row_bytes) {
+  const auto whole = [](int64_t rows) { return std::max<int64_t>(1, rows / kStripeMultiple) * kStripeMultiple; };
+  const int64_t most = std::min<int64_t>(whole((1 << 20) / row_bytes), 960);
+  const int64_t rows = std::min(most, whole((n + 15) / 16 + kStripeMultiple - 1));
+  return {n, rows, (n + rows - 1) / rows};
+}
+
+// One set of rows, and what the search learns of it.
+struct Table {
+  RowSet rows;
+  Best best;
+  Stripes cut;
+  std::vector<double> norm, inverse_norm;  // |x|, and 1 / |x| as defined, 0 for a zero row
+  std::vector<double> base;                // what only the row knows of its scores
+  std::vector<float> scale, code_norm, error, shift, threshold;
+  std::vector<int32_t> offset;
+  std::unique_ptr<std::byte[]> codes;
+  float slack = 0;                       // of float64's own rounding
+  std::vector<int32_t> waiting, scored;  // how many of its candidates wait, and were scored in float64
+  std::vector<Waiting> waiting_list;     // [n, room]
+
+  // what was added to a shift, at most
+  float doubt(int64_t row) const { return slack + 0x1p-21f * std::abs(shift[row]); }
+  ScreenSide side(int64_t stripe) const {
+    const int64_t at = cut.start(stripe);
+    return {cut.size(stripe), &scale[at], &offset[at], &code_norm[at], &error[at], &shift[at], &threshold[at]};
+  }
 };
 
 class Search {
  public:
   Search(const Knn& call, int threads)
-      : call_(call),
-        threads_(threads),
-        self_(call.queries == nullptr),
-        gallery_(call.gallery, call.dtype, call.n, call.d),
-        queries_(self_ ? call.gallery : call.queries, call.dtype, call.m, call.d),
-        gallery_cut_(stripes(call.n, call.d)),
-        query_cut_(self_ ? gallery_cut_ : stripes(call.m, call.d)),
-        capacity_(std::max<int64_t>(64, 2 * call.k + 32)),
-        count_(call.m, 0),
-        lists_(call.m * capacity_) {
-    for (int thread = 0; thread < threads; ++thread) {
-      Own own;
-      own.search = this;
-      own.left.resize(query_cut_.rows * call.d);
-      own.right.resize(gallery_cut_.rows * call.d);
-      own.query.resize(call.d);
-      own.candidates.resize(kLanes * call.d);
-      own.lower.resize(capacity_);
-      own.scored.reserve(capacity_);
-      own_.push_back(std::move(own));
+      : call_(call), threads_(threads), itself_(call.y.data == nullptr), room_(room_for(call.k)) {
+    x_.rows = call.x, x_.best = call.x_best;
+    y_.rows = call.y, y_.best = call.y_best;
+    for (int thread = 0; thread < threads; ++thread) own_.emplace_back(call.d);
+    for (Table* table : tables()) measure(*table);
+    place();
+    precision_ = wanted_screen() ? *wanted_screen() : cheapest();
+    tiles_ = &screen_tiles(precision_);
+    coding_ = std::make_unique<Coding>(precision_, call.d);
+    for (Table* table : tables()) encode(*table);
+    for (Own& own : own_) {
+      own.left.reset(new std::byte[x_.cut.rows * coding_->row_bytes()]);
+      own.right.reset(new std::byte[(itself_ ? x_ : y_).cut.rows * coding_->row_bytes()]);
     }
-    measure();
-    bound();
   }
 
-  void run(int64_t* indices, double* scores) {
-    self_ ? search_itself() : search_gallery();
-    run_phases(threads_, 1, query_cut_.count, [&](int thread, int64_t, int64_t stripe) {
-      for (int64_t row = query_cut_.start(stripe); row < query_cut_.start(stripe) + query_cut_.size(stripe); ++row) {
-        const std::vector<Scored>& best = score_exactly(own_[thread], row);
-        for (int64_t i = 0; i < call_.k; ++i) {
-          indices[row * call_.k + i] = best[i].id;
-          scores[row * call_.k + i] = best[i].score;
-        }
+  KnnReport run() {
+    itself_ ? tournament() : latin_square();
+    for (Table* table : tables()) {
+      if (!table->best.indices) continue;
+      const Table& other = itself_ || table == &y_ ? x_ : y_;
+      run_phases(threads_, 1, table->cut.count, [&](int thread, int64_t, int64_t stripe) {
+        for (int64_t i = table->cut.start(stripe); i < table->cut.start(stripe) + table->cut.size(stripe); ++i)
+          settle(own_[thread], *table, other, i);
+      });
+    }
+    KnnReport report{precision_name(precision_), 0, 0};
+    for (Table* table : tables()) {
+      const int64_t candidates = (itself_ ? x_.rows.n - 1 : table == &x_ ? y_.rows.n : x_.rows.n);
+      for (int32_t scored : table->scored) {
+        report.scored += scored;
+        report.redone += scored * int64_t{2} > candidates && candidates > 4 * room_;
       }
-    });
+    }
+    return report;
   }
 
  private:
-  static constexpr int kLanes = 8;  // candidates scored at once: eight independent sums hide the adder's latency
-
+  // what a thread works with
   struct Own {
-    Search* search;
-    std::vector<float> left, right;
-    std::vector<double> query, candidates;
+    Search* search = nullptr;
+    Table *left_table = nullptr, *right_table = nullptr;
+    int64_t left_start = 0, right_start = 0;
+    std::vector<double> row, other;
+    std::unique_ptr<std::byte[]> left, right;
+    std::vector<Waiting> waiting;
     std::vector<float> lower;
-    std::vector<Scored> scored;
+    std::vector<int32_t> ids;
+    std::vector<double> scores;
+    std::vector<Scored> found, merged;
+    explicit Own(int64_t d) : row(d), other(d), ids(kAtOnce), scores(kAtOnce) {}
   };
 
-  void measure() {
-    for (auto [table, facts] : {std::pair{&queries_, &query_facts_}, std::pair{&gallery_, &gallery_facts_}}) {
-      if (self_ && table == &gallery_) break;
-      facts->norm.resize(table->rows());
-      facts->inverse_norm.resize(table->rows());
-      facts->factor.assign(table->rows(), 1.0);
-      const int64_t chunk = 256;
-      run_phases(threads_, 1, (table->rows() + chunk - 1) / chunk, [&](int thread, int64_t, int64_t index) {
-        double* values = own_[thread].query.data();
-        for (int64_t row = index * chunk; row < std::min(table->rows(), (index + 1) * chunk); ++row) {
-          table->read(row, values);
-          double squares = 0;
-          for (int64_t c = 0; c < call_.d; ++c) squares += values[c] * values[c];
-          facts->norm[row] = std::sqrt(squares);
-          facts->inverse_norm[row] = squares > 0 ? 1 / std::sqrt(squares) : 0.0;
-        }
-      });
+  std::vector<Table*> tables() { return itself_ ? std::vector<Table*>{&x_} : std::vector<Table*>{&x_, &y_}; }
+
+  void read(const Table& table, int64_t row, double* out) const {
+    const int64_t d = call_.d, at = row * d;
+    const void* data = table.rows.data;
+    const auto copy = [&](const auto* from) {
+      for (int64_t c = 0; c < d; ++c) out[c] = static_cast<double>(from[at + c]);
+    };
+    switch (call_.dtype) {
+      case Dtype::float16:
+        for (int64_t c = 0; c < d; ++c) out[c] = half_to_double(static_cast<const uint16_t*>(data)[at + c]);
+        break;
+      case Dtype::bfloat16:
+        for (int64_t c = 0; c < d; ++c)
+          out[c] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(data)[at + c]) << 16);
+        break;
+      case Dtype::float32:
+        return copy(static_cast<const float*>(data));
+      case Dtype::float64:
+        return copy(static_cast<const double*>(data));
+      case Dtype::int8:
+        return copy(static_cast<const int8_t*>(data));
     }
-    if (self_) gallery_facts_ = query_facts_;
-    const auto power_of_two = [](double norm) { return norm > 0 ? std::ldexp(1.0, -std::ilogb(norm) - 1) : 1.0; };
-    double largest = 0;
-    for (const RowFacts* facts : {&query_facts_, &gallery_facts_})
-      for (double norm : facts->norm) {
-        if (!std::isfinite(norm)) throw std::domain_error("knn: rows must be finite and their squares fit float64");
-        largest = std::max(largest, norm);
-      }
-    for (RowFacts* facts : {&query_facts_, &gallery_facts_})
-      for (size_t row = 0; row < facts->norm.size(); ++row)
-        facts->factor[row] = power_of_two(call_.metric == Metric::cosine ? facts->norm[row] : largest);
   }
 
-  // a, b, e, f of the candidates and r of the searching rows (see the top of this file and docs/exactness.md).
-  //
-  // With u = 2^-24: a dot product of d terms in float32, in any order, fused or not, is off by at most
-  // (d + 1) u / (1 - (d + 1) u) |x| |y|; rounding float64 inputs adds 2 u, and a, b and the three operations of the
-  // upper bound 4 u of what they handle. The float64 score differs from the real one by less than (d + 4) 2^-53 of the
-  // same terms. All of it is rounded up by a few per cent.
-  void bound() {
-    const int64_t padded = gallery_cut_.padded();
-    const double d = static_cast<double>(call_.d);
-    const double gamma = 1.05 * ((d + 8) * kUnit) / (1 - (d + 8) * kUnit);
-    const double tiny = d * 0x1p-140;  // what underflow can take
-    a_.assign(padded, 0);
-    b_ = e_ = f_ = a_;
-    for (int64_t j = 0; j < call_.n; ++j) {
-      const double norm = gallery_facts_.norm[j] * gallery_facts_.factor[j];
-      const double a = call_.metric != Metric::cosine ? 1.0 : norm > 0 ? 1 / norm : 0.0;
-      const double b = call_.metric == Metric::euclidean ? -norm * norm / 2 : 0.0;
-      const double float64_error = call_.metric == Metric::euclidean ? d * 0x1p-50 : 0.0;
-      f_[j] = static_cast<float>(1.05 * (5 * kUnit * -b + tiny));
-      a_[j] = static_cast<float>(a);
-      b_[j] = static_cast<float>(b) + f_[j];
-      e_[j] = static_cast<float>(gamma * a * norm + float64_error + tiny);
-    }
-    r_.assign(query_cut_.padded(), 0);
-    for (int64_t i = 0; i < call_.m; ++i)
-      r_[i] = static_cast<float>(query_facts_.norm[i] * query_facts_.factor[i] * (1 + 4 * kUnit));
-    threshold_.assign(query_cut_.padded(), -kInfinity);
-  }
-
-  void search_itself() {
-    const int64_t count = gallery_cut_.count, players = count + count % 2;
-    // phase 0 has the diagonal; phase p > 0 is round p - 1 of a tournament, its game 0 played by the last player
-    run_phases(threads_, players == 1 ? 1 : std::max<int64_t>(players, 1), count,
-               [&](int thread, int64_t phase, int64_t game) {
-                 if (phase == 0) return screen(own_[thread], game, game, false);
-                 if (game >= players / 2) return;
-                 const int64_t others = players - 1, round = phase - 1;
-                 const int64_t one = game == 0 ? players - 1 : (round + game) % others;
-                 const int64_t two = game == 0 ? round : (round - game + others) % others;
-                 if (one < count && two < count) screen(own_[thread], one, two, true);
-               });
-  }
-
-  void search_gallery() {
-    run_phases(threads_, 1, query_cut_.count, [&](int thread, int64_t, int64_t i) {
-      for (int64_t j = 0; j < gallery_cut_.count; ++j) screen(own_[thread], i, j, false);
+  void each_row(int64_t n, auto work) {
+    run_phases(threads_, 1, (n + kChunk - 1) / kChunk, [&](int thread, int64_t, int64_t chunk) {
+      for (int64_t row = chunk * kChunk; row < std::min(n, (chunk + 1) * kChunk); ++row) work(own_[thread], row);
     });
   }
 
-  void screen(Own& own, int64_t i, int64_t j, bool both_sides) {
-    const ScreenTiles& kernels = screen_tiles();
-    kernels.pack_left(queries_.stripe(query_cut_, i), &query_facts_.factor[query_cut_.start(i)], own.left.data());
-    kernels.pack_right(gallery_.stripe(gallery_cut_, j), &gallery_facts_.factor[gallery_cut_.start(j)],
-                       own.right.data());
-    kernels.screen(own.left.data(), own.right.data(),
-                   {.rows = query_cut_.size(i),
-                    .cols = gallery_cut_.size(j),
-                    .d = call_.d,
-                    .row_start = query_cut_.start(i),
-                    .col_start = gallery_cut_.start(j),
-                    .a = a_.data(),
-                    .b = b_.data(),
-                    .e = e_.data(),
-                    .r = r_.data(),
-                    .threshold = threshold_.data(),
-                    .both_sides = both_sides,
-                    .offer =
-                        [](void* context, int64_t searching, int64_t candidate, float upper) {
-                          Own& own = *static_cast<Own*>(context);
-                          own.search->offer(own, searching, candidate, upper);
-                        },
-                    .context = &own});
-  }
-
-  void offer(Own& own, int64_t row, int64_t id, float upper) {
-    if (self_ && row == id) return;
-    // 2.5 and not 2: the difference is rounded too
-    const float lower = upper - 2.5f * (r_[row] * e_[id] + f_[id]);
-    lists_[row * capacity_ + count_[row]++] = {static_cast<int32_t>(id), upper, lower};
-    if (count_[row] == capacity_) compact(own, row);
-  }
-
-  void compact(Own& own, int64_t row) {
-    Candidate* list = &lists_[row * capacity_];
-    int64_t count = count_[row];
-    for (int64_t i = 0; i < count; ++i) own.lower[i] = list[i].lower;
-    std::nth_element(own.lower.begin(), own.lower.begin() + (call_.k - 1), own.lower.begin() + count, std::greater<>());
-    threshold_[row] = std::max(threshold_[row], own.lower[call_.k - 1]);
-    count = std::remove_if(list, list + count, [&](const Candidate& c) { return c.upper < threshold_[row]; }) - list;
-    count_[row] = count;
-    if (count <= (capacity_ + call_.k) / 2) return;
-    // too many are still in doubt
-    const std::vector<Scored>& best = score_exactly(own, row);
-    for (int64_t i = 0; i < call_.k; ++i) {
-      const auto [low, high] = screen_units(row, best[i]);
-      list[i] = {static_cast<int32_t>(best[i].id), high, low};
-      if (i == call_.k - 1) threshold_[row] = std::max(threshold_[row], low);
+  void measure(Table& table) {
+    const int64_t n = table.rows.n;
+    table.norm.resize(n);
+    table.inverse_norm.resize(n);
+    each_row(n, [&](Own& own, int64_t row) {
+      read(table, row, own.row.data());
+      double squares = 0;
+      for (int64_t c = 0; c < call_.d; ++c) squares += own.row[c] * own.row[c];
+      table.norm[row] = std::sqrt(squares);
+      table.inverse_norm[row] = squares > 0 ? 1 / std::sqrt(squares) : 0.0;
+    });
+    for (double norm : table.norm) {
+      if (!std::isfinite(norm)) throw std::domain_error("knn: rows must be finite and their squares fit float64");
+      largest_ = std::max(largest_, norm);
     }
-    count_[row] = call_.k;
   }
 
-  // A defined score in the screen's units, between floats.
-  std::pair<float, float> screen_units(int64_t row, const Scored& scored) const {
-    const double factor = query_facts_.factor[row], length = r_[row];
-    const double other = gallery_facts_.norm[scored.id] * gallery_facts_.factor[scored.id];
-    double units = 0, slack = 0;
-    switch (call_.metric) {
-      case Metric::cosine:  // <x, y> / |x| / |y| -> <x, y> factor_x / |y|
-        units = scored.score * query_facts_.norm[row] * factor;
-        slack = length;
-        break;
-      case Metric::dot:
-        units = scored.score * factor * factor;
-        slack = length * other;
-        break;
-      case Metric::euclidean:  // -|x - y|^2 -> <x, y> - |y|^2 / 2
-        units = (scored.score * factor * factor + length * length) / 2;
-        slack = length * length + other * other;
-        break;
-    }
-    slack = slack * 0x1p-20 + 0x1p-140;
-    return {std::nextafter(static_cast<float>(units - slack), -kInfinity),
-            std::nextafter(static_cast<float>(units + slack), kInfinity)};
+  // z: at most 1 long
+  void scaled(const Table& table, int64_t row, double* z) const {
+    read(table, row, z);
+    const double factor = call_.metric == Metric::cosine ? table.inverse_norm[row] : factor_;
+    for (int64_t c = 0; c < call_.d; ++c) z[c] *= factor;
   }
 
-  // The listed candidates of a row by their defined score, best k first.
-  const std::vector<Scored>& score_exactly(Own& own, int64_t row) {
-    const int64_t d = call_.d;
-    queries_.read(row, own.query.data());
-    own.scored.clear();
-    for (int64_t start = 0; start < count_[row]; start += kLanes) {
-      const int64_t filled = std::min<int64_t>(kLanes, count_[row] - start);
-      const Candidate* list = &lists_[row * capacity_ + start];
-      for (int64_t lane = 0; lane < filled; ++lane) gallery_.read(list[lane].id, &own.candidates[lane * d]);
-      double sum[kLanes] = {};
-      if (call_.metric == Metric::euclidean) {
-        for (int64_t c = 0; c < d; ++c)
-          for (int lane = 0; lane < kLanes; ++lane) {
-            const double difference = own.query[c] - own.candidates[lane * d + c];
-            sum[lane] -= difference * difference;
-          }
-      } else {
-        for (int64_t c = 0; c < d; ++c)
-          for (int lane = 0; lane < kLanes; ++lane) sum[lane] += own.query[c] * own.candidates[lane * d + c];
+  // the common scale, and mu: the mean of a sample where taking it away makes most rows shorter, else 0
+  void place() {
+    factor_ = largest_ > 0 ? std::ldexp(1.0, -std::ilogb(largest_) - 1) : 1.0;
+    middle_.assign(call_.d, 0.0);
+    std::vector<double> z(call_.d);
+    int64_t count = 0;
+    const auto each = [&](auto work) {
+      for (Table* table : tables())
+        for (int64_t row = 0; row < table->rows.n; row += (table->rows.n + kSample - 1) / kSample) {
+          scaled(*table, row, z.data());
+          work();
+        }
+    };
+    each([&] {
+      for (int64_t c = 0; c < call_.d; ++c) middle_[c] += z[c];
+      ++count;
+    });
+    for (double& value : middle_) value /= static_cast<double>(count);
+    double before = 0, after = 0, shorter = 0;
+    each([&] {
+      double own = 0, moved = 0;
+      for (int64_t c = 0; c < call_.d; ++c) {
+        own += z[c] * z[c];
+        moved += (z[c] - middle_[c]) * (z[c] - middle_[c]);
       }
-      for (int64_t lane = 0; lane < filled; ++lane) {
-        const int64_t id = list[lane].id;
-        if (call_.metric == Metric::cosine)
-          sum[lane] = sum[lane] * query_facts_.inverse_norm[row] * gallery_facts_.inverse_norm[id];
-        own.scored.push_back({sum[lane], id});
-      }
+      before += std::sqrt(own);
+      after += std::sqrt(moved);
+      shorter += moved < own;
+    });
+    if (after > 0.95 * before || shorter < 0.9 * static_cast<double>(count)) middle_.assign(call_.d, 0.0);
+  }
+
+  // y and, in what the definition's rounding leaves in doubt, shift and base
+  void centred(const Table& table, int64_t row, double* y, double& shift, double& base) const {
+    scaled(table, row, y);
+    double with_middle = 0, along = 0, squares = 0;
+    for (int64_t c = 0; c < call_.d; ++c) {
+      with_middle += y[c] * middle_[c];
+      y[c] -= middle_[c];
+      along += y[c] * middle_[c];
+      squares += y[c] * y[c];
     }
-    std::partial_sort(own.scored.begin(), own.scored.begin() + call_.k, own.scored.end());
-    return own.scored;
+    const bool euclidean = call_.metric == Metric::euclidean;
+    shift = euclidean ? -squares / 2 : with_middle;  // <y_i, y_j> + <mu, z_j> + <y_i, mu> = <z_i, z_j>
+    base = euclidean ? -squares / 2 : along;
+  }
+
+  void encode(Table& table) {
+    const int64_t n = table.rows.n, bytes = coding_->row_bytes();
+    table.cut = stripes(n, bytes);
+    const int64_t padded = table.cut.padded();
+    table.codes.reset(new std::byte[n * bytes]);
+    table.base.resize(n);
+    for (auto* values : {&table.scale, &table.code_norm, &table.error}) values->assign(padded, 0);
+    table.shift.assign(padded, std::numeric_limits<float>::quiet_NaN());  // what is not there reaches no threshold
+    table.threshold.assign(padded, kInfinity);
+    table.offset.assign(padded, 0);
+    // The definition's float64 score, `base` and `shift` are each off by less than (d + 4) 2^-53 of what they sum,
+    // which is at most 4 (euclidean: |z_i - z_j|^2 <= 4); products in float32 may lose 2^-149 each.
+    const double doubt = 32 * static_cast<double>(call_.d + 8) * 0x1p-53 + static_cast<double>(call_.d) * 0x1p-140;
+    table.slack = rounded_up(doubt);
+    each_row(n, [&](Own& own, int64_t row) {
+      double shift;
+      centred(table, row, own.row.data(), shift, table.base[row]);
+      const CodeFacts facts = coding_->code(own.row.data(), table.codes.get() + row * bytes);
+      table.scale[row] = facts.scale;
+      table.offset[row] = facts.offset;
+      table.code_norm[row] = facts.norm;
+      table.error[row] = facts.error;
+      table.shift[row] = rounded_up(shift + doubt + 0x1p-22 * std::abs(shift));
+      if (!table.best.indices) return;
+      table.threshold[row] = -kInfinity;
+      raise(table, row);
+    });
+    if (!table.best.indices) return;
+    table.waiting.assign(n, 0);
+    table.scored.assign(n, 0);
+    table.waiting_list.resize(n * room_);
+  }
+
+  // raises the threshold of a row to its k-th best score
+  void raise(Table& table, int64_t i) const {
+    const int64_t last = (i + 1) * call_.k - 1;
+    if (table.best.indices[last] >= 0)
+      table.threshold[i] = std::max(table.threshold[i], in_screen_units(table, i, table.best.scores[last]));
+  }
+
+  float in_screen_units(const Table& table, int64_t i, double score) const {
+    double units = 1;
+    if (call_.metric != Metric::cosine) units = factor_ * factor_;
+    if (call_.metric == Metric::euclidean) units /= 2;
+    return rounded_down(score * units - table.base[i]);
+  }
+
+  void tournament() {
+    const int64_t count = x_.cut.count, players = count + count % 2;
+    // phase 0 has the diagonal; phase p > 0 is round p - 1 of a tournament, its game 0 played by the last player
+    run_phases(threads_, std::max<int64_t>(players, 1), count, [&](int thread, int64_t phase, int64_t game) {
+      if (phase == 0) return meet(own_[thread], x_, game, x_, game, true, false);
+      if (game >= players / 2) return;
+      const int64_t others = players - 1, round = phase - 1;
+      const int64_t one = game == 0 ? players - 1 : (round + game) % others;
+      const int64_t two = game == 0 ? round : (round - game + others) % others;
+      if (one < count && two < count) meet(own_[thread], x_, one, x_, two, true, true);
+    });
+  }
+
+  void latin_square() {
+    const int64_t p = x_.cut.count, q = y_.cut.count, jobs = std::min(p, q), turns = std::max(p, q);
+    run_phases(threads_, turns, jobs, [&](int thread, int64_t phase, int64_t job) {
+      const int64_t other = (job + phase) % turns;
+      meet(own_[thread], x_, p <= q ? job : other, y_, p <= q ? other : job, x_.best.indices, y_.best.indices);
+    });
+  }
+
+  void meet(Own& own, Table& left, int64_t i, Table& right, int64_t j, bool left_searches, bool right_searches) {
+    if (call_.stop && *call_.stop) return;
+    const int64_t bytes = coding_->row_bytes(), words = coding_->words();
+    own.search = this;
+    own.left_table = &left, own.right_table = &right;
+    own.left_start = left.cut.start(i), own.right_start = right.cut.start(j);
+    const ScreenSide one = left.side(i), two = right.side(j);
+    tiles_->pack_left(left.codes.get() + own.left_start * bytes, one.rows, words, own.left.get());
+    tiles_->pack_right(right.codes.get() + own.right_start * bytes, two.rows, words, own.right.get());
+    tiles_->screen(own.left.get(), own.right.get(),
+                   {words, one, two, left_searches, right_searches,
+                    [](void* context, bool right_searches, int64_t searcher, int64_t candidate, float bound) {
+                      Own& own = *static_cast<Own*>(context);
+                      Table& table = right_searches ? *own.right_table : *own.left_table;
+                      const Table& others = right_searches ? *own.left_table : *own.right_table;
+                      const int64_t start = right_searches ? own.right_start : own.left_start;
+                      const int64_t other = right_searches ? own.left_start : own.right_start;
+                      own.search->offer(own, table, others, start + searcher, other + candidate, bound);
+                    },
+                    &own});
+    if (call_.done) *call_.done += one.rows * two.rows;
+  }
+
+  void offer(Own& own, Table& table, const Table& others, int64_t i, int64_t candidate, float bound) {
+    if (itself_ && i == candidate) return;
+    if (table.rows.group && table.rows.group[i] == others.rows.group[candidate]) return;
+    table.waiting_list[i * room_ + table.waiting[i]++] = {static_cast<int32_t>(candidate), bound};
+    if (table.waiting[i] == room_) compact(own, table, others, i);
+  }
+
+  // Makes room: the k-th best lower bound of what is known raises the threshold, what lies under it goes. If much is
+  // still in doubt (ties, duplicates), float64 decides.
+  void compact(Own& own, Table& table, const Table& others, int64_t i) {
+    Waiting* list = &table.waiting_list[i * room_];
+    const int64_t k = call_.k;
+    own.lower.clear();
+    for (int64_t at = 0; at < table.waiting[i]; ++at) {
+      const int32_t id = list[at].id;
+      // 2.5 and not 2: the difference is rounded too
+      own.lower.push_back(list[at].bound - 2.5f * (table.code_norm[i] * others.error[id] +
+                                                   table.error[i] * others.code_norm[id] + others.doubt(id)));
+    }
+    for (int64_t at = 0; at < k && table.best.indices[i * k + at] >= 0; ++at)
+      own.lower.push_back(in_screen_units(table, i, table.best.scores[i * k + at]));
+    std::nth_element(own.lower.begin(), own.lower.begin() + (k - 1), own.lower.end(), std::greater<>());
+    table.threshold[i] = std::max(table.threshold[i], own.lower[k - 1]);
+    const float threshold = table.threshold[i];
+    const Waiting* end =
+        std::remove_if(list, list + table.waiting[i], [=](const Waiting& one) { return one.bound < threshold; });
+    table.waiting[i] = static_cast<int32_t>(end - list);
+    if (table.waiting[i] > (room_ + k) / 2) settle(own, table, others, i);
+  }
+
+  // scores the candidates that wait, the most promising first, and keeps the best k
+  void settle(Own& own, Table& table, const Table& others, int64_t i) {
+    const Waiting* list = &table.waiting_list[i * room_];
+    own.waiting.assign(list, list + table.waiting[i]);
+    table.waiting[i] = 0;
+    std::sort(own.waiting.begin(), own.waiting.end(),
+              [](const Waiting& one, const Waiting& two) { return one.bound > two.bound; });
+    read(table, i, own.row.data());
+    for (size_t start = 0; start < own.waiting.size(); start += kAtOnce) {
+      int64_t count = 0;
+      for (size_t at = start; at < std::min(own.waiting.size(), start + kAtOnce); ++at)
+        if (own.waiting[at].bound >= table.threshold[i]) own.ids[count++] = own.waiting[at].id;
+      if (count == 0) return;
+      score(own, table, others, i, count);
+    }
+  }
+
+  // the `count` candidates in own.ids against row i, which is in own.row
+  void score(Own& own, Table& table, const Table& others, int64_t i, int64_t count) {
+    const int64_t k = call_.k;
+    table.scored[i] += static_cast<int32_t>(count);
+    exact_scores()(own.row.data(), {others.rows.data, call_.dtype, call_.d, 0, others.rows.n}, own.ids.data(), count,
+                   call_.metric == Metric::euclidean, own.scores.data());
+    int64_t* indices = table.best.indices + i * k;
+    double* scores = table.best.scores + i * k;
+    int64_t full = k;  // how many it has already
+    while (full > 0 && indices[full - 1] < 0) --full;
+    own.found.clear();
+    for (int64_t c = 0; c < count; ++c) {
+      double score = own.scores[c];
+      if (call_.metric == Metric::cosine) score = score * table.inverse_norm[i] * others.inverse_norm[own.ids[c]];
+      const Scored one{score, others.rows.first + own.ids[c]};
+      if (full < k || one < Scored{scores[k - 1], indices[k - 1]}) own.found.push_back(one);
+    }
+    if (own.found.empty()) return;
+    std::sort(own.found.begin(), own.found.end());
+    own.merged.clear();
+    for (int64_t old = 0, fresh = 0; static_cast<int64_t>(own.merged.size()) < k;) {
+      const bool more = fresh < static_cast<int64_t>(own.found.size());
+      if (old < full && (!more || Scored{scores[old], indices[old]} < own.found[fresh]))
+        own.merged.push_back({scores[old], indices[old]}), ++old;
+      else if (more)
+        own.merged.push_back(own.found[fresh++]);
+      else
+        break;
+    }
+    for (size_t at = 0; at < own.merged.size(); ++at)
+      scores[at] = own.merged[at].score, indices[at] = own.merged[at].id;
+    raise(table, i);
+  }
+
+  // What a sample says a search will cost in each precision, in multiply-adds of float32: the products, and the float64
+  // scores of what a bound that loose lets through. It changes the work alone.
+  Precision cheapest() {
+    constexpr int64_t kSearchers = 16;
+    constexpr double kWork = 4e7, kExact = 20, kEpilogue = 16;
+    const Table &searching = x_.best.indices ? x_ : y_, &gallery = itself_ || &searching == &y_ ? x_ : y_;
+    const int64_t d = call_.d, n = gallery.rows.n, searchers = std::min(kSearchers, searching.rows.n);
+    const int64_t sample = std::clamp<int64_t>(static_cast<int64_t>(kWork / static_cast<double>(kSearchers * d)), 1, n);
+    const int64_t rank = std::clamp<int64_t>(call_.k * sample / n, 1, sample);
+    std::vector<double> queries(searchers * d), query_norm(searchers), shift(sample), norm(sample);
+    double unused, other;
+    const auto length = [&](const double* y) { return std::sqrt(std::inner_product(y, y + d, y, 0.0)); };
+    for (int64_t i = 0; i < searchers; ++i) {
+      centred(searching, i * (searching.rows.n / searchers), &queries[i * d], unused, other);
+      query_norm[i] = length(&queries[i * d]);
+    }
+    std::vector<double> scores(searchers * sample), sorted(sample);
+    each_row(sample, [&](Own& own, int64_t j) {
+      double base;
+      centred(gallery, j * (n / sample), own.other.data(), shift[j], base);
+      norm[j] = length(own.other.data());
+      for (int64_t i = 0; i < searchers; ++i) {
+        double lane[8] = {};
+        const double *one = &queries[i * d], *two = own.other.data();
+        int64_t c = 0;
+        for (; c + 8 <= d; c += 8)
+          for (int l = 0; l < 8; ++l) lane[l] += one[c + l] * two[c + l];
+        for (; c < d; ++c) lane[0] += one[c] * two[c];
+        scores[i * sample + j] = std::accumulate(lane, lane + 8, shift[j]);
+      }
+    });
+    Precision best = Precision::float32;
+    double least = std::numeric_limits<double>::infinity();
+    for (Precision precision : screen_precisions()) {
+      const double loss = 2 * Coding::typical_error(precision, d);
+      double passed = 0;
+      for (int64_t i = 0; i < searchers; ++i) {
+        const double* own = &scores[i * sample];
+        std::copy(own, own + sample, sorted.begin());
+        std::nth_element(sorted.begin(), sorted.begin() + (rank - 1), sorted.end(), std::greater<>());
+        for (int64_t j = 0; j < sample; ++j) passed += own[j] + loss * query_norm[i] * norm[j] >= sorted[rank - 1];
+      }
+      const double size = static_cast<double>(n), last = passed / static_cast<double>(searchers * sample) * size;
+      const double scored = std::min(size, last * (1 + std::log(std::max(1.0, size / last))));
+      const double speed = precision == Precision::int8 ? 4 : precision == Precision::bfloat16 ? 2 : 1;
+      const double features = static_cast<double>(d);
+      const double cost = size * (features / speed + kEpilogue) / (itself_ ? 2 : 1) + scored * features * kExact;
+      if (cost < least) least = cost, best = precision;
+    }
+    return best;
   }
 
   const Knn& call_;
   const int threads_;
-  const bool self_;
-  const Table gallery_, queries_;
-  const Stripes gallery_cut_, query_cut_;
-  const int64_t capacity_;
-  std::vector<int64_t> count_;
-  std::vector<Candidate> lists_;
+  const bool itself_;
+  const int64_t room_;
+  double largest_ = 0, factor_ = 1;
+  std::vector<double> middle_;
+  Precision precision_ = Precision::float32;
+  const ScreenTiles* tiles_ = nullptr;
+  std::unique_ptr<Coding> coding_;
+  Table x_, y_;
   std::vector<Own> own_;
-  RowFacts query_facts_, gallery_facts_;
-  std::vector<float> a_, b_, e_, f_, r_, threshold_;
 };
 
 }  // namespace
 
-void knn(const Knn& call, int64_t* indices, double* scores, int threads) { Search(call, threads).run(indices, scores); }
+KnnReport knn(const Knn& call, int threads) { return Search(call, threads).run(); }
+
+int64_t knn_bytes(int64_t n, int64_t m, int64_t d, int64_t k, int threads) {
+  // codes at their widest; norms and bounds; what waits; packed stripes
+  const int64_t a_row = 4 * d + 2 * 8 + 8 + 6 * 4 + 8 + 8 * room_for(k);
+  return (n + m) * a_row + threads * 2 * (int64_t{1} << 20) + threads * (4 * d + 1024) * 8;
+}
 
 }  // namespace modalign

@@ -43,6 +43,10 @@ inline T value(double x) {
   return static_cast<T>(x);
 }
 template <class T>
+inline T value(int8_t x) {
+  return static_cast<T>(x);
+}
+template <class T>
 inline T value(BFloat16 x) {
   return static_cast<T>(as_float(static_cast<uint32_t>(x.bits) << 16));
 }
@@ -164,6 +168,8 @@ void with_source(Rows rows, F f) {
         return f(static_cast<const float*>(rows.data) + offset);
       case Dtype::float64:
         return f(static_cast<const double*>(rows.data) + offset);
+      case Dtype::int8:
+        return f(static_cast<const int8_t*>(rows.data) + offset);
     }
   }
 }
@@ -173,7 +179,7 @@ constexpr int64_t kPackedAtOnce =
 
 // out[panel][word][row in panel], zero beyond the last row: the operand of a product over features
 template <class P, int width>
-void pack(Rows rows, const double* row_factor, typename P::Word* out) {
+void pack(Rows rows, typename P::Word* out) {
   const int64_t d = rows.d, depth = (d + P::per_word - 1) / P::per_word;
   with_source<P>(rows, [&](const auto* source) {
     for (int64_t start = 0; start < rows.rows; start += width, out += depth * width) {
@@ -182,15 +188,6 @@ void pack(Rows rows, const double* row_factor, typename P::Word* out) {
         const int64_t last = first + kPackedAtOnce < depth ? first + kPackedAtOnce : depth;
         for (int64_t r = 0; r < filled; ++r) {
           const auto* row = source + (start + r) * d;
-          if constexpr (P::per_word == 1) {
-            if (row_factor) {
-              // in double, as a power of two may lift a float64 into float's range
-              const double factor = row_factor[start + r];
-              for (int64_t k = first; k < last; ++k)
-                out[k * width + r] = static_cast<typename P::Word>(value<double>(row[k]) * factor);
-              continue;
-            }
-          }
           for (int64_t k = first; k < last; ++k)
             out[k * width + r] = P::word(row + k * P::per_word, 1, d - k * P::per_word);
         }

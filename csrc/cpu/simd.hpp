@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <type_traits>
-#if defined(MODALIGN_ISA_avx512bf16)
+#if defined(MODALIGN_ISA_avx512bf16) || defined(MODALIGN_ISA_avx512vnni)
 #define MODALIGN_ISA_avx512
 #endif
 #if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
@@ -56,14 +56,16 @@ struct Simd {
       for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
     return lane[0];
   }
-  static bool any(Mask mask) {
+  // whether a >= b anywhere
+  static bool reaches(Vector a, Vector b)
+    requires std::is_same_v<T, float>
+  {
 #if defined(MODALIGN_ISA_avx512)
-    const __m512i bits = reinterpret_cast<const __m512i&>(mask);
-    return _mm512_test_epi32_mask(bits, bits) != 0;
+    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GE_OQ) != 0;
 #elif defined(MODALIGN_ISA_avx2)
-    const __m256i bits = reinterpret_cast<const __m256i&>(mask);
-    return !_mm256_testz_si256(bits, bits);
+    return _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GE_OQ)) != 0;
 #else
+    const Mask mask = a >= b;
     Integer all = 0;
     for (int i = 0; i < width; ++i) all |= mask[i];
     return all != 0;

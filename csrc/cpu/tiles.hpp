@@ -7,7 +7,7 @@
 namespace modalign {
 
 // How the caller's rows are stored. Values are converted to the type a kernel computes in while they are packed.
-enum class Dtype : int { float16, bfloat16, float32, float64 };
+enum class Dtype : int { float16, bfloat16, float32, float64, int8 };
 
 // Rows start to start + rows of a row-major [n, d] matrix in the caller's memory.
 struct Rows {
@@ -114,26 +114,42 @@ struct LossTiles {
                            int64_t padded_cols, const SigmoidBlock<T>& block);
 };
 
-// The knn screen: upper_ij = a_j <x_i, y_j> + b_j + r_i e_j bounds from above the score that i gives j.
+// What the knn screen knows of the rows on one side of a block (see codes.hpp), readable up to the next whole panel;
+// there shift is NaN and threshold +inf, so that nothing is offered to or from what is not there.
+struct ScreenSide {
+  int64_t rows;
+  const float* scale;     // a code's unit
+  const int32_t* offset;  // what the sums of int8 products start at
+  const float* norm;
+  const float* error;
+  const float* shift;
+  const float* threshold;  // in the same units, what its k-th best neighbour so far has; `offer` moves it
+};
+
+// upper_ij = scale_i scale_j <code_i, code_j> + norm_i error_j + error_i norm_j + shift_j bounds the score that i gives
+// j. Where it reaches i's threshold, j is offered.
 struct ScreenBlock {
-  int64_t rows, cols, d;
-  int64_t row_start, col_start;  // ids of the block's first row and column
-  const float* a;  // of the candidates, by id; readable up to the next multiple of col_panel, like all here
-  const float* b;
-  const float* e;
-  const float* r;          // of the searching rows, by id
-  const float* threshold;  // of the searching rows: the best proved lower bound of the k-th score; `offer` moves it
-  bool both_sides;         // one set searched for itself: offer row i to column j too
-  void (*offer)(void* context, int64_t searching, int64_t candidate, float upper);
+  int64_t words;  // of a row of codes
+  ScreenSide left, right;
+  bool left_searches, right_searches;
+  void (*offer)(void* context, bool right_searches, int64_t searcher, int64_t candidate, float upper);
   void* context;
 };
 
+enum class Precision : int { float32, bfloat16, int8 };
+
+// The screen in one precision. Codes are rows of words; a word is a float, two bfloat16 or four int8.
 struct ScreenTiles {
   int64_t row_panel, col_panel;
-  void (*pack_left)(Rows rows, const double* row_factor, float* out);
-  void (*pack_right)(Rows rows, const double* row_factor, float* out);
-  void (*screen)(const float* left, const float* right, const ScreenBlock& block);
+  void (*pack_left)(const void* codes, int64_t rows, int64_t words, void* out);
+  void (*pack_right)(const void* codes, int64_t rows, int64_t words, void* out);
+  void (*screen)(const void* left, const void* right, const ScreenBlock& block);
 };
+
+// out[i] = sum over c, in order and in float64 without fused multiply-adds, of query_c x_c or -(query_c - x_c)^2, for
+// the rows x = ids[i] of the table.
+using ExactScores = void (*)(const double* query, Rows table, const int32_t* ids, int64_t count, bool euclidean,
+                             double* out);
 
 // Both operands come in stripes of a multiple of this many rows: it holds whole panels of every instruction set.
 constexpr int64_t kStripeMultiple = 96;

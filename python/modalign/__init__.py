@@ -14,13 +14,15 @@ from modalign import data
 from modalign.chunked import chunked_forward
 from modalign.contrastive import Stats, info_nce, nt_xent, sigmoid_loss
 from modalign.diagnosis import doctor, explain
+from modalign.graph import Certificate, Neighbors
 from modalign.losses import InfoNCE, NTXent, SigmoidLoss
 from modalign.metrics import cka, mutual_knn, unbiased_cka
-from modalign.neighbors import Neighbors, knn, neighbor_overlap
+from modalign.neighbors import knn, neighbor_overlap
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Certificate",
     "InfoNCE",
     "NTXent",
     "Neighbors",

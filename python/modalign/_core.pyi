@@ -4,24 +4,11 @@ compiler: str
 def isa_levels() -> list[str]: ...
 def isa() -> str: ...
 def use_isa(level: str) -> None: ...
-def info_nce_forward_float32(
-    x: int, y: int, dtype: str, problems: int, n: int, d: int, logit_scale: int,
-    row_lse: int, col_lse: int, positive: int, threads: int,
-) -> None: ...  # fmt: skip
-def info_nce_forward_float64(
-    x: int, y: int, dtype: str, problems: int, n: int, d: int, logit_scale: int,
-    row_lse: int, col_lse: int, positive: int, threads: int,
-) -> None: ...  # fmt: skip
-def info_nce_backward_float32(
-    grad_row: int, grad_col: int, grad_positive: int, x: int, y: int, dtype: str, problems: int, n: int, d: int,
-    logit_scale: int, row_lse: int, col_lse: int, dx: int, dy: int, threads: int,
-) -> None: ...  # fmt: skip
-def info_nce_backward_float64(
-    grad_row: int, grad_col: int, grad_positive: int, x: int, y: int, dtype: str, problems: int, n: int, d: int,
-    logit_scale: int, row_lse: int, col_lse: int, dx: int, dy: int, threads: int,
-) -> None: ...  # fmt: skip
+def screens() -> list[str]: ...
+def use_screen(name: str) -> None: ...
 def knn(
-    gallery: int, queries: int, dtype: str, n: int, m: int, d: int, k: int, metric: str,
-    indices: int, scores: int, threads: int,
-) -> None: ...  # fmt: skip
+    x: tuple[int, int, int, int], y: tuple[int, int, int, int], dtype: str, d: int, k: int, metric: str,
+    x_best: tuple[int, int], y_best: tuple[int, int], done: int, stop: int, threads: int,
+) -> tuple[str, int, int]: ...  # fmt: skip
+def knn_bytes(n: int, m: int, d: int, k: int, threads: int) -> int: ...
 def neighbor_overlap(a: int, b: int, n: int, k: int, counts: int, threads: int) -> None: ...

@@ -24,6 +24,7 @@ __all__ = [
     "per_row",
     "readable",
     "reduced",
+    "require_groups",
     "require_like",
     "require_pairs",
 ]
@@ -169,6 +170,26 @@ def groups_and_ignored(
     starts = F.pad((order.values.diff(dim=1) != 0).long(), (1, 0))
     ids = torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1))
     return ids if kept is None else torch.where(kept, ids, -1), kept
+
+
+def require_groups(n: int, m: int, k: int, groups: Tensor | None, query_groups: Tensor | None) -> None:
+    """Groups [n] of candidates and [m] of those who search; every one of these must have k outside its own."""
+    if groups is None and query_groups is None:
+        return
+    if groups is None or query_groups is None:
+        raise ValueError("knn: groups and query_groups go together where there are queries, got one of them")
+    for name, of, rows in (("groups", groups, n), ("query_groups", query_groups, m)):
+        if tuple(of.shape) != (rows,):
+            raise ValueError(f"knn: {name} must be ({rows},), one for each row, got {tuple(of.shape)}")
+    values, counts = torch.unique(groups, return_counts=True)
+    place = torch.searchsorted(values, query_groups).clamp_(max=len(values) - 1)
+    mates = counts[place] * (values[place] == query_groups)
+    few = (n - mates < k).nonzero()[:, 0]
+    if len(few):
+        raise ValueError(
+            f"knn: every row must have k = {k} candidates outside its group, got fewer for {len(few)} rows, the first "
+            f"{few[:3].tolist()}; take a smaller k or leave out the largest groups"
+        )
 
 
 def reduced(

@@ -144,7 +144,7 @@ def bad_knn() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "no rows": (ValueError, r"must be \(n, d\)", (X[:0], 1), {}),
         "no features": (ValueError, r"must be \(n, d\)", (X[:, :0], 1), {}),
         "a list": (TypeError, r"must be a NumPy array or a torch tensor, got list", ([[1.0]], 1), {}),
-        "integers": (TypeError, r"must be float16, float32 or float64, got int64", (np.ones((3, 2), int), 1), {}),
+        "integers": (TypeError, r"float32, float64 or int8, got int64", (np.ones((3, 2), int), 1), {}),
         "complex": (TypeError, r"got torch.complex64", (X.cfloat(), 1), {}),
         "metric": (ValueError, r"metric must be one of .*got 'l2'", (X, 1), {"metric": "l2"}),
         "widths": (ValueError, r"width and dtype of x, got \(5, 2\)", (X, 1), {"queries": X[:, :2]}),

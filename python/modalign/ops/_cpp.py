@@ -123,17 +123,52 @@ def _product_tables(v: Tensor | None, u: Tensor | None, by_row: Tensor, by_col: 
     return (_address(v), _address(u), by_row.shape[2], by_col.shape[2], _address(by_row), _address(by_col))
 
 
-def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    x = x.contiguous()
-    queries = None if queries is None else queries.contiguous()
+def knn(
+    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
+    query_groups: Tensor | None = None, threads: int | None = None, watch: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, tuple[str, int, int, int]]:  # fmt: skip
     rows = x if queries is None else queries
-    indices = torch.empty(len(rows), k, dtype=torch.int64)
-    scores = torch.empty(len(rows), k, dtype=torch.float64)
-    _core.knn(
-        x.data_ptr(), 0 if queries is None else queries.data_ptr(), _name(x.dtype), len(x), len(rows), x.shape[1], k,
-        metric, indices.data_ptr(), scores.data_ptr(), torch.get_num_threads(),
+    best = torch.full((len(rows), k), -1), torch.full((len(rows), k), -torch.inf, dtype=torch.float64)
+    itself = queries is None
+    report = knn_merge(
+        rows, None if itself else x, metric, best, None, x_groups=groups if itself else query_groups,
+        y_groups=None if itself else groups, threads=threads, watch=watch,
     )  # fmt: skip
-    return indices, scores
+    return *best, report
+
+
+def knn_merge(
+    x: Tensor, y: Tensor | None, metric: str, x_best: tuple[Tensor, Tensor] | None,
+    y_best: tuple[Tensor, Tensor] | None, *, x_start: int = 0, y_start: int = 0, x_groups: Tensor | None = None,
+    y_groups: Tensor | None = None, threads: int | None = None,
+    watch: tuple[Tensor, Tensor] | None = None,
+) -> tuple[str, int, int, int]:  # fmt: skip
+    lists = [best for best in (x_best, y_best) if best is not None]
+    x, y = x.contiguous(), _contiguous(y)
+    x_groups, y_groups = _contiguous(x_groups), _contiguous(y_groups)
+    assert all(table.is_contiguous() for best in lists for table in best)
+
+    def table(rows: Tensor | None, start: int, groups: Tensor | None) -> tuple[int, int, int, int]:
+        return _address(rows), 0 if rows is None else len(rows), start, _address(groups)
+
+    def addresses(best: tuple[Tensor, Tensor] | None) -> tuple[int, int]:
+        return (0, 0) if best is None else (best[0].data_ptr(), best[1].data_ptr())
+
+    done, stop = watch or (None, None)
+    screen, scored, redone = _core.knn(
+        table(x, x_start, x_groups), table(y, y_start, y_groups), _name(x.dtype), x.shape[1], lists[0][0].shape[1],
+        metric, addresses(x_best), addresses(y_best), _address(done), _address(stop),
+        threads or torch.get_num_threads(),
+    )  # fmt: skip
+    return screen, sum(len(best[0]) for best in lists) - redone, redone, scored
+
+
+def knn_bytes(n: int, m: int, d: int, k: int, threads: int | None = None) -> int:
+    return _core.knn_bytes(n, m, d, k, threads or torch.get_num_threads())
+
+
+def _contiguous(table: Tensor | None) -> Tensor | None:
+    return None if table is None else table.contiguous()
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.ops import _cpp
 from modalign.ops._transforms import register_vmap
 
 __all__ = ["unit_rows"]
@@ -30,6 +29,8 @@ def unit_rows(x: Tensor) -> Tensor:
 @torch.library.custom_op("modalign::unit_rows", mutates_args=())
 def forward_operator(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """x [n, d] float32 or float64 on the CPU: its unit rows, their sizes and norms [n, 1]."""
+    from modalign.ops import _cpp
+
     return _cpp.unit_rows(x.contiguous())
 
 
@@ -40,6 +41,8 @@ def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("modalign::unit_rows_backward", mutates_args=())
 def backward_operator(grad: Tensor, x: Tensor, size: Tensor, norm: Tensor) -> Tensor:
+    from modalign.ops import _cpp
+
     return _cpp.unit_rows_backward(grad.contiguous(), x.contiguous(), size.contiguous(), norm.contiguous())
 
 

@@ -10,9 +10,14 @@ from torch import Tensor
 BLOCK_ELEMENTS = 1 << 22  # scores held at once
 
 
-def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """x: [n, d] gallery, queries: [m, d], or None to search x for itself. Indices and scores [m, k]."""
+def knn(
+    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
+    query_groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """x: [n, d] gallery, queries: [m, d], or None to search x for itself. Indices and scores [m, k]. Rows of equal
+    groups [n], [m] are no neighbours."""
     rows = x if queries is None else queries
+    own = groups if queries is None else query_groups
     block = max(1, BLOCK_ELEMENTS // len(x))
     indices = torch.empty(len(rows), k, dtype=torch.int64, device=x.device)
     best = torch.empty(len(rows), k, dtype=torch.float64, device=x.device)
@@ -22,6 +27,8 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
         if queries is None:
             ids = torch.arange(len(rows), device=x.device)[part]
             score[torch.arange(len(ids), device=x.device), ids] = -torch.inf
+        if groups is not None and own is not None:
+            score.masked_fill_(own[part, None] == groups, -torch.inf)
         order = score.sort(dim=1, descending=True, stable=True)  # stable: ties to the lower index
         indices[part], best[part] = order.indices[:, :k], order.values[:, :k]
     return indices, best

@@ -1,0 +1,81 @@
+"""knn(exact=False): another library's graph, exact scores, and a recall that can be believed."""
+
+import pytest
+import torch
+
+import modalign
+from modalign.approximate import approximate_knn, wilson
+
+pytest.importorskip("pynndescent")
+
+
+def clustered(n: int = 1500, d: int = 16, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(30, d, generator=generator)
+    return centers[torch.arange(n) % 30] + 0.5 * torch.randn(n, d, generator=generator)
+
+
+def test_recall_is_what_a_full_comparison_finds() -> None:
+    x, metric = clustered(), "euclidean"
+    exact, found = modalign.knn(x, 10, metric=metric), modalign.knn(x, 10, metric=metric, exact=False)
+    recall = found.certificate.recall
+    true = modalign.neighbor_overlap(exact.indices, found.indices)[:, -1].double().mean() / 10
+    assert recall.low <= true <= recall.high
+    assert recall.estimate > 0.9
+    assert recall.sample == 1000
+    assert (recall.low, recall.high) != (recall.estimate, recall.estimate)
+    assert str(found.certificate).startswith("approximate, by pynndescent: recall ")
+    same = exact.indices == found.indices
+    assert torch.equal(exact.scores[same], found.scores[same])
+    assert bool((found.scores.diff(dim=1) <= 0).all())
+
+
+def test_a_poor_graph_gets_a_poor_recall() -> None:
+    """Not because the library is good: a graph of random neighbours is told as one."""
+    library = pytest.importorskip("pynndescent")
+    x = clustered()
+
+    class Random:
+        def __init__(self, data, n_neighbors: int, **_: object) -> None:
+            generator = torch.Generator().manual_seed(0)
+            self.neighbor_graph = (torch.randint(len(data), (len(data), n_neighbors), generator=generator).numpy(), 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "NNDescent", Random)
+        _, _, recall = approximate_knn(x, 5)
+    assert recall.high < 0.2
+
+
+def test_queries_duplicates_and_the_row_itself() -> None:
+    x = clustered(400).repeat(3, 1)  # every row three times
+    indices, scores, _ = approximate_knn(x, 6)
+    rows = torch.arange(len(x))[:, None]
+    assert not (indices == rows).any()
+    assert bool((indices.sort(dim=1).values.diff(dim=1) > 0).all()), "a neighbour twice"
+    assert bool((scores[:, 0] > 1 - 1e-9).all())
+    queries = clustered(50, seed=1)
+    indices, scores, recall = approximate_knn(x, 6, queries=queries)
+    assert indices.shape == scores.shape == (50, 6)
+    assert recall.sample == 50
+
+
+def test_the_same_seed_gives_the_same_graph() -> None:
+    x = clustered(800)
+    graphs = [modalign.knn(x, 5, exact=False, seed=seed, num_threads=1).indices for seed in (3, 3)]
+    assert torch.equal(*graphs)
+
+
+def test_wilson() -> None:
+    everything = wilson(1.0, 100)
+    assert everything.high == 1.0
+    assert 0.96 < everything.low < 0.97
+    half = wilson(0.5, 100)
+    assert (round(half.low, 3), round(half.high, 3)) == (0.404, 0.596)
+
+
+def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotImplementedError, match="no distance"):
+        modalign.knn(clustered(), 5, metric="dot", exact=False)
+    monkeypatch.setitem(__import__("sys").modules, "pynndescent", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install pynndescent"):
+        modalign.knn(clustered(), 5, exact=False)
