@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -21,7 +20,9 @@ TEMPERATURE = 0.07
 class Case:
     """``rivals``: name -> function of the inputs; ours is called "modalign". ``operations``: additions and
     multiplications of the matrix products that the task needs, for a share of the machine's rate. ``right``: given
-    the inputs and our answer, whether it is the true one, where rivals are too coarse to tell or absent."""
+    the inputs and our answer, whether it is the true one, where rivals are too coarse to tell or absent. ``rounds``:
+    how often rivals take turns, for cases that take minutes; otherwise what the time allows, at least 3. ``recall``: of
+    a rival's answer against ours, for rivals that are approximate."""
 
     name: str
     make: Callable[[], tuple[Any, ...]]
@@ -29,6 +30,8 @@ class Case:
     agree: Callable[[Any, Any], bool]
     operations: float
     right: Callable[..., bool] = lambda *_: True
+    rounds: int | None = None
+    recall: Callable[..., float | None] = lambda *_: None
 
 
 def info_nce_cases() -> list[Case]:
@@ -77,6 +80,7 @@ def info_nce_cases() -> list[Case]:
             _same_step,
             8.0 * n * n * d,
             lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            rounds=1,
         )
     )
     return cases
@@ -106,42 +110,10 @@ def other_loss_cases() -> list[Case]:
     ]
 
 
-def knn_cases() -> list[Case]:
-    rivals = {"modalign": lambda x: modalign.knn(x, 10).indices, "torch mm + topk": _torch_knn}
-    return [
-        Case(f"{n} x {d}, k = 10", lambda n=n, d=d: (_clustered(n, d),), rivals, _same_neighbours, 1.0 * n * n * d)
-        for n, d in ((5000, 64), (10000, 384), (20000, 384))
-    ]
-
-
-def mutual_knn_cases() -> list[Case]:
-    rivals = {"modalign": lambda x, y: modalign.mutual_knn(x, y, k=10), "dense argsort and masks": _dense_mutual_knn}
-    n, d = 5000, 128
-    return [
-        Case(
-            f"{n} x {d}, k = 10",
-            lambda: (_clustered(n, d), _clustered(n, d, seed=1)),
-            rivals,
-            lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
-            2.0 * n * n * d,
-        )
-    ]
-
-
-CASES = {"info_nce": info_nce_cases, "other_losses": other_loss_cases, "knn": knn_cases, "mutual_knn": mutual_knn_cases}
-
-
 def _pair(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, *shape, generator=generator).unbind()
     return x, 0.5 * x + y
-
-
-def _clustered(n: int, d: int, seed: int = 0) -> Tensor:
-    rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(max(1, n // 100), d))
-    labels = np.random.default_rng(7).integers(0, len(centers), n)
-    return torch.from_numpy((centers[labels] + 0.7 * rng.normal(size=(n, d))).astype(np.float32))
 
 
 def _modalign(x: Tensor, y: Tensor, workspace: int | None = None) -> Tensor:
@@ -188,14 +160,14 @@ def _naive(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-    leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # no copies: memory is measured too
     value = loss(*leaves).sum()
     return [value.detach(), *torch.autograd.grad(value, leaves)]
 
 
 def _chunked_step(x: Tensor, y: Tensor, rows: int) -> list[Tensor]:
     """The loss and its gradients by blocks of rows, written by hand in torch: the rival that stores no n x n either."""
-    leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # no copies: memory is measured too
     left, right = (F.normalize(leaf, dim=-1) for leaf in leaves)
     a, b, n = left.detach(), right.detach(), len(x)
     row_lse, col_lse = torch.empty(n), torch.full((n,), -torch.inf)
@@ -237,28 +209,3 @@ def _roughly_the_same_step(one: list[Tensor], two: list[Tensor]) -> bool:
     """Naive torch in bfloat16 is off by 0.1 in the loss."""
     pairs = [(a.float(), b.float()) for a, b in zip(one, two, strict=True)]
     return all(torch.allclose(a, b, rtol=0.05, atol=0.05 * float(b.abs().max())) for a, b in pairs)
-
-
-def _torch_knn(x: Tensor, k: int = 10, rows: int = 1024) -> Tensor:
-    unit, found = F.normalize(x), []
-    for start in range(0, len(x), rows):
-        scores = unit[start : start + rows] @ unit.T
-        scores.diagonal(start).fill_(-torch.inf)
-        found.append(scores.topk(k).indices)
-    return torch.cat(found)
-
-
-def _same_neighbours(one: Tensor, two: Tensor) -> bool:
-    """As sets, but for near-ties that float32 rivals may order otherwise."""
-    same = (one.sort(1).values == two.sort(1).values).double().mean()
-    return bool(same > 0.999)
-
-
-def _dense_mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
-    masks = []
-    for rows in (x, y):
-        unit = F.normalize(rows)
-        scores = (unit @ unit.T).fill_diagonal_(-torch.inf)
-        mask = torch.zeros_like(scores)
-        masks.append(mask.scatter_(1, scores.argsort(dim=1, descending=True)[:, :k], 1.0))
-    return float((masks[0] * masks[1]).sum(1).mean() / k)

@@ -25,20 +25,24 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import Case
+from benchmarks.suites import CASES
 from modalign import provenance
 
 
-def gemm_rate(seconds: float = 0.5) -> float:
-    """The machine's float32 matrix rate, in operations a second: the ceiling the shares are of."""
-    a, b = torch.randn(2, 2048, 2048).unbind()
-    best = 0.0
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        start = time.perf_counter()
-        a @ b
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
-    return best
+def gemm_rates(seconds: float = 0.5) -> dict[str, float]:
+    """The machine's matrix rates by torch, in operations a second; that of float32 is the one the shares are of."""
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+        a, b = (10 * torch.randn(2, 2048, 2048)).to(dtype).unbind()
+        multiply = torch._int_mm if dtype == torch.int8 else torch.mm
+        best, until = 0.0, time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            start = time.perf_counter()
+            multiply(a, b)
+            best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+        rates[str(dtype).removeprefix("torch.")] = best
+    return rates
 
 
 def peak_megabytes(suite: str, case: str, rival: str) -> float:
@@ -50,20 +54,32 @@ def peak_megabytes(suite: str, case: str, rival: str) -> float:
 def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, Any]:
     """Times of every rival; with ``suite``, where the case is found again, memory too."""
     inputs = case.make()
-    expected = case.rivals["modalign"](*inputs)
+    times: dict[str, list[float]] = {name: [] for name in case.rivals}
+
+    def timed(name: str) -> Any:
+        start = time.perf_counter()
+        answer = case.rivals[name](*inputs)
+        times[name].append(time.perf_counter() - start)
+        return answer
+
+    expected = timed("modalign")
     if not case.right(*inputs, expected):
         raise SystemExit(f"{case.name}: modalign's answer is wrong: there is nothing to time")
-    for name, rival in case.rivals.items():
-        if not case.agree(rival(*inputs), expected):
+    recall = {}
+    for name in case.rivals:
+        answer = expected if name == "modalign" else timed(name)
+        if not case.agree(answer, expected):
             raise SystemExit(f"{case.name}: {name} and modalign disagree: there is nothing to time")
+        recall[name] = case.recall(answer, expected)
     memory = {name: peak_megabytes(suite, case.name, name) for name in case.rivals} if suite else {}
-    times: dict[str, list[float]] = {name: [] for name in case.rivals}
+    if case.rounds != 1:  # the first round also compiled and warmed up
+        times = {name: [] for name in case.rivals}
     until = time.perf_counter() + budget
-    while len(times["modalign"]) < 3 or (time.perf_counter() < until and len(times["modalign"]) < 50):
-        for name, rival in case.rivals.items():
-            start = time.perf_counter()
-            rival(*inputs)
-            times[name].append(time.perf_counter() - start)
+    while len(times["modalign"]) < (case.rounds or 3) or (
+        case.rounds is None and time.perf_counter() < until and len(times["modalign"]) < 50
+    ):
+        for name in case.rivals:
+            timed(name)
     ratios = {
         name: statistics.median(theirs / ours for theirs, ours in zip(own, times["modalign"], strict=True))
         for name, own in times.items()
@@ -74,6 +90,7 @@ def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, An
         "milliseconds": {name: 1e3 * statistics.median(own) for name, own in times.items()},
         "spread": {name: (max(own) - min(own)) / statistics.median(own) for name, own in times.items()},
         "ratio": ratios,
+        "recall": {name: value for name, value in recall.items() if value is not None},
         "megabytes": memory,
         "operations_per_second": case.operations / statistics.median(times["modalign"]),
     }
@@ -93,7 +110,8 @@ def main() -> None:
     if loaded and not arguments.even_if_loaded:
         sys.exit(f"load {load:.1f} on {cores} cores: a ratio measured now means nothing (--even-if-loaded to go on)")
     console = Console()
-    record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rate": gemm_rate(), "suites": {}}
+    record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rates": gemm_rates()}
+    record["suites"] = {}
     for suite in CASES if arguments.suite == "all" else [arguments.suite]:
         cases = [case for case in CASES[suite]() if arguments.only in case.name]
         rows = [
@@ -110,13 +128,19 @@ def main() -> None:
             title=f"{suite} (load {load:.1f})",
         )
         for row in rows:
-            rivals = [f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if name != "modalign"]
+            rivals = [
+                f"{name} {ratio:.2f}" + (f" (recall {row['recall'][name]:.3f})" if name in row["recall"] else "")
+                for name, ratio in row["ratio"].items()
+                if name != "modalign"
+            ]
             megabytes = ", ".join(f"{name} {value:.0f}" for name, value in row["megabytes"].items())
-            share = row["operations_per_second"] / record["gemm_rate"]
+            share = row["operations_per_second"] / record["gemm_rates"]["float32"]
             table.add_row(
                 row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{share:.0%}", ", ".join(rivals), megabytes
             )
         console.print(table)
+    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in record["gemm_rates"].items())
+    console.print(f"matrix rates by torch, in GFLOP/s: {rates}")
     record["load_after"] = os.getloadavg()[0]
     if arguments.out:
         provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))

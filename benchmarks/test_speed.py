@@ -2,9 +2,10 @@
 
 import pytest
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import Case
+from benchmarks.suites import CASES
 
-SMALL = [case for suite in CASES.values() for case in suite()[:2]]
+SMALL = [case for suite in CASES.values() for case in suite()[:1]]
 
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)

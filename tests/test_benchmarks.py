@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, compare  # noqa: E402
+from benchmarks import cases, compare, knn_cases  # noqa: E402
 
 
 def test_rivals_agree_with_modalign() -> None:
@@ -22,13 +22,44 @@ def test_rivals_agree_with_modalign() -> None:
             assert case.agree(rival(*inputs), ours), name
 
 
+def small_graph() -> cases.Case:
+    def rows() -> tuple[torch.Tensor, None]:
+        return torch.nn.functional.normalize(knn_cases._normal(300, 4)), None
+
+    return dataclasses.replace(knn_cases.knn_cases()[0], make=rows)
+
+
 def test_a_wrong_answer_is_not_timed() -> None:
-    case = dataclasses.replace(cases.knn_cases()[0], make=lambda: (torch.randn(100, 4),))
-    wrong = dataclasses.replace(
-        case, rivals=case.rivals | {"wrong": lambda x: torch.zeros(len(x), 10, dtype=torch.int64)}
-    )
+    case = small_graph()
+    wrong = knn_cases.Graph(torch.arange(3000).reshape(300, 10) % 300)
     with pytest.raises(SystemExit, match="wrong and modalign disagree"):
-        compare.measure(wrong, 0.01)
+        compare.measure(dataclasses.replace(case, rivals=case.rivals | {"wrong": lambda x, y: wrong}), 0.01)
+    with pytest.raises(SystemExit, match="modalign's answer is wrong"):
+        compare.measure(dataclasses.replace(case, rivals={"modalign": lambda x, y: wrong}), 0.01)
+
+
+def test_an_approximate_rival_has_its_recall_beside_its_time() -> None:
+    case = small_graph()
+
+    def poor(x: torch.Tensor, y: None) -> knn_cases.Graph:
+        indices = case.rivals["modalign"](x, y).indices.clone()
+        indices[:, -1] = torch.arange(len(x))
+        return knn_cases.Graph(indices, exact=False)
+
+    row = compare.measure(dataclasses.replace(case, rivals=case.rivals | {"poor": poor}, rounds=1), 0.01)
+    assert row["recall"]["poor"] == pytest.approx(0.9)
+    assert row["rounds"] == 1
+    assert "torch mm + topk" not in row["recall"]
+
+
+@pytest.mark.parametrize("rival", ["hnswlib", "faiss flat"])
+def test_rivals_drop_the_row_itself(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip((knn_cases.EXACT | knn_cases.APPROXIMATE)[rival])
+    monkeypatch.setattr(knn_cases, "THREADS", 1)
+    x = torch.nn.functional.normalize(knn_cases._clustered(400, 8))
+    indices = torch.as_tensor(knn_cases.SEARCHES[rival](x, None, 5).indices)
+    assert indices.shape == (400, 5)
+    assert not (indices == torch.arange(400)[:, None]).any()
 
 
 def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +70,7 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     compare.main()
     record = json.loads((tmp_path / "r.json").read_text())
-    assert {"provenance", "load", "gemm_rate", "suites"} <= record.keys()
+    assert {"provenance", "load", "gemm_rates", "suites"} <= record.keys()
     row = record["suites"]["info_nce"][0]
     assert row["ratio"]["modalign"] == 1
     assert row["rounds"] >= 3

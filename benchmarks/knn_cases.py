@@ -1,0 +1,195 @@
+"""k-NN graphs: ours, exact, beside exact and approximate rivals, on unit rows made beforehand.
+
+An exact rival must find our neighbours but for near-ties of float32. An approximate one is built and searched at
+settings that its documentation suggests, and its recall against our graph, which is checked against float64 first,
+stands beside its time. A rival that is not installed is left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+import modalign
+from benchmarks.cases import Case
+
+THREADS = torch.get_num_threads()
+EXACT = {"faiss flat": "faiss", "scikit-learn brute": "sklearn", "torch mm + topk": "torch"}
+APPROXIMATE = {"hnswlib": "hnswlib", "pynndescent": "pynndescent"}
+
+
+def knn_cases() -> list[Case]:
+    all_exact = ("faiss flat", "scikit-learn brute", "torch mm + topk")
+    return [
+        _case("5,000 x 64", _clustered, 5_000, 64, rivals=all_exact),
+        _case("20,000 x 64, k = 100", _clustered, 20_000, 64, rivals=("faiss flat",), k=100),
+        _case("5,000 x 4,096", _clustered, 5_000, 4_096, rivals=("faiss flat",)),
+        _case("100,000 x 384", _clustered, 100_000, 384, rivals=all_exact, rounds=1),
+        _case("100,000 x 768", _clustered, 100_000, 768, rivals=("faiss flat",), rounds=1),
+        _case("100,000 x 384, normal", _normal, 100_000, 384, rivals=("faiss flat",), rounds=1),
+        _case("200,000 x 384", _clustered, 200_000, 384, rivals=("hnswlib", "pynndescent"), rounds=1),
+        _case("10,000 queries in 1,000,000 x 384", _clustered, 1_000_000, 384, rivals=("faiss flat",), queries=10_000,
+              rounds=1),
+        _case("1,000,000 x 128", _clustered, 1_000_000, 128, rivals=("pynndescent",), rounds=1),
+    ]  # fmt: skip
+
+
+def mutual_knn_cases() -> list[Case]:
+    rivals = {"modalign": lambda x, y: modalign.mutual_knn(x, y, k=10), "dense argsort and masks": _dense_mutual_knn}
+    n, d = 5000, 128
+    return [
+        Case(
+            f"{n} x {d}, k = 10",
+            lambda: (_clustered(n, d), _clustered(n, d, seed=1)),
+            rivals,
+            lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
+            2.0 * n * n * d,
+        )
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """What a rival returns: indices [m, k], and whether it claims that they are exact."""
+
+    indices: Any
+    exact: bool = True
+
+
+def _case(
+    name: str, make: Callable[[int, int], Tensor], n: int, d: int, *, rivals: tuple[str, ...], k: int = 10,
+    queries: int = 0, rounds: int | None = None,
+) -> Case:  # fmt: skip
+    def inputs() -> tuple[Tensor, Tensor | None]:
+        rows = F.normalize(make(n + queries, d))
+        return rows[:n], rows[n:] if queries else None
+
+    def ours(x: Tensor, y: Tensor | None) -> Graph:
+        return Graph(modalign.knn(x, k, queries=y, metric="dot").indices)
+
+    there = [rival for rival in rivals if importlib.util.find_spec((EXACT | APPROXIMATE)[rival])]
+    absent = [rival for rival in rivals if rival not in there]
+    found: dict[str, Callable[..., Graph]] = {"modalign": ours}
+    found |= {rival: lambda x, y, search=SEARCHES[rival]: search(x, y, k) for rival in there}
+    pairs = float(queries) * n * 2 if queries else float(n) * n
+    return Case(
+        f"{name} ({', '.join(absent)} not installed)" if absent else name,
+        inputs, found, _agree, pairs * d, lambda x, y, answer: _is_exact(x, y, k, answer.indices), rounds,
+        recall=lambda rival, answer: None if rival.exact else _overlap(rival.indices, answer.indices),
+    )  # fmt: skip
+
+
+def _overlap(one: Any, two: Any) -> float:
+    a, b = (torch.as_tensor(np.asarray(indices)).long() for indices in (one, two))
+    return float(modalign.neighbor_overlap(a, b)[:, -1].double().mean()) / a.shape[1]
+
+
+def _agree(rival: Graph, answer: Graph) -> bool:
+    return not rival.exact or _overlap(rival.indices, answer.indices) > 0.999
+
+
+def _is_exact(x: Tensor, queries: Tensor | None, k: int, indices: Tensor, sample: int = 200) -> bool:
+    """Whether a sample of the rows has the neighbours of float64, in order but for ties of its rounding."""
+    rows = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:sample]
+    scores = (x if queries is None else queries)[rows].double() @ x.double().T
+    if queries is None:
+        scores.scatter_(1, rows[:, None], -torch.inf)
+    best = scores.topk(k)
+    return bool((scores.gather(1, indices[rows]) >= best.values - 1e-12).all())
+
+
+def _without_self(indices: np.ndarray, k: int) -> np.ndarray:
+    """k of the k + 1 found: not the row itself, wherever it is; the last where it is not."""
+    itself = indices == np.arange(len(indices))[:, None]
+    itself[~itself.any(1), -1] = True
+    return indices[~itself].reshape(len(indices), k)
+
+
+def _faiss(x: Tensor, queries: Tensor | None, k: int) -> Graph:
+    import faiss
+
+    faiss.omp_set_num_threads(THREADS)
+    index = faiss.IndexFlatIP(x.shape[1])
+    index.add(x.numpy())
+    if queries is not None:
+        return Graph(index.search(queries.numpy(), k)[1])
+    return Graph(_without_self(index.search(x.numpy(), k + 1)[1], k))
+
+
+def _sklearn(x: Tensor, queries: Tensor | None, k: int) -> Graph:
+    from sklearn.neighbors import NearestNeighbors
+
+    # unit rows: the nearest are those of the highest product
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="euclidean").fit(x.numpy())
+    return Graph(search.kneighbors(None if queries is None else queries.numpy(), return_distance=False))
+
+
+def _torch(x: Tensor, queries: Tensor | None, k: int, rows: int = 1024) -> Graph:
+    found = []
+    searching = x if queries is None else queries
+    for start in range(0, len(searching), rows):
+        scores = searching[start : start + rows] @ x.T
+        if queries is None:
+            scores.diagonal(start).fill_(-torch.inf)
+        found.append(scores.topk(k).indices)
+    return Graph(torch.cat(found))
+
+
+def _hnswlib(x: Tensor, queries: Tensor | None, k: int) -> Graph:
+    import hnswlib
+
+    index = hnswlib.Index(space="ip", dim=x.shape[1])
+    index.init_index(max_elements=len(x), M=16, ef_construction=150, random_seed=0)
+    index.add_items(x.numpy(), num_threads=THREADS)
+    index.set_ef(80)
+    if queries is not None:
+        return Graph(index.knn_query(queries.numpy(), k, num_threads=THREADS)[0].astype(np.int64), exact=False)
+    found = index.knn_query(x.numpy(), k + 1, num_threads=THREADS)[0].astype(np.int64)
+    return Graph(_without_self(found, k), exact=False)
+
+
+def _pynndescent(x: Tensor, queries: Tensor | None, k: int) -> Graph:
+    import pynndescent
+
+    assert queries is None
+    index = pynndescent.NNDescent(x.numpy(), metric="cosine", n_neighbors=k + 5, random_state=0, n_jobs=THREADS)
+    found = index.neighbor_graph[0].astype(np.int64)
+    return Graph(_without_self(found[:, : k + 1], k), exact=False)
+
+
+SEARCHES = {
+    "faiss flat": _faiss, "scikit-learn brute": _sklearn, "torch mm + topk": _torch, "hnswlib": _hnswlib,
+    "pynndescent": _pynndescent,
+}  # fmt: skip
+
+
+def _clustered(n: int, d: int, seed: int = 0) -> Tensor:
+    """About 100 rows around each center, in blocks so that a million rows need no float64 copy."""
+    centers = np.random.default_rng(seed).normal(size=(max(1, n // 100), d)).astype(np.float32)
+    labels = np.random.default_rng(7).integers(0, len(centers), n)
+    noise = np.random.default_rng(seed + 1).standard_normal(size=(n, d), dtype=np.float32)
+    noise *= np.float32(0.7)
+    for start in range(0, n, 1 << 16):
+        noise[start : start + (1 << 16)] += centers[labels[start : start + (1 << 16)]]
+    return torch.from_numpy(noise)
+
+
+def _normal(n: int, d: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal(size=(n, d), dtype=np.float32))
+
+
+def _dense_mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
+    masks = []
+    for rows in (x, y):
+        unit = F.normalize(rows)
+        scores = (unit @ unit.T).fill_diagonal_(-torch.inf)
+        mask = torch.zeros_like(scores)
+        masks.append(mask.scatter_(1, scores.argsort(dim=1, descending=True)[:, :k], 1.0))
+    return float((masks[0] * masks[1]).sum(1).mean() / k)
