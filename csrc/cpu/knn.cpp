@@ -78,8 +78,8 @@ struct Table {
   RowSet rows;
   Best best;
   Stripes cut;
-  std::vector<double> norm, inverse_norm;  // |x|, and 1 / |x| as defined, 0 for a zero row
-  std::vector<double> base;                // what only the row knows of its scores
+  std::vector<double> inverse_norm;  // 1 / |x| as defined, 0 for a zero row
+  std::vector<double> base;          // what only the row knows of its scores
   std::vector<float> scale, code_norm, error, shift, threshold;
   std::vector<int32_t> offset;
   std::unique_ptr<std::byte[]> codes;
@@ -101,7 +101,7 @@ class Search {
       : call_(call), threads_(threads), itself_(call.y.data == nullptr), room_(room_for(call.k)) {
     x_.rows = call.x, x_.best = call.x_best;
     y_.rows = call.y, y_.best = call.y_best;
-    for (int thread = 0; thread < threads; ++thread) own_.emplace_back(call.d);
+    for (int thread = 0; thread < threads; ++thread) own_.emplace_back(call.d, call.k);
     for (Table* table : tables()) measure(*table);
     place();
     precision_ = wanted_screen() ? *wanted_screen() : cheapest();
@@ -148,7 +148,12 @@ class Search {
     std::vector<int32_t> ids;
     std::vector<double> scores;
     std::vector<Scored> found, merged;
-    explicit Own(int64_t d) : row(d), other(d), ids(kAtOnce), scores(kAtOnce) {}
+    Own(int64_t d, int64_t k) : row(d), other(d), ids(kAtOnce), scores(kAtOnce) {  // jobs must not throw
+      waiting.reserve(room_for(k));
+      lower.reserve(room_for(k) + k);
+      found.reserve(kAtOnce);
+      merged.reserve(k);
+    }
   };
 
   std::vector<Table*> tables() { return itself_ ? std::vector<Table*>{&x_} : std::vector<Table*>{&x_, &y_}; }
@@ -184,16 +189,16 @@ class Search {
 
   void measure(Table& table) {
     const int64_t n = table.rows.n;
-    table.norm.resize(n);
+    std::vector<double> norms(n);
     table.inverse_norm.resize(n);
     each_row(n, [&](Own& own, int64_t row) {
       read(table, row, own.row.data());
       double squares = 0;
       for (int64_t c = 0; c < call_.d; ++c) squares += own.row[c] * own.row[c];
-      table.norm[row] = std::sqrt(squares);
+      norms[row] = std::sqrt(squares);
       table.inverse_norm[row] = squares > 0 ? 1 / std::sqrt(squares) : 0.0;
     });
-    for (double norm : table.norm) {
+    for (double norm : norms) {
       if (!std::isfinite(norm)) throw std::domain_error("knn: rows must be finite and their squares fit float64");
       largest_ = std::max(largest_, norm);
     }
