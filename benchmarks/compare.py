@@ -96,6 +96,12 @@ def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, An
     }
 
 
+def save(record: dict[str, Any], out: Path | None) -> None:
+    """After every case: what took an hour is not lost with the next."""
+    if out:
+        provenance.write_atomically(out, lambda path: path.write_text(json.dumps(record, indent=1)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=[*CASES, "all"])
@@ -114,11 +120,10 @@ def main() -> None:
     record["suites"] = {}
     for suite in CASES if arguments.suite == "all" else [arguments.suite]:
         cases = [case for case in CASES[suite]() if arguments.only in case.name]
-        rows = [
-            measure(case, arguments.budget, suite if arguments.memory else None)
-            for case in track(cases, suite, console=console, transient=True)
-        ]
-        record["suites"][suite] = rows
+        rows = record["suites"][suite] = []
+        for case in track(cases, suite, console=console, transient=True):
+            rows.append(measure(case, arguments.budget, suite if arguments.memory else None))
+            save(record, arguments.out)
         table = Table(
             "case",
             "ms",
@@ -142,8 +147,8 @@ def main() -> None:
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in record["gemm_rates"].items())
     console.print(f"matrix rates by torch, in GFLOP/s: {rates}")
     record["load_after"] = os.getloadavg()[0]
+    save(record, arguments.out)
     if arguments.out:
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
         console.print(f"record: {arguments.out}")
 
 

@@ -58,7 +58,7 @@ KERNELS = {
     "sigmoid_loss_weights": (
         _sigmoid_loss_weights_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
     ),
-    "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 5 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
+    "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 7 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
     "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
     "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
 }  # fmt: skip

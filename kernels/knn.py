@@ -1,9 +1,10 @@
-"""Exact k nearest neighbours: a float32 screen with a proved bound, then the float64 scores of the definition.
+"""Exact k nearest neighbours: a screen in low precision with a proved bound, then the float64 scores of the definition.
 
 For every pair the screen computes u_ij, an upper bound of the score s_ij (modalign.kernels.screen says which), and
 keeps the m rows of the highest u: every discarded row has u <= the lowest kept u. The kept rows get their exact
 scores, and if the k-th of them exceeds the lowest kept u, no discarded row can be a neighbour: the query is *proved*.
-Queries that are not are searched again with a larger m, and what remains against the whole gallery in float64.
+Queries that are not are searched again with a larger m, float32 rows then in float32 rather than float16, and what
+remains against the whole gallery in float64.
 The order is always (float64 score, lower index), so the answer does not depend on tiles, splits or rounding.
 """
 
@@ -44,9 +45,9 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
     redone = scored = 0
     for start in range(0, len(search.rows), ROWS_AT_ONCE):
         which = torch.arange(start, min(start + ROWS_AT_ONCE, len(search.rows)), device=x.device)
-        for level, kept in enumerate(search.levels):
+        for level, (kept, narrow) in enumerate(search.levels):
             scored += len(which) * kept
-            indices[which], scores[which], proved = search.screened(which, kept)
+            indices[which], scores[which], proved = search.screened(which, kept, narrow)
             which = which[~proved]
             redone += len(which) if level == 0 else 0
             if len(which) == 0:
@@ -57,7 +58,8 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
         for first in range(0, len(which), at_once):
             part = which[first : first + at_once]
             indices[part], scores[part] = search.exhaustive(part)
-    return indices, scores, ("float32", len(search.rows) - redone, redone, scored)
+    name = "float16" if search.levels and search.levels[0][1] else str(x.dtype).removeprefix("torch.")
+    return indices, scores, (name, len(search.rows) - redone, redone, scored)
 
 
 class _Search:
@@ -70,23 +72,27 @@ class _Search:
         self.rows = self.x if queries is None else queries.contiguous()
         self.itself = queries is None
         self.candidates = len(x) - self.itself
-        self.levels = [kept for kept in KEPT if kept >= min(k + SLACK, self.candidates)]
+        wide = x.dtype == torch.float32
+        levels = [*((kept, wide) for kept in KEPT), *([(KEPT[-1], False)] if wide else [])]
+        self.levels = [(kept, narrow) for kept, narrow in levels if kept >= min(k + SLACK, self.candidates)]
+        self.screens: dict[bool, Screen] = {}
         if metric == "cosine":
             self.inverse = inverse_norms(squared_norms(self.x))
             self.row_inverse = self.inverse if self.itself else inverse_norms(squared_norms(self.rows))
-        self.screen = Screen(self.x, self.rows, metric) if self.levels else None
 
-    def screened(self, which: Tensor, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    def screened(self, which: Tensor, kept: int, narrow: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Neighbours of the rows ``which`` among the ``kept`` highest upper bounds, and whether they are proved."""
-        assert self.screen is not None
-        bounds, candidates = self.screen.highest(which, which if self.itself else torch.full_like(which, -1), kept)
+        if narrow not in self.screens:
+            self.screens[narrow] = Screen(self.x, self.rows, self.metric, narrow)
+        screen = self.screens[narrow]
+        bounds, candidates = screen.highest(which, which if self.itself else torch.full_like(which, -1), kept)
         last_bound, last_id = bounds[:, -1].double(), candidates[:, -1]
         candidates = torch.where(candidates >= 0, candidates, len(self.x)).sort(dim=1).values
         missing = candidates == len(self.x)
         scores = self.exact(which, candidates.masked_fill(missing, 0)).masked_fill_(missing, -torch.inf)
         order = scores.sort(dim=1, descending=True, stable=True)  # stable: ties to the lower index
         indices, best = candidates.gather(1, order.indices[:, : self.k]), order.values[:, : self.k]
-        lowest, margin = self.screen.in_bound_units(best[:, -1], which)
+        lowest, margin = screen.in_bound_units(best[:, -1], which)
         # margin 0 marks rows whose bounds are exact: there a discarded row of equal score has a higher index
         ties = (margin == 0) & (lowest == last_bound) & (indices[:, -1] <= last_id)
         nothing_discarded = kept >= self.candidates

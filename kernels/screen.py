@@ -9,6 +9,10 @@ With t = fl(<q_i, x_j>) in float32, the bound is
     cosine      <q_i, x_j> / |q_i| |x_j|        1/|q_i|    1/|x_j|    0                      g            1
     euclidean   2 <q_i, x_j> - |x_j|^2          2          1          -|x_j|^2 (1 - g)       2 g |q_i|    |x_j|
 
+A narrow screen multiplies float16 codes q^ and x^ of float32 rows, each at its own power of two, on tensor cores at
+many times the rate. With E = |x^ - x|, known in float64, row_slack gains E_q, |x_j| becomes |x_j| + E_j, and u gains
+the term |q_i| E_j.
+
 g = (d + 32) e bounds the rounding: |t - <q, x>| <= d e |q| |x| in whatever order the products are summed (Higham 2002,
 section 3.1), and 32 e cover what follows. e is 2^-23 for float32 inputs, twice the unit roundoff, which holds with and
 without fused multiply-add, and 2^-22 for half precision, whose products are exact but which tensor cores align and
@@ -28,6 +32,7 @@ from modalign.kernels.tiles import architecture, tile
 __all__ = ["Screen", "power_of_two"]
 
 MILD = 32  # rows whose largest entry lies within 2^-32 .. 2^32 are screened as they are
+CODE_RANGE = 60  # exponents of rows in float16: beyond it float32 scales would leave their range, and E tells
 FLOOR = 2.0**-50  # of |x_j| in dot's slack: covers products that underflow
 PROGRAMS = 256  # enough to fill a device; fewer row blocks than this split the gallery
 
@@ -35,7 +40,7 @@ PROGRAMS = 256  # enough to fill a device; fewer row blocks than this split the 
 class Screen:
     """Scaled rows and the vectors of the bound, for one gallery and one set of queries."""
 
-    def __init__(self, x: Tensor, queries: Tensor, metric: str) -> None:
+    def __init__(self, x: Tensor, queries: Tensor, metric: str, narrow: bool = False) -> None:
         self.metric = metric
         itself = queries is x
         exponents, query_exponents = _exponents(x), _exponents(queries)
@@ -54,33 +59,48 @@ class Screen:
             self.queries = operand(queries if mild else _scaled(queries, -query_exponents))
         self.shift = power_of_two(-query_exponents) * power_of_two(-exponents.amax())  # of dot and euclidean scores
         norms, query_norms = _norms(self.x), _norms(self.queries)
-        self._set_bound(norms, query_norms, 2.0**-23 if x.dtype == torch.float32 else 2.0**-22)
+        power, query_power = torch.ones_like(norms), torch.ones_like(query_norms)
+        error, query_error = torch.zeros_like(norms), torch.zeros_like(query_norms)
+        if narrow:
+            one_table = self.queries is self.x
+            self.x, power, error = _codes(self.x)
+            self.queries, query_power, query_error = (
+                (self.x, power, error) if one_table else _codes(self.queries)
+            )  # fmt: skip
+        unit = 2.0**-23 if self.x.dtype == torch.float32 else 2.0**-22
+        self._set_bound(norms, query_norms, error, query_error, unit)
+        self.row_scale, self.col_scale = self.row_scale * query_power.float(), self.col_scale * power.float()
 
-    def _set_bound(self, norms: Tensor, query_norms: Tensor, unit: float) -> None:
+    def _set_bound(self, norms: Tensor, query_norms: Tensor, error: Tensor, query_error: Tensor, unit: float) -> None:
         d = self.x.shape[1]
         rounding = (d + 32) * unit
         largest = norms.amax()
         nonzero = (query_norms > 0).double()
         ones, row_ones = torch.ones_like(norms), torch.ones_like(query_norms)
         self.row_constant = torch.zeros_like(query_norms)
+        slack = rounding * (query_norms + query_error) + query_error
         if self.metric == "dot":
             row_scale, col_scale, col_offset = row_ones, ones, 0 * ones
-            row_slack, col_slack = rounding * query_norms, norms.clamp_min(FLOOR)
+            row_slack, col_slack = slack, (norms + error).clamp_min(FLOOR)
+            row_norm, col_error = query_norms, error
             size = query_norms * largest
         elif self.metric == "cosine":
             row_scale, col_scale = _inverse(query_norms), _inverse(norms)
-            col_offset, row_slack, col_slack = 0 * ones, rounding * nonzero, ones
+            col_offset, row_slack, col_slack = 0 * ones, slack * row_scale, 1 + error * col_scale
+            row_norm, col_error = nonzero, error * col_scale
             size = nonzero
         else:
             row_scale, col_scale = 2 * row_ones, ones
             col_offset = 2.0**-100 - norms * norms * (1 - rounding)
-            row_slack, col_slack = 2 * rounding * query_norms, norms
+            row_slack, col_slack = 2 * slack, norms + error
+            row_norm, col_error = 2 * query_norms, error
             size = (query_norms + largest) ** 2
             self.row_constant = query_norms * query_norms
         # the float64 score and its way to the units of u are rounded too
         self.margin = (d + 8) * 2.0**-51 * size
-        vectors = (row_scale, row_slack, col_scale, col_offset, col_slack)
-        self.row_scale, self.row_slack, self.col_scale, self.col_offset, self.col_slack = (v.float() for v in vectors)
+        self.row_scale, self.row_slack, self.row_norm = row_scale.float(), row_slack.float(), row_norm.float()
+        self.col_scale, self.col_offset = col_scale.float(), col_offset.float()
+        self.col_slack, self.col_error = col_slack.float(), col_error.float()
 
     def in_bound_units(self, scores: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Exact scores of the rows ``which`` in the units of u, and how far rounding may have moved them."""
@@ -101,8 +121,8 @@ class Screen:
         keys = torch.empty(len(which), splits, kept, dtype=torch.int64, device=self.x.device)
         launch(
             _knn_screen_kernel, row_blocks * splits, sizes, self.queries[which], self.x, excluded,
-            self.row_scale[which], self.row_slack[which], self.col_scale, self.col_offset, self.col_slack, keys,
-            len(which), n, d, splits, split_length, KEPT=kept,
+            self.row_scale[which], self.row_slack[which], self.row_norm[which], self.col_scale, self.col_offset,
+            self.col_slack, self.col_error, keys, len(which), n, d, splits, split_length, KEPT=kept,
         )  # fmt: skip
         keys = keys.flatten(1).sort(dim=1, descending=True).values[:, :kept]
         return _unpacked(keys)
@@ -126,6 +146,18 @@ def _scaled(x: Tensor, exponents: Tensor) -> Tensor:
     for rows in torch.arange(len(x), device=x.device).split(1 << 14):
         scaled[rows] = (x[rows].double() * factors[rows]).to(x.dtype)
     return scaled
+
+
+def _codes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """float16 codes of float32 rows, the power of two that was taken out of each, and |code * power - x| in float64."""
+    exponents = _exponents(x).clamp(-CODE_RANGE, CODE_RANGE)
+    power, error = power_of_two(exponents), torch.empty(len(x), dtype=torch.float64, device=x.device)
+    codes = torch.empty_like(x, dtype=torch.float16)
+    for rows in torch.arange(len(x), device=x.device).split(1 << 14):
+        exact, own = x[rows].double(), power[rows, None]
+        codes[rows] = (exact / own).half()
+        error[rows] = (1 + 2.0**-40) * (codes[rows].double() * own - exact).norm(dim=1)
+    return codes, power, error
 
 
 def _norms(x: Tensor) -> Tensor:
@@ -156,8 +188,8 @@ def _packed(scores, cols):
 @triton.jit(do_not_specialize=["n_rows", "n", "splits"])
 def _knn_screen_kernel(
     queries_ptr, x_ptr,  # [n_rows, d], [n, d]
-    excluded_ptr, row_scale_ptr, row_slack_ptr,  # [n_rows]
-    col_scale_ptr, col_offset_ptr, col_slack_ptr,  # [n]
+    excluded_ptr, row_scale_ptr, row_slack_ptr, row_norm_ptr,  # [n_rows]
+    col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr,  # [n]
     keys_ptr,  # [n_rows, splits, KEPT] int64
     n_rows, n, d, splits, split_length,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, KEPT: tl.constexpr,
@@ -168,6 +200,7 @@ def _knn_screen_kernel(
     excluded = tl.load(excluded_ptr + rows, rows < n_rows, other=-1)
     row_scale = tl.load(row_scale_ptr + rows, rows < n_rows, other=0.0)
     row_slack = tl.load(row_slack_ptr + rows, rows < n_rows, other=0.0)
+    row_norm = tl.load(row_norm_ptr + rows, rows < n_rows, other=0.0)
 
     # distinct empty places, so that one key takes the place of one
     slots = tl.arange(0, KEPT)
@@ -180,7 +213,8 @@ def _knn_screen_kernel(
         col_offset = tl.load(col_offset_ptr + cols, cols < n, other=0.0)
         col_slack = tl.load(col_slack_ptr + cols, cols < n, other=0.0)
         bounds = dots * row_scale[:, None] * col_scale[None, :] + col_offset[None, :]
-        bounds += row_slack[:, None] * col_slack[None, :]
+        col_error = tl.load(col_error_ptr + cols, cols < n, other=0.0)
+        bounds += row_slack[:, None] * col_slack[None, :] + row_norm[:, None] * col_error[None, :]
         candidate = (cols[None, :] < n) & (cols[None, :] != excluded[:, None]) & (rows[:, None] < n_rows)
         keys = tl.where(candidate, _packed(bounds, cols[None, :]), NO_KEY)
         # one round for each key that any row still has to take in; soon most tiles need none

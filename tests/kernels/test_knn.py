@@ -14,13 +14,13 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What was searched, in order: ("screen 32", rows), ("screen 128", rows), ("exhaustive", rows)."""
+    """What was searched, in order: ("narrow screen 32", rows), .. ("screen 128", rows), ("exhaustive", rows)."""
     seen: list[tuple[str, int]] = []
     screened, exhaustive = kernels._Search.screened, kernels._Search.exhaustive
 
-    def spy_screened(self, which: Tensor, kept: int):
-        seen.append((f"screen {kept}", len(which)))
-        return screened(self, which, kept)
+    def spy_screened(self, which: Tensor, kept: int, narrow: bool):
+        seen.append((f"narrow screen {kept}" if narrow else f"screen {kept}", len(which)))
+        return screened(self, which, kept, narrow)
 
     def spy_exhaustive(self, which: Tensor):
         seen.append(("exhaustive", len(which)))
@@ -43,7 +43,7 @@ def same(x: Tensor, queries: Tensor | None, k: int, metric: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_well_spread_rows_are_proved_by_the_first_screen(dtype: torch.dtype, metric: str, passes: list) -> None:
     same(torch.randn(150, 24).to(dtype), None, 10, metric)
-    assert passes == [("screen 32", 150)]
+    assert passes == [("narrow screen 32" if dtype == torch.float32 else "screen 32", 150)]
 
 
 def families(dtype: torch.dtype) -> dict[str, Tensor]:
@@ -63,9 +63,12 @@ def families(dtype: torch.dtype) -> dict[str, Tensor]:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("family", families(torch.float32))
-def test_the_bound_is_above_every_score(family: str, dtype: torch.dtype, metric: str) -> None:
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_bound_is_above_every_score(narrow: bool, family: str, dtype: torch.dtype, metric: str) -> None:
+    if narrow and dtype != torch.float32:
+        pytest.skip("half-precision rows are their own codes")
     x = families(dtype)[family].to(dtype)
-    screen, which = Screen(x, x, metric), torch.arange(40)
+    screen, which = Screen(x, x, metric, narrow), torch.arange(40)
     bounds, ids = screen.highest(which, torch.full_like(which, -1), 128)
     assert bool((ids[:, :40] >= 0).all() & (ids[:, 40:] == -1).all()), "all 40 rows are kept, no more"
     scores = reference.scores(x, x, metric).gather(1, ids[:, :40])
@@ -79,7 +82,7 @@ def test_near_ties_go_through_every_level(metric: str, passes: list) -> None:
     """200 rows closer than float32 can tell: nothing is proved, all of it is searched exhaustively, and exactly."""
     x = torch.randn(1, 8) + 3e-7 * torch.randn(200, 8)
     same(x, x[:3].clone(), 6, metric)
-    assert passes == [("screen 32", 3), ("screen 128", 3), ("exhaustive", 3)]
+    assert passes == [("narrow screen 32", 3), ("narrow screen 128", 3), ("screen 128", 3), ("exhaustive", 3)]
 
 
 def test_only_unproved_rows_are_searched_again(passes: list) -> None:
@@ -87,8 +90,8 @@ def test_only_unproved_rows_are_searched_again(passes: list) -> None:
     x = torch.randn(160, 12)
     x[40:100] = x[40] + 1e-7 * torch.randn(60, 12)
     same(x, None, 5, "cosine")
-    (_, first), (second_name, second) = passes
-    assert (first, second_name) == (160, "screen 128")
+    (_, first), (second_name, second) = passes[:2]
+    assert (first, second_name) == (160, "narrow screen 128")
     assert 60 <= second < 160, "the cluster, and the rows that have it among their nearest"
 
 
@@ -105,7 +108,7 @@ def test_zero_queries_are_proved_at_once(metric: str, passes: list) -> None:
     """All their scores are 0 and so are their bounds: the answer is the lowest indices."""
     x = torch.randn(90, 6)
     same(x, torch.zeros(4, 6), 7, metric)
-    assert passes == [("screen 32", 4)]
+    assert passes == [("narrow screen 32", 4)]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -117,7 +120,7 @@ def test_a_duplicated_gallery_is_ordered_by_index(metric: str) -> None:
 @pytest.mark.parametrize("k", [119, 120, 121, 200, 249])
 def test_k_beyond_what_a_screen_keeps(k: int, passes: list) -> None:
     same(torch.randn(250, 4), torch.randn(3, 4), k, "dot")
-    assert passes[0][0] == ("screen 128" if k <= 120 else "exhaustive")
+    assert passes[0][0] == ("narrow screen 128" if k <= 120 else "exhaustive")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -133,7 +136,7 @@ def test_sizes_whose_products_leave_float32(size: float, metric: str, passes: li
     x = torch.randn(140, 6).clamp(-3, 3) * size
     x[17] = 0
     same(x, None, 4, metric)
-    assert passes[0] == ("screen 32", 140)
+    assert passes[0] == ("narrow screen 32", 140)
     assert sum(rows for _, rows in passes[1:]) <= 14, "scaled by a power of two, most rows are proved"
 
 
