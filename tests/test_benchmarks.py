@@ -38,6 +38,31 @@ def test_a_wrong_answer_is_not_timed() -> None:
         compare.measure(dataclasses.replace(case, rivals={"modalign": lambda x, y: wrong}), 0.01)
 
 
+def test_a_repeated_neighbour_is_not_exact() -> None:
+    case = small_graph()
+    x, y = case.make()
+    answer = case.rivals["modalign"](x, y)
+    assert case.right(x, y, answer)
+    assert not case.right(x, y, knn_cases.Graph(answer.indices[:, :1].repeat(1, 10)))
+
+
+def test_a_first_call_stays_out_of_a_single_round() -> None:
+    rows = []
+    case = small_graph()
+
+    def rival(x: torch.Tensor, y: None) -> knn_cases.Graph:
+        rows.append(len(x))
+        return case.rivals["modalign"](x, y)
+
+    compare.measure(dataclasses.replace(case, rivals=case.rivals | {"rival": rival}, rounds=1), 0.01)
+    assert rows == [128, 300]
+
+
+def test_an_approximate_rival_may_miss_neighbours() -> None:
+    found, exact = torch.tensor([[1, -1, -1], [0, 0, 2]]), torch.tensor([[1, 2, 3], [0, 2, 3]])
+    assert knn_cases._overlap(found, exact) == 0.5
+
+
 def test_an_approximate_rival_has_its_recall_beside_its_time() -> None:
     case = small_graph()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -47,34 +48,42 @@ def approximate_knn(
 
     x, queries, metric ("cosine" or "euclidean"): as in ``modalign.knn``; in float32 for the library. Scores are exact,
     in float64 from the stored rows, and order the neighbours; a row is not its own neighbour. Rows for which the
-    library finds fewer than k are searched exactly. The same seed gives the same graph for one number of threads.
+    library finds fewer than k are searched exactly. The same seed gives the same graph for one number of threads, of
+    which there are no more than numba has. Queries unlike the rows of x are found worse: the recall tells.
 
     Returns: indices (m, k) int64, scores (m, k) float64, and the recall, from min(1,000, m) rows.
     Peak memory: float32 copies of the rows and what pynndescent holds, about 100 (k + 5) bytes a row.
-    Raises: ModuleNotFoundError without pynndescent; NotImplementedError for metric "dot", whose neighbours its descent
-    does not find: the neighbour of a neighbour is none under a product that is no distance.
+    Raises: ModuleNotFoundError without pynndescent; NotImplementedError for rows on another device, and for metric
+    "dot": the inner product is no distance, so that a neighbour's neighbour need not be near, and pynndescent's
+    "inner_product" (its "dot" is for unit rows) tells no products below 0 apart.
     Source: Dong et al. 2011, doi:10.1145/1963405.1963487.
     """
     if metric == "dot":
         raise NotImplementedError(
-            "knn: pynndescent finds no neighbours under metric 'dot', which is no distance; use exact=True, or unit "
-            "rows and metric='cosine'"
+            "knn: exact=False takes no metric 'dot': the inner product is no distance, which pynndescent's descent "
+            "relies on; use exact=True, or unit rows and metric='cosine'"
         )
+    if x.device.type != "cpu":
+        raise NotImplementedError(f"knn: exact=False searches on the CPU, got rows on {x.device}")
     try:
         library: Any = importlib.import_module("pynndescent")
+        numba: Any = importlib.import_module("numba")
     except ModuleNotFoundError:
         raise ModuleNotFoundError("knn: exact=False needs pynndescent: pip install pynndescent") from None
     itself = queries is None
     rows = x if queries is None else queries
-    index = library.NNDescent(
-        x.float().numpy(), metric=metric, n_neighbors=min(len(x), k + MORE), random_state=seed,
-        n_jobs=threads or torch.get_num_threads(),
-    )  # fmt: skip
+    gallery, searching = _in_float32(x, rows)
+    with warnings.catch_warnings():  # of rows with too few neighbours: they are searched exactly
+        warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors")
+        index = library.NNDescent(
+            gallery, metric=metric, n_neighbors=min(len(x), k + MORE), random_state=seed,
+            n_jobs=min(threads or torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS),
+        )  # fmt: skip
     if itself:
         found = torch.from_numpy(index.neighbor_graph[0]).long()
     else:
         index.prepare()
-        found = torch.from_numpy(index.query(rows.float().numpy(), k=min(len(x), k + MORE))[0]).long()
+        found = torch.from_numpy(index.query(searching, k=min(len(x), k + MORE))[0]).long()
     indices, scores = _best(x, rows, found, k, metric, itself)
     short = (indices < 0).any(1).nonzero()[:, 0]
     if len(short):
@@ -92,7 +101,17 @@ def wilson(share: float, sample: int) -> Recall:
     z2 = LEVEL * LEVEL / sample
     middle = (share + z2 / 2) / (1 + z2)
     half = LEVEL / (1 + z2) * math.sqrt(share * (1 - share) / sample + z2 / (4 * sample))
-    return Recall(share, max(0.0, middle - half), min(1.0, middle + half), sample)
+    # the bounds meet the share at 0 and 1, where rounding would leave it outside
+    return Recall(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), sample)
+
+
+def _in_float32(x: Tensor, rows: Tensor) -> list[Any]:
+    """Arrays for the library: where float32 would lose their squares, times a power of two, which keeps the order."""
+    largest = max(abs(float(bound)) for table in (x, rows) for bound in table.aminmax())
+    if largest == 0 or 2.0**-30 < largest < 2.0**30:
+        return [x.float().numpy(), rows.float().numpy()]
+    scale = 2.0 ** -max(math.frexp(largest)[1], -1000)
+    return [(table.double() * scale).float().numpy() for table in (x, rows)]
 
 
 def _exact(

@@ -123,17 +123,17 @@ def knn(
     if not 1 <= k <= most:
         raise ValueError(f"knn: k must be between 1 and {most} for {n} rows, got {k}")
     require_groups(n, m, int(k), own, own if rows is None else of_queries)
-    if not exact:
-        indices, scores, recall = approximate_knn(
-            gallery, int(k), queries=rows, metric=metric, seed=seed, threads=num_threads
-        )
-        certificate = Certificate("pynndescent", 0, 0, 0, recall)
-        return _result(x, indices, scores.to(accumulator(gallery.dtype)), metric, n, certificate)
     exponent = torch.tensor(0)
     if gallery.dtype == torch.float64 and not all(
         _squares_fit(table) for table in (gallery, rows) if table is not None
     ):
         gallery, rows, exponent = _rescaled(gallery, rows, metric)
+    if not exact:
+        indices, scores, recall = approximate_knn(
+            gallery, int(k), queries=rows, metric=metric, seed=seed, threads=num_threads
+        )
+        scores = scores.ldexp(2 * exponent).to(accumulator(gallery.dtype))
+        return _result(x, indices, scores, metric, n, Certificate("pynndescent", 0, 0, 0, recall))
     run = partial(
         search, gallery, rows, int(k), metric, groups=own, query_groups=of_queries, backend=backend,
         threads=num_threads,
