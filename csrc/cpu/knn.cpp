@@ -373,9 +373,13 @@ class Search {
     std::nth_element(own.lower.begin(), own.lower.begin() + (k - 1), own.lower.end(), std::greater<>());
     table.threshold[i] = std::max(table.threshold[i], own.lower[k - 1]);
     const float threshold = table.threshold[i];
-    const Waiting* end =
-        std::remove_if(list, list + table.waiting[i], [=](const Waiting& one) { return one.bound < threshold; });
-    table.waiting[i] = static_cast<int32_t>(end - list);
+    int32_t left = 0;
+    for (int32_t at = 0; at < table.waiting[i]; ++at) {  // without a branch, which nobody could predict
+      const Waiting one = list[at];
+      list[left] = one;
+      left += one.bound >= threshold;
+    }
+    table.waiting[i] = left;
     if (table.waiting[i] > (room_ + k) / 2) settle(own, table, others, i);
   }
 
@@ -434,7 +438,7 @@ class Search {
   // scores of what a bound that loose lets through. It changes the work alone.
   Precision cheapest() {
     constexpr int64_t kSearchers = 16;
-    constexpr double kWork = 4e7, kExact = 20, kEpilogue = 16;
+    constexpr double kWork = 4e7, kExact = 20, kEpilogue = 16, kOffer = 1000;
     const Table &searching = x_.best.indices ? x_ : y_, &gallery = itself_ || &searching == &y_ ? x_ : y_;
     const int64_t d = call_.d, n = gallery.rows.n, searchers = std::min(kSearchers, searching.rows.n);
     const int64_t sample = std::clamp<int64_t>(static_cast<int64_t>(kWork / static_cast<double>(kSearchers * d)), 1, n);
@@ -465,18 +469,28 @@ class Search {
     double least = std::numeric_limits<double>::infinity();
     for (Precision precision : screen_precisions()) {
       const double loss = 2 * Coding::typical_error(precision, d);
-      double passed = 0;
+      double passed = 0, doubted = 0;
       for (int64_t i = 0; i < searchers; ++i) {
         const double* own = &scores[i * sample];
         std::copy(own, own + sample, sorted.begin());
         std::nth_element(sorted.begin(), sorted.begin() + (rank - 1), sorted.end(), std::greater<>());
-        for (int64_t j = 0; j < sample; ++j) passed += own[j] + loss * query_norm[i] * norm[j] >= sorted[rank - 1];
+        for (int64_t j = 0; j < sample; ++j) {
+          const double allowed = loss * query_norm[i] * norm[j];
+          passed += own[j] + allowed >= sorted[rank - 1];
+          doubted += own[j] + 2 * allowed >= sorted[rank - 1];  // by a threshold that is a lower bound itself
+        }
       }
-      const double size = static_cast<double>(n), last = passed / static_cast<double>(searchers * sample) * size;
-      const double scored = std::min(size, last * (1 + std::log(std::max(1.0, size / last))));
+      const double size = static_cast<double>(n), room = static_cast<double>(room_), features = static_cast<double>(d);
+      const auto over_time = [&](double count) {
+        const double last = count / static_cast<double>(searchers * sample) * size;
+        return std::pair{last, std::min(size, last * (1 + std::log(std::max(1.0, size / last))))};
+      };
+      const auto [waiting, offered] = over_time(doubted);
+      // the more of a full list stays in doubt, the sooner it is full again
+      const double refill = room / (room - std::min(waiting, 0.9 * room));
       const double speed = precision == Precision::int8 ? 4 : precision == Precision::bfloat16 ? 2 : 1;
-      const double features = static_cast<double>(d);
-      const double cost = size * (features / speed + kEpilogue) / (itself_ ? 2 : 1) + scored * features * kExact;
+      const double cost = size * (features / speed + kEpilogue) / (itself_ ? 2 : 1) +
+                          over_time(passed).second * features * kExact + offered * kOffer * refill;
       if (cost < least) least = cost, best = precision;
     }
     return best;

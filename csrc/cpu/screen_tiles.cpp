@@ -1,5 +1,7 @@
 // The knn screen for one instruction set (MODALIGN_ISA names it) and one kind of word: row_panel x col_panel upper
 // bounds at a time, one comparison each, survivors handed to the caller.
+#include <bit>
+
 #include "cpu/product.hpp"
 
 namespace modalign::MODALIGN_ISA {
@@ -77,13 +79,16 @@ __attribute__((noinline)) void judge(const Floats (&products)[kRows][2], int64_t
       const Floats upper =
           products[r][half] * scale[half] * left.scale[i] + (error[half] * left.norm[i] + norm[half] * left.error[i]);
       const Floats for_left = upper + shift[half], for_right = upper + left.shift[i];
-      if (block.left_searches && S::reaches(for_left, S::broadcast(left.threshold[i])))
-        for (int64_t lane = 0; lane < S::width; ++lane)
-          if (for_left[lane] >= left.threshold[i]) block.offer(block.context, false, i, j + lane, for_left[lane]);
-      if (block.right_searches && S::reaches(for_right, S::load(right.threshold + j)))
-        for (int64_t lane = 0; lane < S::width; ++lane)
-          if (for_right[lane] >= right.threshold[j + lane])
-            block.offer(block.context, true, j + lane, i, for_right[lane]);
+      if (block.left_searches)
+        for (uint32_t lanes = S::reaching(for_left, S::broadcast(left.threshold[i])); lanes; lanes &= lanes - 1) {
+          const int lane = std::countr_zero(lanes);
+          block.offer(block.context, false, i, j + lane, for_left[lane]);
+        }
+      if (block.right_searches)
+        for (uint32_t lanes = S::reaching(for_right, S::load(right.threshold + j)); lanes; lanes &= lanes - 1) {
+          const int lane = std::countr_zero(lanes);
+          block.offer(block.context, true, j + lane, i, for_right[lane]);
+        }
     }
   }
 }

@@ -56,19 +56,20 @@ struct Simd {
       for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
     return lane[0];
   }
-  // whether a >= b anywhere
-  static bool reaches(Vector a, Vector b)
+  // a bit for each lane where a >= b
+  static uint32_t reaching(Vector a, Vector b)
     requires std::is_same_v<T, float>
   {
 #if defined(MODALIGN_ISA_avx512)
-    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GE_OQ) != 0;
+    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GE_OQ);
 #elif defined(MODALIGN_ISA_avx2)
-    return _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GE_OQ)) != 0;
+    return static_cast<uint32_t>(
+        _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GE_OQ)));
 #else
     const Mask mask = a >= b;
-    Integer all = 0;
-    for (int i = 0; i < width; ++i) all |= mask[i];
-    return all != 0;
+    uint32_t bits = 0;
+    for (int i = 0; i < width; ++i) bits |= static_cast<uint32_t>(mask[i] & 1) << i;
+    return bits;
 #endif
   }
 };
