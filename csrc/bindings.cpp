@@ -12,6 +12,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/knn.hpp"
 #include "cpu/neighbor_overlap.hpp"
+#include "cpu/neighborhoods.hpp"
 #include "cpu/unit_rows.hpp"
 
 namespace py = pybind11;
@@ -39,6 +40,17 @@ modalign::Metric metric_of(const std::string& name) {
   if (name == "dot") return modalign::Metric::dot;
   if (name == "euclidean") return modalign::Metric::euclidean;
   throw std::invalid_argument("metric must be cosine, dot or euclidean, got " + name);
+}
+
+modalign::NeighborhoodScore neighborhood_score_of(const std::string& name) {
+  if (name == "mutual_knn") return modalign::NeighborhoodScore::mutual;
+  if (name == "jaccard_knn") return modalign::NeighborhoodScore::jaccard;
+  if (name == "rank_similarity") return modalign::NeighborhoodScore::rank;
+  if (name == "lcs_knn") return modalign::NeighborhoodScore::lcs;
+  if (name == "edit_distance_knn") return modalign::NeighborhoodScore::edit_distance;
+  if (name == "cycle_knn") return modalign::NeighborhoodScore::cycle;
+  if (name == "reciprocity") return modalign::NeighborhoodScore::reciprocity;
+  throw std::invalid_argument("no neighborhood score of the name " + name);
 }
 
 void require_sizes(std::initializer_list<int64_t> sizes) {
@@ -177,6 +189,24 @@ void neighbor_overlap(Address a, Address b, int64_t n, int64_t k, Address counts
   modalign::neighbor_overlap(at<int64_t>(a), at<int64_t>(b), n, k, at<int32_t>(counts), threads);
 }
 
+void neighborhood_scores(Address a, Address b, int64_t n, int64_t k, const std::string& name, Address scores,
+                         int threads) {
+  require_sizes({n, k, threads});
+  const modalign::NeighborhoodScore score = neighborhood_score_of(name);
+  py::gil_scoped_release released;
+  modalign::neighborhood_scores(at<int64_t>(a), at<int64_t>(b), n, k, score, at<double>(scores), threads);
+}
+
+void relabelled_overlap(Address a, Address b, int64_t n, int64_t k, Address relabellings, int64_t count, Address totals,
+                        int threads) {
+  require_sizes({n, k, count, threads});
+  if (n > INT32_MAX)
+    throw std::invalid_argument("relabelled_overlap takes up to 2^31 - 1 items, got " + std::to_string(n));
+  py::gil_scoped_release released;
+  modalign::relabelled_overlap(at<int64_t>(a), at<int64_t>(b), n, k, at<int64_t>(relabellings), count,
+                               at<int64_t>(totals), threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -207,4 +237,6 @@ PYBIND11_MODULE(_core, module) {
   module.def("screens", &screens);
   module.def("use_screen", &modalign::use_screen, py::arg("name"));
   module.def("neighbor_overlap", &neighbor_overlap);
+  module.def("neighborhood_scores", &neighborhood_scores);
+  module.def("relabelled_overlap", &relabelled_overlap);
 }

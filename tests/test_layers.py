@@ -17,7 +17,10 @@ LAYERS = [
     {"graph"},
     {"contrastive", "neighbors"},
     {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
-    {"data", "encoders"},
+    {"sampling", "significance", "splitting"},
+    {"scores"},
+    {"alignment"},
+    {"data", "encoders", "embedding"},
     {"experiments", "report"},
     {"cli", "__init__", "__main__"},
 ]

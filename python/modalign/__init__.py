@@ -5,12 +5,14 @@ InfoNCE, NTXent, SigmoidLoss      the same as modules
 drop_ins                          the same under the signatures of other libraries
 chunked_forward                   a large batch through an encoder in the memory of a small one
 knn, neighbor_overlap             exact k-NN graphs and what two of them share
-mutual_knn, cka, unbiased_cka     alignment of two representations
+align, align_layers               any metric of two representations, with intervals and nulls
+mutual_knn, cka, unbiased_cka ..  the metrics one by one: modalign.metrics
 data                              paired data sets: synthetic with exact information, emoji
 explain, doctor                   which backend runs, and why not another
 """
 
 from modalign import data
+from modalign.alignment import align, align_layers
 from modalign.chunked import chunked_forward
 from modalign.contrastive import Stats, info_nce, nt_xent, sigmoid_loss
 from modalign.diagnosis import doctor, explain
@@ -18,16 +20,22 @@ from modalign.graph import Certificate, Neighbors
 from modalign.losses import InfoNCE, NTXent, SigmoidLoss
 from modalign.metrics import cka, mutual_knn, unbiased_cka
 from modalign.neighbors import knn, neighbor_overlap
+from modalign.scores import Alignment, LayerAlignment, Score, load_alignment
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "Certificate",
     "InfoNCE",
+    "LayerAlignment",
     "NTXent",
     "Neighbors",
+    "Score",
     "SigmoidLoss",
     "Stats",
+    "align",
+    "align_layers",
     "chunked_forward",
     "cka",
     "data",
@@ -35,6 +43,7 @@ __all__ = [
     "explain",
     "info_nce",
     "knn",
+    "load_alignment",
     "mutual_knn",
     "neighbor_overlap",
     "nt_xent",

@@ -13,7 +13,7 @@ from modalign.approximate import Recall
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Certificate", "Neighbors"]
+__all__ = ["Certificate", "Neighbors", "indices_of"]
 
 VALUES = ("score", "distance", "connectivity")
 
@@ -107,3 +107,8 @@ class Neighbors:
         indices = torch.as_tensor(self.indices)
         rows = torch.arange(len(indices), device=indices.device)[:, None].expand_as(indices)
         return torch.stack([indices.reshape(-1), rows.reshape(-1)])
+
+
+def indices_of(graph: Any) -> torch.Tensor:
+    """The indices of ``Neighbors``, or of what are indices already, as a tensor on the CPU."""
+    return torch.as_tensor(graph.indices if isinstance(graph, Neighbors) else graph).cpu()

@@ -179,5 +179,24 @@ def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
     return counts
 
 
+def neighborhood_scores(a: Tensor, b: Tensor, name: str) -> Tensor:
+    a, b = a.contiguous(), b.contiguous()
+    n, k = a.shape
+    scores = torch.empty(n, dtype=torch.float64)
+    _core.neighborhood_scores(a.data_ptr(), b.data_ptr(), n, k, name, scores.data_ptr(), torch.get_num_threads())
+    return scores
+
+
+def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor) -> Tensor:
+    a, b, relabellings = a.contiguous(), b.contiguous(), relabellings.contiguous()
+    n, k = a.shape
+    totals = torch.empty(relabellings.shape[:-1], dtype=torch.int64)
+    _core.relabelled_overlap(
+        a.data_ptr(), b.data_ptr(), n, k, relabellings.data_ptr(), totals.numel(), totals.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return totals
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

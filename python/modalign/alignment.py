@@ -1,0 +1,668 @@
+"""``align``: every metric of two representations, with intervals and nulls; ``align_layers``: of every pair of layers.
+
+Each graph is searched once, with lists a little longer than k, and each table is read once: metrics, intervals and
+nulls come from what that leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign import sampling
+from modalign.arguments import one_of
+from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts
+from modalign.metrics.neighborhoods import (
+    cknna_from_graphs,
+    duplicates,
+    hubness,
+    neighborhood_scores,
+    reciprocity,
+    relabelled_overlap,
+    second_order_cosine_rows,
+)
+from modalign.metrics.registry import METRICS
+from modalign.neighbors import knn, neighbor_overlap
+from modalign.sampling import ConfidenceSequence, Estimate, finite_population_interval, graph_of_rows
+from modalign.scores import Alignment, LayerAlignment, Score
+from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null
+from modalign.sources import open_rows
+from modalign.splitting import SPLITS, list_length, population_interval, random_parts, within_part
+
+__all__ = ["DEFAULT_METRICS", "align", "align_layers"]
+
+DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")
+NULLS = ("auto", "relabelled", "none")
+PIECES = 16  # of the items, whose moments are held
+WORK = 2e11  # multiply-adds that the interval or the null of one metric may take unless it is asked for
+FEWEST, USUAL = 39, 200  # relabellings
+
+_Splits = list[list[dict[str, float]]]
+
+
+def align(
+    x: Any,
+    y: Any,
+    metrics: str | Sequence[str] = DEFAULT_METRICS,
+    k: int = 10,
+    *,
+    metric: str = "cosine",
+    groups: Any = None,
+    within: Any = None,
+    ids: tuple[Sequence[Any], Sequence[Any]] | None = None,
+    sample: int | None = None,
+    tolerance: float | None = None,
+    null: str = "auto",
+    relabellings: int | None = None,
+    intervals: bool = True,
+    size_curve: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
+    max_memory: int | str | None = None,
+    num_threads: int | None = None,
+    progress: bool = False,
+) -> Alignment:
+    """How alike two representations of the same items are, by any number of metrics, and how sure that is.
+
+    Args:
+        x, y: (n, d_x) and (n, d_y), row i of both is the same item: NumPy arrays, tensors, or files as
+            ``modalign.sources.open_rows`` takes them, which may be larger than memory.
+        metrics: names of ``modalign.metrics.METRICS``, or "all" that make sense for x and y.
+        k: neighbours of an item, for the metrics of graphs; metric: of the neighbours, as in ``modalign.knn``.
+        groups: (n,) integers, items that belong together (captions of one image): they are not each other's neighbours,
+            a score is the mean over groups of the mean within, and intervals and nulls move whole groups.
+        within: (n,) integers, classes or clusters: the null relabels within them, so that a score counts as alignment
+            only beyond what the classes explain. Not together with groups.
+        ids: the items' names in x and in y. Rows are paired by name, those without a partner left out; without ids
+            the numbers of rows must be equal.
+        sample: search the neighbours of this many items only, among all n: metrics that are means over items are
+            unbiased, the others that need graphs are left out.
+        tolerance: the same, until the interval of mutual_knn is at most +-tolerance wide.
+        null: "auto", in closed form where one is known and by relabelling elsewhere; "relabelled" for all; "none".
+        relabellings: how many; None for 200, or fewer (39 at least) where they take long, or none where even these do.
+        intervals: whether there are any.
+        size_curve: also the expected mutual k-NN of subsets (lists of 10 k neighbours are searched).
+        confidence: of intervals, and of the threshold that calibrates a score.
+        seed: of samples, blocks and relabellings. The same seed gives the same numbers.
+        max_memory, num_threads, progress: as in ``modalign.knn``.
+
+    Returns:
+        ``modalign.Alignment``: print it, index it by metric, ``to_frame()``, ``save()``.
+
+    Intervals: of all n items, from random parts of them, for the score of other n items of the population they come
+        from (``modalign.splitting``); of a sample, for the score of these n items.
+    Peak memory: that of ``modalign.knn`` with k (with intervals 8 k + 20) neighbours, and of the metrics.
+
+    Raises:
+        TypeError, ValueError: as ``modalign.knn`` and the metrics, and options that exclude each other; the metric that
+            cannot be computed is named.
+
+    Source: the nulls' of ``modalign.significance``; the intervals' of ``modalign.splitting`` and ``modalign.sampling``.
+
+    Example:
+        >>> import numpy as np, modalign
+        >>> x = np.random.default_rng(0).normal(size=(300, 8))
+        >>> result = modalign.align(x, x[:, :5], metrics=["mutual_knn", "cka"], k=5)
+        >>> score = result["mutual_knn"]
+        >>> score.low < score.value < score.high, score.null.p < 1e-6, round(score.null.mean, 4)
+        (True, True, 0.0167)
+    """
+    names = _names(metrics)
+    one_of("align", "null", null, NULLS)
+    _require(groups, within, sample, tolerance, confidence)
+    if ids is not None:
+        x, y, groups, within = _paired(x, y, ids, groups, within)
+    tables = [open_rows(rows, name) for rows, name in ((x, "x"), (y, "y"))]
+    n = tables[0].shape[0]
+    if tables[1].shape[0] != n:
+        raise ValueError(
+            f"align: x and y must hold the same items in one order, got {n} and {tables[1].shape[0]} rows; "
+            "give ids=(names of x's rows, names of y's rows) to pair them by name"
+        )
+    run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
+               intervals, confidence, seed, max_memory, num_threads, progress)  # fmt: skip
+    if "all" in metrics:
+        names = [name for name in names if not (name == "cknna" and metric == "euclidean")]
+    lists = [name for name in names if METRICS[name].needs == "lists"]
+    graphs = [name for name in names if METRICS[name].needs == "graphs"]
+    scores: dict[str, Score] = {}
+    if sample is not None or tolerance is not None:
+        if graphs and isinstance(metrics, str):
+            run.notes.append(f"{', '.join(graphs)} need the graphs of all items: left out for a sample")
+        elif graphs and tuple(metrics) != DEFAULT_METRICS:
+            raise ValueError(f"align: {', '.join(graphs)} need the graphs of all items; leave out sample and tolerance")
+        names = [name for name in names if name not in graphs]
+        if size_curve:
+            raise ValueError("align: size_curve needs the graphs of all items; leave out sample and tolerance")
+        scores |= run.of_sample(lists, sample, tolerance)
+    elif lists or graphs:
+        scores |= run.of_graphs([*lists, *graphs], size_curve)
+    scores |= run.of_moments([name for name in names if METRICS[name].needs == "moments"])
+    settings = {
+        "n": n, "d_x": tables[0].shape[1], "d_y": tables[1].shape[1], "x": tables[0].name, "y": tables[1].name, "k": k,
+        "metric": metric, "groups": groups is not None, "within": within is not None, "sample": sample,
+        "tolerance": tolerance, "null": null, "relabellings": relabellings, "confidence": confidence, "seed": seed,
+    }  # fmt: skip
+    ordered = tuple(scores[name] for name in names)
+    return Alignment(ordered, settings, run.facts, run.cost, run.curves, tuple(run.notes))
+
+
+@dataclasses.dataclass
+class _Run:
+    """What all metrics of a call share, and what was found on the way."""
+
+    x: Any
+    y: Any
+    n: int
+    k: int
+    metric: str
+    groups: Tensor | None
+    within: Tensor | None
+    null: str
+    relabellings: int | None
+    intervals: bool
+    confidence: float
+    seed: int
+    max_memory: int | str | None
+    num_threads: int | None
+    progress: bool
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cost: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.cost[stage] = self.cost.get(stage, 0.0) + time.perf_counter() - start
+
+    # sampled rows
+
+    def of_sample(self, names: list[str], sample: int | None, tolerance: float | None) -> dict[str, Score]:
+        if not names:
+            return {}
+        start = time.perf_counter()
+        searched = {
+            "metric": self.metric, "groups": self.groups, "max_memory": self.max_memory,
+            "num_threads": self.num_threads, "progress": self.progress,
+        }  # fmt: skip
+        order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed))
+
+        def values(rows: Tensor) -> dict[str, Any]:
+            a, b = (graph_of_rows(side, rows, self.k, **searched) for side in (self.x, self.y))
+            return {name: neighborhood_scores(name, a, b, candidates=self.n).numpy() for name in names}
+
+        with self.timed("graphs of the sample"):
+            if sample is not None:
+                found = values(order[:sample])
+                estimates = {name: finite_population_interval(found[name], self.n, self.confidence) for name in names}
+            else:
+                assert tolerance is not None
+                estimates = self._until(tolerance, order, names, values)
+        seconds = time.perf_counter() - start
+        if self.null != "none" and self.groups is None and self.within is None:
+            self.notes.append(f"no null for a sample; by chance mutual k-NN is {self.k / (self.n - 1):.2g} in the mean")
+        return {name: self._of_estimate(name, estimates[name], seconds / len(names)) for name in names}
+
+    def _until(
+        self, tolerance: float, order: Tensor, names: list[str], values: Callable[[Tensor], dict[str, Any]]
+    ) -> dict[str, Estimate]:
+        leading = "mutual_knn" if "mutual_knn" in names else names[0]
+        sequences = {name: ConfidenceSequence(self.n, self.confidence, tolerance) for name in names}
+        first = sequences[leading]
+        while first.half_width > tolerance and first.count < self.n:
+            for name, found in values(order[first.count : first.count + first.more()]).items():
+                sequences[name].update(found)
+        return {name: sequence.estimate() for name, sequence in sequences.items()}
+
+    def _of_estimate(self, name: str, estimate: Estimate, seconds: float) -> Score:
+        return Score(name, estimate.value, estimate.low, estimate.high, "these items", None, estimate.sample, seconds)
+
+    # graphs
+
+    def of_graphs(self, names: list[str], with_sizes: bool) -> dict[str, Score]:
+        self.intervals = self.intervals and self._enough_items()
+        length = list_length(self.n, self.k) if self.intervals else self.k
+        if with_sizes:
+            length = max(length, min(self.n - 1, 10 * self.k))
+        with self.timed("graphs"):
+            graphs = [
+                knn(rows, length, metric=self.metric, groups=self.groups, max_memory=self.max_memory,
+                    num_threads=self.num_threads, progress=self.progress)
+                for rows in (self.x, self.y)
+            ]  # fmt: skip
+        a, b = (torch.as_tensor(graph.indices).cpu() for graph in graphs)
+        near = a[:, : self.k].contiguous(), b[:, : self.k].contiguous()
+        self.facts["graphs"] = {side: str(graph.certificate) for side, graph in zip("xy", graphs, strict=True)}
+        with self.timed("facts"):
+            self.facts["reciprocity"] = {side: reciprocity(graph) for side, graph in zip("xy", near, strict=True)}
+            self.facts["hubness"] = {
+                side: dataclasses.asdict(hubness(graph)) for side, graph in zip("xy", near, strict=True)
+            }
+            self.facts["duplicates"] = {
+                side: dataclasses.asdict(duplicates(self._array(rows))) for side, rows in (("x", self.x), ("y", self.y))
+            }
+        self._note_facts()
+        counts = neighbor_overlap(*near).double().mean(0) / torch.arange(1, self.k + 1)
+        ranks = list(range(1, self.k + 1))
+        self.curves["k"] = {"k": ranks, "value": counts.tolist(), "chance": [k / (self.n - 1) for k in ranks]}
+        if with_sizes:
+            with self.timed("size curve"):
+                self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
+        spent = dict.fromkeys(names, 0.0)
+        values = self._values(names, self._rows(names), near, None, spent)
+        spans = self._graph_intervals(names, a, b, values, spent) if self.intervals else {}
+        nulls = {} if self.null == "none" else self._graph_nulls(names, near, values, spent)
+        return self._scores(values, spans, nulls, spent)
+
+    def _scores(
+        self, values: dict[str, float], spans: dict[str, tuple[float, float]], nulls: dict[str, Null],
+        spent: dict[str, float],
+    ) -> dict[str, Score]:  # fmt: skip
+        scores = {}
+        for name, value in values.items():
+            low, high = spans.get(name, (None, None))
+            of = "population" if name in spans else "none"
+            scores[name] = Score(name, value, low, high, of, nulls.get(name), self.n, spent[name])
+        return scores
+
+    def _enough_items(self) -> bool:
+        units = self.n if self.groups is None else len(torch.unique(self.groups))
+        if units >= 16 * (self.k + 1):  # a quarter of the items still has four times k
+            return True
+        note = f"no intervals: they need {16 * (self.k + 1)} items or groups, there are {units}"
+        if note not in self.notes:
+            self.notes.append(note)
+        return False
+
+    def _rows(self, names: list[str]) -> tuple[Any, Any] | None:
+        """The tables themselves, for metrics that look at them again."""
+        if not {"cknna", "second_order_cosine"} & set(names):
+            return None
+        return self._array(self.x), self._array(self.y)
+
+    def _array(self, rows: Any) -> Any:
+        return _array(rows)
+
+    def _values(
+        self, names: Sequence[str], rows: tuple[Any, Any] | None, graphs: tuple[Tensor, Tensor],
+        weights: Tensor | None, spent: dict[str, float],
+    ) -> dict[str, float]:  # fmt: skip
+        """The metrics of graphs of all items among themselves."""
+        if weights is None and self.groups is not None:
+            weights = _group_weights(self.groups)
+        found = {}
+        for name in names:
+            start = time.perf_counter()
+            if name == "cknna":
+                assert rows is not None
+                found[name] = cknna_from_graphs(*rows, *graphs, metric=self.metric)
+            else:
+                if name == "second_order_cosine":
+                    assert rows is not None
+                    each = second_order_cosine_rows(*rows, *graphs)
+                else:
+                    each = neighborhood_scores(name, *graphs)
+                found[name] = float(each.mean() if weights is None else weights @ each)
+            spent[name] += time.perf_counter() - start
+        return found
+
+    def _operations(self, name: str) -> float:
+        """Multiply-adds of one evaluation, or what takes as long."""
+        if name in ("cknna", "second_order_cosine"):
+            widths = sum(open_rows(rows).shape[1] for rows in (self.x, self.y))
+            return 20.0 * self.n * self.k * widths  # rows from all over memory
+        return 50.0 * self.n * self.k * (self.k if name in ("lcs_knn", "edit_distance_knn", "cycle_knn") else 4)
+
+    def _graph_intervals(
+        self, names: list[str], a: Tensor, b: Tensor, values: dict[str, float], spent: dict[str, float]
+    ) -> dict[str, tuple[float, float]]:
+        cheap = [name for name in names if sum(SPLITS.values()) * self._operations(name) <= WORK]
+        if len(cheap) < len(names):
+            skipped = ", ".join(name for name in names if name not in cheap)
+            self.notes.append(f"no interval for {skipped}: {sum(SPLITS.values())} evaluations would take too long")
+        if not cheap:
+            return {}
+        rows = self._rows(cheap)
+
+        def of_part(kept: Tensor) -> dict[str, float]:
+            some = within_part(a, kept, self.k), within_part(b, kept, self.k)
+            some_rows = None if rows is None else (rows[0][kept], rows[1][kept])
+            weights = None if self.groups is None else _group_weights(self.groups[kept])
+            return self._values(cheap, some_rows, some, weights, spent)
+
+        with self.timed("intervals"):
+            halves, quarters = (
+                [[of_part(part == which) for which in range(parts)]
+                 for part in random_parts(self.n, parts, self.seed, self.groups)]
+                for parts in (2, 4)
+            )  # fmt: skip
+        return self._spans(cheap, values, halves, quarters)
+
+    def _spans(
+        self, names: list[str], values: dict[str, float], halves: _Splits, quarters: _Splits
+    ) -> dict[str, tuple[float, float]]:
+        def of(name: str, splits: _Splits) -> list[list[float]]:
+            return [[found[name] for found in split] for split in splits]
+
+        return {
+            name: population_interval(values[name], of(name, halves), of(name, quarters), self.confidence)
+            for name in names
+        }
+
+    def _graph_nulls(
+        self, names: list[str], near: tuple[Tensor, Tensor], values: dict[str, float], spent: dict[str, float]
+    ) -> dict[str, Null]:
+        nulls = {}
+        drawn = list(names)
+        if "mutual_knn" in names and self._closed_form() and 10 * self.k <= self.n:
+            nulls["mutual_knn"] = mutual_knn_null(*near, values["mutual_knn"], self.confidence)
+            drawn.remove("mutual_knn")
+        count, drawn = self._affordable(drawn, self._operations)
+        if not drawn:
+            return nulls
+        rows = self._rows(drawn)
+        scores: dict[str, list[float]] = {name: [] for name in drawn}
+        with self.timed("nulls"):
+            for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups):
+                back = torch.empty_like(s)
+                back[s] = torch.arange(self.n)
+                some_rows = None if rows is None else (rows[0], rows[1][s])
+                for name, value in self._values(drawn, some_rows, (near[0], back[near[1][s]]), None, spent).items():
+                    scores[name].append(value)
+        for name in drawn:
+            nulls[name] = sampled_null(values[name], scores[name], self.confidence, self.within is not None)
+        return nulls
+
+    def _affordable(self, names: list[str], operations: Callable[[str], float]) -> tuple[int, list[str]]:
+        """How many relabellings, and of which metrics."""
+        if self.relabellings is not None:
+            return self.relabellings, names
+        cheap = [name for name in names if FEWEST * operations(name) <= WORK]
+        if len(cheap) < len(names):
+            skipped = ", ".join(name for name in names if name not in cheap)
+            self.notes.append(f"no null for {skipped}: give relabellings={FEWEST} or more to have it computed")
+        slowest = max((operations(name) for name in cheap), default=1.0)
+        return int(min(USUAL, max(FEWEST, WORK / slowest))), cheap
+
+    def _closed_form(self) -> bool:
+        """Whether every relabelling is as likely as another."""
+        return self.null == "auto" and self.groups is None and self.within is None
+
+    def _note_facts(self) -> None:
+        for side, found in self.facts["duplicates"].items():
+            if found["items"] > 0.01 * self.n:
+                self.notes.append(
+                    f"{found['items']:,} items of {side} have an exact copy, in {found['groups']:,} groups: "
+                    "neighbours among copies are chosen by index"
+                )
+
+    # moments
+
+    def of_moments(self, names: list[str]) -> dict[str, Score]:
+        if not names:
+            return {}
+        x, y = self._array(self.x), self._array(self.y)
+        with self.timed("moments"):
+            whole = moments(x, y)
+        spent: dict[str, float] = {}
+        values: dict[str, float] = {}
+        for name in names:
+            start = time.perf_counter()
+            values[name] = OF_MOMENTS[name](whole)
+            spent[name] = time.perf_counter() - start
+        spans = self._moment_intervals(names, x, y, values) if self.intervals else {}
+        nulls = {} if self.null == "none" else self._moment_nulls(names, x, y, whole, values)
+        return self._scores(values, spans, nulls, spent)
+
+    def _pass(self) -> float:
+        d_x, d_y = (open_rows(rows).shape[1] for rows in (self.x, self.y))
+        return 3.0 * self.n * (d_x * d_x + d_y * d_y + d_x * d_y)  # float64 counts thrice
+
+    def _moment_intervals(
+        self, names: list[str], x: Any, y: Any, values: dict[str, float]
+    ) -> dict[str, tuple[float, float]]:
+        if not self._enough_items():
+            return {}
+        # one pass for the sums of a few pieces, which add up to those of any half or quarter
+        with self.timed("intervals"):
+            pieces = moments_of_parts(x, y, next(random_parts(self.n, PIECES, self.seed, self.groups, repeats=1)))
+
+            def of_part(kept: Tensor) -> dict[str, float]:
+                first, *others = [piece for piece, taken in zip(pieces, kept.tolist(), strict=True) if taken]
+                whole = sum(others, start=first)
+                return {name: OF_MOMENTS[name](whole) for name in names}
+
+            names = self._defined(names, sum(pieces[1 : PIECES // 4], start=pieces[0]))
+            halves, quarters = (
+                [[of_part(part == which) for which in range(parts)] for part in random_parts(PIECES, parts, self.seed)]
+                for parts in (2, 4)
+            )
+        return self._spans(names, values, halves, quarters)
+
+    def _defined(self, names: list[str], quarter: Moments) -> list[str]:
+        """Those that a quarter of the items has."""
+        found = []
+        for name in names:
+            try:
+                OF_MOMENTS[name](quarter)
+                found.append(name)
+            except ValueError as error:
+                self.notes.append(f"no interval for {name}, for a quarter of the items: {error}")
+        return found
+
+    def _moment_nulls(
+        self, names: list[str], x: Any, y: Any, whole: Moments, values: dict[str, float]
+    ) -> dict[str, Null]:
+        nulls: dict[str, Null] = {}
+        drawn = list(names)
+        for name in ("cka", "rv"):
+            if name in names and self._closed_form():
+                nulls[name] = cka_null(self.n, whole.traces("x"), whole.traces("y"), values[name], self.confidence)
+                drawn.remove(name)
+        count, drawn = self._affordable(drawn, lambda name: self._pass())
+        if not drawn:
+            return nulls
+        scores: dict[str, list[float]] = {name: [] for name in drawn}
+        with self.timed("nulls"):
+            for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups):
+                relabelled = moments(x, y[s])
+                for name in drawn:
+                    scores[name].append(OF_MOMENTS[name](relabelled))
+        for name in drawn:
+            best = METRICS[name].best
+            nulls[name] = sampled_null(values[name], scores[name], self.confidence, self.within is not None, best)
+        return nulls
+
+
+def align_layers(
+    xs: Sequence[Any],
+    ys: Sequence[Any],
+    metric_name: str = "mutual_knn",
+    k: int = 10,
+    *,
+    metric: str = "cosine",
+    relabellings: int = 200,
+    confidence: float = 0.95,
+    seed: int = 0,
+    num_threads: int | None = None,
+    progress: bool = False,
+) -> LayerAlignment:
+    """One metric for every layer of x and every layer of y, and whether the highest is more than chance.
+
+    L_x + L_y graphs are searched, not 2 L_x L_y. The maximum over many pairs is high by chance already; its null is the
+    maximum under relabellings that all pairs share.
+
+    Args:
+        xs, ys: the layers: lists of (n, d) representations of the same n items, or (n, L, d) arrays.
+        metric_name: of ``modalign.metrics.METRICS``.
+        k, metric, num_threads, progress: as in ``modalign.align``.
+        relabellings: at least 19, or 0 for no null. confidence: of its threshold. seed: of its draw.
+
+    Returns: ``modalign.LayerAlignment``. Peak memory: that of one ``modalign.knn`` and L_x + L_y graphs of n k indices.
+    Raises: TypeError and ValueError as ``modalign.knn``; ValueError for layers of different numbers of rows.
+
+    Example:
+        >>> import numpy as np, modalign
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.normal(size=(200, 8))
+        >>> found = modalign.align_layers([x, rng.normal(size=(200, 8))], [rng.normal(size=(200, 4)), x[:, :6]], k=5)
+        >>> found.best, found.null.p
+        ((0, 1), 0.004975124378109453)
+    """
+    needs = METRICS[_names([metric_name])[0]].needs
+    left, right = ([_array(layer) for layer in _layers(side)] for side in (xs, ys))
+    n = len(left[0])
+    for side, layers in (("xs", left), ("ys", right)):
+        if {len(layer) for layer in layers} != {n}:
+            rows = [len(layer) for layer in layers]
+            raise ValueError(f"align_layers: every layer must hold the same items, got {rows} rows in {side}")
+    start = time.perf_counter()
+    graphs: list[list[Tensor]] = [[], []]
+    if needs != "moments":
+        for layers, into in zip((left, right), graphs, strict=True):
+            for layer in layers:
+                found = knn(layer, k, metric=metric, num_threads=num_threads, progress=progress)
+                into.append(torch.as_tensor(found.indices).cpu())
+    searched = time.perf_counter()
+    matrix = torch.tensor(
+        [
+            [_of_layers(metric_name, metric, (x, y), (graphs[0][i : i + 1], graphs[1][j : j + 1]))
+             for j, y in enumerate(right)]
+            for i, x in enumerate(left)
+        ],
+        dtype=torch.float64,
+    )  # fmt: skip
+    scored = time.perf_counter()
+    lower_is_better = METRICS[metric_name].best == 0
+    place = int((-matrix if lower_is_better else matrix).argmax())
+    best = (place // matrix.shape[1], place % matrix.shape[1])
+    null = None
+    if relabellings:
+        highest = _highest(metric_name, metric, left, right, graphs, relabellings, seed)
+        null = sampled_null(float(matrix[best]), highest, confidence, best=METRICS[metric_name].best)
+    cost = {"graphs": searched - start, "scores": scored - searched, "null": time.perf_counter() - scored}
+    settings = {"n": n, "k": k, "metric": metric, "relabellings": relabellings, "confidence": confidence, "seed": seed}
+    return LayerAlignment(metric_name, matrix.tolist(), best, null, settings, cost)
+
+
+def _of_layers(name: str, metric: str, rows: tuple[Any, Any], graphs: tuple[list[Tensor], list[Tensor]]) -> float:
+    if METRICS[name].needs == "moments":
+        return OF_MOMENTS[name](moments(*rows))
+    a, b = graphs[0][0], graphs[1][0]
+    if name == "cknna":
+        return cknna_from_graphs(*rows, a, b, metric=metric)
+    if name == "second_order_cosine":
+        return float(second_order_cosine_rows(*rows, a, b).mean())
+    return float(neighborhood_scores(name, a, b).mean())
+
+
+def _highest(
+    name: str, metric: str, left: list[Any], right: list[Any], graphs: list[list[Tensor]], count: int, seed: int
+) -> list[float]:
+    """The best score of all pairs of layers under each relabelling."""
+    n = len(left[0])
+    if name == "mutual_knn":
+        all_s = torch.stack(list(random_relabellings(n, count, seed)))
+        edges = graphs[0][0].numel()
+        shared = torch.stack([relabelled_overlap(a, b, all_s) for a in graphs[0] for b in graphs[1]])
+        return (shared.amax(0).double() / edges).tolist()
+    best = min if METRICS[name].best == 0 else max
+    drawn = []
+    for s in random_relabellings(n, count, seed):
+        back = torch.empty_like(s)
+        back[s] = torch.arange(n)
+        relabelled = [back[graph[s]] for graph in graphs[1]]
+        drawn.append(best(
+            _of_layers(name, metric, (x, y[s]), (graphs[0][i : i + 1], relabelled[j : j + 1]))
+            for i, x in enumerate(left) for j, y in enumerate(right)
+        ))  # fmt: skip
+    return drawn
+
+
+def _names(metrics: str | Sequence[str]) -> list[str]:
+    if metrics == "all":
+        return list(METRICS)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"align: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"align: metrics must be different names, got {names}")
+    return names
+
+
+def _require(groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float) -> None:
+    if groups is not None and within is not None:
+        raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
+    if sample is not None and tolerance is not None:
+        raise ValueError("align: give sample or tolerance, got both")
+    if not 0 < confidence < 1:
+        raise ValueError(f"align: confidence must be between 0 and 1, got {confidence}")
+
+
+def _labels(name: str, labels: Any, n: int) -> Tensor | None:
+    if labels is None:
+        return None
+    table = torch.as_tensor(np.asarray(labels)) if not isinstance(labels, Tensor) else labels
+    if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool:
+        raise TypeError(f"align: {name} must be integers, one for each item, got {table.dtype}")
+    if tuple(table.shape) != (n,):
+        raise ValueError(f"align: {name} must be ({n},), one for each item, got {tuple(table.shape)}")
+    return table.long()
+
+
+def _paired(
+    x: Any, y: Any, ids: tuple[Sequence[Any], Sequence[Any]], groups: Any, within: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Rows of x and y that have a name in common, in the order of x; labels are of x's rows."""
+    names = [list(side) for side in ids]
+    for side, of, rows in (("x", names[0], x), ("y", names[1], y)):
+        n = open_rows(rows).shape[0]
+        if len(of) != n:
+            raise ValueError(f"align: ids must name every row of {side}, got {len(of)} for {n} rows")
+        if len(set(of)) < len(of):
+            twice = next(name for at, name in enumerate(of) if name in of[:at])
+            raise ValueError(f"align: ids must be different, got {twice!r} twice in {side}")
+    place = {name: at for at, name in enumerate(names[1])}
+    left = torch.tensor([at for at, name in enumerate(names[0]) if name in place], dtype=torch.int64)
+    if len(left) < 4:
+        raise ValueError(f"align: x and y must share at least 4 ids, got {len(left)}")
+    right = torch.tensor([place[names[0][at]] for at in left.tolist()])
+    labels = [None if of is None else torch.as_tensor(of)[left] for of in (groups, within)]
+    return _array(x)[left], _array(y)[right], *labels
+
+
+def _group_weights(groups: Tensor) -> Tensor:
+    """(n,) that sum to 1: the mean over groups of the mean within."""
+    _, ids, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    weights: Tensor = 1.0 / (sizes[ids].double() * len(sizes))
+    return weights
+
+
+def _layers(side: Any) -> list[Any]:
+    if hasattr(side, "ndim") and not isinstance(side, (list, tuple)):
+        if side.ndim != 3:
+            raise ValueError(f"align_layers: layers must be a list or an array (n, L, d), got {tuple(side.shape)}")
+        return [side[:, layer] for layer in range(side.shape[1])]
+    if not len(side):
+        raise ValueError("align_layers: needs at least one layer of each")
+    return list(side)
+
+
+def _array(rows: Any) -> Any:
+    """Something that can be indexed by items: an array or a tensor; a file is mapped if it can be, otherwise read."""
+    if isinstance(rows, (np.ndarray, Tensor)):
+        return rows.detach().cpu() if isinstance(rows, Tensor) else rows
+    source = open_rows(rows)
+    if str(rows).endswith(".npy"):
+        return np.load(str(rows), mmap_mode="r")
+    return source.read(0, source.shape[0])

@@ -1,0 +1,45 @@
+"""Every alignment metric by its name, and what it takes to compute it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["METRICS", "Metric"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """needs: "lists" (the k nearest neighbours of an item in both representations: a mean over items), "graphs" (the
+    lists of all items, and rows) or "moments" (sums over rows, streamed).
+    title: for tables. best: the value of two equal representations. symmetric: the same for (x, y) and (y, x)."""
+
+    name: str
+    needs: str
+    title: str
+    best: float = 1.0
+    symmetric: bool = True
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("mutual_knn", "lists", "mutual k-NN"),
+        Metric("jaccard_knn", "lists", "Jaccard index of neighbours"),
+        Metric("rank_similarity", "lists", "rank similarity of neighbours"),
+        Metric("lcs_knn", "lists", "longest common subsequence of neighbours"),
+        Metric("edit_distance_knn", "lists", "edit similarity of neighbours"),
+        Metric("cycle_knn", "graphs", "cycle k-NN", symmetric=False),
+        Metric("cknna", "graphs", "CKNNA"),
+        Metric("second_order_cosine", "graphs", "second-order cosine"),
+        Metric("cka", "moments", "linear CKA"),
+        Metric("unbiased_cka", "moments", "unbiased linear CKA"),
+        Metric("cca", "moments", "mean canonical correlation"),
+        Metric("svcca", "moments", "SVCCA"),
+        Metric("pwcca", "moments", "PWCCA", symmetric=False),
+        Metric("procrustes", "moments", "Procrustes similarity"),
+        Metric("rv", "moments", "RV coefficient"),
+        Metric("cmd", "moments", "correlation-matrix distance", best=0.0),
+        Metric("centered_cmd", "moments", "centred correlation-matrix distance", best=0.0),
+        Metric("linear_r2", "moments", "R2 of linear regression", symmetric=False),
+    )
+}

@@ -1,0 +1,257 @@
+"""align and align_layers: every metric, intervals, nulls, samples, groups, ids, files, and what is refused."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import modalign
+from modalign import align, align_layers, load_alignment, metrics
+from modalign.splitting import population_interval, random_parts, within_part
+
+LISTS = ["mutual_knn", "jaccard_knn", "rank_similarity", "lcs_knn", "edit_distance_knn"]
+
+
+def pair(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 10))
+    return x, np.tanh(x @ np.random.default_rng(5).normal(size=(10, 7))) + 0.5 * rng.normal(size=(n, 7))
+
+
+def test_all_metrics_are_the_functions_of_their_names() -> None:
+    x, y = pair()
+    found = align(x, y, "all", k=5, relabellings=19)
+    assert {score.metric for score in found.scores} == set(metrics.METRICS)
+    for score in found.scores:
+        function = getattr(metrics, score.metric)
+        expected = function(x, y, 5) if metrics.METRICS[score.metric].needs != "moments" else function(x, y)
+        assert score.value == pytest.approx(expected, abs=1e-12), score.metric
+        assert score.low is not None
+        assert score.low < score.value < score.high
+        assert score.null is not None
+        assert score.null.p <= 0.05
+        towards_best = (score.value - score.null.mean) * (metrics.METRICS[score.metric].best - score.null.mean)
+        assert towards_best > 0
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    x, y = pair(300)
+    one, two = (align(x, y, "all", k=3, relabellings=19, seed=4).to_frame() for _ in range(2))
+    drop = ["seconds"]
+    assert one.drop(columns=drop).equals(two.drop(columns=drop))
+
+
+def test_unrelated_is_not_significant() -> None:
+    x, _ = pair()
+    found = align(x, np.random.default_rng(9).normal(size=(400, 6)), k=5)
+    for score in found.scores:
+        assert score.null is not None
+        assert score.null.p > 0.001, score
+        assert score.null.calibrated < 0.05
+
+
+def test_groups_are_averaged_within_and_their_rows_no_neighbours() -> None:
+    x, y = pair(300)
+    groups = np.repeat(np.arange(150), 2)[:300]
+    groups[:30] = 1000  # a large group counts once
+    found = align(x, y, ["mutual_knn"], k=5, groups=groups, relabellings=19)["mutual_knn"]
+    graphs = [modalign.knn(rows, 5, groups=groups).indices for rows in (x, y)]
+    shares = [len({*a} & {*b}) / 5 for a, b in zip(*(graph.tolist() for graph in graphs), strict=True)]
+    by_group = [np.mean([s for s, g in zip(shares, groups, strict=True) if g == one]) for one in set(groups.tolist())]
+    assert found.value == pytest.approx(np.mean(by_group))
+    assert found.null is not None
+    assert found.null.kind == "relabelled"
+
+
+def test_within_takes_what_the_classes_explain() -> None:
+    """Two views that share their classes and nothing else."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 8, 400)
+    x, y = (4 * rng.normal(size=(8, 6))[labels] + rng.normal(size=(400, 6)) for _ in range(2))
+    plain = align(x, y, ["mutual_knn"], k=5)["mutual_knn"].null
+    beyond = align(x, y, ["mutual_knn"], k=5, within=labels, relabellings=99)["mutual_knn"].null
+    assert plain is not None
+    assert beyond is not None
+    assert plain.p < 1e-6
+    assert beyond.p > 0.01
+    assert beyond.kind == "relabelled within groups"
+
+
+@pytest.mark.parametrize("options", [{"sample": 150}, {"tolerance": 0.03}])
+def test_samples(options: dict[str, float]) -> None:
+    x, y = pair(1500)
+    found = align(x, y, k=5, **options)
+    assert [score.metric for score in found.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
+    score = found["mutual_knn"]
+    assert score.interval == "these items"
+    assert score.rows < 1500
+    assert score.low <= modalign.mutual_knn(x, y, 5) <= score.high
+    assert found["cka"].value == pytest.approx(modalign.cka(x, y))
+
+
+def test_a_large_sample_is_everything() -> None:
+    x, y = pair(200)
+    sampled, whole = (align(x, y, LISTS, k=4, null="none", **options) for options in ({"sample": 200}, {}))
+    for one, two in zip(sampled.scores, whole.scores, strict=True):
+        assert one.value == pytest.approx(two.value, abs=1e-12)
+        assert one.low == one.high == one.value
+
+
+def test_ids_pair_rows_by_name() -> None:
+    x, y = pair(200)
+    order = np.random.default_rng(1).permutation(200)[:150]
+    names = [f"item {i}" for i in range(200)]
+    found = align(x, y[order], ["mutual_knn", "cka"], k=4, ids=(names, [names[i] for i in order]), null="none")
+    kept = np.sort(order)
+    assert found["mutual_knn"].value == pytest.approx(modalign.mutual_knn(x[kept], y[kept], 4))
+    assert found["cka"].value == pytest.approx(modalign.cka(x[kept], y[kept]))
+    assert found.settings["n"] == 150
+
+
+def test_files_are_what_arrays_are(tmp_path: Path) -> None:
+    x, y = (rows.astype(np.float32) for rows in pair(300))
+    for name, rows in (("x", x), ("y", y)):
+        np.save(tmp_path / f"{name}.npy", rows)
+    files = align(str(tmp_path / "x.npy"), tmp_path / "y.npy", k=4)
+    arrays = align(torch.from_numpy(x), y, k=4)
+    for one, two in zip(files.scores, arrays.scores, strict=True):
+        assert (one.value, one.low, one.null) == (two.value, two.low, two.null)
+
+
+def test_curves_and_facts() -> None:
+    x, y = pair(300)
+    x[:6] = x[6]
+    found = align(x, y, ["mutual_knn"], k=4, size_curve=True, null="none")
+    assert found.curves["k"]["value"][-1] == pytest.approx(found["mutual_knn"].value)
+    assert found.curves["size"]["sizes"][-1] == 300
+    assert found.curves["size"]["values"][-1] == pytest.approx(found["mutual_knn"].value)
+    assert found.facts["duplicates"]["x"] == {"items": 7, "groups": 1, "largest": 7}
+    assert any("have an exact copy" in note for note in found.notes)
+    assert found.facts["graphs"]["x"].startswith("exact: 300 rows")
+
+
+def test_saved_and_read_again(tmp_path: Path) -> None:
+    found = align(*pair(200), k=3)
+    read = load_alignment(found.save(tmp_path / "a.json"))
+    assert repr(read) == repr(found)
+    assert read.provenance["versions"] == found.provenance["versions"]
+    import pandas as pd
+
+    assert pd.read_parquet(found.save(tmp_path / "a.parquet"))["value"].tolist() == [s.value for s in found.scores]
+    with pytest.raises(ValueError, match=r"end in \.json or \.parquet"):
+        found.save(tmp_path / "a.txt")
+    (tmp_path / "b.json").write_text(json.dumps({"format": 1}))
+    with pytest.raises(ValueError, match=r"must be a file that Alignment\.save wrote"):
+        load_alignment(tmp_path / "b.json")
+    with pytest.raises(KeyError, match="no score of 'cca': there are mutual_knn"):
+        found["cca"]
+
+
+def test_few_items_have_no_interval() -> None:
+    found = align(*pair(60), ["mutual_knn", "cka"], k=5)
+    assert all(score.interval == "none" for score in found.scores)
+    assert sum("no intervals" in note for note in found.notes) == 1
+    assert "note: no intervals" in repr(found)
+
+
+def test_wide_representations_have_the_intervals_that_a_quarter_has() -> None:
+    rng = np.random.default_rng(0)
+    found = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca", "cka"], k=5, null="none")
+    assert found["cca"].low is None
+    assert found["cka"].low is not None
+    assert any("no interval for cca, for a quarter of the items" in note for note in found.notes)
+
+
+def test_layers() -> None:
+    x, y = pair(250)
+    xs, ys = [x, x[:, :3], np.random.default_rng(3).normal(size=(250, 4))], [y, y[:, :2]]
+    found = align_layers(xs, ys, k=5, relabellings=50)
+    for (i, one), (j, two) in itertools.product(enumerate(xs), enumerate(ys)):
+        assert found.matrix[i][j] == pytest.approx(modalign.mutual_knn(one, two, 5))
+    assert found.best == (0, 0)
+    assert found.null is not None
+    assert found.null.p == 1 / 51
+    single = align(x, y, ["mutual_knn"], k=5)["mutual_knn"].null
+    assert single is not None
+    assert found.null.threshold > single.threshold  # six looks, not one
+    stacked = align_layers(np.stack([x, 2 * x, x], 1), torch.from_numpy(np.stack([y, y], 1)), "cka", relabellings=0)
+    assert np.array(stacked.matrix).shape == (3, 2)
+    assert stacked.value == pytest.approx(modalign.cka(x, y))
+    assert "at most" in repr(stacked)
+
+
+def test_shared_relabelling_is_that_of_each_pair() -> None:
+    x, y = pair(120)
+    slow = align_layers([x, x[:, :4]], [y], "jaccard_knn", k=3, relabellings=19)
+    assert slow.null is not None
+    assert slow.null.p == 0.05
+    quick, by_hand = (align_layers([x], [y], name, k=3, relabellings=30).null for name in ("mutual_knn", "lcs_knn"))
+    assert quick is not None
+    assert by_hand is not None
+    assert quick.mean >= by_hand.mean  # a common subsequence is shared neighbours
+
+
+def test_parts_of_a_graph_are_the_graphs_of_the_parts() -> None:
+    x, _ = pair(300)
+    lists = torch.as_tensor(modalign.knn(x, 100).indices)
+    for part in random_parts(300, 4, repeats=2):
+        kept = part == 1
+        expected = torch.as_tensor(modalign.knn(x[kept.numpy()], 6).indices)
+        assert torch.equal(within_part(lists, kept, 6), expected)
+    short = within_part(lists[:, :8], kept, 6)
+    assert short.shape == expected.shape
+    assert bool((short.sort(1).values.diff(dim=1) > 0).all())
+    assert not bool((short == torch.arange(len(short))[:, None]).any())
+
+
+def test_parts_keep_groups_together() -> None:
+    groups = torch.arange(90) // 3
+    for part in random_parts(90, 2, groups=groups, repeats=3):
+        assert all(len(set(part[groups == group].tolist())) == 1 for group in range(30))
+
+
+def test_interval_of_a_mean() -> None:
+    """For a mean the parts' variances are known: the interval is the textbook one."""
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=400))
+    splits = [
+        [[float(values[part == which].mean()) for which in range(parts)] for part in random_parts(400, parts, 1)]
+        for parts in (2, 4)
+    ]
+    low, high = population_interval(float(values.mean()), *splits)
+    assert (high - low) / 2 == pytest.approx(2.06 * float(values.std()) / 20, rel=0.35)
+
+
+def test_mistakes() -> None:
+    x, y = pair(100)
+    for options, message in (
+        ({"metrics": "cke"}, "metrics must be among mutual_knn, .* got 'cke'"),
+        ({"metrics": ["cka", "cka"]}, "different names"),
+        ({"null": "no"}, "null must be one of"),
+        ({"groups": np.arange(100), "within": np.arange(100)}, "give one of the two"),
+        ({"sample": 5, "tolerance": 0.1}, "give sample or tolerance, got both"),
+        ({"within": np.arange(99)}, r"within must be \(100,\), one for each item, got \(99,\)"),
+        ({"confidence": 1.5}, "confidence must be between 0 and 1"),
+        ({"k": 100}, "k must be between 1 and 99 for 100 rows, got 100"),
+        ({"metrics": ["cknna"], "sample": 50}, "cknna need the graphs of all items"),
+        ({"sample": 50, "size_curve": True}, "size_curve needs the graphs of all items"),
+        ({"ids": (["a"] * 100, list(range(100)))}, "ids must be different, got 'a' twice in x"),
+        ({"ids": (list(range(99)), list(range(100)))}, "ids must name every row of x, got 99 for 100 rows"),
+        ({"ids": (list(range(100)), list(range(200, 300)))}, "share at least 4 ids, got 0"),
+        ({"relabellings": 5, "null": "relabelled"}, "at least 19 relabellings, got 5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            align(x, y, **{"k": 4} | options)
+    with pytest.raises(TypeError, match="groups must be integers"):
+        align(x, y, groups=np.linspace(0, 1, 100))
+    with pytest.raises(ValueError, match="same items in one order, got 100 and 90 rows; give ids="):
+        align(x, y[:90])
+    with pytest.raises(ValueError, match=r"every layer must hold the same items, got \[100, 90\] rows in ys"):
+        align_layers([x], [y, y[:90]])
+    with pytest.raises(ValueError, match="does not vary"):
+        align(x, np.ones((100, 3)), ["cka"])
+    y[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or inf in rows \[3\]"):
+        align(x, y)
