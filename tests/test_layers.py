@@ -21,7 +21,7 @@ LAYERS = [
     {"scores"},
     {"alignment"},
     {"data", "encoders", "embedding"},
-    {"experiments", "report"},
+    {"experiments", "printing", "report"},
     {"cli", "__init__", "__main__"},
 ]
 # reached by name only, through a table of implementations

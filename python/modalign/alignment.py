@@ -30,7 +30,13 @@ from modalign.metrics.neighborhoods import (
 )
 from modalign.metrics.registry import METRICS
 from modalign.neighbors import knn, neighbor_overlap
-from modalign.sampling import ConfidenceSequence, Estimate, finite_population_interval, graph_of_rows
+from modalign.sampling import (
+    ConfidenceSequence,
+    Estimate,
+    finite_population_interval,
+    graph_of_rows,
+    require_sample,
+)
 from modalign.scores import Alignment, LayerAlignment, Score
 from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null
 from modalign.sources import open_rows
@@ -126,6 +132,7 @@ def align(
             f"align: x and y must hold the same items in one order, got {n} and {tables[1].shape[0]} rows; "
             "give ids=(names of x's rows, names of y's rows) to pair them by name"
         )
+    require_sample("align", n, sample, tolerance)
     run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
                intervals, confidence, seed, max_memory, num_threads, progress)  # fmt: skip
     if "all" in metrics:

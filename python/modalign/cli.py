@@ -1,4 +1,4 @@
-"""The command line: ``modalign sweep``, ``report``, ``mutual-knn``, ``doctor`` and ``demo``."""
+"""The command line: ``modalign align``, ``sweep``, ``report``, ``mutual-knn``, ``doctor`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ CONFIGS = Path(__file__).parent / "experiments" / "configs"
 app = typer.Typer(
     name="modalign",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Measure whether aligning two modalities helps.",
-    epilog="Examples: `modalign demo` · `modalign sweep my.yaml --out results/mine` · "
-    "`modalign mutual-knn images.npy texts.npy --k 10` · `modalign doctor`",
+    epilog="Examples: `modalign demo` · `modalign align images.npy texts.npy --tolerance 0.005` · "
+    "`modalign sweep my.yaml --out results/mine` · `modalign doctor`",
 )
 
 
@@ -127,6 +126,73 @@ def mutual_knn(
 
 
 @_command(
+    "Alignment of two files of embeddings, row i of both the same item: every metric asked for, with its interval, "
+    "what chance gives, and the score calibrated by it. Files may be larger than memory: .npy, .safetensors:NAME, "
+    ".parquet:COLUMN. LABELS are a file of one label a line, a .npy, or FILE.parquet:COLUMN.",
+    "Examples: `modalign align images.npy texts.npy` · `modalign align a.npy b.npy --metrics all --out a.html` · "
+    "`modalign align a.npy b.npy --k 10 --tolerance 0.005 --max-memory 1GB` · "
+    "`modalign align a.npy b.npy --within classes.txt` · `modalign align a.npy b.npy --layers`",
+)
+def align(
+    a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="(n, d') numbers of the same items.")],
+    metrics: Annotated[str, typer.Option(help="Names with commas between them, or `all`.")] = ",".join(
+        modalign.alignment.DEFAULT_METRICS
+    ),
+    k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
+    metric: Annotated[str, typer.Option(help="Of the neighbours: cosine, dot or euclidean.")] = "cosine",
+    groups: Annotated[str | None, typer.Option(metavar="LABELS", help="What belongs together: captions.")] = None,
+    within: Annotated[str | None, typer.Option(metavar="LABELS", help="Classes the null relabels within.")] = None,
+    ids: Annotated[tuple[str, str] | None, typer.Option(metavar="LABELS LABELS", help="Names of the rows.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Search the neighbours of so many items.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Of as many as make the interval so narrow.")] = None,
+    null: Annotated[str, typer.Option(help="auto, relabelled or none.")] = "auto",
+    relabellings: Annotated[int | None, typer.Option(help="How many.", show_default="as time allows")] = None,
+    intervals: Annotated[bool, typer.Option(help="Whether all items get intervals.")] = True,
+    size_curve: Annotated[bool, typer.Option("--size-curve", help="Mutual k-NN of smaller sets, too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Of (n, layers, d): every pair of layers.")] = False,
+    confidence: Annotated[float, typer.Option(help="Of intervals and thresholds.")] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of samples and relabellings.")] = 0,
+    max_memory: Annotated[str | None, typer.Option(help="Such as 1GB: search block by block.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the search.", show_default="all cores")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="Write .json, .parquet or .html; may be repeated.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    from modalign.printing import print_alignment, print_layers
+    from modalign.report import alignment_page
+
+    names: Any = "all" if metrics == "all" else [name.strip() for name in metrics.split(",") if name.strip()]
+    for path in out or ():
+        if path.suffix not in {".json", ".html"} | (set() if layers else {".parquet"}):
+            raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
+    common: dict[str, Any] = {
+        "metric": metric, "confidence": confidence, "seed": seed, "num_threads": threads, "progress": not quiet,
+    }  # fmt: skip
+    try:
+        if layers:
+            left, right = (_array(Path(side), ndim=3) for side in (a, b))
+            first = names if isinstance(names, str) else names[0]
+            found: Any = modalign.align_layers(
+                left, right, first, k, relabellings=200 if relabellings is None else relabellings, **common
+            )
+            print_layers(found)
+        else:
+            named = None if ids is None else (_labels(ids[0]), _labels(ids[1]))
+            found = modalign.align(
+                a, b, names, k, groups=_classes(groups), within=_classes(within), ids=named, sample=sample,
+                tolerance=tolerance, null=null, relabellings=relabellings, intervals=intervals, size_curve=size_curve,
+                max_memory=max_memory, **common,
+            )  # fmt: skip
+            print_alignment(found)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; nothing was written", err=True)
+        raise typer.Exit(130) from None
+    for path in out or ():
+        alignment_page.write(found, path) if path.suffix == ".html" else found.save(path)
+        typer.echo(f"written: {path}")
+
+
+@_command(
     "What this installation can do: versions, devices, and which backend runs each operation.",
     "Example: `modalign doctor`",
 )
@@ -183,7 +249,31 @@ def _report(folder: Path) -> Path:
     return path
 
 
-def _array(path: Path) -> Any:
+def _labels(spec: str) -> list[str]:
+    """One label for each row: a text file's lines, a .npy, or a column of a Parquet file."""
+    import numpy as np
+
+    if spec.endswith(".npy"):
+        return [str(label) for label in np.load(spec, allow_pickle=False).tolist()]
+    path, _, column = spec.rpartition(":")
+    if path.endswith(".parquet"):
+        from pyarrow import parquet
+
+        table = parquet.read_table(path, columns=[column])
+        if not table.num_columns:
+            raise ValueError(f"{path} has no column {column!r}")
+        return [str(label) for label in table.column(0).to_pylist()]
+    return Path(spec).read_text(encoding="utf-8").splitlines()
+
+
+def _classes(spec: str | None) -> Any:
+    """Labels as integers, in the order of their names."""
+    import numpy as np
+
+    return None if spec is None else np.unique(_labels(spec), return_inverse=True)[1]
+
+
+def _array(path: Path, ndim: int = 2) -> Any:
     import numpy as np
 
     try:
@@ -196,9 +286,10 @@ def _array(path: Path) -> Any:
     except (ValueError, EOFError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
+    if not isinstance(array, np.ndarray) or array.ndim != ndim:
         shape = getattr(array, "shape", "several arrays")
-        raise ValueError(f"{path} must hold one (n, d) array, got {shape}")
+        wanted = "(n, d)" if ndim == 2 else "(n, layers, d)"
+        raise ValueError(f"{path} must hold one {wanted} array, got {shape}")
     return array
 
 

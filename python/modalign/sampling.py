@@ -26,6 +26,7 @@ __all__ = [
     "difference_estimate",
     "finite_population_interval",
     "graph_of_rows",
+    "require_sample",
     "sampled_mutual_knn",
     "size_curve",
 ]
@@ -95,10 +96,7 @@ def sampled_mutual_knn(
     n = open_rows(x).shape[0]
     if (sample is None) == (tolerance is None):
         raise ValueError("sampled_mutual_knn: needs either sample or tolerance, got both or neither")
-    if sample is not None and not 2 <= sample <= n:
-        raise ValueError(f"sampled_mutual_knn: sample must be between 2 and the {n} rows, got {sample}")
-    if tolerance is not None and not 0 < tolerance < 0.5:
-        raise ValueError(f"sampled_mutual_knn: tolerance must be between 0 and 0.5, got {tolerance}")
+    require_sample("sampled_mutual_knn", n, sample, tolerance)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
     def shares(rows: Tensor) -> Tensor:
@@ -115,6 +113,13 @@ def sampled_mutual_knn(
         return finite_population_interval(found.numpy(), n, confidence)
     assert tolerance is not None
     return _until(tolerance, order, shares, confidence)
+
+
+def require_sample(operation: str, n: int, sample: int | None, tolerance: float | None) -> None:
+    if sample is not None and not 2 <= sample <= n:
+        raise ValueError(f"{operation}: sample must be between 2 and the {n} rows, got {sample}")
+    if tolerance is not None and not 0 < tolerance < 0.5:
+        raise ValueError(f"{operation}: tolerance must be between 0 and 0.5, got {tolerance}")
 
 
 def _until(tolerance: float, order: Tensor, shares: Callable[[Tensor], Tensor], confidence: float) -> Estimate:

@@ -179,6 +179,13 @@ def load_alignment(path: str | Path) -> Alignment:
     """What ``Alignment.save`` wrote as JSON.
 
     Raises ValueError for a file that is something else.
+
+    Example:
+        >>> import numpy as np, modalign
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> path = modalign.align(x, x, ["cka"], k=3).save("/tmp/modalign-example.json")
+        >>> modalign.load_alignment(path)["cka"].metric
+        'cka'
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))

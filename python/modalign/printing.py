@@ -1,0 +1,58 @@
+"""Alignments as tables on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from modalign.metrics.registry import METRICS
+from modalign.scores import Alignment, LayerAlignment, Score
+
+__all__ = ["chance_of", "print_alignment", "print_layers"]
+
+
+def print_alignment(found: Alignment, console: Console | None = None) -> None:
+    """A row for each metric, then what a reader of the numbers should know."""
+    settings = found.settings
+    rows = {score.rows for score in found.scores}
+    searched = "" if rows == {settings["n"]} else f", neighbours of {min(rows):,} of them"
+    title = f"{settings['n']:,} items{searched}, k = {settings['k']}, {settings['metric']}"
+    table = Table(title=title, caption=f"intervals and thresholds at {settings['confidence']:.0%}")
+    for name in ("metric", "score", "interval", "by chance", "p", "calibrated"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    for score in found.scores:
+        span = "" if score.low is None else f"{score.low:.4f} to {score.high:.4f}"
+        calibrated = "" if score.null is None else f"{score.null.calibrated:.4f}"
+        chance = "" if score.null is None else f"{score.null.mean:.4f}"
+        table.add_row(METRICS[score.metric].title, f"{score.value:.4f}", span, chance, chance_of(score), calibrated)
+    console = console or Console()
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def chance_of(score: Score) -> str:
+    """The p-value, as short as it is sure."""
+    if score.null is None:
+        return ""
+    return "< 1e-12" if score.null.p < 1e-12 else f"{score.null.p:.2g}"
+
+
+def print_layers(found: LayerAlignment, console: Console | None = None) -> None:
+    """The matrix, the darker the higher, its maximum marked."""
+    table = Table(title=f"{METRICS[found.metric].title} of every pair of layers, x down, y across")
+    table.add_column("", justify="right")
+    for j in range(len(found.matrix[0])):
+        table.add_column(str(j), justify="right")
+    values = [value for row in found.matrix for value in row]
+    low, span = min(values), max(values) - min(values) or 1.0
+    for i, row in enumerate(found.matrix):
+        cells = []
+        for j, value in enumerate(row):
+            shade = round(60 * (value - low) / span)
+            mark = "bold reverse" if (i, j) == tuple(found.best) else f"on rgb({30},{30 + shade},{30 + 2 * shade})"
+            cells.append(f"[{mark}]{value:.3f}[/]")
+        table.add_row(str(i), *cells)
+    console = console or Console()
+    console.print(table)
+    console.print(repr(found), highlight=False, markup=False)

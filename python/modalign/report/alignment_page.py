@@ -1,0 +1,283 @@
+"""One alignment as an HTML file that needs nothing but itself: conclusions, pictures, numbers, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from modalign import provenance
+from modalign.metrics.registry import METRICS
+from modalign.printing import chance_of
+from modalign.report.drawing import Figure, Trace, layout, plain, ramp, value_axis
+from modalign.scores import Alignment, LayerAlignment, Score
+from modalign.significance import Null
+
+__all__ = ["conclusions", "write"]
+
+COLUMNS = ("metric", "score", "interval", "by chance", "threshold", "p", "calibrated", "null", "items searched")
+
+
+def write(found: Alignment | LayerAlignment, path: str | Path) -> Path:
+    """Write ``path``, whole or not at all, and return it.
+
+    The page holds its own style, scripts and data: it opens without a network, and prints.
+    """
+    target = Path(path)
+    page = _of_layers(found) if isinstance(found, LayerAlignment) else _of_scores(found)
+    provenance.write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return target
+
+
+def conclusions(found: Alignment) -> list[str]:
+    """What the scores say: more than chance where p is at most 1 - confidence. The first score has its own sentence."""
+    level = 1 - found.settings["confidence"]
+    first, *others = found.scores
+    sentences = [_sentence(first, level)]
+    judged = [score for score in others if score.null is not None]
+    for kind, some in (
+        ("More than chance, too", [score for score in judged if _beyond(score.null, level)]),
+        ("No more than chance can give", [score for score in judged if not _beyond(score.null, level)]),
+        ("Not compared with chance", [score for score in others if score.null is None]),
+    ):
+        if some:
+            listed = ", ".join(f"{METRICS[score.metric].title} {score.value:.3f}{_beside(score)}" for score in some)
+            sentences.append(f"{kind}: {listed}.")
+    copies = {side: of["items"] for side, of in found.facts.get("duplicates", {}).items() if of["items"]}
+    if copies:
+        counted = " and ".join(f"{items:,} items of {side}" for side, items in copies.items())
+        sentences.append(f"{counted} have an exact copy: their neighbours are chosen among copies by index.")
+    for side, hubs in found.facts.get("hubness", {}).items():
+        if hubs["largest"] > 100 * found.settings["k"]:
+            sentences.append(
+                f"One item of {side} is among the neighbours of {hubs['largest']:,} others, {hubs['antihubs']:.0%} of "
+                "the items of none: such hubs lower every score of neighbours."
+            )
+    return sentences
+
+
+def _beside(score: Score) -> str:
+    return "" if score.null is None else f" (chance {score.null.mean:.3f})"
+
+
+def _beyond(null: Null | None, level: float) -> bool:
+    return null is not None and null.p <= level + 1e-9
+
+
+def _sentence(score: Score, level: float) -> str:
+    name = METRICS[score.metric].title
+    name = name[0].upper() + name[1:]
+    span = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
+    if score.null is None:
+        return f"{name} is {score.value:.3f}{span}; what chance gives was not worked out."
+    p = chance_of(score)
+    sure = f"p {p}" if p.startswith("<") else f"p = {p}"
+    if not _beyond(score.null, level):
+        return f"{name} is {score.value:.3f}{span}, no more than chance, {score.null.mean:.3f}, can give ({sure})."
+    side = "below" if METRICS[score.metric].best == 0 else "above"
+    return (
+        f"{name} is {score.value:.3f}{span}, {side} what chance gives, {score.null.mean:.3f} ({sure}); "
+        f"calibrated {score.null.calibrated:.3f}."
+    )
+
+
+def _of_scores(found: Alignment) -> str:
+    settings = found.settings
+    rows = [
+        (
+            METRICS[score.metric].title,
+            f"{score.value:.4f}",
+            "–" if score.low is None else f"{score.low:.4f} to {score.high:.4f}",
+            *(
+                ("–",) * 5
+                if score.null is None
+                else (
+                    f"{score.null.mean:.4f}",
+                    f"{score.null.threshold:.4f}",
+                    chance_of(score),
+                    f"{score.null.calibrated:.4f}",
+                    score.null.kind + (f", {score.null.relabellings} times" if score.null.relabellings else ""),
+                )
+            ),
+            f"{score.rows:,}",
+        )
+        for score in found.scores
+    ]
+    figures = [_scores_figure(found)]
+    if "k" in found.curves:
+        figures.append(_k_figure(found.curves["k"]))
+    if "size" in found.curves:
+        figures.append(_size_figure(found.curves["size"]))
+    return _page(
+        title=f"{settings['x']} and {settings['y']}",
+        facts=f"{settings['n']:,} items, widths {settings['d_x']} and {settings['d_y']}, k = {settings['k']}, "
+        f"{settings['metric']} neighbours, {settings['confidence']:.0%} intervals",
+        sentences=conclusions(found),
+        notes=found.notes,
+        figures=figures,
+        rows=rows,
+        folded=[*_folded(found), ("What was found on the way", _entries(found.facts))],
+    )
+
+
+def _of_layers(found: LayerAlignment) -> str:
+    title = METRICS[found.metric].title
+    count = len(found.matrix) * len(found.matrix[0])
+    sentence = (
+        f"Of {count} pairs of layers the highest {title} is {found.value:.3f}, "
+        f"of layer {found.best[0]} of x and {found.best[1]} of y."
+    )
+    if found.null is not None:
+        beyond = _beyond(found.null, 1 - found.settings["confidence"])
+        reached = "chance does not reach" if beyond else "chance reaches"
+        sentence += (
+            f" Looking at {count} pairs, {reached} that: its maximum is {found.null.mean:.3f} in the mean "
+            f"(p = {found.null.p:.2g}); calibrated {found.null.calibrated:.3f}."
+        )
+    return _page(
+        title=f"{title[0].upper()}{title[1:]} of {len(found.matrix)} × {len(found.matrix[0])} layers",
+        facts=f"{found.settings['n']:,} items, k = {found.settings['k']}",
+        sentences=[sentence],
+        notes=(),
+        figures=[_layers_figure(found)],
+        rows=[],
+        folded=_folded(found),
+    )
+
+
+def _page(*, figures: list[Figure], **content: Any) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_packaged("alignment_page.html")).render(
+        figures=figures,
+        columns=COLUMNS,
+        drawn={figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures},
+        style=_packaged("page.css"),
+        script=_packaged("page.js"),
+        plotly=get_plotlyjs(),
+        **content,
+    )
+
+
+def _packaged(name: str) -> str:
+    return files("modalign.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _scores_figure(found: Alignment) -> Figure:
+    """Every score with its interval, and the threshold of chance as a bar."""
+    scores = list(reversed(found.scores))
+    names = [plain(METRICS[score.metric].title) for score in scores]
+    data: list[Trace] = [
+        {
+            "type": "scatter", "mode": "markers", "x": [score.value for score in scores], "y": names,
+            "marker": {"size": 9, "color": "var(--modality-1)"}, "name": "score",
+            "error_x": {
+                "type": "data", "symmetric": False, "color": "var(--modality-1)", "thickness": 2,
+                "array": [0 if score.high is None else score.high - score.value for score in scores],
+                "arrayminus": [0 if score.low is None else score.value - score.low for score in scores],
+            },
+        },
+        {
+            "type": "scatter", "mode": "markers", "name": "by chance",
+            "x": [None if score.null is None else score.null.mean for score in scores], "y": names,
+            "marker": {"symbol": "line-ns-open", "size": 14, "color": "var(--modality-2)", "line": {"width": 2}},
+        },
+    ]  # fmt: skip
+    told = "; ".join(
+        f"{METRICS[score.metric].title} {score.value:.3f}"
+        + ("" if score.null is None else f", by chance {score.null.mean:.3f}")
+        for score in found.scores
+    )
+    axes = {
+        "xaxis": value_axis(title={"text": "score", "standoff": 6}),
+        "yaxis": {"fixedrange": True, "automargin": True, "gridcolor": "var(--grid)"},
+    }
+    height = 90 + 30 * len(scores)
+    return Figure("scores", "Scores and intervals; bars: chance", told, data, layout(height, **axes))
+
+
+def _line(x: list[Any], y: list[float], role: str, name: str, **more: Any) -> Trace:
+    style = {"color": f"var(--{role})", "width": 2}
+    return {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name, "line": style} | more
+
+
+def _k_figure(curve: Mapping[str, Any]) -> Figure:
+    data = [
+        _line(curve["k"], curve["value"], "modality-1", "mutual k-NN"),
+        _line(curve["k"], curve["chance"], "modality-2", "chance", mode="lines"),
+    ]
+    label = f"From {curve['value'][0]:.3f} at k = {curve['k'][0]} to {curve['value'][-1]:.3f} at k = {curve['k'][-1]}"
+    axes = {"xaxis": value_axis(title={"text": "k", "standoff": 6}), "yaxis": value_axis(rangemode="tozero")}
+    return Figure("k-curve", "Mutual k-NN against k; below: chance", label, data, layout(280, **axes))
+
+
+def _size_figure(curve: Mapping[str, Any]) -> Figure:
+    data = [_line(curve["sizes"], curve["values"], "modality-1", "mutual k-NN")]
+    if curve["low"] != curve["high"]:
+        outline = {"x": curve["sizes"] + curve["sizes"][::-1], "y": curve["low"] + curve["high"][::-1]}
+        data.insert(0, {"type": "scatter", "mode": "lines", "fill": "toself", "line": {"width": 0},
+                        "fillcolor": "var(--modality-1-band)", "hoverinfo": "skip"} | outline)  # fmt: skip
+    told = ", ".join(
+        f"{value:.3f} for {size:,} items" for size, value in zip(curve["sizes"], curve["values"], strict=True)
+    )
+    axes = {
+        "xaxis": value_axis(
+            type="log",
+            tickvals=curve["sizes"],
+            ticktext=[f"{size:,}" for size in curve["sizes"]],
+            title={"text": "items", "standoff": 6},
+        ),
+        "yaxis": value_axis(rangemode="tozero"),
+    }
+    return Figure("size-curve", "Mutual k-NN expected of fewer items", told, data, layout(280, **axes))
+
+
+def _layers_figure(found: LayerAlignment) -> Figure:
+    colours = ramp(8, dark=False)
+    i, j = found.best
+    shown = len(found.matrix) * len(found.matrix[0]) <= 400
+    data: list[Trace] = [
+        {
+            "type": "heatmap", "z": found.matrix, "hovertemplate": "x %{y}, y %{x}: %{z:.4f}<extra></extra>",
+            "colorscale": [[at / 7, colour] for at, colour in enumerate(colours)], "colorbar": {"thickness": 12},
+            "texttemplate": "%{z:.2f}" if shown else "",
+        },
+        {
+            "type": "scatter", "mode": "markers", "x": [j], "y": [i], "hoverinfo": "skip",
+            "marker": {"symbol": "square-open", "size": 26, "color": "var(--modality-2)", "line": {"width": 3}},
+        },
+    ]  # fmt: skip
+    label = f"Highest {found.value:.3f} at layer {i} of x and {j} of y"
+    axes = {
+        "xaxis": value_axis(
+            title={"text": "layer of y", "standoff": 6},
+            dtick=1,
+            showgrid=False,
+            range=[-0.5, len(found.matrix[0]) - 0.5],
+        ),
+        "yaxis": value_axis(
+            title={"text": "layer of x"}, dtick=1, showgrid=False, range=[len(found.matrix) - 0.5, -0.5]
+        ),
+    }
+    return Figure("layers", "Every pair of layers; boxed: the highest", label, data,
+                  layout(160 + 34 * len(found.matrix), **axes))  # fmt: skip
+
+
+def _folded(found: Alignment | LayerAlignment) -> list[tuple[str, list[tuple[str, str]]]]:
+    cost = [(stage, f"{seconds:.2f} s") for stage, seconds in found.cost.items()]
+    return [("Settings", _entries(found.settings)), ("Cost", cost), ("Provenance", _entries(found.provenance))]
+
+
+def _entries(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(name).replace("_", " "), _words(value)) for name, value in record.items()]
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_words(item) for item in value) or "–"
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

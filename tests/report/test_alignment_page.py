@@ -1,0 +1,77 @@
+"""The page of an alignment: sentences that follow the numbers, everything escaped, every figure drawn."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modalign
+from modalign.report.alignment_page import conclusions, write
+from modalign.significance import Null
+
+
+@pytest.fixture(scope="module")
+def found() -> modalign.Alignment:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 6))
+    return modalign.align(x, np.tanh(x) + 0.3 * rng.normal(size=x.shape), k=5, size_curve=True, relabellings=19)
+
+
+def with_null(found: modalign.Alignment, metric: str, p: float | None) -> modalign.Alignment:
+    scores = [
+        dataclasses.replace(score, null=None if p is None else Null("closed form", 0.1, 0.01, p, 0.12, 0.0))
+        if score.metric == metric
+        else score
+        for score in found.scores
+    ]
+    return dataclasses.replace(found, scores=tuple(scores))
+
+
+def test_sentences_follow_the_numbers(found: modalign.Alignment) -> None:
+    first = conclusions(found)[0]
+    score = found["mutual_knn"]
+    assert first.startswith(
+        f"Mutual k-NN is {score.value:.3f} ({score.low:.3f} to {score.high:.3f}), above what chance"
+    )
+    assert "no more than chance, 0.100, can give (p = 0.2)" in conclusions(with_null(found, "mutual_knn", 0.2))[0]
+    assert "was not worked out" in conclusions(with_null(found, "mutual_knn", None))[0]
+    assert any(
+        sentence.startswith("No more than chance can give: linear CKA") and "(chance 0.100)" in sentence
+        for sentence in conclusions(with_null(found, "cka", 0.5))
+    )
+    copies = dataclasses.replace(found, facts={"duplicates": {"x": {"items": 3}, "y": {"items": 0}}})
+    assert conclusions(copies)[-1].startswith("3 items of x have an exact copy")
+    hubs = {"hubness": {"y": {"largest": 5000, "antihubs": 0.25}}}
+    assert "5,000 others, 25% of the items of none" in conclusions(dataclasses.replace(found, facts=hubs))[-1]
+
+
+def test_the_page_holds_everything(found: modalign.Alignment, tmp_path: Path) -> None:
+    text = write(found, tmp_path / "a.html").read_text()
+    for score in found.scores:
+        assert f"{score.value:.4f}" in text
+    drawn = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert set(drawn) == {"scores", "k-curve", "size-curve"}
+    assert all(f'id="{name}" data-figure' in text for name in drawn)
+    assert drawn["k-curve"]["data"][0]["y"][-1] == pytest.approx(found["mutual_knn"].value)
+    assert "http://" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)
+
+
+def test_names_are_escaped(found: modalign.Alignment, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>.npy"
+    named = dataclasses.replace(found, settings=found.settings | {"x": evil}, notes=(evil,))
+    text = write(named, tmp_path / "a.html").read_text()
+    assert evil not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_layers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 6))
+    layers = modalign.align_layers([x, rng.normal(size=(150, 3))], [x[:, :4]], k=4, relabellings=19)
+    text = write(layers, tmp_path / "l.html").read_text()
+    assert f"Of 2 pairs of layers the highest mutual k-NN is {layers.value:.3f}, of layer 0 of x and 0 of y." in text
+    assert "chance does not reach that" in text
+    assert '"type": "heatmap"' in text
