@@ -81,7 +81,7 @@ def test_an_approximate_rival_has_its_recall_beside_its_time() -> None:
 def test_rivals_drop_the_row_itself(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip((knn_cases.EXACT | knn_cases.APPROXIMATE)[rival])
     monkeypatch.setattr(knn_cases, "THREADS", 1)
-    x = torch.nn.functional.normalize(knn_cases._clustered(400, 8))
+    x = torch.nn.functional.normalize(knn_cases.clustered(400, 8))
     indices = torch.as_tensor(knn_cases.SEARCHES[rival](x, None, 5).indices)
     assert indices.shape == (400, 5)
     assert not (indices == torch.arange(400)[:, None]).any()

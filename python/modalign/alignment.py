@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modalign import sampling
 from modalign.arguments import one_of
+from modalign.metrics.kernels import rbf_cka, rsa
 from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts
 from modalign.metrics.neighborhoods import (
     cknna_from_graphs,
@@ -28,6 +29,7 @@ from modalign.metrics.neighborhoods import (
     relabelled_overlap,
     second_order_cosine_rows,
 )
+from modalign.metrics.ranks import information_imbalance, retrieval
 from modalign.metrics.registry import METRICS
 from modalign.neighbors import knn, neighbor_overlap
 from modalign.sampling import (
@@ -136,6 +138,7 @@ def align(
     run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
                intervals, confidence, seed, max_memory, num_threads, progress)  # fmt: skip
     if "all" in metrics:
+        names = [name for name in names if name != "retrieval" or tables[0].shape[1] == tables[1].shape[1]]
         names = [name for name in names if not (name == "cknna" and metric == "euclidean")]
     lists = [name for name in names if METRICS[name].needs == "lists"]
     graphs = [name for name in names if METRICS[name].needs == "graphs"]
@@ -152,6 +155,7 @@ def align(
     elif lists or graphs:
         scores |= run.of_graphs([*lists, *graphs], size_curve)
     scores |= run.of_moments([name for name in names if METRICS[name].needs == "moments"])
+    scores |= run.of_pairs([name for name in names if METRICS[name].needs == "pairs"])
     settings = {
         "n": n, "d_x": tables[0].shape[1], "d_y": tables[1].shape[1], "x": tables[0].name, "y": tables[1].name, "k": k,
         "metric": metric, "groups": groups is not None, "within": within is not None, "sample": sample,
@@ -489,6 +493,62 @@ class _Run:
             nulls[name] = sampled_null(values[name], scores[name], self.confidence, self.within is not None, best)
         return nulls
 
+    # pairs
+
+    def of_pairs(self, names: list[str]) -> dict[str, Score]:
+        if not names:
+            return {}
+        x, y = self._array(self.x), self._array(self.y)
+        spent = dict.fromkeys(names, 0.0)
+
+        def of(names: list[str], x: Any, y: Any) -> dict[str, float]:
+            found = {}
+            for name in names:
+                start = time.perf_counter()
+                found[name] = OF_PAIRS[name](x, y)
+                spent[name] += time.perf_counter() - start
+            return found
+
+        with self.timed("pairs"):
+            values = of(names, x, y)
+        spans: dict[str, tuple[float, float]] = {}
+        if self.intervals and self._enough_items():
+            # halves and quarters have a half and a quarter of the pairs
+            if (SPLITS[2] / 2 + SPLITS[4] / 4) * self._of_all_pairs() <= WORK:
+                with self.timed("intervals"):
+                    halves, quarters = (
+                        [[of(names, x[part == which], y[part == which]) for which in range(parts)]
+                         for part in random_parts(self.n, parts, self.seed, self.groups)]
+                        for parts in (2, 4)
+                    )  # fmt: skip
+                spans = self._spans(names, values, halves, quarters)
+            else:
+                self.notes.append(f"no interval for {', '.join(names)}: all pairs of many parts would take too long")
+        nulls: dict[str, Null] = {}
+        if self.null != "none":
+            count, drawn = self._affordable(names, lambda name: self._of_all_pairs())
+            with self.timed("nulls"):
+                scores = [
+                    of(drawn, x, y[s])
+                    for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups)
+                ]
+            for name in drawn:
+                under = [found[name] for found in scores]
+                best, inside = METRICS[name].best, self.within is not None
+                nulls[name] = sampled_null(values[name], under, self.confidence, inside, best)
+        return self._scores(values, spans, nulls, spent)
+
+    def _of_all_pairs(self) -> float:
+        return 3.0 * self.n * self.n * sum(open_rows(rows).shape[1] + 30 for rows in (self.x, self.y))
+
+
+OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {
+    "rbf_cka": rbf_cka,
+    "rsa": rsa,
+    "information_imbalance": lambda x, y: information_imbalance(x, y).x_to_y,
+    "retrieval": lambda x, y: retrieval(x, y, k=(1,)).x_to_y.recall[1],
+}
+
 
 def align_layers(
     xs: Sequence[Any],
@@ -510,7 +570,7 @@ def align_layers(
 
     Args:
         xs, ys: the layers: lists of (n, d) representations of the same n items, or (n, L, d) arrays.
-        metric_name: of ``modalign.metrics.METRICS``.
+        metric_name: of ``modalign.metrics.METRICS``, but those that look at every pair.
         k, metric, num_threads, progress: as in ``modalign.align``.
         relabellings: at least 19, or 0 for no null. confidence: of its threshold. seed: of its draw.
 
@@ -526,6 +586,8 @@ def align_layers(
         ((0, 1), 0.004975124378109453)
     """
     needs = METRICS[_names([metric_name])[0]].needs
+    if needs == "pairs":
+        raise ValueError(f"align_layers: takes metrics of lists, graphs or moments, got {metric_name!r}")
     left, right = ([_array(layer) for layer in _layers(side)] for side in (xs, ys))
     n = len(left[0])
     for side, layers in (("xs", left), ("ys", right)):

@@ -1,5 +1,6 @@
 """Alignment scores of two representations of the same items, by the field's names."""
 
+from modalign.metrics.kernels import Approximate, rbf_cka, rbf_cka_of_features, rsa
 from modalign.metrics.moments import (
     Moments,
     cca,
@@ -28,14 +29,19 @@ from modalign.metrics.neighborhoods import (
     reciprocity,
     second_order_cosine,
 )
+from modalign.metrics.ranks import InformationImbalance, Ranks, Retrieval, information_imbalance, retrieval
 from modalign.metrics.registry import METRICS, Metric
 
 __all__ = [
     "METRICS",
+    "Approximate",
     "Duplicates",
     "Hubness",
+    "InformationImbalance",
     "Metric",
     "Moments",
+    "Ranks",
+    "Retrieval",
     "cca",
     "centered_cmd",
     "cka",
@@ -45,6 +51,7 @@ __all__ = [
     "duplicates",
     "edit_distance_knn",
     "hubness",
+    "information_imbalance",
     "jaccard_knn",
     "lcs_knn",
     "linear_r2",
@@ -52,7 +59,11 @@ __all__ = [
     "procrustes",
     "pwcca",
     "rank_similarity",
+    "rbf_cka",
+    "rbf_cka_of_features",
     "reciprocity",
+    "retrieval",
+    "rsa",
     "rv",
     "second_order_cosine",
     "svcca",

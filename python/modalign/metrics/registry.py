@@ -10,7 +10,7 @@ __all__ = ["METRICS", "Metric"]
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """needs: "lists" (the k nearest neighbours of an item in both representations: a mean over items), "graphs" (the
-    lists of all items, and rows) or "moments" (sums over rows, streamed).
+    lists of all items, and rows), "moments" (sums over rows, streamed) or "pairs" (every pair of items, in tiles).
     title: for tables. best: the value of two equal representations. symmetric: the same for (x, y) and (y, x)."""
 
     name: str
@@ -41,5 +41,9 @@ METRICS = {
         Metric("cmd", "moments", "correlation-matrix distance", best=0.0),
         Metric("centered_cmd", "moments", "centred correlation-matrix distance", best=0.0),
         Metric("linear_r2", "moments", "R2 of linear regression", symmetric=False),
+        Metric("rbf_cka", "pairs", "CKA of Gaussian kernels"),
+        Metric("rsa", "pairs", "RSA"),
+        Metric("information_imbalance", "pairs", "information imbalance, x to y", best=0.0, symmetric=False),
+        Metric("retrieval", "pairs", "recall at 1 of y by x", symmetric=False),
     )
 }
