@@ -1,6 +1,7 @@
 # make demo   the main job on real data, with a report at the end
 # make test   the tests            make bench  the benchmarks       make lint  style, types, C++ format
 # make gpu    tests and benchmarks on a GPU
+# make validate   how often intervals hold, by simulation
 # make docs   the documentation    make clean  forget .venv and build/
 #
 # Each target makes .venv and installs what it needs when that is missing or out of date.
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test bench gpu lint format docs clean
+.PHONY: demo test bench gpu validate lint format docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -21,6 +22,9 @@ test: $(VENV)/tests
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
+
+validate: $(VENV)/tests
+	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
 
 # the Triton kernels on a GPU: their tests against the definition, then the record
 gpu: $(VENV)/tests

@@ -45,9 +45,10 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
-def test_readme_examples(tmp_path: Path) -> None:
-    """All Python blocks of the README, in order, in one process; a comment after a print says what it prints."""
-    examples = blocks(ROOT / "README.md", "python")
+@pytest.mark.parametrize("page", ["README.md", "docs/alignment.md"])
+def test_examples(page: str, tmp_path: Path) -> None:
+    """All Python blocks of the page, in order, in one process; a comment after a print says what it prints."""
+    examples = blocks(ROOT / page, "python")
     assert len(examples) >= 3
     run = subprocess.run(
         [sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, capture_output=True, text=True, timeout=300

@@ -38,7 +38,9 @@ __all__ = [
     "unbiased_cka",
 ]
 
-BLOCK_BYTES = 1 << 25  # float64 copies of a block of rows of x and y
+BLOCK_BYTES = 1 << 24  # float64 copies of a block of rows of x and y
+FEWEST_ROWS = 256  # of a block, however wide: a product of fewer takes longer to add than to compute
+RANK = 1e-10  # directions of less variance than this share of the largest are rounding
 
 
 def cka(x: Any, y: Any) -> float:
@@ -49,8 +51,10 @@ def cka(x: Any, y: Any) -> float:
     x, y: (n, d_x) and (n, d_y), row i of both is the same item: NumPy (memory-mapped too), torch, or files as
     ``modalign.sources.open_rows`` takes them. Returns a number from 0 to 1, from float64 sums of one pass.
     It grows with width over n for unrelated representations; ``unbiased_cka`` does not.
-    Peak memory: 8 (d_x d_y + d_x^2 + d_y^2) bytes three times and a block of 32 MB. Time O(n d^2).
-    Raises ValueError for different numbers of rows, NaN or inf, or a representation that is constant.
+    Peak memory: 8 (d_x d_y + d_x^2 + d_y^2) bytes three times, and a block of rows that has 16 MB in float64 (or 256
+    rows, where they have more) four times. The rows are read once. Time O(n d^2).
+    Raises TypeError for other dtypes or devices that differ, ValueError for different numbers of rows, NaN or inf,
+    float64 values whose fourth powers leave float64, or a representation that is constant.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), equation 4.
 
     Example:
@@ -103,20 +107,24 @@ def rv(x: Any, y: Any, *, adjusted: bool = False) -> float:
     found = moments(x, y, "rv")
     if not adjusted:
         return _cka(found)
-    own = [found.square(2 * side) - found.fourth(2 * side) for side in "xy"]
+    own = [found.square(2 * side) - found.fourth(2 * side) if found.varies(side) else 0.0 for side in "xy"]
     return _ratio("rv", found.square("xy") - found.fourth("xy"), *own)
 
 
-def cca(x: Any, y: Any, *, squared: bool = False) -> float:
+def cca(x: Any, y: Any, *, ridge: float = 0.0, squared: bool = False) -> float:
     """The mean canonical correlation, over as many pairs of directions as the smaller rank.
 
         mean_i rho_i      rho: singular values of S_xx^(-1/2) S_xy S_yy^(-1/2)
 
-    Directions of less than 1e-10 of the largest variance are left out. It is the same after any invertible linear map
-    of either representation. With d_x + d_y near n it is high for unrelated ones: take ``svcca``.
-    squared: the mean of rho_i^2. x, y, memory: as in ``cka``. Time O(n d^2 + d^3). Returns a number from 0 to 1.
-    Raises ValueError as ``cka``, and where a rank is n - 1 or more, so that every correlation would be 1.
-    Source: Hotelling 1936; Kornblith et al. 2019 (arXiv:1905.00414), table 1.
+    It is the same after any invertible linear map of either representation. Directions that hold less than 1e-10 of the
+    variance of the largest, columns taken at standard deviation 1, are left out. With d_x + d_y near n it is high for
+    unrelated representations: take ``svcca``, or a ridge.
+    ridge: S + ridge tr(S) / d I takes the place of S_xx and S_yy; only rotations and scales change nothing then.
+    squared: the mean of rho_i^2. x, y: as in ``cka``; so is memory, and 48 d^2 bytes more for the wider one.
+    Time O(n d^2 + d^3). Returns a number from 0 to 1.
+    Raises as ``cka``, and ValueError for a negative ridge, or where a rank is n - 1 or more without a ridge, so that
+    every correlation would be 1.
+    Source: Hotelling 1936; Kornblith et al. 2019 (arXiv:1905.00414), table 1; Vinod 1976 for the ridge.
 
     Example:
         >>> import numpy as np
@@ -125,7 +133,9 @@ def cca(x: Any, y: Any, *, squared: bool = False) -> float:
         >>> round(cca(x, x @ np.array([[1, 2, 0, 0], [0, 1, 0, 0], [0, 0, 3, 1], [1, 0, 0, 1]])), 12)
         1.0
     """
-    rho = _canonical("cca", moments(x, y, "cca"))[0]
+    if not 0 <= ridge < math.inf:
+        raise ValueError(f"cca: ridge must be finite and not negative, got {ridge}")
+    rho = _canonical(moments(x, y, "cca"), ridge)[0]
     return float((rho.square() if squared else rho).mean())
 
 
@@ -134,8 +144,9 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99, components: int | None = No
 
     variance: keep the fewest components that hold this share of the variance. components: keep so many instead (the
     code of Huh et al. 2024 standardises the columns and keeps 10: components=10, standardize=True).
-    standardize: divide every column by its standard deviation first; constant columns stay.
-    x, y, cost, memory and errors: as in ``cca``; ValueError for a variance or a number of components out of range.
+    standardize: divide every column by its standard deviation first; constant columns count as 0.
+    x, y, cost, memory and errors: as in ``cca``; ValueError for a variance out of range, or more components than a
+    representation has directions.
     Source: Raghu et al. 2017 (arXiv:1706.05806).
 
     Example:
@@ -147,19 +158,22 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99, components: int | None = No
     """
     if not 0 < variance <= 1:
         raise ValueError(f"svcca: variance must be above 0 and at most 1, got {variance}")
+    if isinstance(components, bool) or not isinstance(components, (int, np.integer, type(None))):
+        raise TypeError(f"svcca: components must be an integer or None, got {components!r}")
     found = moments(x, y, "svcca")
     most = min(len(found.xx), len(found.yy))
     if components is not None and not 1 <= components <= most:
         raise ValueError(f"svcca: components must be between 1 and the smaller width {most}, got {components}")
-    return _svcca(found, variance, components, standardize)
+    return _svcca(found, variance, None if components is None else int(components), standardize)
 
 
-def pwcca(x: Any, y: Any) -> float:
+def pwcca(x: Any, y: Any, *, symmetric: bool = False) -> float:
     """Canonical correlations weighted by how much of x each canonical direction of x accounts for.
 
         sum_i a_i rho_i / sum_i a_i      a_i = sum_j |<h_i, x_j>|,  h_i: canonical variables of x, x_j: columns of x
 
-    The weights are x's: it is not symmetric. x, y, cost, memory, errors: as in ``cca``. Returns a number from 0 to 1.
+    The weights are x's: it is directed, as published. symmetric: the mean of pwcca(x, y) and pwcca(y, x).
+    x, y, cost, memory, errors: as in ``cca``. Returns a number from 0 to 1.
     Source: Morcos et al. 2018 (arXiv:1806.05759).
 
     Example:
@@ -169,7 +183,8 @@ def pwcca(x: Any, y: Any) -> float:
         >>> round(pwcca(x, 3 * x), 12)
         1.0
     """
-    return _pwcca(moments(x, y, "pwcca"))
+    found = moments(x, y, "pwcca")
+    return (_pwcca(found) + _pwcca(found, "y")) / 2 if symmetric else _pwcca(found)
 
 
 def procrustes(x: Any, y: Any) -> float:
@@ -223,14 +238,15 @@ def centered_cmd(x: Any, y: Any) -> float:
     return 1 - _cka(moments(x, y, "centered_cmd"))
 
 
-def linear_r2(x: Any, y: Any) -> float:
+def linear_r2(x: Any, y: Any, *, adjusted: bool = False) -> float:
     """The share of y's variance that a linear regression on x explains, on the same rows.
 
-        |Q_x' Y|_F^2 / |Y|_F^2      for centred columns, Q_x an orthonormal basis of the columns of X
+        R2 = |Q_x' Y|_F^2 / |Y|_F^2      for centred columns, Q_x an orthonormal basis of the columns of X
 
-    It is not symmetric, and grows with d_x / n for unrelated representations.
+    It is directed, and grows with d_x / n for unrelated representations.
+    adjusted: 1 - (1 - R2) (n - 1) / (n - 1 - rank of X), zero in the mean for unrelated ones; it can be negative.
     x, y, memory: as in ``cka``. Time O(n d^2 + d^3). Returns a number from 0 to 1.
-    Raises ValueError as ``cka``, and where x's rank is n - 1 or more, so that it would be 1.
+    Raises as ``cka``, and ValueError where x's rank is n - 1 or more, so that it would be 1.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), table 1, with x and y exchanged.
 
     Example:
@@ -240,13 +256,14 @@ def linear_r2(x: Any, y: Any) -> float:
         >>> round(linear_r2(x, x[:, :2] + x[:, 2:]), 12)
         1.0
     """
-    return _linear_r2(moments(x, y, "linear_r2"))
+    return _linear_r2(moments(x, y, "linear_r2"), adjusted)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over n rows of u = x - a and v = y - b, which add up: a and b are near the means, the same for all parts,
-    so that float64 keeps its digits when the means are large.
+    so that float64 keeps its digits when the means are large. They are the means of the first block, of n_b rows: in
+    every direction (mean - a)^2 is at most n / n_b of the variance, which bounds what one pass loses to two.
 
     sums: "u", "v", "uu" = sum u u', "uv", "vv", and with the squared lengths p = |u|^2, q = |v|^2 "p", "q", "pp", "pq",
     "qq", "pu", "pv", "qu", "qv".
@@ -259,6 +276,10 @@ class Moments:
     b: Tensor
 
     def __add__(self, other: Moments) -> Moments:
+        if not (torch.equal(self.a, other.a) and torch.equal(self.b, other.b)):
+            raise ValueError(
+                "Moments: only parts of one pass add up, got those of different rows; see moments_of_parts"
+            )
         sums = {name: total + other.sums[name] for name, total in self.sums.items()}
         return Moments(self.n + other.n, self.operation, sums, self.a, self.b)
 
@@ -277,7 +298,8 @@ class Moments:
 
     def raw(self, which: str) -> Tensor:
         """X'X, Y'Y or X'Y of the rows as they are."""
-        shift = {"x": self.a + self.sums["u"] / self.n, "y": self.b + self.sums["v"] / self.n}
+        n = max(self.n, 1)
+        shift = {"x": self.a + self.sums["u"] / n, "y": self.b + self.sums["v"] / n}
         return self.product(which) + self.n * torch.outer(shift[which[0]], shift[which[1]])
 
     def product(self, which: str) -> Tensor:
@@ -287,6 +309,19 @@ class Moments:
     def square(self, which: str) -> float:
         """tr(K L) of the centred kernels: |X'Y|_F^2 for "xy"."""
         return float(self.product(which).square().sum())
+
+    def varies(self, side: str) -> bool:
+        """Whether the centred rows are more than rounding."""
+        near, length = (self.a, "p") if side == "x" else (self.b, "q")
+        rounding = 1e-28 * self.n * float(near @ near) + 1e-12 * float(self.sums[length])
+        return self.n > 1 and self.trace(side) > rounding
+
+    def scales(self, side: str) -> Tensor:
+        """1 / |column| of the centred columns, 0 for those that are nothing but rounding."""
+        near, squares = (self.a, "uu") if side == "x" else (self.b, "vv")
+        own = self.product(2 * side).diagonal()
+        rounding = 1e-28 * self.n * near.square() + 1e-12 * self.sums[squares].diagonal()
+        return torch.where(own > rounding, own.clamp_min(torch.finfo(own.dtype).tiny).rsqrt(), 0.0)
 
     def trace(self, side: str) -> float:
         """sum_i |x_i|^2 of centred rows."""
@@ -316,7 +351,7 @@ class Moments:
 
     def _centred(self, one: str, two: str) -> Tensor:
         s = self.sums
-        return s[one + two] - torch.outer(s[one], s[two]) / self.n
+        return s[one + two] - torch.outer(s[one], s[two]) / max(self.n, 1)
 
 
 def moments(x: Any, y: Any, operation: str = "moments") -> Moments:
@@ -335,56 +370,115 @@ def moments(x: Any, y: Any, operation: str = "moments") -> Moments:
     return moments_of_parts(x, y, None, operation)[0]
 
 
-def moments_of_parts(x: Any, y: Any, parts: Tensor | None, operation: str = "moments") -> list[Moments]:
-    """The sums of each part of the rows, from one pass; added up they are ``moments``. parts: (n,) from 0."""
+def moments_of_parts(x: Any, y: Any, parts: Any, operation: str = "moments") -> list[Moments]:
+    """The sums of each part of the rows, from one pass; those of any parts added up are ``moments`` of their rows.
+
+    parts: (n,) integers from 0, the part of each row; None for one part. x, y, operation: as in ``moments``.
+    Returns as many as the largest part says. Peak memory: as ``cka``, and 8 (d_x d_y + d_x^2 + d_y^2) bytes a part.
+    Raises as ``moments``, and ValueError for parts of another shape or below 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from modalign.metrics.moments import OF_MOMENTS, moments_of_parts
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> a, b, c = moments_of_parts(x, x[:, :2], np.arange(50) % 3)
+        >>> (a + b).n, 0 < OF_MOMENTS["cka"](a + b) < 1
+        (34, True)
+    """
     left, right = (_reader(operation, name, rows) for name, rows in (("x", x), ("y", y)))
     if left.n != right.n:
         raise ValueError(
             f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
             f"got {(left.n, left.d)} and {(right.n, right.d)}"
         )
-    count = 1 if parts is None else int(parts.max()) + 1
-    block = max(1, BLOCK_BYTES // (8 * (left.d + right.d)))
-    first = [rows.read(0, min(block, rows.n)).mean(0) for rows in (left, right)]
-    found: list[Moments | None] = [None] * count
+    if left.device != right.device:
+        raise TypeError(f"{operation}: x and y must be on one device, got {left.device} and {right.device}")
+    labels = torch.zeros(left.n, dtype=torch.int64) if parts is None else _labels(operation, parts, left.n)
+    counts = torch.bincount(labels)
+    block = max(FEWEST_ROWS, BLOCK_BYTES // (8 * (left.d + right.d)))
+    a, b = (rows.read(0, min(block, rows.n)).mean(0) for rows in (left, right))
+    sums = _zeros(len(counts), a, b)
     for start in range(0, left.n, block):
         stop = min(start + block, left.n)
-        u, v = (rows.read(start, stop) - shift for rows, shift in zip((left, right), first, strict=True))
-        labels = None if parts is None else parts[start:stop]
-        for part in range(count):
-            some = _sums(*((u, v) if labels is None else (u[labels == part], v[labels == part])))
-            rows_here = stop - start if labels is None else int((labels == part).sum())
-            one = Moments(rows_here, operation, some, *first)
-            before = found[part]
-            found[part] = one if before is None else before + one
-    return [part for part in found if part is not None]
+        u, v = left.read(start, stop).sub_(a), right.read(start, stop).sub_(b)
+        here = labels[start:stop]
+        if len(counts) > 1:
+            order = here.argsort(stable=True)
+            here = here[order]
+            u = u[order.to(u.device)]
+            v = v[order.to(u.device)]
+        _add(sums, u, v, here)
+    for name, center, length in (("x", a, "p"), ("y", b, "q")):
+        _require_range(operation, name, left.n * float(center @ center), float(sums[length].sum()))
+    return [
+        Moments(count, operation, {name: total[part] for name, total in sums.items()}, a, b)
+        for part, count in enumerate(counts.tolist())
+    ]
 
 
-def _sums(u: Tensor, v: Tensor) -> dict[str, Tensor]:
+def _zeros(parts: int, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    shapes = {"u": a.shape, "v": b.shape, "uu": (len(a), len(a)), "uv": (len(a), len(b)), "vv": (len(b), len(b))}
+    shapes |= dict.fromkeys(("p", "q", "pp", "pq", "qq"), ())
+    shapes |= {"pu": a.shape, "pv": b.shape, "qu": a.shape, "qv": b.shape}
+    return {name: a.new_zeros(parts, *shape) for name, shape in shapes.items()}
+
+
+def _add(sums: dict[str, Tensor], u: Tensor, v: Tensor, labels: Tensor) -> None:
+    """Adds a block of rows, ordered by the part they belong to."""
+    parts = len(sums["p"])
+    first = 0
+    for part, count in enumerate(torch.bincount(labels, minlength=parts).tolist()):
+        own = slice(first, first + count)
+        first += count
+        for name, one, two in (("uu", u, u), ("uv", u, v), ("vv", v, v)):
+            sums[name][part].addmm_(one[own].T, two[own])
     p, q = u.square().sum(1), v.square().sum(1)
-    return {
-        "u": u.sum(0), "v": v.sum(0), "uu": u.T @ u, "uv": u.T @ v, "vv": v.T @ v,
-        "p": p.sum(), "q": q.sum(), "pp": p @ p, "pq": p @ q, "qq": q @ q,
-        "pu": p @ u, "pv": p @ v, "qu": q @ u, "qv": q @ v,
-    }  # fmt: skip
+    member = (torch.arange(parts)[:, None] == labels).to(u)  # [parts, rows]
+    for name, weights, rows in (("u", 1, u), ("v", 1, v), ("pu", p, u), ("pv", p, v), ("qu", q, u), ("qv", q, v)):
+        sums[name].addmm_(member * weights, rows)
+    for name, values in (("p", p), ("q", q), ("pp", p * p), ("pq", p * q), ("qq", q * q)):
+        sums[name].addmv_(member, values)
+
+
+def _labels(operation: str, parts: Any, n: int) -> Tensor:
+    labels = torch.as_tensor(parts).cpu()
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise TypeError(f"{operation}: parts must be integers, the part of each row, got {labels.dtype}")
+    if tuple(labels.shape) != (n,) or int(labels.min()) < 0:
+        raise ValueError(
+            f"{operation}: parts must be ({n},) integers from 0, got {tuple(labels.shape)} or some below 0"
+        )
+    return labels.long()
+
+
+def _require_range(operation: str, name: str, about: float, squares: float) -> None:
+    """Squares of sums of squares must neither overflow float64 nor fall below where it is precise."""
+    if not about + squares < 1e150:
+        raise ValueError(
+            f"{operation}: {name} is so large that its fourth powers overflow float64; scale the rows down"
+        )
+    if 0 < squares < 1e-140:
+        raise ValueError(f"{operation}: {name} is so small that its fourth powers vanish in float64; scale the rows up")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
     n: int
     d: int
-    read: Callable[[int, int], Tensor]
+    device: torch.device
+    read: Callable[[int, int], Tensor]  # a float64 copy
 
 
 def _reader(operation: str, name: str, rows: Any) -> _Reader:
     """Rows as float64 blocks. Files and memory maps are looked at once only, arrays are checked first."""
     if not isinstance(rows, (str, Path, Rows, np.memmap)):
         table = as_tensor(operation, name, rows)
-        return _Reader(len(table), table.shape[1], lambda start, stop: table[start:stop].double())
-    source = open_rows(rows, name)
+        n, d = table.shape
+        return _Reader(n, d, table.device, lambda start, stop: table[start:stop].to(torch.float64, copy=True))
+    source = open_rows(rows, f"{operation}: {name}")
     if source.dtype not in FLOATS:
         raise TypeError(f"{operation}: {name} must be floating point, got {source.dtype}")
-    return _Reader(*source.shape, lambda start, stop: source.read(start, stop).double())
+    return _Reader(*source.shape, torch.device("cpu"), lambda start, stop: source.read(start, stop).double())
 
 
 def _ratio(operation: str, cross: float, left: float, right: float) -> float:
@@ -395,25 +489,29 @@ def _ratio(operation: str, cross: float, left: float, right: float) -> float:
 
 
 def _cka(found: Moments) -> float:
-    return _ratio(found.operation, found.square("xy"), *(_own(found, side) for side in "xy"))
+    return _ratio(found.operation, found.square("xy"), *(_own(found, side, found.square) for side in ("xx", "yy")))
 
 
-def _own(found: Moments, side: str) -> float:
-    """tr K^2, 0 where the centred rows are nothing but rounding."""
-    near, n = (found.a, "p") if side == "x" else (found.b, "q"), found.n
-    scale = float(near[0].square().sum()) * n + float(found.sums[near[1]])
-    return found.square(2 * side) if found.trace(side) > 1e-28 * scale else 0.0
+def _own(found: Moments, which: str, value: Callable[[str], float]) -> float:
+    """value(which), 0 where the centred rows are nothing but rounding."""
+    return value(which) if found.varies(which[0]) else 0.0
 
 
 def _unbiased_cka(found: Moments) -> float:
     if found.n < 4:
         raise ValueError(f"{found.operation}: needs at least 4 rows, got {found.n}")
-    own = [found.hsic(2 * side) if _own(found, side) else 0.0 for side in "xy"]
+    own = [_own(found, side, found.hsic) for side in ("xx", "yy")]
+    for name, one in zip("xy", own, strict=True):
+        if found.varies(name) and not one > 1e-12 * found.square(2 * name):
+            raise ValueError(
+                f"{found.operation}: the unbiased HSIC of {name} with itself must be positive, got one of rows about "
+                "equally far apart; take more rows, or cka"
+            )
     return _ratio(found.operation, found.hsic("xy"), *own)
 
 
 def _procrustes(found: Moments) -> float:
-    own = [found.trace(side) if _own(found, side) else 0.0 for side in "xy"]
+    own = [_own(found, side, found.trace) for side in "xy"]
     return _ratio(found.operation, float(torch.linalg.svdvals(found.xy).sum()), *own)
 
 
@@ -426,68 +524,68 @@ def _cmd(found: Moments) -> float:
 
 
 def _whitener(
-    operation: str, name: str, found: Moments, covariance: Tensor, varies: bool, variance: float = 1.0,
-    components: int | None = None,
+    found: Moments, side: str, ridge: float = 0.0, variance: float = 1.0, components: int | None = None,
+    scales: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """W [d, r] with W' S W = 1 over the leading directions."""
+    """W [d, r] with W' S W = 1 over the leading directions of the columns times scales."""
+    operation, covariance = found.operation, found.product(2 * side)
+    if not found.varies(side):
+        raise ValueError(f"{operation}: {side} does not vary between rows, so its alignment is not defined")
+    if scales is not None:
+        covariance = covariance * torch.outer(scales, scales)
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0), vectors.flip(1)
-    if not varies:
-        raise ValueError(f"{operation}: {name} does not vary between rows, so its alignment is not defined")
-    rank = int((values > 1e-10 * values[0]).sum())
+    rank = int((values > RANK * values[0]).sum())
+    if components is not None and components > rank:
+        raise ValueError(f"{operation}: {side} has {rank} directions that vary, got components = {components}")
     if components is not None:
-        rank = min(rank, components)
+        rank = components
     elif variance < 1:
         share = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
         rank = min(rank, int((share < variance - 1e-12).sum()) + 1)
-    if rank >= found.n - 1:
+    if ridge == 0 and rank >= found.n - 1:
         raise ValueError(
-            f"{operation}: {name} has {rank} directions and {found.n} rows, so every correlation would be 1; take more "
+            f"{operation}: {side} has {rank} directions and {found.n} rows, so every correlation would be 1; take more "
             "rows, or svcca with fewer components"
         )
-    whitener: Tensor = vectors[:, :rank] / values[:rank].sqrt()
-    return whitener
+    added = ridge * found.trace(side) / len(covariance)
+    whitener: Tensor = vectors[:, :rank] / (values[:rank] + added).sqrt()
+    return whitener if scales is None else scales[:, None] * whitener
 
 
-def _canonical(
-    operation: str, found: Moments, variance: float = 1.0, components: int | None = None, standardize: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The canonical correlations, and of x the whitener and the directions in it."""
-    xx, yy, xy = found.xx, found.yy, found.xy
-    varies = [_own(found, side) > 0 for side in "xy"]
-    if standardize:
-        x_scale, y_scale = (
-            torch.where(own.diagonal() > 0, own.diagonal().clamp_min(0).rsqrt(), 1.0) for own in (xx, yy)
-        )
-        xx, yy = xx * torch.outer(x_scale, x_scale), yy * torch.outer(y_scale, y_scale)
-        xy = xy * torch.outer(x_scale, y_scale)
-    left = _whitener(operation, "x", found, xx, varies[0], variance, components)
-    right = _whitener(operation, "y", found, yy, varies[1], variance, components)
-    u, rho, _ = torch.linalg.svd(left.T @ xy @ right, full_matrices=False)
-    return rho, left, u
+def _canonical(found: Moments, ridge: float = 0.0, of: str = "x") -> tuple[Tensor, Tensor]:
+    """The canonical correlations, and what turns the columns of x (or y) into the canonical variables."""
+    # columns of one length: canonical variables do not depend on them, but which directions are rounding does
+    left, right = (_whitener(found, side, ridge, scales=None if ridge else found.scales(side)) for side in "xy")
+    u, rho, v = torch.linalg.svd(left.T @ found.xy @ right, full_matrices=False)
+    return rho, left @ u if of == "x" else right @ v.T
 
 
 def _svcca(found: Moments, variance: float = 0.99, components: int | None = None, standardize: bool = False) -> float:
-    return float(_canonical(found.operation, found, variance, components, standardize)[0].mean())
+    left, right = (
+        _whitener(found, side, 0.0, variance, components, found.scales(side) if standardize else None) for side in "xy"
+    )
+    return float(torch.linalg.svdvals(left.T @ found.xy @ right).mean())
 
 
-def _pwcca(found: Moments) -> float:
-    rho, left, u = _canonical(found.operation, found)
-    weights = (u.T @ left.T @ found.xx).abs().sum(1)
+def _pwcca(found: Moments, of: str = "x") -> float:
+    rho, variables = _canonical(found, of=of)
+    weights = (variables.T @ found.product(2 * of)).abs().sum(1)
     return float(weights @ rho / weights.sum())
 
 
-def _linear_r2(found: Moments) -> float:
-    left = _whitener(found.operation, "x", found, found.xx, _own(found, "x") > 0)
-    if not _own(found, "y"):
+def _linear_r2(found: Moments, adjusted: bool = False) -> float:
+    left = _whitener(found, "x", scales=found.scales("x"))
+    if not found.varies("y"):
         raise ValueError(f"{found.operation}: y does not vary between rows, so its alignment is not defined")
-    return float((left.T @ found.xy).square().sum()) / found.trace("y")
+    share = float((left.T @ found.xy).square().sum()) / found.trace("y")
+    return 1 - (1 - share) * (found.n - 1) / (found.n - 1 - left.shape[1]) if adjusted else share
 
 
 OF_MOMENTS: dict[str, Callable[[Moments], float]] = {
     "cka": _cka,
     "unbiased_cka": _unbiased_cka,
-    "cca": lambda found: float(_canonical(found.operation, found)[0].mean()),
+    "cca": lambda found: float(_canonical(found)[0].mean()),
     "svcca": _svcca,
     "pwcca": _pwcca,
     "procrustes": _procrustes,

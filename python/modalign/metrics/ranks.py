@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from modalign.neighbors import as_tensor, knn
 __all__ = ["InformationImbalance", "Ranks", "Retrieval", "information_imbalance", "retrieval"]
 
 METRICS = ("cosine", "dot", "euclidean")
-TILE = 1 << 22  # pairs scored at once
+TILE = 1024  # rows of a tile
+GATHERED = 1 << 20  # values of the pairs that are scored one by one at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +34,15 @@ def information_imbalance(x: Any, y: Any, *, metric: str = "euclidean", backend:
         Delta(x -> y) = 2 / n mean_i r_y(i, j_x(i))
 
     j_x(i): the nearest neighbour of item i in x. r_y(i, j): the rank of j among the n - 1 other items, from 1, by their
-    distance to i in y; equal ones by index. Of two that differ, the lower direction tells which holds the other's
-    information.
+    distance to i in y; equal ones by index: the order of ``modalign.knn``, so the least value, of equal
+    representations, is 2 / n. Of two that differ, the lower direction tells which holds the other's information.
 
     Args:
         x, y: (n, d_x) and (n, d_y), row i of both is the same item; NumPy or torch, floating point; n >= 3.
-        metric, backend: of the neighbours, as in ``modalign.knn``.
+        metric, backend: of the neighbours, as in ``modalign.knn``. The ranks are counted on the CPU.
 
-    Peak memory: that of one ``knn``, float64 copies of x and y, and 64 MB. Time O(n^2 d) in float64.
+    Peak memory: that of one ``knn``, 8 n bytes a few times, and tiles of 1,024 x 1,024 with the rows they are of.
+    Time O(n^2 d) in float64, a tile above the diagonal serving its rows and its columns.
     Raises: TypeError and ValueError as ``modalign.mutual_knn``.
     Source: Glielmo et al. 2022, doi:10.1093/pnasnexus/pgac039.
 
@@ -56,10 +59,13 @@ def information_imbalance(x: Any, y: Any, *, metric: str = "euclidean", backend:
     n = len(tables[0])
     if n < 3:
         raise ValueError(f"information_imbalance: needs at least 3 rows, got {n}")
-    nearest = [torch.as_tensor(knn(rows, 1, metric=metric, backend=backend).indices)[:, 0].cpu() for rows in tables]
+    scores = [_Scores([table], metric) for table in tables]
+    nearest = []
+    for given, table, own in zip((x, y), tables, scores, strict=True):
+        rows = given if own.tables[0] is table else own.tables[0]
+        nearest.append(torch.as_tensor(knn(rows, 1, metric=metric, backend=backend).indices)[:, 0].cpu())
     forth, back = (
-        float(_ranks(rows, rows, near, metric, itself=True).double().mean()) * 2 / n
-        for rows, near in ((tables[1], nearest[0]), (tables[0], nearest[1]))
+        float(own.ranks([near])[0].double().mean()) * 2 / n for own, near in zip(scores[::-1], nearest, strict=True)
     )
     return InformationImbalance(forth, back)
 
@@ -90,13 +96,19 @@ def retrieval(
 
         rank_i = 1 + |{j: score(x_i, y_j) > score(x_i, y_i), or equal and j < i}|      R@k = share of rank_i <= k
 
-    Args:
-        x, y: (n, d), row i of both is the same item, from encoders into one space; NumPy or torch, floating point.
-        k: of the recalls. metric: "cosine", "dot" or "euclidean" (the nearest first).
-        groups: (n,) integers; every row of its own group is a partner, the best counts (captions of one image).
+    The scores are those of ``modalign.knn``: in float64, from sums in the order of the features.
 
-    Peak memory: float64 copies of x and y, and 64 MB. Time O(n^2 d) in float64.
-    Raises: TypeError and ValueError as ``modalign.mutual_knn``; ValueError for widths that differ and k below 1.
+    Args:
+        x, y: (n, d), row i of both is the same item, from encoders into one space; NumPy or torch, floating point;
+            n >= 2.
+        k: of the recalls. metric: "cosine", "dot" or "euclidean" (the nearest first).
+        groups: (n,) integers; every row of its own group is a partner, the best counts (captions of one image). Ranks
+            count rows: an image that is there once for each of its captions comes before another as often.
+
+    Peak memory: 8 n bytes a few times, and tiles of 1,024 x 1,024 with the rows they are of.
+    Time O(n^2 d) in float64, a tile serving both directions.
+    Raises: TypeError and ValueError as ``modalign.mutual_knn``; ValueError for widths that differ and k below 1,
+        TypeError for a k that is no integer.
     Source: the recall of Karpathy and Fei-Fei 2015 (arXiv:1412.2306).
 
     Example:
@@ -109,28 +121,36 @@ def retrieval(
     """
     one_of("retrieval", "metric", metric, METRICS)
     tables = _pair("retrieval", x, y)
+    n = len(tables[0])
     if tables[0].shape[1] != tables[1].shape[1]:
         raise ValueError(
             f"retrieval: x and y must be of one space, got widths {tables[0].shape[1]} and {tables[1].shape[1]}"
         )
+    if n < 2:
+        raise ValueError(f"retrieval: needs at least 2 rows, got {n}")
+    if not isinstance(k, Sequence) or any(isinstance(at, bool) or not isinstance(at, (int, np.integer)) for at in k):
+        raise TypeError(f"retrieval: k must be a sequence of integers, got {k!r}")
     if not k or min(k) < 1:
         raise ValueError(f"retrieval: k must be numbers from 1, got {tuple(k)}")
-    labels = None if groups is None else torch.as_tensor(groups)
-    if labels is not None and (labels.dtype.is_floating_point or tuple(labels.shape) != (len(tables[0]),)):
-        raise ValueError(
-            f"retrieval: groups must be ({len(tables[0])},) integers, got {tuple(labels.shape)} {labels.dtype}"
-        )
+    scores = _Scores(tables, metric)
+    if groups is None:
+        targets = [torch.arange(n)] * 2
+    else:
+        given = groups if isinstance(groups, torch.Tensor) else np.asarray(groups)
+        kind = given.dtype if isinstance(given, np.ndarray) else given.cpu().numpy().dtype
+        if kind.kind not in "iu" or tuple(given.shape) != (n,):
+            raise ValueError(f"retrieval: groups must be ({n},) integers, got {tuple(given.shape)} {kind}")
+        labels = torch.as_tensor(given).long().cpu()
+        targets = [scores.best_mates(side, labels) for side in (0, 1)]
     found = []
-    for queries, gallery in (tables, tables[::-1]):
-        targets = torch.arange(len(queries)) if labels is None else _best_mates(queries, gallery, labels, metric)
-        ranks = _ranks(queries, gallery, targets, metric, itself=False)
+    for ranks in scores.ranks(targets):
         recall = {int(at): float((ranks <= at).double().mean()) for at in k}
-        found.append(Ranks(ranks, recall, float(ranks.double().quantile(0.5)), float((1 / ranks.double()).mean())))
+        found.append(Ranks(ranks, recall, float(np.median(ranks.numpy())), float((1 / ranks.double()).mean())))
     return Retrieval(*found)
 
 
 def _pair(operation: str, x: Any, y: Any) -> list[Tensor]:
-    tables = [as_tensor(operation, name, rows).cpu().double() for name, rows in (("x", x), ("y", y))]
+    tables = [as_tensor(operation, name, rows).cpu() for name, rows in (("x", x), ("y", y))]
     if len(tables[0]) != len(tables[1]):
         raise ValueError(
             f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
@@ -139,60 +159,159 @@ def _pair(operation: str, x: Any, y: Any) -> list[Tensor]:
     return tables
 
 
-def _scored_rows(rows: Tensor, metric: str) -> Tensor:
-    """Rows whose inner products are the scores, but for what ``_offset`` adds."""
-    if metric == "cosine":
-        norms = rows.norm(dim=1, keepdim=True)
-        return torch.where(norms > 0, rows / norms, 0.0)
-    return rows
+class _Scores:
+    """Scores of the rows of one table with those of another, or of one with itself, where a row is no match of itself.
 
+    A tile of products tells the order of two scores that differ by more than its rounding may; those it cannot tell
+    are scored as ``modalign.knn`` does, so that equal ones are equal.
+    """
 
-def _exact(queries: Tensor, gallery: Tensor, metric: str) -> Tensor:
-    """Scores of paired rows, by the same sums for equal rows, so that duplicates tie."""
-    if metric == "euclidean":
-        return -(queries - gallery).square().sum(1)
-    return (queries * gallery).sum(1)
+    def __init__(self, tables: list[Tensor], metric: str) -> None:
+        self.itself = len(tables) == 1
+        self.metric = metric
+        self.tables = _in_range(tables, metric)
+        # of distances, which do not change, and lose fewer digits
+        self.centre = self.tables[0][:TILE].double().mean(0) if metric == "euclidean" else None
+        self.inverse = [_inverse_norms(table) for table in self.tables] if metric == "cosine" else []
+        self.norms = [torch.cat([self._rows(side, rows).norm(dim=1) for rows in _blocks(len(table))])
+                      for side, table in enumerate(self.tables)]  # fmt: skip
+        if self.itself:
+            self.tables, self.norms, self.inverse = self.tables * 2, self.norms * 2, self.inverse * 2
+        # of a product and of a sum in order, d roundings each of 2^-53, twice
+        self.rounding = (self.tables[0].shape[1] + 8) * 2.0**-51
+        self.widest = [float(norms.max()) if norms.max() < 64 * norms.mean() else None for norms in self.norms]
 
+    def ranks(self, targets: list[Tensor]) -> list[Tensor]:
+        """The rank of each row's target among the rows of the other table, for each side."""
+        n = len(self.tables[0])
+        wanted = [self._exact(side, torch.arange(n), target) for side, target in enumerate(targets)]
+        ahead = [torch.zeros(n, dtype=torch.int64) for _ in targets]
+        blocks = list(_blocks(n))
+        for i, rows in enumerate(blocks):
+            left = self._rows(0, rows)
+            for columns in blocks[i:] if self.itself else blocks:
+                tile = self._tile(left, rows, columns)
+                self._count(tile, 0, rows, columns, targets[0], wanted[0], ahead[0])
+                if not self.itself:
+                    self._count(tile.T, 1, columns, rows, targets[1], wanted[1], ahead[1])
+                elif rows != columns:
+                    self._count(tile.T, 0, columns, rows, targets[0], wanted[0], ahead[0])
+        return [counts + 1 for counts in ahead]
 
-def _ranks(queries: Tensor, gallery: Tensor, targets: Tensor, metric: str, itself: bool) -> Tensor:
-    """The rank of each query's target among the gallery's rows; ``itself``: the row of the query's number is none."""
-    q, g = _scored_rows(queries, metric), _scored_rows(gallery, metric)
-    half = g.square().sum(1) / 2 if metric == "euclidean" else None
-    # products of float64 differ from sums in order by less than this times the norms
-    largest = float(g.norm(dim=1).max())
-    ranks = torch.empty(len(q), dtype=torch.int64)
-    block = max(1, TILE // len(g))
-    for start in range(0, len(q), block):
-        rows = torch.arange(start, min(start + block, len(q)))
-        scores = q[rows] @ g.T
-        if half is not None:
-            scores -= half  # (|q|^2 - |q - g|^2) / 2
-        target = targets[rows]
-        wanted = scores.gather(1, target[:, None])
-        doubt = 1e-14 * (g.shape[1] + 4) * (q[rows].norm(dim=1, keepdim=True) * largest + largest * largest)
-        if itself:
-            scores[torch.arange(len(rows)), rows] = -torch.inf
-        ahead = (scores > wanted + doubt).sum(1)
-        unsure = (scores - wanted).abs() <= doubt
-        unsure[torch.arange(len(rows)), target] = False
+    def best_mates(self, side: int, labels: Tensor) -> Tensor:
+        """For each row of a side that of the other in its group with the highest score, the lowest of equals."""
+        best = torch.arange(len(labels))
+        sizes = torch.unique(labels, return_counts=True)[1].tolist()
+        for group in torch.split(labels.argsort(stable=True), sizes):
+            for rows in torch.split(group, TILE) if len(group) > 1 else ():
+                highest = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
+                for mates in torch.split(group, TILE):  # of rising index: a later one must be better
+                    scores, found = self._best_of(side, rows, mates)
+                    better = scores > highest
+                    highest[better], best[rows[better]] = scores[better], found[better]
+        return best
+
+    def _best_of(self, side: int, rows: Tensor, mates: Tensor) -> tuple[Tensor, Tensor]:
+        tile = self._rows(side, rows) @ self._rows(1 - side, mates).T
+        if self.metric == "euclidean":
+            tile -= self.norms[1 - side][mates].square() / 2
+        doubt = self._doubt(side, rows, mates)
+        at, other = (tile + doubt >= (tile - doubt).amax(1, keepdim=True)).nonzero(as_tuple=True)
+        scores, other = self._exact(side, rows[at], mates[other]), mates[other]
+        highest = torch.full((len(rows),), -torch.inf, dtype=torch.float64).scatter_reduce_(0, at, scores, "amax")
+        first = scores == highest[at]
+        found = torch.full_like(rows, len(self.tables[0])).scatter_reduce_(0, at[first], other[first], "amin")
+        return highest, found
+
+    def _count(
+        self, tile: Tensor, side: int, rows: slice, columns: slice, targets: Tensor, wanted: Tensor, ahead: Tensor
+    ) -> None:
+        """Adds to ``ahead[rows]`` how many of the columns come before the targets."""
+        target, score = targets[rows], wanted[rows]
+        scale = 0.5 if self.metric == "euclidean" else 1.0
+        doubt = self._doubt(side, rows, columns) + self._doubt_of_pairs(side, rows, target)[:, None]
+        middle = (scale * score)[:, None]
+        before = tile > middle + doubt
+        unsure = (tile >= middle - doubt) ^ before
+        if self.itself and rows == columns:
+            before.fill_diagonal_(False)
+            unsure.fill_diagonal_(False)
+        ahead[rows] += before.count_nonzero(1)
+        here = ((target >= columns.start) & (target < columns.stop)).nonzero()[:, 0]
+        unsure[here, target[here] - columns.start] = False
         at, other = unsure.nonzero(as_tuple=True)
-        one = _exact(q[rows[at]], g[other], metric)
-        two = _exact(q[rows[at]], g[target[at]], metric)
-        before = (one > two) | ((one == two) & (other < target[at]))
-        ahead.index_add_(0, at, before.long())
-        ranks[rows] = ahead + 1
-    return ranks
+        if len(at):
+            other = other + columns.start
+            one, two = self._exact(side, at + rows.start, other), score[at]
+            ahead[rows].index_add_(0, at, ((one > two) | ((one == two) & (other < target[at]))).long())
+
+    def _tile(self, left: Tensor, rows: slice, columns: slice) -> Tensor:
+        """Products, or -|a - b|^2 / 2."""
+        tile = left @ self._rows(1, columns).T
+        if self.metric == "euclidean":
+            tile -= self.norms[0][rows].square()[:, None] / 2
+            tile -= self.norms[1][columns].square() / 2
+        return tile
+
+    def _doubt(self, side: int, rows: slice | Tensor, columns: slice | Tensor) -> Tensor:
+        """What a tile's entries may be off, broadcast: of all columns alike unless some are much longer."""
+        one, widest = self.norms[side][rows][:, None], self.widest[1 - side]
+        two = self.norms[1 - side][columns] if widest is None else torch.tensor(widest, dtype=torch.float64)
+        return self.rounding * (one.square() + two.square() if self.metric == "euclidean" else one * two)
+
+    def _doubt_of_pairs(self, side: int, rows: slice, others: Tensor) -> Tensor:
+        one, two = self.norms[side][rows], self.norms[1 - side][others]
+        return self.rounding * (one.square() + two.square() if self.metric == "euclidean" else one * two)
+
+    def _rows(self, side: int, rows: slice | Tensor) -> Tensor:
+        table = self.tables[side][rows].double()
+        if self.centre is not None:
+            return table - self.centre
+        return table * self.inverse[side][rows, None] if self.inverse else table
+
+    def _exact(self, side: int, rows: Tensor, others: Tensor) -> Tensor:
+        """The scores of pairs as ``modalign.knn`` has them."""
+        scores = torch.empty(len(rows), dtype=torch.float64)
+        for part in _blocks(len(rows), max(1, GATHERED // self.tables[0].shape[1])):
+            a, b = self.tables[side][rows[part]].double(), self.tables[1 - side][others[part]].double()
+            if self.metric == "euclidean":
+                scores[part] = -_in_order((a - b).square_())
+            else:
+                scores[part] = _in_order(a * b)
+        if self.inverse:
+            scores = scores * self.inverse[side][rows] * self.inverse[1 - side][others]
+        return scores
 
 
-def _best_mates(queries: Tensor, gallery: Tensor, labels: Tensor, metric: str) -> Tensor:
-    """For each query the row of the gallery in its group with the highest score, the lowest of equals."""
-    q, g = _scored_rows(queries, metric), _scored_rows(gallery, metric)
-    order = labels.argsort(stable=True)
-    starts = torch.cat([torch.tensor([0]), (labels[order].diff() != 0).nonzero()[:, 0] + 1, torch.tensor([len(q)])])
-    best = torch.empty(len(q), dtype=torch.int64)
-    for start, end in zip(starts.tolist(), starts[1:].tolist(), strict=False):
-        members = order[start:end]
-        for row in members.tolist():
-            scores = _exact(q[row].expand(len(members), -1), g[members], metric)
-            best[row] = members[int((scores == scores.max()).nonzero()[0])]
-    return best
+def _in_order(terms: Tensor) -> Tensor:
+    """Sums of rows [m, d] from the first term to the last."""
+    return terms.cumsum(1)[:, -1]
+
+
+def _inverse_norms(table: Tensor) -> Tensor:
+    squares = torch.cat([_in_order(table[rows].double().square()) for rows in _blocks(len(table))])
+    # NumPy's root is correctly rounded, torch's may not be
+    inverse = torch.from_numpy(1 / np.sqrt(squares.clamp_min(torch.finfo(torch.float64).tiny).numpy()))
+    return torch.where(squares > 0, inverse, 0.0)
+
+
+def _in_range(tables: list[Tensor], metric: str) -> list[Tensor]:
+    """Tables whose squares stay within float64: where they would not, rows times powers of two, which change no order.
+    Each row has its own for the cosine, each table for products; one serves all for distances."""
+    largest = [torch.cat([table[rows].double().abs().amax(1) for rows in _blocks(len(table))]) for table in tables]
+    if all(bool(((sizes == 0) | ((sizes > 2.0**-400) & (sizes < 2.0**400))).all()) for sizes in largest):
+        return list(tables)
+    exponents = [torch.frexp(sizes).exponent[:, None] for sizes in largest]
+    if metric != "cosine":
+        own_most = [int(torch.where(sizes > 0, own[:, 0], -2000).max())
+                    for sizes, own in zip(largest, exponents, strict=True)]  # fmt: skip
+        most = [max(own_most)] * len(tables) if metric == "euclidean" else own_most
+        exponents = [torch.full_like(own, each) for own, each in zip(exponents, most, strict=True)]
+    # in two steps: 2^1074 is no float64
+    return [table.double().ldexp(-(own // 2)).ldexp(own // 2 - own)
+            for table, own in zip(tables, exponents, strict=True)]  # fmt: skip
+
+
+def _blocks(n: int, size: int | None = None) -> Iterator[slice]:
+    step = TILE if size is None else size
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
