@@ -146,8 +146,8 @@ def main() -> None:
     places = {n: make(arguments.folder, n) for n in sizes}
     make(arguments.folder, 2_000)
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "width": WIDTH, "k": K, "rows": {}}
-    todo = [(what, n) for what, (_, most) in WHAT.items() for n in sizes if n <= most]
-    for what, n in track(todo, "scaling", console=console, transient=True):
+    runs = [(what, n) for what, (_, most) in WHAT.items() for n in sizes if n <= most]
+    for what, n in track(runs, "scaling", console=console, transient=True):
         record["rows"].setdefault(what, {})[str(n)] = measure(what, places[n])
         if arguments.out:
             provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))

@@ -68,11 +68,13 @@ def test_groups_are_averaged_within_and_their_rows_no_neighbours() -> None:
     x, y = pair(300)
     groups = np.repeat(np.arange(150), 2)[:300]
     groups[:30] = 1000  # a large group counts once
-    found = align(x, y, ["mutual_knn"], k=5, groups=groups, relabellings=19)["mutual_knn"]
+    whole = align(x, y, ["mutual_knn"], k=5, groups=groups, relabellings=19)
+    found = whole["mutual_knn"]
     graphs = [modalign.knn(rows, 5, groups=groups).indices for rows in (x, y)]
     shares = [len({*a} & {*b}) / 5 for a, b in zip(*(graph.tolist() for graph in graphs), strict=True)]
     by_group = [np.mean([s for s, g in zip(shares, groups, strict=True) if g == one]) for one in set(groups.tolist())]
     assert found.value == pytest.approx(np.mean(by_group))
+    assert whole.curves["k"]["value"][-1] == pytest.approx(found.value)
     assert found.null is not None
     assert found.null.kind == "relabelled"
 
@@ -247,6 +249,7 @@ def test_mistakes() -> None:
         ({"confidence": 1.5}, "confidence must be between 0 and 1"),
         ({"k": 100}, "k must be between 1 and 99 for 100 rows, got 100"),
         ({"metrics": ["cknna"], "sample": 50}, "cknna need the graphs of all items"),
+        ({"sample": 50, "groups": np.arange(100) // 3}, "need groups of one size, got 1 to 3 items"),
         ({"sample": 50, "size_curve": True}, "size_curve needs the graphs of all items"),
         ({"ids": (["a"] * 100, list(range(100)))}, "ids must be different, got 'a' twice in x"),
         ({"ids": (list(range(99)), list(range(100)))}, "ids must name every row of x, got 99 for 100 rows"),

@@ -19,7 +19,7 @@ LAYERS = [
     {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
     {"sampling", "significance", "splitting"},
     {"scores"},
-    {"alignment"},
+    {"alignment", "layers"},
     {"data", "encoders", "embedding"},
     {"experiments", "printing", "report"},
     {"cli", "__init__", "__main__"},

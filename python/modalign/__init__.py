@@ -12,11 +12,12 @@ explain, doctor                   which backend runs, and why not another
 """
 
 from modalign import data
-from modalign.alignment import align, align_layers
+from modalign.alignment import align
 from modalign.chunked import chunked_forward
 from modalign.contrastive import Stats, info_nce, nt_xent, sigmoid_loss
 from modalign.diagnosis import doctor, explain
 from modalign.graph import Certificate, Neighbors
+from modalign.layers import align_layers
 from modalign.losses import InfoNCE, NTXent, SigmoidLoss
 from modalign.metrics import cka, mutual_knn, unbiased_cka
 from modalign.neighbors import knn, neighbor_overlap

@@ -1,4 +1,4 @@
-"""``align``: every metric of two representations, with intervals and nulls; ``align_layers``: of every pair of layers.
+"""``align``: every metric of two representations, with intervals and nulls.
 
 Each graph is searched once, with lists a little longer than k, and each table is read once: metrics, intervals and
 nulls come from what that leaves.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,25 +27,17 @@ from modalign.metrics.neighborhoods import (
     hubness,
     neighborhood_scores,
     reciprocity,
-    relabelled_overlap,
     second_order_cosine_rows,
 )
 from modalign.metrics.ranks import information_imbalance, retrieval
-from modalign.metrics.registry import METRICS
+from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn, neighbor_overlap
-from modalign.sampling import (
-    ConfidenceSequence,
-    Estimate,
-    finite_population_interval,
-    graph_of_rows,
-    require_sample,
-)
-from modalign.scores import Alignment, LayerAlignment, Score
+from modalign.scores import Alignment, Score
 from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null
-from modalign.sources import open_rows
+from modalign.sources import indexable, open_rows
 from modalign.splitting import SPLITS, list_length, population_interval, random_parts, within_part
 
-__all__ = ["DEFAULT_METRICS", "align", "align_layers"]
+__all__ = ["DEFAULT_METRICS", "align"]
 
 DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")
 NULLS = ("auto", "relabelled", "none")
@@ -91,7 +84,7 @@ def align(
         ids: the items' names in x and in y. Rows are paired by name, those without a partner left out; without ids
             the numbers of rows must be equal.
         sample: search the neighbours of this many items only, among all n: metrics that are means over items are
-            unbiased, the others that need graphs are left out.
+            unbiased, the others that need graphs are left out. Together with groups these must be of one size.
         tolerance: the same, until the interval of mutual_knn is at most +-tolerance wide.
         null: "auto", in closed form where one is known and by relabelling elsewhere; "relabelled" for all; "none".
         relabellings: how many; None for 200, or fewer (39 at least) where they take long, or none where even these do.
@@ -122,7 +115,7 @@ def align(
         >>> score.low < score.value < score.high, score.null.p < 1e-6, round(score.null.mean, 4)
         (True, True, 0.0167)
     """
-    names = _names(metrics)
+    names = metric_names("align", metrics)
     one_of("align", "null", null, NULLS)
     _require(groups, within, sample, tolerance, confidence)
     if ids is not None:
@@ -134,7 +127,7 @@ def align(
             f"align: x and y must hold the same items in one order, got {n} and {tables[1].shape[0]} rows; "
             "give ids=(names of x's rows, names of y's rows) to pair them by name"
         )
-    require_sample("align", n, sample, tolerance)
+    sampling.require_sample("align", n, sample, tolerance, groups)
     run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
                intervals, confidence, seed, max_memory, num_threads, progress)  # fmt: skip
     if "all" in metrics:
@@ -200,42 +193,19 @@ class _Run:
     def of_sample(self, names: list[str], sample: int | None, tolerance: float | None) -> dict[str, Score]:
         if not names:
             return {}
-        start = time.perf_counter()
-        searched = {
-            "metric": self.metric, "groups": self.groups, "max_memory": self.max_memory,
-            "num_threads": self.num_threads, "progress": self.progress,
-        }  # fmt: skip
-        order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed))
-
-        def values(rows: Tensor) -> dict[str, Any]:
-            a, b = (graph_of_rows(side, rows, self.k, **searched) for side in (self.x, self.y))
-            return {name: neighborhood_scores(name, a, b, candidates=self.n).numpy() for name in names}
-
-        with self.timed("graphs of the sample"):
-            if sample is not None:
-                found = values(order[:sample])
-                estimates = {name: finite_population_interval(found[name], self.n, self.confidence) for name in names}
-            else:
-                assert tolerance is not None
-                estimates = self._until(tolerance, order, names, values)
-        seconds = time.perf_counter() - start
-        if self.null != "none" and self.groups is None and self.within is None:
+        with self.timed("sample"):
+            estimates = sampling.sampled_scores(
+                self.x, self.y, names, self.k, metric=self.metric, groups=self.groups, sample=sample,
+                tolerance=tolerance, confidence=self.confidence, seed=self.seed, max_memory=self.max_memory,
+                num_threads=self.num_threads, progress=self.progress,
+            )  # fmt: skip
+        if self.null != "none":
             self.notes.append(f"no null for a sample; by chance mutual k-NN is {self.k / (self.n - 1):.2g} in the mean")
-        return {name: self._of_estimate(name, estimates[name], seconds / len(names)) for name in names}
-
-    def _until(
-        self, tolerance: float, order: Tensor, names: list[str], values: Callable[[Tensor], dict[str, Any]]
-    ) -> dict[str, Estimate]:
-        leading = "mutual_knn" if "mutual_knn" in names else names[0]
-        sequences = {name: ConfidenceSequence(self.n, self.confidence, tolerance) for name in names}
-        first = sequences[leading]
-        while first.half_width > tolerance and first.count < self.n:
-            for name, found in values(order[first.count : first.count + first.more()]).items():
-                sequences[name].update(found)
-        return {name: sequence.estimate() for name, sequence in sequences.items()}
-
-    def _of_estimate(self, name: str, estimate: Estimate, seconds: float) -> Score:
-        return Score(name, estimate.value, estimate.low, estimate.high, "these items", None, estimate.sample, seconds)
+        seconds = self.cost["sample"] / len(names)
+        return {
+            name: Score(name, found.value, found.low, found.high, "these items", None, found.sample, seconds)
+            for name, found in estimates.items()
+        }
 
     # graphs
 
@@ -259,12 +229,14 @@ class _Run:
                 side: dataclasses.asdict(hubness(graph)) for side, graph in zip("xy", near, strict=True)
             }
             self.facts["duplicates"] = {
-                side: dataclasses.asdict(duplicates(self._array(rows))) for side, rows in (("x", self.x), ("y", self.y))
+                side: dataclasses.asdict(duplicates(indexable(rows))) for side, rows in (("x", self.x), ("y", self.y))
             }
         self._note_facts()
-        counts = neighbor_overlap(*near).double().mean(0) / torch.arange(1, self.k + 1)
+        counts = neighbor_overlap(*near).double()
+        shares = counts.mean(0) if self.groups is None else _group_weights(self.groups) @ counts
+        shares /= torch.arange(1, self.k + 1)
         ranks = list(range(1, self.k + 1))
-        self.curves["k"] = {"k": ranks, "value": counts.tolist(), "chance": [k / (self.n - 1) for k in ranks]}
+        self.curves["k"] = {"k": ranks, "value": shares.tolist(), "chance": [k / (self.n - 1) for k in ranks]}
         if with_sizes:
             with self.timed("size curve"):
                 self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
@@ -298,10 +270,7 @@ class _Run:
         """The tables themselves, for metrics that look at them again."""
         if not {"cknna", "second_order_cosine"} & set(names):
             return None
-        return self._array(self.x), self._array(self.y)
-
-    def _array(self, rows: Any) -> Any:
-        return _array(rows)
+        return indexable(self.x), indexable(self.y)
 
     def _values(
         self, names: Sequence[str], rows: tuple[Any, Any] | None, graphs: tuple[Tensor, Tensor],
@@ -421,7 +390,7 @@ class _Run:
     def of_moments(self, names: list[str]) -> dict[str, Score]:
         if not names:
             return {}
-        x, y = self._array(self.x), self._array(self.y)
+        x, y = indexable(self.x), indexable(self.y)
         with self.timed("moments"):
             whole = moments(x, y)
         spent: dict[str, float] = {}
@@ -498,7 +467,7 @@ class _Run:
     def of_pairs(self, names: list[str]) -> dict[str, Score]:
         if not names:
             return {}
-        x, y = self._array(self.x), self._array(self.y)
+        x, y = indexable(self.x), indexable(self.y)
         spent = dict.fromkeys(names, 0.0)
 
         def of(names: list[str], x: Any, y: Any) -> dict[str, float]:
@@ -551,125 +520,6 @@ OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {
 }
 
 
-def align_layers(
-    xs: Sequence[Any],
-    ys: Sequence[Any],
-    metric_name: str = "mutual_knn",
-    k: int = 10,
-    *,
-    metric: str = "cosine",
-    relabellings: int = 200,
-    confidence: float = 0.95,
-    seed: int = 0,
-    num_threads: int | None = None,
-    progress: bool = False,
-) -> LayerAlignment:
-    """One metric for every layer of x and every layer of y, and whether the highest is more than chance.
-
-    L_x + L_y graphs are searched, not 2 L_x L_y. The maximum over many pairs is high by chance already; its null is the
-    maximum under relabellings that all pairs share.
-
-    Args:
-        xs, ys: the layers: lists of (n, d) representations of the same n items, or (n, L, d) arrays.
-        metric_name: of ``modalign.metrics.METRICS``, but those that look at every pair.
-        k, metric, num_threads, progress: as in ``modalign.align``.
-        relabellings: at least 19, or 0 for no null. confidence: of its threshold. seed: of its draw.
-
-    Returns: ``modalign.LayerAlignment``. Peak memory: that of one ``modalign.knn`` and L_x + L_y graphs of n k indices.
-    Raises: TypeError and ValueError as ``modalign.knn``; ValueError for layers of different numbers of rows.
-
-    Example:
-        >>> import numpy as np, modalign
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.normal(size=(200, 8))
-        >>> found = modalign.align_layers([x, rng.normal(size=(200, 8))], [rng.normal(size=(200, 4)), x[:, :6]], k=5)
-        >>> found.best, found.null.p
-        ((0, 1), 0.004975124378109453)
-    """
-    needs = METRICS[_names([metric_name])[0]].needs
-    if needs == "pairs":
-        raise ValueError(f"align_layers: takes metrics of lists, graphs or moments, got {metric_name!r}")
-    left, right = ([_array(layer) for layer in _layers(side)] for side in (xs, ys))
-    n = len(left[0])
-    for side, layers in (("xs", left), ("ys", right)):
-        if {len(layer) for layer in layers} != {n}:
-            rows = [len(layer) for layer in layers]
-            raise ValueError(f"align_layers: every layer must hold the same items, got {rows} rows in {side}")
-    start = time.perf_counter()
-    graphs: list[list[Tensor]] = [[], []]
-    if needs != "moments":
-        for layers, into in zip((left, right), graphs, strict=True):
-            for layer in layers:
-                found = knn(layer, k, metric=metric, num_threads=num_threads, progress=progress)
-                into.append(torch.as_tensor(found.indices).cpu())
-    searched = time.perf_counter()
-    matrix = torch.tensor(
-        [
-            [_of_layers(metric_name, metric, (x, y), (graphs[0][i : i + 1], graphs[1][j : j + 1]))
-             for j, y in enumerate(right)]
-            for i, x in enumerate(left)
-        ],
-        dtype=torch.float64,
-    )  # fmt: skip
-    scored = time.perf_counter()
-    lower_is_better = METRICS[metric_name].best == 0
-    place = int((-matrix if lower_is_better else matrix).argmax())
-    best = (place // matrix.shape[1], place % matrix.shape[1])
-    null = None
-    if relabellings:
-        highest = _highest(metric_name, metric, left, right, graphs, relabellings, seed)
-        null = sampled_null(float(matrix[best]), highest, confidence, best=METRICS[metric_name].best)
-    cost = {"graphs": searched - start, "scores": scored - searched, "null": time.perf_counter() - scored}
-    settings = {"n": n, "k": k, "metric": metric, "relabellings": relabellings, "confidence": confidence, "seed": seed}
-    return LayerAlignment(metric_name, matrix.tolist(), best, null, settings, cost)
-
-
-def _of_layers(name: str, metric: str, rows: tuple[Any, Any], graphs: tuple[list[Tensor], list[Tensor]]) -> float:
-    if METRICS[name].needs == "moments":
-        return OF_MOMENTS[name](moments(*rows))
-    a, b = graphs[0][0], graphs[1][0]
-    if name == "cknna":
-        return cknna_from_graphs(*rows, a, b, metric=metric)
-    if name == "second_order_cosine":
-        return float(second_order_cosine_rows(*rows, a, b).mean())
-    return float(neighborhood_scores(name, a, b).mean())
-
-
-def _highest(
-    name: str, metric: str, left: list[Any], right: list[Any], graphs: list[list[Tensor]], count: int, seed: int
-) -> list[float]:
-    """The best score of all pairs of layers under each relabelling."""
-    n = len(left[0])
-    if name == "mutual_knn":
-        all_s = torch.stack(list(random_relabellings(n, count, seed)))
-        edges = graphs[0][0].numel()
-        shared = torch.stack([relabelled_overlap(a, b, all_s) for a in graphs[0] for b in graphs[1]])
-        return (shared.amax(0).double() / edges).tolist()
-    best = min if METRICS[name].best == 0 else max
-    drawn = []
-    for s in random_relabellings(n, count, seed):
-        back = torch.empty_like(s)
-        back[s] = torch.arange(n)
-        relabelled = [back[graph[s]] for graph in graphs[1]]
-        drawn.append(best(
-            _of_layers(name, metric, (x, y[s]), (graphs[0][i : i + 1], relabelled[j : j + 1]))
-            for i, x in enumerate(left) for j, y in enumerate(right)
-        ))  # fmt: skip
-    return drawn
-
-
-def _names(metrics: str | Sequence[str]) -> list[str]:
-    if metrics == "all":
-        return list(METRICS)
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(f"align: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"align: metrics must be different names, got {names}")
-    return names
-
-
 def _require(groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float) -> None:
     if groups is not None and within is not None:
         raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
@@ -700,7 +550,7 @@ def _paired(
         if len(of) != n:
             raise ValueError(f"align: ids must name every row of {side}, got {len(of)} for {n} rows")
         if len(set(of)) < len(of):
-            twice = next(name for at, name in enumerate(of) if name in of[:at])
+            twice = Counter(of).most_common(1)[0][0]
             raise ValueError(f"align: ids must be different, got {twice!r} twice in {side}")
     place = {name: at for at, name in enumerate(names[1])}
     left = torch.tensor([at for at, name in enumerate(names[0]) if name in place], dtype=torch.int64)
@@ -708,7 +558,7 @@ def _paired(
         raise ValueError(f"align: x and y must share at least 4 ids, got {len(left)}")
     right = torch.tensor([place[names[0][at]] for at in left.tolist()])
     labels = [None if of is None else torch.as_tensor(of)[left] for of in (groups, within)]
-    return _array(x)[left], _array(y)[right], *labels
+    return indexable(x)[left], indexable(y)[right], *labels
 
 
 def _group_weights(groups: Tensor) -> Tensor:
@@ -716,23 +566,3 @@ def _group_weights(groups: Tensor) -> Tensor:
     _, ids, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
     weights: Tensor = 1.0 / (sizes[ids].double() * len(sizes))
     return weights
-
-
-def _layers(side: Any) -> list[Any]:
-    if hasattr(side, "ndim") and not isinstance(side, (list, tuple)):
-        if side.ndim != 3:
-            raise ValueError(f"align_layers: layers must be a list or an array (n, L, d), got {tuple(side.shape)}")
-        return [side[:, layer] for layer in range(side.shape[1])]
-    if not len(side):
-        raise ValueError("align_layers: needs at least one layer of each")
-    return list(side)
-
-
-def _array(rows: Any) -> Any:
-    """Something that can be indexed by items: an array or a tensor; a file is mapped if it can be, otherwise read."""
-    if isinstance(rows, (np.ndarray, Tensor)):
-        return rows.detach().cpu() if isinstance(rows, Tensor) else rows
-    source = open_rows(rows)
-    if str(rows).endswith(".npy"):
-        return np.load(str(rows), mmap_mode="r")
-    return source.read(0, source.shape[0])

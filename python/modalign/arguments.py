@@ -27,6 +27,7 @@ __all__ = [
     "require_groups",
     "require_like",
     "require_pairs",
+    "require_same_items",
 ]
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -55,6 +56,14 @@ def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
         )
     if x.numel() == 0:
         raise ValueError(f"{operation}: x and y must not be empty, got {tuple(x.shape)}")
+
+
+def require_same_items(operation: str, x: tuple[int, ...], y: tuple[int, ...]) -> None:
+    """Shapes of two representations of the same items."""
+    if len(x) != 2 or len(y) != 2 or x[0] != y[0]:
+        raise ValueError(
+            f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, got {x} and {y}"
+        )
 
 
 def require_like(

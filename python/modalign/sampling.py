@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from modalign.graph import indices_of
-from modalign.neighbors import knn, neighbor_overlap
+from modalign.metrics.neighborhoods import neighborhood_scores
+from modalign.neighbors import knn
 from modalign.sources import Rows, open_rows
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "graph_of_rows",
     "require_sample",
     "sampled_mutual_knn",
+    "sampled_scores",
     "size_curve",
 ]
 
@@ -78,7 +79,7 @@ def sampled_mutual_knn(
     sample: this many rows, drawn without replacement; the interval is ``finite_population_interval``.
     tolerance: rows are added until the interval is at most +-tolerance wide. It is a ``ConfidenceSequence``, which
         holds however long one looks and wherever one stops. Exactly one of sample and tolerance must be given.
-    x, y: as in ``modalign.knn``, files too. groups, max_memory, num_threads, progress: as there.
+    x, y: as in ``modalign.knn``, files too. metric, groups (of one size), max_memory, num_threads, progress: as there.
     confidence: of the interval. seed: of the draw.
 
     Returns: ``Estimate``. Peak memory: that of ``modalign.knn`` for a batch of at most 20,000 queries.
@@ -93,40 +94,59 @@ def sampled_mutual_knn(
         >>> estimate.low < estimate.value < estimate.high
         True
     """
-    n = open_rows(x).shape[0]
     if (sample is None) == (tolerance is None):
         raise ValueError("sampled_mutual_knn: needs either sample or tolerance, got both or neither")
-    require_sample("sampled_mutual_knn", n, sample, tolerance)
+    require_sample("sampled_mutual_knn", open_rows(x).shape[0], sample, tolerance, groups)
+    return sampled_scores(
+        x, y, ["mutual_knn"], k, metric=metric, groups=groups, sample=sample, tolerance=tolerance,
+        confidence=confidence, seed=seed, max_memory=max_memory, num_threads=num_threads, progress=progress,
+    )["mutual_knn"]  # fmt: skip
+
+
+def sampled_scores(
+    x: Any, y: Any, names: list[str], k: int, *, sample: int | None, tolerance: float | None, confidence: float,
+    seed: int, **options: Any,
+) -> dict[str, Estimate]:  # fmt: skip
+    """``sampled_mutual_knn`` of any metrics that are means over items, from the same rows. The tolerance is that of
+    mutual_knn, or of the first. options: those of ``graph_of_rows``."""
+    n = open_rows(x).shape[0]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
-    def shares(rows: Tensor) -> Tensor:
-        graphs = [
-            graph_of_rows(side, rows, k, metric=metric, groups=groups, max_memory=max_memory,
-                          num_threads=num_threads, progress=progress)
-            for side in (x, y)
-        ]  # fmt: skip
-        found: Tensor = neighbor_overlap(*graphs)[:, -1].double() / k
-        return found
+    def values(rows: Tensor) -> dict[str, Any]:
+        a, b = (graph_of_rows(side, rows, k, **options) for side in (x, y))
+        return {name: neighborhood_scores(name, a, b, candidates=n).numpy() for name in names}
 
     if sample is not None:
-        found = torch.cat([shares(rows) for rows in torch.split(order[:sample], LARGEST)])
-        return finite_population_interval(found.numpy(), n, confidence)
+        batches = [values(rows) for rows in torch.split(order[:sample], LARGEST)]
+        return {
+            name: finite_population_interval(np.concatenate([batch[name] for batch in batches]), n, confidence)
+            for name in names
+        }
     assert tolerance is not None
-    return _until(tolerance, order, shares, confidence)
+    sequences = {name: ConfidenceSequence(n, confidence, tolerance) for name in names}
+    first = sequences["mutual_knn" if "mutual_knn" in names else names[0]]
+    while first.half_width > tolerance and first.count < n:
+        for name, found in values(order[first.count : first.count + first.more()]).items():
+            sequences[name].update(found)
+    return {name: sequence.estimate() for name, sequence in sequences.items()}
 
 
-def require_sample(operation: str, n: int, sample: int | None, tolerance: float | None) -> None:
+def require_sample(
+    operation: str, n: int, sample: int | None, tolerance: float | None, groups: Any = None
+) -> None:  # fmt: skip
+    """Sizes in range; and groups of one size, for the mean over items to be that over groups of the mean within."""
     if sample is not None and not 2 <= sample <= n:
         raise ValueError(f"{operation}: sample must be between 2 and the {n} rows, got {sample}")
     if tolerance is not None and not 0 < tolerance < 0.5:
         raise ValueError(f"{operation}: tolerance must be between 0 and 0.5, got {tolerance}")
-
-
-def _until(tolerance: float, order: Tensor, shares: Callable[[Tensor], Tensor], confidence: float) -> Estimate:
-    sequence = ConfidenceSequence(len(order), confidence, tolerance)
-    while sequence.half_width > tolerance and sequence.count < len(order):
-        sequence.update(shares(order[sequence.count : sequence.count + sequence.more()]).numpy())
-    return sequence.estimate()
+    if groups is None or (sample is None and tolerance is None):
+        return
+    sizes = torch.unique(torch.as_tensor(groups), return_counts=True)[1]
+    if int(sizes.min()) < int(sizes.max()):
+        raise ValueError(
+            f"{operation}: sampled items need groups of one size, got {int(sizes.min())} to {int(sizes.max())} items; "
+            "leave out sample and tolerance"
+        )
 
 
 def graph_of_rows(x: Any, rows: Tensor, k: int, *, groups: Any = None, **options: Any) -> Tensor:

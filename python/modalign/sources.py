@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "open_rows"]
+__all__ = ["Rows", "indexable", "open_rows"]
 
 DTYPES = {
     "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64,
@@ -120,6 +120,18 @@ def open_rows(x: Any, name: str = "x") -> Rows:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return {".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}[path.suffix](path, member)
+
+
+def indexable(rows: Any) -> Any:
+    """What items can index: an array, a tensor on the CPU; a .npy file is mapped, another file is read whole."""
+    if isinstance(rows, torch.Tensor):
+        return rows.detach().cpu()
+    if isinstance(rows, np.ndarray):
+        return rows
+    source = open_rows(rows)
+    if source.file is not None and source.file.suffix == ".npy":
+        return np.load(source.file, mmap_mode="r", allow_pickle=False)
+    return source.read(0, source.shape[0])
 
 
 def _rows(

@@ -4,13 +4,12 @@ import os
 import warnings
 from types import SimpleNamespace
 
+import pynndescent as library
 import pytest
 import torch
 
 import modalign
 from modalign.approximate import approximate_knn, wilson
-
-library = pytest.importorskip("pynndescent")
 
 
 def clustered(n: int = 1500, d: int = 16, seed: int = 0) -> torch.Tensor:

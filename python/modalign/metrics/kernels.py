@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of
+from modalign.arguments import one_of, require_same_items
 from modalign.neighbors import as_tensor
 
 __all__ = ["Approximate", "rbf_cka", "rbf_cka_of_features", "rsa"]
@@ -384,11 +384,7 @@ def _centred(table: Tensor, sigma: float) -> Tensor:
 
 def _pair(operation: str, x: Any, y: Any, least: int) -> list[Tensor]:
     tables = [as_tensor(operation, name, rows).cpu() for name, rows in (("x", x), ("y", y))]
-    if len(tables[0]) != len(tables[1]):
-        raise ValueError(
-            f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
-            f"got {tuple(tables[0].shape)} and {tuple(tables[1].shape)}"
-        )
+    require_same_items(operation, tuple(tables[0].shape), tuple(tables[1].shape))
     if len(tables[0]) < least:
         raise ValueError(f"{operation}: needs at least {least} rows, got {len(tables[0])}")
     return tables

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.arguments import FLOATS
+from modalign.arguments import FLOATS, require_same_items
 from modalign.neighbors import as_tensor
 from modalign.sources import Rows, open_rows
 
@@ -386,11 +386,7 @@ def moments_of_parts(x: Any, y: Any, parts: Any, operation: str = "moments") -> 
         (34, True)
     """
     left, right = (_reader(operation, name, rows) for name, rows in (("x", x), ("y", y)))
-    if left.n != right.n:
-        raise ValueError(
-            f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
-            f"got {(left.n, left.d)} and {(right.n, right.d)}"
-        )
+    require_same_items(operation, (left.n, left.d), (right.n, right.d))
     if left.device != right.device:
         raise TypeError(f"{operation}: x and y must be on one device, got {left.device} and {right.device}")
     labels = torch.zeros(left.n, dtype=torch.int64) if parts is None else _labels(operation, parts, left.n)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of
+from modalign.arguments import one_of, require_same_items
 from modalign.graph import Neighbors
 from modalign.neighbors import as_tensor, knn, neighbor_overlap
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
@@ -716,9 +716,4 @@ def _require_kernel(operation: str, metric: str, variant: str) -> None:
 
 
 def _require_same_items(operation: str, x: Any, y: Any) -> None:
-    shapes = [tuple(getattr(rows, "shape", ())) for rows in (x, y)]
-    if any(len(shape) != 2 for shape in shapes) or shapes[0][0] != shapes[1][0]:
-        raise ValueError(
-            f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
-            f"got {shapes[0]} and {shapes[1]}"
-        )
+    require_same_items(operation, *(tuple(getattr(rows, "shape", ())) for rows in (x, y)))

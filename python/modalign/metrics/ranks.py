@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of
+from modalign.arguments import one_of, require_same_items
 from modalign.neighbors import as_tensor, knn
 
 __all__ = ["InformationImbalance", "Ranks", "Retrieval", "information_imbalance", "retrieval"]
@@ -151,11 +151,7 @@ def retrieval(
 
 def _pair(operation: str, x: Any, y: Any) -> list[Tensor]:
     tables = [as_tensor(operation, name, rows).cpu() for name, rows in (("x", x), ("y", y))]
-    if len(tables[0]) != len(tables[1]):
-        raise ValueError(
-            f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, "
-            f"got {tuple(tables[0].shape)} and {tuple(tables[1].shape)}"
-        )
+    require_same_items(operation, tuple(tables[0].shape), tuple(tables[1].shape))
     return tables
 
 

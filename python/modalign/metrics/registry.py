@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-__all__ = ["METRICS", "Metric"]
+__all__ = ["METRICS", "Metric", "metric_names"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +48,16 @@ METRICS = {
         Metric("retrieval", "pairs", "recall at 1 of y by x", symmetric=False),
     )
 }
+
+
+def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
+    """The names asked for: one, several, or "all"."""
+    if metrics == "all":
+        return list(METRICS)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"{operation}: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{operation}: metrics must be different names, got {names}")
+    return names
