@@ -75,8 +75,8 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--out", "a.txt"], "--out must end in"),
         (["--tolerance", "2"], "tolerance must be between 0 and 0.5"),
         (["--max-memory", "much"], "a size must be"),
-        (["--layers"], "must hold one (n, layers, d) array"),
-        (["--within", "nowhere.txt"], "nowhere.txt: No such file"),
+        (["--layers", "--metrics", "rsa"], "takes metrics of lists, graphs or moments"),
+        (["--within", "nowhere.txt"], "there is no file nowhere.txt"),
     ],
 )
 def test_mistakes_are_one_sentence(files: list[str], arguments: list[str], message: str) -> None:

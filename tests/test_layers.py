@@ -12,7 +12,7 @@ PACKAGE = ROOT / "python" / "modalign"
 LAYERS = [
     {"backends", "provenance"},
     {"ops", "reference"},
-    {"arguments", "sources", "watching"},
+    {"arguments", "labels", "sources", "watching"},
     {"anchors", "approximate", "out_of_core"},
     {"graph"},
     {"contrastive", "neighbors"},

@@ -1,5 +1,6 @@
 """Rows are the same wherever they lie, and a file that does not hold rows says why."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from modalign import sources
-from modalign.sources import open_rows
+from modalign.sources import indexable, open_layers, open_rows
 
 N, D = 53, 7
 ROWS = np.random.default_rng(0).integers(-100, 100, (N, D)) / 4  # exact in float16
@@ -37,8 +38,43 @@ def parquet(path: Path, column: pa.Array, **others: pa.Array) -> str:
     return str(path / "rows.parquet")
 
 
+def npz(path: Path, array: np.ndarray, save: Any = np.savez, **others: np.ndarray) -> str:
+    save(path / "rows.npz", rows=array, **others)
+    return str(path / "rows.npz")
+
+
+def pt(path: Path, content: Any) -> str:
+    torch.save(content, path / "rows.pt")
+    return str(path / "rows.pt")
+
+
+def arrow(path: Path, column: pa.Array, file: str = "rows.arrow", **others: pa.Array) -> str:
+    table = pa.table({"rows": column, **others})
+    with pa.OSFile(str(path / file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    return str(path / file)
+
+
+def saved_to_disk(path: Path, column: pa.Array) -> str:
+    """As save_to_disk of Hugging Face's datasets leaves it: Arrow streams and a state.json with their order."""
+    half = len(column) // 2
+    names = ["data-00001.arrow", "data-00000.arrow"]  # not by name: by state.json
+    for name, part in zip(names, (column[:half], column[half:]), strict=True):
+        table = pa.table({"rows": part, "text": pa.array(["a"] * len(part))})
+        with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=10)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "f", "_indices_files": []}
+    (path / "state.json").write_text(json.dumps(state))
+    return str(path)
+
+
 def memory_map(path: Path, array: np.ndarray, mode: Any = "r") -> np.ndarray:
     return np.load(npy(path, array), mmap_mode=mode)
+
+
+def layered(array: np.ndarray) -> torch.Tensor:
+    """(n, 2, d), of which the last layer is the array."""
+    return torch.stack([torch.full((N, D), 9.0).to(torch.from_numpy(array).dtype), torch.from_numpy(array)], 1)
 
 
 KINDS: dict[str, Callable[[Path, np.ndarray], Any]] = {
@@ -60,6 +96,19 @@ KINDS: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "parquet": lambda path, array: parquet(path, lists(array)),
     "fixed lists": lambda path, array: parquet(path, lists(array, width=D)),
     "large lists": lambda path, array: parquet(path, lists(array, lambda kind, _: pa.large_list(kind))),
+    "npz": npz,
+    "npz of columns": lambda path, array: npz(path, np.asfortranarray(array)),
+    "compressed npz": lambda path, array: npz(path, array, np.savez_compressed),
+    "named array": lambda path, array: npz(path, array, more=np.ones((2, 2))) + ":rows",
+    "pt": lambda path, array: pt(path, torch.from_numpy(array)),
+    "pt of a dictionary": lambda path, array: pt(path, {"rows": torch.from_numpy(array), "epoch": 3}),
+    "nested tensor": lambda path, array: pt(path, {"a": {"b.c": torch.from_numpy(array)}}) + ":a.b.c",
+    "layer of a tensor": lambda path, array: pt(path, {"feats": layered(array)}) + ":feats[-1]",
+    "layer of an npy": lambda path, array: npy(path, layered(array).numpy()) + "[1]",
+    "layer of a safetensors": lambda path, array: safetensors(path, layered(array).numpy()) + "[1]",
+    "arrow": lambda path, array: arrow(path, lists(array)),
+    "feather": lambda path, array: arrow(path, lists(array, width=D), "rows.feather", more=pa.array(range(len(array)))),
+    "saved to disk": lambda path, array: saved_to_disk(path, lists(array)),
     "named column": lambda path, array: parquet(path, lists(array), more=lists(array)) + ":rows",
 }
 
@@ -119,6 +168,29 @@ def test_a_map_that_was_read_is_not_resident(tmp_path: Path) -> None:
         assert resident() - before < 1 << 24
 
 
+@pytest.mark.parametrize("kind", ["npy", "npz", "compressed npz", "pt", "layer of a tensor", "saved to disk"])
+def test_items_of_a_file_can_be_indexed(kind: str, tmp_path: Path) -> None:
+    found = indexable(KINDS[kind](tmp_path, ROWS))
+    assert np.array_equal(np.asarray(found)[[3, 50]], ROWS[[3, 50]])
+
+
+def test_layers_of_every_kind(tmp_path: Path) -> None:
+    both = layered(ROWS)
+    for source in (
+        both, both.numpy(), npy(tmp_path, both.numpy()), npz(tmp_path, both.numpy()), pt(tmp_path, {"feats": both}),
+        safetensors(tmp_path, both.numpy(), scale=torch.ones(2, 2)),
+    ):  # fmt: skip
+        layers = open_layers(source)
+        assert [layer.shape for layer in layers] == [(N, D), (N, D)]
+        assert all(torch.equal(layer.read(3, 9), both[3:9, i]) for i, layer in enumerate(layers))
+        assert np.array_equal(np.asarray(indexable(layers[1])), ROWS)
+    assert [len(open_layers(source)) for source in (ROWS, open_rows(ROWS), npy(tmp_path, both.numpy()) + "[0]")] == [
+        1,
+        1,
+        1,
+    ]
+
+
 def test_names_may_hold_colons_and_folders_dots(tmp_path: Path) -> None:
     folder = tmp_path / "a.npy"
     folder.mkdir()
@@ -150,6 +222,23 @@ def ragged() -> pa.Array:
     return pa.array([[1.0, 2.0]] * 12 + [[3.0]] + [[1.0, 2.0]] * 4 + [[]])
 
 
+class Harmful:
+    def __reduce__(self) -> Any:
+        return (Path, ("harm",))
+
+
+def without(path: Path, folder: str) -> str:
+    (path / "data-00000.arrow").unlink()
+    return folder
+
+
+def chosen(path: Path, column: pa.Array) -> str:
+    folder = saved_to_disk(path, column)
+    state = json.loads((path / "state.json").read_text()) | {"_indices_files": [{"filename": "indices.arrow"}]}
+    (path / "state.json").write_text(json.dumps(state))
+    return folder
+
+
 BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "a list": (TypeError, "x must be a NumPy array, a torch tensor or the path of a file, got list", lambda _: [[1.0]]),
     "integers": (TypeError, "x must be float16, .* int8, got int64; convert", lambda _: np.ones((2, 2), dtype=int)),
@@ -160,7 +249,7 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "no rows": (ValueError, r"\(n, d\) with n, d >= 1, got \(0, 3\)", lambda _: np.ones((0, 3))),
     "no columns": (ValueError, r"got \(3, 0\)", lambda _: torch.ones(3, 0)),
     "no file": (FileNotFoundError, r"there is no file .*none.npy", lambda path: path / "none.npy"),
-    "a folder": (ValueError, r"must end in .npy, .safetensors, .parquet", lambda path: path),
+    "a folder": (ValueError, r"must end in .npy, .npz, .*or be a folder that", lambda path: path),
     "another kind": (ValueError, r"rows.csv must end in .npy, .*got another kind", lambda path: path / "rows.csv"),
     "npy with a name": (ValueError, "one array without a name, got 'a'; leave", lambda path: npy(path, ROWS) + ":a"),
     "npy cut short": (ValueError, "whole .npy file, got one cut short .*; write it", lambda p: cut(npy(p, ROWS))),
@@ -186,6 +275,23 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "empty at first": (ValueError, r"got \[\] in row 0; drop", lambda path: parquet(path, pa.array([[], [1.0]]))),
     "column of text": (TypeError, "parquet:rows must be float16.*got string", lambda p: parquet(p, pa.array([["a"]]))),
     "parquet without rows": (ValueError, r"got \(0, 0\)", lambda path: parquet(path, lists(ROWS[:0]))),
+    "npz cut short": (ValueError, "whole .npz file", lambda path: cut(npz(path, ROWS))),
+    "array missing": (ValueError, "no array 'a'; it holds rows", lambda path: npz(path, ROWS) + ":a"),
+    "npz of objects": (TypeError, "npz:rows must be float16.*got object",
+                       lambda path: npz(path, np.array([["a", None]], dtype=object))),
+    "pt cut short": (ValueError, "whole .pt file", lambda path: cut(pt(path, torch.ones(9, 9)))),
+    "pt of code": (TypeError, "must hold tensors alone, got other objects, which could run code",
+                   lambda path: pt(path, {"rows": torch.ones(2, 2), "path": Harmful()})),
+    "two in a pt": (ValueError, "pt:tensor; it holds a, b",
+                    lambda path: pt(path, {"a": torch.ones(2, 2), "b": torch.ones(2, 2)})),
+    "layers without a number": (ValueError, r"\(n, d\).*a layer of \(n, layers, d\) is .*:feats\[0\]",
+                                lambda path: pt(path, {"feats": torch.ones(2, 2, 2)}) + ":feats"),
+    "no such layer": (ValueError, r"with a layer 2, got \(53, 2, 7\)", lambda p: npy(p, layered(ROWS).numpy()) + "[2]"),
+    "layer of two dimensions": (ValueError, r"\(n, layers, d\) with a layer 0", lambda path: npy(path, ROWS) + "[0]"),
+    "arrow cut short": (ValueError, "whole .arrow file", lambda path: cut(arrow(path, lists(ROWS)))),
+    "a shard missing": (FileNotFoundError, "must hold .*data-00000.arrow, as its state.json says",
+                        lambda path: without(path, saved_to_disk(path, lists(ROWS)))),
+    "rows in another order": (ValueError, "use flatten_indices", lambda path: chosen(path, lists(ROWS))),
     "parquet cut short": (ValueError, "whole .parquet file", lambda path: cut(parquet(path, lists(ROWS)))),
 }  # fmt: skip
 

@@ -127,8 +127,9 @@ def mutual_knn(
 
 @_command(
     "Alignment of two files of embeddings, row i of both the same item: every metric asked for, with its interval, "
-    "what chance gives, and the score calibrated by it. Files may be larger than memory: .npy, .safetensors:NAME, "
-    ".parquet:COLUMN. LABELS are a file of one label a line, a .npy, or FILE.parquet:COLUMN.",
+    "what chance gives, and the score calibrated by it. Files may be larger than memory: .npy, .npz:NAME, "
+    ".safetensors:NAME, .pt:NAME, .parquet:COLUMN, .arrow:COLUMN, a saved Hugging Face FOLDER:COLUMN, and of layers "
+    "(n, L, d) one as FILE[3]. LABELS are a file of one label a line, a .npy, or a COLUMN of .parquet, .csv or .arrow.",
     "Examples: `modalign align images.npy texts.npy` · `modalign align a.npy b.npy --metrics all --out a.html` · "
     "`modalign align a.npy b.npy --k 10 --tolerance 0.005 --max-memory 1GB` · "
     "`modalign align a.npy b.npy --within classes.txt` · `modalign align a.npy b.npy --layers`",
@@ -158,6 +159,7 @@ def align(
     out: Annotated[list[Path] | None, typer.Option(help="Write .json, .parquet or .html; may be repeated.")] = None,
     quiet: Quiet = False,
 ) -> None:
+    from modalign.labels import as_classes, read_labels
     from modalign.printing import print_alignment, print_layers
     from modalign.report import alignment_page
 
@@ -170,16 +172,16 @@ def align(
     }  # fmt: skip
     try:
         if layers:
-            left, right = (_array(Path(side), ndim=3) for side in (a, b))
             first = names if isinstance(names, str) else names[0]
             found: Any = modalign.align_layers(
-                left, right, first, k, relabellings=200 if relabellings is None else relabellings, **common
+                a, b, first, k, relabellings=200 if relabellings is None else relabellings, **common
             )
             print_layers(found)
         else:
-            named = None if ids is None else (_labels(ids[0]), _labels(ids[1]))
+            named = None if ids is None else (read_labels(ids[0]), read_labels(ids[1]))
             found = modalign.align(
-                a, b, names, k, groups=_classes(groups), within=_classes(within), ids=named, sample=sample,
+                a, b, names, k, groups=groups and as_classes(read_labels(groups)),
+                within=within and as_classes(read_labels(within)), ids=named, sample=sample,
                 tolerance=tolerance, null=null, relabellings=relabellings, intervals=intervals, size_curve=size_curve,
                 max_memory=max_memory, **common,
             )  # fmt: skip
@@ -249,31 +251,7 @@ def _report(folder: Path) -> Path:
     return path
 
 
-def _labels(spec: str) -> list[str]:
-    """One label for each row: a text file's lines, a .npy, or a column of a Parquet file."""
-    import numpy as np
-
-    if spec.endswith(".npy"):
-        return [str(label) for label in np.load(spec, allow_pickle=False).tolist()]
-    path, _, column = spec.rpartition(":")
-    if path.endswith(".parquet"):
-        from pyarrow import parquet
-
-        table = parquet.read_table(path, columns=[column])
-        if not table.num_columns:
-            raise ValueError(f"{path} has no column {column!r}")
-        return [str(label) for label in table.column(0).to_pylist()]
-    return Path(spec).read_text(encoding="utf-8").splitlines()
-
-
-def _classes(spec: str | None) -> Any:
-    """Labels as integers, in the order of their names."""
-    import numpy as np
-
-    return None if spec is None else np.unique(_labels(spec), return_inverse=True)[1]
-
-
-def _array(path: Path, ndim: int = 2) -> Any:
+def _array(path: Path) -> Any:
     import numpy as np
 
     try:
@@ -286,10 +264,9 @@ def _array(path: Path, ndim: int = 2) -> Any:
     except (ValueError, EOFError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from None
-    if not isinstance(array, np.ndarray) or array.ndim != ndim:
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
         shape = getattr(array, "shape", "several arrays")
-        wanted = "(n, d)" if ndim == 2 else "(n, layers, d)"
-        raise ValueError(f"{path} must hold one {wanted} array, got {shape}")
+        raise ValueError(f"{path} must hold one (n, d) array, got {shape}")
     return array
 
 

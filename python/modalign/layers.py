@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn
 from modalign.scores import LayerAlignment
 from modalign.significance import random_relabellings, sampled_null
-from modalign.sources import indexable
+from modalign.sources import indexable, open_layers
 
 __all__ = ["align_layers"]
 
@@ -44,7 +45,8 @@ def align_layers(
     maximum under relabellings that all pairs share.
 
     Args:
-        xs, ys: the layers: lists of (n, d) representations of the same n items, or (n, L, d) arrays.
+        xs, ys: the layers: lists of (n, d) representations of the same n items, (n, L, d) arrays, or files of them
+            (``modalign.sources.open_layers``).
         metric_name: of ``modalign.metrics.METRICS``, but those that look at every pair.
         k, metric, num_threads, progress: as in ``modalign.align``.
         relabellings: at least 19, or 0 for no null. confidence: of its threshold. seed: of its draw.
@@ -133,6 +135,8 @@ def _highest(
 
 
 def _layers(side: Any) -> list[Any]:
+    if isinstance(side, (str, Path)):
+        return list(open_layers(side))
     if hasattr(side, "ndim") and not isinstance(side, (list, tuple)):
         if side.ndim != 3:
             raise ValueError(f"align_layers: layers must be a list or an array (n, L, d), got {tuple(side.shape)}")
