@@ -135,11 +135,16 @@ class MLP(nn.Module):
         self.out = nn.Linear(sizes[-1], dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.every_layer(x)[-1]
+
+    def every_layer(self, x: Tensor) -> list[Tensor]:
+        """What each layer makes of x, the output last."""
         x = _as_float(x, self.out.weight).flatten(1)
+        found = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x))
-        out: Tensor = self.out(x)
-        return out
+            found.append(x)
+        return [*found, self.out(x)]
 
 
 class CNN(nn.Module):

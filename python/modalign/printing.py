@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
 from modalign.metrics.registry import METRICS
 from modalign.scores import Alignment, LayerAlignment, Score
 
-__all__ = ["chance_of", "print_alignment", "print_layers"]
+__all__ = ["chance_of", "print_alignment", "print_claims", "print_layers"]
 
 
 def print_alignment(found: Alignment, console: Console | None = None) -> None:
@@ -56,3 +58,19 @@ def print_layers(found: LayerAlignment, console: Console | None = None) -> None:
     console = console or Console()
     console.print(table)
     console.print(repr(found), highlight=False, markup=False)
+
+
+def print_claims(folder: Path, console: Console | None = None) -> None:
+    """The verdicts of a study: the paper's number beside ours."""
+    import json
+
+    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    table = Table("claim", "paper", "here", "95 % interval", "verdict")
+    colours = {"reproduced": "green", "partly": "yellow", "not": "red"}
+    for claim in claims:
+        interval = "" if claim["low"] is None else f"{claim['low']:.2f} to {claim['high']:.2f}"
+        paper = "" if claim["paper"] is None else f"{claim['paper']:.2f}"
+        ours = "" if claim["rule"] == "holds" else f"{claim['value']:.2f}"
+        verdict = claim["verdict"]
+        table.add_row(claim["text"], paper, ours, interval, f"[{colours[verdict]}]{verdict}[/]")
+    (console or Console()).print(table)

@@ -54,7 +54,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"encoders": {"kind": "mlp", "widht": 8}}, "encoders.widht: unknown key; did you mean width?"),
     ({"encoders": [ENCODER, {**ENCODER, "detph": 1}]}, "encoders[1].detph: unknown key; did you mean depth?"),
     ({"encoders": {"kind": "mpl"}}, f"encoders.kind: should be one of {KINDS}, got 'mpl'; did you mean mlp?"),
-    ({"encoders": [ENCODER]}, "encoders: should be one encoder for both modalities or a list of two, one for each"),
+    ({"encoders": [ENCODER]}, "encoders: should be one encoder for all modalities or a list of them, one for each"),
     ({"encoders": {"kind": "mlp", "depth": 11}}, "encoders.depth: should be at most 10, got 11"),
     ({"encoders": [ENCODER, {"kind": "mlp", "dim": 5}]}, "encoders: projection kind none needs encoders of one dim"),
     ({"strengths": [0, -0.5]}, "strengths[1]: should be at least 0, got -0.5"),

@@ -23,8 +23,9 @@ from modalign.experiments.chunks import bytes_of_a_run, chunks_of
 from modalign.experiments.config import Sweep, load
 from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep import COLUMNS, run
-from modalign.experiments.training import CURVES
+from modalign.experiments.training import columns_of
 
+CURVES = columns_of(["1", "2"])
 TWO_CASES = [*TINY["cases"], {"label": "linear", "data": {**TINY["cases"][0]["data"], "heterogeneity": 0, "n": 500}}]
 
 

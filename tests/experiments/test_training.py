@@ -16,8 +16,9 @@ from modalign.data import PairedDataset
 from modalign.encoders import build_encoder, seeded_module
 from modalign.experiments.config import Sweep
 from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
-from modalign.experiments.training import CURVES, Run, Trainer
+from modalign.experiments.training import Run, Trainer, columns_of
 
+CURVES = columns_of(["1", "2"])
 RUNS = [Run(strength, seed) for strength in (0.0, 0.3, 2.0) for seed in (3, 8)]
 
 

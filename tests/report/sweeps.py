@@ -82,7 +82,7 @@ def write_sweep(
                     | {f"accuracy_{m}": tests[m - 1][1][i] for m in (1, 2)}
                     | {f"validation_accuracy_{m}": tests[m - 1][0][i] for m in (1, 2)}
                     | {"mutual_knn": 0.02 + shared * (0.3 + aligned) + rng.normal(0, 0.003), "cka": cka}
-                    | {"unbiased_cka": cka - 0.04, "chance_1": 0.21, "chance_2": 0.21}
+                    | {"unbiased_cka": cka - 0.04, "svcca": cka + 0.02, "chance_1": 0.21, "chance_2": 0.21}
                     | {"mutual_knn_chance": 10 / 571, "seconds": 1.25}
                 )
                 curves.append(_curve(key, strength, epochs, rng))

@@ -112,7 +112,7 @@ def test_plotted_accuracy_is_that_of_the_parquet_file(look: Look, runs: pd.DataF
 
 
 def test_plotted_alignment_is_that_of_the_parquet_file(look: Look, runs: pd.DataFrame) -> None:
-    for column in ("mutual_knn", "cka", "unbiased_cka"):
+    for column in ("mutual_knn", "cka", "unbiased_cka", "svcca"):
         drawn = look.drawn(f"alignment-{column}")
         for number, case in enumerate(CASES):
             mean = runs[runs["case"] == case].groupby("strength")[column].mean()

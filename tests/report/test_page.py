@@ -89,7 +89,7 @@ def test_the_conclusions_stand_in_the_page(folder: Path, page: Page) -> None:
 def test_every_figure_is_one_that_plotly_accepts_and_has_a_place(page: Page) -> None:
     figures = page.figures()
     names = {f"accuracy-{i}" for i in range(3)} | {f"scatter-{i}" for i in range(3)}
-    names |= {f"alignment-{column}" for column in ("mutual_knn", "cka", "unbiased_cka")}
+    names |= {f"alignment-{column}" for column in ("mutual_knn", "cka", "unbiased_cka", "svcca")}
     assert names < set(figures)
     assert len(figures) == len(names) + 3 * 7  # the training curves of each case
     places = [attributes["id"] for tag, attributes in page.tags if "data-figure" in attributes]
@@ -129,7 +129,7 @@ def test_every_run_is_a_point(folder: Path, page: Page) -> None:
     runs = pd.read_parquet(folder / "runs.parquet").sort_values(["strength", "seed"])
     for number, case in enumerate(CASES):
         mine = runs[runs["case"] == case]
-        for column in ("mutual_knn", "cka", "unbiased_cka"):
+        for column in ("mutual_knn", "cka", "unbiased_cka", "svcca"):
             for modality in (1, 2):
                 points = page.trace(f"scatter-{number}", f"{column}_{modality}")
                 np.testing.assert_allclose(points["x"], mine[column])

@@ -15,8 +15,8 @@ from modalign.data import TEST, TRAIN, PairedDataset
 from modalign.experiments.config import Sweep
 from modalign.experiments.folder import Folder
 from modalign.experiments.randomness import compared_pairs
-from modalign.experiments.training import Run, Trainer
-from modalign.metrics import cka, mutual_knn, unbiased_cka
+from modalign.experiments.training import Run, Trainer, inputs_of
+from modalign.metrics import cka, mutual_knn, svcca, unbiased_cka
 
 __all__ = ["Chunk", "Stopped", "chunks_of", "train_chunk", "work_of"]
 
@@ -61,7 +61,7 @@ def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
     batch = min(sweep.training.batch_size, len(trainer.labels[TRAIN][0]))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         trainer.step(torch.arange(batch, device=trainer.device)[None])
-    inputs = sum(batch * x[0].numel() * x.element_size() for x in (data.x, data.y))
+    inputs = sum(batch * x[0].numel() * x.element_size() for x in inputs_of(data))
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in trainer.parameters.values())
     return inputs + 2 * sum(kept.values()) + 4 * parameters
 
@@ -115,21 +115,27 @@ def measure(trainer: Trainer, data: PairedDataset, sweep: Sweep, stop: threading
     started = time.perf_counter()
     result: dict[str, Any] = {}
     everyone = torch.arange(len(trainer.runs))
-    for m in (0, 1):
-        validation, test = trainer.curves[:, :, 5 + m], trainer.test_accuracy[:, :, m]
+    for i, part in enumerate(trainer.parts):
+        validation = trainer.curves[:, :, trainer.columns.index(f"validation_accuracy_{part}")]
+        test = trainer.test_accuracy[:, :, i]
         best = validation.argmax(1)  # the first of equals
-        result[f"accuracy_{m + 1}"] = test[everyone, best].tolist()
-        result[f"validation_accuracy_{m + 1}"] = validation[everyone, best].tolist()
-        result[f"best_epoch_{m + 1}"] = (best + 1).tolist()
-        result[f"last_accuracy_{m + 1}"] = test[:, -1].tolist()
+        result[f"accuracy_{part}"] = test[everyone, best].tolist()
+        result[f"validation_accuracy_{part}"] = validation[everyone, best].tolist()
+        result[f"best_epoch_{part}"] = (best + 1).tolist()
+        result[f"last_accuracy_{part}"] = test[:, -1].tolist()
     rows = compared_pairs(len(trainer.labels[TEST][0]), sweep.metrics.pairs)
-    result |= {"mutual_knn": [], "cka": [], "unbiased_cka": []}
-    for x, y in zip(*trainer.embed(rows), strict=True):
-        if stop.is_set():
-            raise Stopped
-        result["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
-        result["cka"].append(_or_nan(cka, x, y))
-        result["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
+    embedded = trainer.embed(rows)
+    for i, j in trainer.pairs:
+        name = "" if (i, j) == (0, 1) else f"_{i + 1}_{j + 1}"  # modalities 1 and 2 need no name
+        found: dict[str, list[float]] = {measure: [] for measure in ("mutual_knn", "cka", "unbiased_cka", "svcca")}
+        for x, y in zip(embedded[i], embedded[j], strict=True):
+            if stop.is_set():
+                raise Stopped
+            found["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
+            found["cka"].append(_or_nan(cka, x, y))
+            found["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
+            found["svcca"].append(_or_nan(svcca, x, y))
+        result |= {f"{measure}{name}": values for measure, values in found.items()}
     result["curves"] = trainer.curves
     seconds = (trainer.seconds + time.perf_counter() - started) / len(trainer.runs)
     result["seconds"] = [seconds] * len(trainer.runs)

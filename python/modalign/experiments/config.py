@@ -19,7 +19,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from modalign.encoders import BagConfig, CNNConfig, EncoderConfig, MLPConfig, TransformerConfig
 from modalign.experiments.mistakes import sentence, shown
 
-__all__ = ["Case", "Metrics", "Projection", "Sweep", "Training", "differences", "dump", "load", "parse"]
+__all__ = [
+    "Case",
+    "Metrics",
+    "Projection",
+    "Sweep",
+    "Training",
+    "differences",
+    "dump",
+    "encoders_of",
+    "load",
+    "pairs_of",
+    "parse",
+]
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0)]
@@ -37,7 +49,7 @@ class Case(_Section):
 
     label: Text
     data: dict[str, Any]
-    modalities: tuple[Text, Text] | None = None  # what to call them; the data set's own names by default
+    modalities: tuple[Text, ...] | None = None  # what to call them; the data set's own names by default
 
     @field_validator("data")
     @classmethod
@@ -96,14 +108,21 @@ class Sweep(_Section):
 
     ``strength_kind``: a strength is the alignment term's ``weight``, or its ``gradient_ratio``: the weight is set at
     each step so that the weighted term's gradient at the encoders' outputs is that share of the task's, in norm.
+    ``strength_schedule``: over the epochs the strength is ``constant``, ``rising`` from 0 to its value, or ``falling``
+    from its value to 0. ``pair_weights``: with more than two modalities, the weight of each pair in the alignment
+    term by name, ``1-2``, ``1-3`` ...; 1 for those left out. ``fusion``: a task head on the outputs of all encoders:
+    ``none``, a ``probe`` that leaves the encoders alone, or ``joint``, whose loss they feel.
     """
 
     name: Annotated[str, Field(strict=True, pattern=r"^[\w][\w .-]*$")]
     cases: tuple[Case, ...]
-    encoders: tuple[EncoderConfig, EncoderConfig]
+    encoders: tuple[EncoderConfig, ...]
     projection: Projection = Projection()
     strengths: tuple[NotNegative, ...]
     strength_kind: Literal["weight", "gradient_ratio"] = "weight"
+    strength_schedule: Literal["constant", "rising", "falling"] = "constant"
+    pair_weights: dict[Annotated[str, Field(pattern=r"^[1-9]-[1-9]$")], NotNegative] = {}
+    fusion: Literal["none", "probe", "joint"] = "none"
     seeds: tuple[Seed, ...]
     training: Training = Training()
     metrics: Metrics = Metrics()
@@ -113,8 +132,8 @@ class Sweep(_Section):
     def _one_encoder_serves_both(cls, encoders: Any) -> Any:
         if isinstance(encoders, Mapping):
             return [encoders, encoders]
-        if not isinstance(encoders, (list, tuple)) or len(encoders) != 2:
-            raise ValueError("should be one encoder for both modalities or a list of two, one for each")
+        if not isinstance(encoders, (list, tuple)) or len(encoders) < 2:
+            raise ValueError("should be one encoder for all modalities or a list of them, one for each")
         return encoders
 
     @field_validator("seeds", mode="before")
@@ -144,13 +163,34 @@ class Sweep(_Section):
 
     @model_validator(mode="after")
     def _embeddings_can_be_compared(self) -> Sweep:
-        first, second = (encoder.dim for encoder in self.encoders)
-        if self.projection.kind != "separate" and first != second:
+        dims = [encoder.dim for encoder in self.encoders]
+        if self.projection.kind != "separate" and len(set(dims)) > 1:
             raise ValueError(
-                f"encoders: projection kind {self.projection.kind} needs encoders of one dim, but they have {first} "
-                f"and {second}; make them equal or choose projection {{kind: separate, dim: {min(first, second)}}}"
+                f"encoders: projection kind {self.projection.kind} needs encoders of one dim, but they have "
+                f"{' and '.join(map(str, dims))}; make them equal or choose projection "
+                f"{{kind: separate, dim: {min(dims)}}}"
             )
         return self
+
+
+def encoders_of(sweep: Sweep, modalities: int) -> tuple[EncoderConfig, ...]:
+    """One for each modality; ValueError unless there are as many, or one for all."""
+    if len(sweep.encoders) == modalities:
+        return sweep.encoders
+    if all(encoder == sweep.encoders[0] for encoder in sweep.encoders):
+        return sweep.encoders[:1] * modalities
+    raise ValueError(
+        f"encoders must be one for all modalities or one for each of {modalities}, got {len(sweep.encoders)}"
+    )
+
+
+def pairs_of(sweep: Sweep, modalities: int) -> dict[tuple[int, int], float]:
+    """Weight of each pair of modalities, counted from 0, in the alignment term."""
+    names = {f"{i + 1}-{j + 1}": (i, j) for i, j in itertools.combinations(range(modalities), 2)}
+    unknown = [name for name in sweep.pair_weights if name not in names]
+    if unknown:
+        raise ValueError(f"pair_weights: there is no pair {unknown[0]}; there are {', '.join(names)}")
+    return {pair: sweep.pair_weights.get(name, 1.0) for name, pair in names.items()}
 
 
 def load(path: Path) -> Sweep:

@@ -15,22 +15,39 @@ import torch
 
 from modalign import data as data_sets
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
+from modalign.experiments import tasks
 from modalign.experiments.chunks import Chunk, chunks_of, train_chunk, work_of
 from modalign.experiments.config import Case, Sweep
 from modalign.experiments.folder import Folder
 from modalign.experiments.progress import Reporter
 from modalign.experiments.randomness import label_budget
-from modalign.experiments.training import CURVES
+from modalign.experiments.training import columns_of, parts_of
 
 __all__ = ["run"]
 
 # accuracy: on the test pairs, after the epoch with the best validation accuracy of the same modality. Alignment: of the
 # test pairs after the last epoch. last_accuracy: on the test pairs, after the last epoch.
 COLUMNS = (
-    "case", "strength", "seed", "accuracy_1", "accuracy_2", "validation_accuracy_1", "validation_accuracy_2",
-    "mutual_knn", "cka", "unbiased_cka", "chance_1", "chance_2", "mutual_knn_chance", "seconds",
-    "best_epoch_1", "best_epoch_2", "last_accuracy_1", "last_accuracy_2",
-)  # fmt: skip
+    "case",
+    "strength",
+    "seed",
+    "accuracy_1",
+    "accuracy_2",
+    "validation_accuracy_1",
+    "validation_accuracy_2",
+    "mutual_knn",
+    "cka",
+    "unbiased_cka",
+    "svcca",
+    "chance_1",
+    "chance_2",
+    "mutual_knn_chance",
+    "seconds",
+    "best_epoch_1",
+    "best_epoch_2",
+    "last_accuracy_1",
+    "last_accuracy_2",
+)  # fmt: skip; further modalities, pairs and a fused model follow
 
 
 def run(
@@ -195,21 +212,20 @@ def _tables(
     for chunk, result in zip(chunks, results, strict=True):
         pairs = data[chunk.case]
         compared = min(int((pairs.split == TEST).sum()), sweep.metrics.pairs)
-        constant = {
-            "chance_1": _chance(pairs, pairs.labels),
-            "chance_2": _chance(pairs, pairs.labels if pairs.labels_y is None else pairs.labels_y),
-            "mutual_knn_chance": sweep.metrics.k / (compared - 1),
-        }
+        parts = parts_of(sweep, len(pairs.modalities))
+        constant = {f"chance_{part}": _chance(pairs, part) for part in parts}
+        constant["mutual_knn_chance"] = sweep.metrics.k / (compared - 1)
         for i, run in enumerate(chunk.runs):
             key = {"case": sweep.cases[chunk.case].label, "strength": run.strength, "seed": run.seed}
             measured = {name: values[i] for name, values in result.items() if name != "curves"}
-            runs.append({name: (key | measured | constant)[name] for name in COLUMNS})
-            curve = pd.DataFrame(result["curves"][i].numpy(), columns=list(CURVES))
+            row = key | measured | constant
+            runs.append({name: row[name] for name in [*COLUMNS, *(name for name in row if name not in COLUMNS)]})
+            curve = pd.DataFrame(result["curves"][i].numpy(), columns=columns_of(parts))
             curves.append(pd.DataFrame({**key, "epoch": range(1, len(curve) + 1)}).join(curve))
     return pd.DataFrame(runs), pd.concat(curves, ignore_index=True)
 
 
-def _chance(pairs: PairedDataset, labels: torch.Tensor) -> float:
-    """The share of the commonest class among the test pairs."""
-    test = labels[pairs.split == TEST]
-    return float(test.bincount().max()) / len(test)
+def _chance(pairs: PairedDataset, part: str) -> float:
+    """Of the test pairs: the score of the best answer that is always the same."""
+    labels = pairs.labels_y if part == "2" and pairs.labels_y is not None else pairs.labels
+    return tasks.chance(pairs.task, labels[pairs.split == TEST])

@@ -19,7 +19,7 @@ from modalign.report.results import ALIGNMENT, Results
 
 __all__ = ["MEASURES", "alignment_figures", "case_keys", "scatter_figures"]
 
-MEASURES = dict(zip(ALIGNMENT, ("mutual k-NN", "CKA", "unbiased CKA"), strict=True))
+MEASURES = dict(zip(ALIGNMENT, ("mutual k-NN", "CKA", "unbiased CKA", "SVCCA"), strict=True))
 CASE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 CASE_ROLES = len(CASE_SYMBOLS)  # roles --case-1 to --case-6 of the style sheet
 

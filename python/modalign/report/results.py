@@ -17,7 +17,7 @@ __all__ = ["Case", "Results", "read"]
 
 KEYS = ("case", "strength", "seed")
 ACCURACY = ("accuracy_1", "accuracy_2", "validation_accuracy_1", "validation_accuracy_2", "chance_1", "chance_2")
-ALIGNMENT = ("mutual_knn", "cka", "unbiased_cka")
+ALIGNMENT = ("mutual_knn", "cka", "unbiased_cka", "svcca")
 CURVES = (
     "task_loss_1",
     "task_loss_2",

@@ -1,0 +1,85 @@
+"""What a paper found, what was found here, and a verdict by rules that are written down before anything is run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["RULES", "Claim", "bootstrap", "spearman", "spearman_of_points"]
+
+RESAMPLES = 2000
+RULES = {
+    "strong": "A correlation. Reproduced if its 95 % interval leaves out 0 on the paper's side and it is at least half "
+    "as strong as the paper's; partly if only its sign is the paper's; else not.",
+    "sign": "A correlation of which the paper gives no single number: as strong, without the half.",
+    "none": "The paper found about 0. Reproduced within 0.3 of 0; partly if the interval holds 0; else not.",
+    "holds": "A statement. Reproduced if it holds in every case that it speaks of, partly in at least half of them.",
+}
+Array = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """text: the claim. paper: the paper's number, None where it gave a statement. value, low, high: ours."""
+
+    source: str
+    text: str
+    rule: str
+    paper: float | None
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """ "reproduced", "partly" or "not"."""
+        value = self.value
+        if not np.isfinite(value):
+            return "not"
+        if self.rule == "holds":
+            return "reproduced" if value >= 1 else "partly" if value >= 0.5 else "not"
+        low, high = (value, value) if self.low is None or self.high is None else (self.low, self.high)
+        if self.rule == "none":
+            return "reproduced" if abs(value) <= 0.3 else "partly" if low <= 0 <= high else "not"
+        sign = np.sign(self.paper if self.paper is not None else 1.0)
+        clear = min(sign * low, sign * high) > 0
+        strong = self.rule == "sign" or self.paper is None or sign * value >= abs(self.paper) / 2
+        if clear and strong:
+            return "reproduced"
+        return "partly" if sign * value > 0 else "not"
+
+
+def spearman(x: Array, y: Array) -> float:
+    """Spearman's rank correlation, ties by their mean rank; 0 where one side is constant."""
+    from scipy.stats import rankdata
+
+    a, b = rankdata(x), rankdata(y)
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum() / norm) if norm > 0 else 0.0
+
+
+def spearman_of_points(x: Sequence[float], values: Array, *, seed: int = 0) -> tuple[float, float, float]:
+    """Spearman's correlation of x with the mean over seeds of values (seeds, points), and its 95 % interval.
+
+    The interval draws the seeds of every point again, each point for itself, 2,000 times.
+    """
+    at = np.asarray(x, np.float64)
+    rng = np.random.default_rng(seed)
+    seeds, points = values.shape
+    drawn = rng.integers(0, seeds, (RESAMPLES, seeds, points))
+    means = np.take_along_axis(values[None], drawn, 1).mean(1)
+    found = np.array([spearman(at, mean) for mean in means])
+    low, high = np.quantile(found, [0.025, 0.975])
+    return spearman(at, values.mean(0)), float(low), float(high)
+
+
+def bootstrap(values: Array, statistic: Callable[[Array], float], *, seed: int = 0) -> tuple[float, float, float]:
+    """A statistic of independent values (n,), and the 95 % percentile interval of 2,000 draws of n with replacement."""
+    rng = np.random.default_rng(seed)
+    found = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return statistic(values), float(low), float(high)

@@ -1,0 +1,135 @@
+"""A study as one HTML file: conclusions, tables, pictures, provenance. The pictures lie beside it, too, SVG and PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from modalign import provenance
+
+__all__ = ["Picture", "Table", "claims_table", "figure", "rounded", "write_page"]
+
+STYLE: dict[str, Any] = {
+    "figure.dpi": 100, "savefig.dpi": 200, "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8eaed", "axes.edgecolor": "#b9bec6",
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "svg.hashsalt": "modalign",
+    "svg.fonttype": "path", "font.family": "DejaVu Sans",
+}  # fmt: skip
+CHIPS = {"reproduced": "rises", "partly": "flat", "not": "falls", "yes": "rises", "no": "falls"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: its file name, heading, and what it shows in words."""
+
+    name: str
+    title: str
+    label: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    lead: str = ""
+
+
+@contextmanager
+def figure(
+    into: list[Picture], name: str, title: str, label: str, rows: int, columns: int, **more: Any
+) -> Iterator[Any]:
+    """Axes (rows, columns) to draw on; what was drawn is appended to ``into``, the same bytes for the same drawing."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        height = more.pop("height", 2.6)
+        drawn = Figure(figsize=(10.5, height * rows), layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn.subplots(rows, columns, squeeze=False, **more)
+        svg, png = io.BytesIO(), io.BytesIO()
+        drawn.savefig(svg, format="svg", metadata={"Date": None})
+        drawn.savefig(png, format="png", metadata={"Software": None})
+    into.append(Picture(name, title, label, svg.getvalue(), png.getvalue()))
+
+
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
+    """The paper's number beside ours, and a verdict."""
+    rows = []
+    for claim in claims:
+        interval = "" if claim["low"] is None else f"{rounded(claim['low'])} to {rounded(claim['high'])}"
+        ours = "" if claim["rule"] == "holds" else rounded(claim["value"])
+        paper = "" if claim["paper"] is None else rounded(claim["paper"])
+        rows.append((claim["text"], claim["source"], paper, ours, interval, claim["verdict"]))
+    columns = ("claim", "about", "paper", "here", "95 % interval", "verdict")
+    lead = "The rules of a verdict were written down before anything was run; they are at the end of this page."
+    return Table("verdicts", "Claims and verdicts", columns, rows, lead)
+
+
+def rounded(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def write_page(
+    folder: Path,
+    name: str,
+    *,
+    title: str,
+    eyebrow: str,
+    facts: str,
+    sentences: Sequence[str],
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    reading: Sequence[tuple[str, str]],
+) -> Path:
+    """Write ``folder/name``, whole or not at all, and the pictures into ``folder/figures``; returns the page's path."""
+    from jinja2 import Environment, StrictUndefined
+
+    for picture in pictures:
+        for suffix, content in (("svg", picture.svg), ("png", picture.png)):
+            provenance.write_atomically(folder / "figures" / f"{picture.name}.{suffix}", partial(_put, content))
+    facts_of = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    room = files("modalign.report")
+    page = environment.from_string((room / "study_page.html").read_text(encoding="utf-8")).render(
+        style=(room / "page.css").read_text(encoding="utf-8"),
+        title=title, eyebrow=eyebrow, facts=facts, sentences=sentences, tables=tables, reading=reading, chips=CHIPS,
+        pictures=[
+            {"title": picture.title, "label": picture.label, "source": _inline(picture.svg)} for picture in pictures
+        ],
+        folded=[
+            ("Settings", [(key, _short(value)) for key, value in facts_of["settings"].items()]),
+            ("Provenance", [(key, _short(value)) for key, value in facts_of["provenance"].items()]),
+        ],
+    )  # fmt: skip
+    path = folder / name
+    provenance.write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return path
+
+
+def _put(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _inline(svg: bytes) -> str:
+    text = re.sub(rb"^.*?(?=<svg)", b"", svg, flags=re.DOTALL)
+    return "data:image/svg+xml;base64," + base64.b64encode(text).decode()
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 400 else f"{text[:397]}..."
