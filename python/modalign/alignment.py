@@ -422,14 +422,16 @@ class _Run:
                 return {name: OF_MOMENTS[name](whole) for name in names}
 
             names = self._defined(names, sum(pieces[1 : PIECES // 4], start=pieces[0]))
-            halves, quarters = (
-                [[of_part(part == which) for which in range(parts)] for part in random_parts(PIECES, parts, self.seed)]
-                for parts in (2, 4)
+            halves = [[of_part(part == which) for which in range(2)] for part in random_parts(PIECES, 2, self.seed)]
+        return {
+            name: population_interval(
+                values[name], [[part[name] for part in split] for split in halves], None, self.confidence, PIECES - 1
             )
-        return self._spans(names, values, halves, quarters)
+            for name in names
+        }
 
     def _defined(self, names: list[str], quarter: Moments) -> list[str]:
-        """Those that a quarter of the items has."""
+        """Those that a quarter of the items has: a half of twice the width or less says little of the whole."""
         found = []
         for name in names:
             try:
