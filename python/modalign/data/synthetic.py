@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.data.paired import TRAIN, PairedDataset, split_of
-from modalign.information import Information, pid
+from modalign.information import Information, pid_of_joint
 
 __all__ = ["synthetic"]
 
@@ -235,7 +235,7 @@ def _information(counts: _Counts, temperature: float, seed: int) -> Information:
     joint = np.zeros((shared, first, shared, second, CLASSES))
     state = np.arange(shared)
     joint[state, :, state] = p / (shared * first * second)
-    return pid(joint.reshape(shared * first, shared * second, CLASSES))
+    return pid_of_joint(joint.reshape(shared * first, shared * second, CLASSES))
 
 
 def _transform(bits: Array, depth: int, variant: str, generator: np.random.Generator) -> Array:

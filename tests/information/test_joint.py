@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modalign.information import Information, pid
+from modalign.information import Information, pid_of_joint
 
 PARTS = ("redundancy", "unique_1", "unique_2", "synergy")
 
@@ -44,7 +44,7 @@ AND_REDUNDANCY = 0.75 * np.log2(4 / 3)  # = I(X1; Y), all of it
     ],
 )
 def test_golden(outcomes, parts):
-    found = pid(joint(outcomes))
+    found = pid_of_joint(joint(outcomes))
     assert [getattr(found, part) for part in PARTS] == pytest.approx(parts, abs=1e-7)
 
 
@@ -53,7 +53,7 @@ def test_golden(outcomes, parts):
 @settings(max_examples=20, deadline=None)
 def test_the_parts_are_those_of_the_mutual_informations(concentration, shape, seed):
     p = np.random.default_rng(seed).dirichlet(np.full(np.prod(shape), concentration)).reshape(shape)
-    found = pid(p)
+    found = pid_of_joint(p)
     assert min(dataclasses.astuple(found)) >= 0
     assert found.redundancy + found.unique_1 == pytest.approx(found.mutual_1, abs=1e-6)
     assert found.redundancy + found.unique_2 == pytest.approx(found.mutual_2, abs=1e-6)
@@ -71,7 +71,7 @@ def distribution(shape=(3, 4, 2), seed=5):
 
 
 def parts(p):
-    return [getattr(pid(p), part) for part in PARTS]
+    return [getattr(pid_of_joint(p), part) for part in PARTS]
 
 
 def test_swapping_the_modalities_swaps_their_unique_parts():
@@ -107,7 +107,7 @@ def test_independent_systems_add_up_in_the_minimum():
 def test_no_coupling_of_the_marginals_has_less_information():
     """Along every direction that keeps both marginals, the union information of the given p is at least the minimum."""
     p = distribution((2, 2, 2))
-    found = pid(p)
+    found = pid_of_joint(p)
     least = found.mutual_12 - found.synergy
     grid = []
     for t0 in np.linspace(-1, 1, 401):
@@ -133,7 +133,7 @@ def test_no_coupling_of_the_marginals_has_less_information():
 )
 def test_refuses_what_is_no_distribution(p, message):
     with pytest.raises(ValueError, match=message):
-        pid(p)
+        pid_of_joint(p)
 
 
 def test_information_is_immutable():

@@ -1,6 +1,6 @@
 """The information two modalities have about a label, and its exact split into redundant, unique and synergistic parts.
 
-``pid`` solves the decomposition of Bertschinger et al. 2014 (arXiv:1311.2839) for a discrete joint distribution:
+``pid_of_joint`` solves the decomposition of Bertschinger et al. 2014 (arXiv:1311.2839) for a discrete joint distribution:
 
     I_min = min_q I_q(X1, X2; Y)   over all q with q(x1, y) = p(x1, y) and q(x2, y) = p(x2, y)
 
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Information", "pid"]
+__all__ = ["Information", "pid_of_joint"]
 
 Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Information:
     mutual_12: float  # I(X1, X2; Y)
 
 
-def pid(p: ArrayLike) -> Information:
+def pid_of_joint(p: ArrayLike) -> Information:
     """The partial information decomposition of a discrete joint distribution.
 
     p: (|X1|, |X2|, |Y|), probabilities that sum to one (within 1e-6). Returns bits, correct to 1e-7.
@@ -62,10 +62,10 @@ def pid(p: ArrayLike) -> Information:
 
     Example:
         >>> import numpy as np
-        >>> from modalign.information import pid
+        >>> from modalign.information import pid_of_joint
         >>> p = np.zeros((2, 2, 2))  # Y = X1 xor X2
         >>> p[0, 0, 0] = p[0, 1, 1] = p[1, 0, 1] = p[1, 1, 0] = 0.25
-        >>> round(pid(p).synergy, 6)
+        >>> round(pid_of_joint(p).synergy, 6)
         1.0
     """
     joint = _distribution(p)
@@ -82,12 +82,14 @@ def _distribution(p: ArrayLike) -> Array:
     joint = np.asarray(p, dtype=np.float64)
     if joint.ndim != 3 or 0 in joint.shape:
         raise ValueError(
-            f"pid: p must be a joint distribution p[x1, x2, y] with no empty axis, got shape {joint.shape}"
+            f"pid_of_joint: p must be a joint distribution p[x1, x2, y] with no empty axis, got shape {joint.shape}"
         )
     if not np.isfinite(joint).all() or (joint < 0).any():
-        raise ValueError(f"pid: probabilities must be finite and not negative, got {joint.min()} to {joint.max()}")
+        raise ValueError(
+            f"pid_of_joint: probabilities must be finite and not negative, got {joint.min()} to {joint.max()}"
+        )
     if abs(joint.sum() - 1) > 1e-6:
-        raise ValueError(f"pid: probabilities must sum to 1, got {joint.sum()}: divide p by its sum first")
+        raise ValueError(f"pid_of_joint: probabilities must sum to 1, got {joint.sum()}: divide p by its sum first")
     rising = np.sort(joint, axis=None)
     negligible = np.searchsorted(np.cumsum(rising), NEGLIGIBLE)
     joint = np.where(joint < rising[negligible], 0.0, joint)
@@ -117,7 +119,7 @@ def _least_mutual(joint: Array) -> float:
     upper, lower = solver.bracket()
     if not upper - lower < GAP:
         raise ArithmeticError(
-            f"pid: the minimum is only known to {upper - lower:.1e} nats, {GAP:.0e} is wanted: probabilities from "
+            f"pid_of_joint: the minimum is known to {upper - lower:.1e} nats, not to {GAP:.0e}: probabilities from "
             f"{joint[joint > 0].min():.1e} to {joint.max():.1e} are too far apart; merge or drop the rarest outcomes"
         )
     return _entropy(p1.sum(0)) + upper

@@ -1,0 +1,115 @@
+"""Frozen features of two encoders for the same items, as the platonic-representation code writes them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from modalign.data.arrays import scaled
+from modalign.data.paired import TRAIN, PairedDataset, split_of
+
+__all__ = ["platonic"]
+
+
+def platonic(
+    x_path: str | Path,
+    y_path: str | Path,
+    *,
+    layer_1: int = -1,
+    layer_2: int = -1,
+    labels: ArrayLike | None = None,
+    classes: Sequence[str] | None = None,
+    modalities: Sequence[str] = ("vision", "language"),
+    pca: int | None = None,
+    seed: int = 0,
+) -> PairedDataset:
+    """One layer of each of two encoders, from the .pt files of features of WIT and the like.
+
+    A file is a dict whose ``feats`` is (n, layers, d), or (n, d) of one layer, in any floating dtype; what else it
+    holds (``num_params``, ``mask``, ``loss``, ``bpb``) is not used. Loaded with weights_only=True: no code runs.
+
+    Args:
+        x_path, y_path: of files of the same n items in the same order.
+        layer_1, layer_2: from 0, or from the end by negative numbers.
+        labels: (n,) whole numbers from 0. WIT has none: without them all items are of one class, enough to align and
+            to measure alignment, and ``require_trainable`` refuses to train a classifier.
+        classes: their names.
+        modalities: names of the two.
+        pca: width to reduce each to, or None.
+        seed: fixes the split, 70 / 15 / 15 per cent of every class.
+
+    Returns: float32, centred by the training part and of mean variance 1 there.
+    Raises FileNotFoundError, and ValueError for a file of another form, a layer it has not, another n, or NaN.
+    Memory: both files (mapped), and 24 bytes a number of one layer.
+    Source: Huh et al. 2024 (arXiv:2405.07987), github.com/minyoungg/platonic-rep.
+
+    Example:
+        >>> from modalign.data import platonic
+        >>> platonic("wit/dinov2.pt", "wit/llama.pt", layer_2=12)  # doctest: +SKIP
+    """
+    first, second = _layer(Path(x_path), layer_1, "layer_1"), _layer(Path(y_path), layer_2, "layer_2")
+    n = len(first)
+    if len(second) != n:
+        raise ValueError(f"platonic: both files must be of the same items, got {n} and {len(second)}")
+    numbers = np.zeros(n, np.int64) if labels is None else np.asarray(labels)
+    if numbers.shape != (n,) or numbers.dtype.kind not in "iu":
+        raise ValueError(f"platonic: labels must be ({n},) whole numbers, got {numbers.shape} {numbers.dtype}")
+    if classes is None:
+        classes = ("unlabelled",) if labels is None else [str(i) for i in range(int(numbers.max()) + 1)]
+    split = split_of(numbers, seed=seed)
+    train = split.numpy() == TRAIN
+    return PairedDataset(
+        name="platonic",
+        modalities=tuple(modalities),
+        x=scaled(first.numpy(), train, pca=pca, name="platonic"),
+        y=scaled(second.numpy(), train, pca=pca, name="platonic"),
+        labels=torch.from_numpy(numbers.astype(np.int64)),
+        split=split,
+        classes=tuple(classes),
+        settings={
+            "x_path": str(x_path),
+            "y_path": str(y_path),
+            "layer_1": layer_1,
+            "layer_2": layer_2,
+            "labels": None if labels is None else numbers.tolist(),
+            "classes": None if labels is None else list(classes),
+            "modalities": list(modalities),
+            "pca": pca,
+            "seed": seed,
+        },
+    )
+
+
+def _layer(path: Path, layer: int, name: str) -> Tensor:
+    if not path.is_file():
+        raise FileNotFoundError(f"platonic: there is no file {path}")
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise ValueError(f"platonic: {path} must hold tensors alone, or it could run code ({reason})") from None
+    except (RuntimeError, EOFError, OSError) as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise ValueError(f"platonic: {path} must be a whole .pt file ({reason}); write it anew") from None
+    features = loaded.get("feats") if isinstance(loaded, dict) else None
+    if not isinstance(features, Tensor) or features.ndim not in (2, 3) or not features.is_floating_point():
+        what = f"a dict of {', '.join(map(str, loaded))}" if isinstance(loaded, dict) else type(loaded).__name__
+        raise ValueError(f"platonic: {path} must be a dict whose feats is (n, layers, d) floats, got {what}")
+    features = features[:, None] if features.ndim == 2 else features
+    if not -features.shape[1] <= layer < features.shape[1]:
+        raise ValueError(
+            f"platonic: {name} must be from 0 to {features.shape[1] - 1}, or negative from the end, got {layer} for "
+            f"{path}"
+        )
+    chosen = features[:, layer].float()
+    if not bool(chosen.isfinite().all()):
+        bad = (~chosen.isfinite().all(1)).nonzero()[:3, 0].tolist()
+        raise ValueError(f"platonic: {path} must be finite, got NaN or inf in rows {bad} (the first)")
+    return chosen

@@ -1,0 +1,331 @@
+"""A user's own pairs: arrays, files of arrays, columns of tables, folders of images, texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modalign.data.arrays import pixels_of, require_finite, require_one_of, scaled, scaled_sequences, token_ids
+from modalign.data.paired import PARTS, TASKS, TRAIN, PairedDataset, split_of
+
+__all__ = ["own"]
+
+Array = NDArray[Any]
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+
+
+def own(
+    x: Any,
+    y: Any,
+    labels: Any = None,
+    *,
+    split: Any = None,
+    task: str | None = None,
+    names: Sequence[str] | None = None,
+    more: Sequence[Any] = (),
+    modalities: Sequence[str] | None = None,
+    standardise: bool = True,
+    pca: int | None = None,
+    size: int = 32,
+    seed: int = 0,
+) -> PairedDataset:
+    """Your pairs: row i of x and row i of y belong together.
+
+    Args:
+        x, y: each an array, a tensor or a list of strings, or the path of
+
+                file.npy      file.npz:array     an array; :array may be left out where there is one
+                file.parquet:column              a column of numbers, lists of numbers of one length, or strings
+                folder                           images in sub-folders, in the order of their paths
+
+            Floats (n, d) are features, (n, length, d) sequences with zero padding on the left, (n, channels, height,
+            width) images, likewise uint8 pixels; whole numbers (n, length) are token ids, 0 for padding; strings become
+            word ids by the words of the training texts. Two folders must hold files of the same names.
+        labels: strings, whole numbers or booleans (n,): classes. Floats (n,): a regression. 0 and 1 (n, L): multilabel.
+            An array, a list, or a path as above. None where x or y is a folder: the names of its sub-folders.
+        split: (n,) of "train", "validation" and "test", or 0, 1 and 2, or a path; None for 70 / 15 / 15 per cent of
+            every class by the seed.
+        task: "classification", "regression" or "multilabel", None for what the labels look like.
+        names: of the classes, in the order of whole-number labels or of the columns; labels must then be from 0 to
+            len(names) - 1. None names classes by their labels, in order.
+        more: further modalities, each like x.
+        modalities: names of x, y and more; None for "x", "y", "modality 3", ...
+        standardise: features are centred by the training part and scaled to mean variance 1 there, sequences to
+            variance 1 of every feature. False takes them as they are.
+        pca: width to reduce features (n, d) to, or None.
+        size: pixels a side of images read from folders.
+        seed: fixes the split that is not given.
+
+    Returns: float32, uint8 or int64 modalities and labels as ``PairedDataset`` has them.
+    Memory: 24 bytes a number of one modality while it is scaled. Raises FileNotFoundError, TypeError for what is no
+    array, and ValueError for rows that do not match, NaN, ragged rows, labels out of range, or a column not there.
+
+    Example:
+        >>> import numpy as np
+        >>> from modalign.data import own
+        >>> images, texts = np.random.default_rng(0).normal(size=(2, 60, 5))
+        >>> data = own(images, texts, ["cat", "dog", "bird"] * 20)
+        >>> data.classes, data.x.shape
+        (('bird', 'cat', 'dog'), torch.Size([60, 5]))
+    """
+    given = [x, y, *more]
+    called = tuple(modalities or ("x", "y", *(f"modality {i}" for i in range(3, 3 + len(more)))))
+    if len(called) != len(given):
+        raise ValueError(f"own: modalities must name x, y and each of more, {len(given)} in all, got {called}")
+    folders = [_images_in(Path(values)) if _is_folder(values) else None for values in given]
+    _require_same_names([files for files in folders if files is not None])
+    rows = [
+        pixels_of(files[1], size) if files is not None else _array(values, name)
+        for files, values, name in zip(folders, given, called, strict=True)
+    ]
+    n = len(rows[0])
+    if labels is None:
+        there = next((files for files in folders if files is not None), None)
+        if there is None:
+            raise ValueError(
+                "own: labels must be given, unless x or y is a folder of images in sub-folders, one a class"
+            )
+        labels = [name.split("/")[0] for name in there[0]]
+    values = _array(labels, "labels")
+    for what, name in ((values, "labels"), *zip(rows, called, strict=True)):
+        if len(what) != n or n == 0:
+            raise ValueError(f"own: {name} must have a row per pair, {n} as {called[0]} has, got {len(what)}")
+    targets, classes, task = _labels(values, task, names)
+    parts = _split(split, targets, n, seed)
+    train = parts.numpy() == TRAIN
+    inputs = [_modality(array, train, name, standardise, pca) for array, name in zip(rows, called, strict=True)]
+    arguments = {"x": x, "y": y, "labels": labels, "split": split, "more": list(more) or None}
+    return PairedDataset(
+        name="own",
+        modalities=called,
+        x=inputs[0],
+        y=inputs[1],
+        more=tuple(inputs[2:]),
+        labels=targets,
+        split=parts,
+        classes=classes,
+        task=task,
+        settings={
+            # paths make the data again, arrays are not settings
+            **{name: str(value) for name, value in arguments.items() if isinstance(value, (str, Path))},
+            "task": task,
+            "names": None if names is None else list(names),
+            "modalities": list(called),
+            "standardise": standardise,
+            "pca": pca,
+            "size": size,
+            "seed": seed,
+        },
+    )
+
+
+def _is_folder(values: Any) -> bool:
+    return isinstance(values, (str, Path)) and Path(values).is_dir()
+
+
+def _images_in(folder: Path) -> tuple[list[str], list[Path]]:
+    """Names (sub-folder/file without its ending) and paths, in the order of the names."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGES and path.is_file() and path.parent != folder
+    }
+    if not found:
+        raise ValueError(
+            f"own: {folder} must hold images in sub-folders, one a class ({', '.join(IMAGES)}); it has none"
+        )
+    names = sorted(found)
+    return names, [found[name] for name in names]
+
+
+def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:
+    for names, _ in folders[1:]:
+        alone = sorted(set(names) ^ set(folders[0][0]))
+        if alone:
+            raise ValueError(
+                f"own: folders of pairs must hold files of the same names, {len(alone)} are in one alone: "
+                f"{', '.join(alone[:3])} (the first)"
+            )
+
+
+def _array(values: Any, name: str) -> Array | Tensor:
+    """Rows as an array of one dtype, whatever they came as."""
+    if isinstance(values, (str, Path)):
+        return _require_array(_from_file(str(values)), str(values))
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        return _require_array(values.numpy(), name)
+    if not isinstance(values, (np.ndarray, Sequence)) and not hasattr(values, "__array__"):
+        raise TypeError(f"own: {name} must be an array, a list or the path of a file, got {type(values).__name__}")
+    try:
+        return _require_array(np.asarray(values), name)
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"own: {name} must have rows of one shape, got ragged ones; pad them on the left with 0"
+        ) from None
+
+
+def _require_array(array: Array, name: str) -> Array:
+    if array.ndim and array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat):
+        array = array.astype(str)
+    if array.ndim == 0 or array.dtype.kind not in "fiubU":
+        raise TypeError(
+            f"own: {name} must hold numbers or strings, one a row, got {array.dtype} of shape {array.shape}"
+        )
+    require_finite(array, f"own: {name}")
+    return array
+
+
+def _from_file(spec: str) -> Array:
+    match = re.fullmatch(r"(.+?\.(?:npy|npz|parquet))(?::(.+))?", spec, re.DOTALL)
+    if match is None:
+        raise ValueError(f"own: {spec} must be a folder of images, or end in .npy, .npz or .parquet:column")
+    path, member = Path(match[1]), match[2]
+    if not path.is_file():
+        raise FileNotFoundError(f"own: there is no file {path}")
+    if path.suffix == ".parquet":
+        return _column(path, member)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded as archive:
+            held = archive.files
+            chosen = held[0] if member is None and len(held) == 1 else member
+            if chosen in held:
+                array: Array = archive[chosen]
+                return array
+    except (ValueError, EOFError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"own: {path} must be a whole file of plain arrays ({reason})") from None
+    raise ValueError(f"own: {path} must be given as {path}:NAME of one of its arrays, {', '.join(held)}; got {spec}")
+
+
+def _column(path: Path, member: str | None) -> Array:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        names = parquet.read_schema(path).names
+        table = parquet.read_table(path, columns=[member] if member in names else [])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"own: {path} must be a whole Parquet file ({str(error).splitlines()[0]})") from None
+    if member not in names:
+        raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {', '.join(names)}; got {member}")
+    column = table.column(member).combine_chunks()
+    name = f"{path}:{member}"
+    if column.null_count:
+        raise ValueError(
+            f"own: {name} must have a value in every row, {column.null_count} are missing; drop those rows"
+        )
+    if not hasattr(column, "flatten") or not pyarrow.types.is_nested(column.type):
+        plain: Array = column.to_numpy(zero_copy_only=False)
+        return plain
+    rows = column.to_pylist()
+    lengths = sorted({len(row) for row in rows})
+    try:
+        values = np.asarray(rows)
+    except ValueError:
+        raise ValueError(
+            f"own: {name} must hold lists of one length, got {lengths[0]} to {lengths[-1]} and maybe more inside; pad "
+            "them with 0"
+        ) from None
+    return values.astype(np.float32) if values.dtype.kind == "f" else values
+
+
+def _labels(
+    values: Array | Tensor, task: str | None, names: Sequence[str] | None
+) -> tuple[Tensor, tuple[str, ...], str]:
+    """Labels as their task has them, names of classes, and the task."""
+    array = np.asarray(values)
+    looks = "multilabel" if array.ndim == 2 else "regression" if array.dtype.kind == "f" else "classification"
+    task = looks if task is None else task
+    require_one_of("own: task", task, TASKS)
+    refused = {"classification": "f", "regression": "Ub", "multilabel": "U"}[task]
+    if array.ndim != TASKS[task][1] or array.dtype.kind in refused:
+        wanted = {
+            "classification": "(n,) strings or whole numbers",
+            "regression": "(n,) numbers",
+            "multilabel": "(n, L) of 0 and 1",
+        }[task]
+        raise ValueError(f"own: labels of a {task} task must be {wanted}, got {array.shape} {array.dtype}")
+    if task == "regression":
+        return torch.from_numpy(array.astype(np.float32)), tuple(names or ()), task
+    if task == "multilabel":
+        if not np.isin(array, (0, 1)).all():
+            raise ValueError("own: labels of a multilabel task must be 0 or 1, got others")
+        called = tuple(names or (f"label {i}" for i in range(array.shape[1])))
+        return torch.from_numpy(array.astype(np.float32)), called, task
+    if names is None:
+        distinct, index = np.unique(array, return_inverse=True)
+        return torch.from_numpy(index.astype(np.int64)), tuple(str(value) for value in distinct), task
+    if array.dtype.kind == "U":
+        unknown = sorted(set(array.tolist()) - set(names))
+        if unknown:
+            raise ValueError(f"own: labels must be among names, {', '.join(names)}; got {', '.join(unknown[:3])}")
+        array = np.array([list(names).index(value) for value in array.tolist()])
+    array = array.astype(np.int64)
+    if not 0 <= array.min() <= array.max() < len(names):
+        raise ValueError(
+            f"own: labels must be from 0 to {len(names) - 1}, one of the {len(names)} names, got {array.min()} to "
+            f"{array.max()}"
+        )
+    return torch.from_numpy(array), tuple(names), task
+
+
+def _split(split: Any, targets: Tensor, n: int, seed: int) -> Tensor:
+    if split is None:
+        strata = targets.numpy() if targets.dtype == torch.int64 else np.zeros(n, np.int64)
+        return split_of(strata, seed=seed)
+    array = np.asarray(_array(split, "split"))
+    numbers = {name: part for part, name in PARTS.items()}
+    known = list(numbers) if array.dtype.kind == "U" else list(PARTS)
+    if array.shape != (n,) or not np.isin(array, known).all():
+        odd = [value for value in dict.fromkeys(array.ravel().tolist()) if value not in known][:3]
+        raise ValueError(
+            f"own: split must be ({n},) of {', '.join(numbers)} or 0, 1, 2, got shape {array.shape}"
+            + (f" with {', '.join(map(str, odd))}" if odd else "")
+        )
+    array = np.array([numbers[value] for value in array.tolist()]) if array.dtype.kind == "U" else array
+    if not (array == TRAIN).any():
+        raise ValueError("own: split must leave pairs to train on, got none")
+    return torch.from_numpy(array.astype(np.int8))
+
+
+def _modality(
+    values: Array | Tensor, train: NDArray[np.bool_], name: str, standardise: bool, pca: int | None
+) -> Tensor:
+    array = np.asarray(values)
+    if array.dtype.kind == "U" and array.ndim == 1:
+        return token_ids(array.tolist(), train)
+    if array.dtype == np.uint8 and array.ndim == 4:
+        return torch.from_numpy(array)
+    if array.dtype.kind in "iu" and array.ndim == 2:
+        if array.min() < 0:
+            raise ValueError(
+                f"own: {name}: whole numbers are token ids from 0, got {array.min()}; make features floats"
+            )
+        return torch.from_numpy(array.astype(np.int64))
+    if array.dtype.kind != "f" or array.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"own: {name} must be floats (n, d), (n, length, d) or (n, channels, height, width), uint8 pixels, token "
+            f"ids (n, length) or strings, got {array.shape} {array.dtype}"
+        )
+    if pca is not None and array.ndim == 2:
+        return scaled(array, train, pca=pca, name=f"own: {name}")
+    if not standardise:
+        return torch.from_numpy(np.array(array, np.float32))
+    if array.ndim == 3:
+        return scaled_sequences(array, train, name=f"own: {name}")
+    return scaled(array, train, name=f"own: {name}")

@@ -1,0 +1,156 @@
+"""Information from samples against what is exact: gates, the papers' synthetic data, and what cannot change it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modalign.data import synthetic
+from modalign.information import co_information, mutual_information, pid, regime
+
+PARTS = ("redundancy", "unique_1", "unique_2", "synergy")
+BITS = np.array([[a, b] for a in (0, 1) for b in (0, 1)] * 2500)  # every pair as often as any other
+A, B = BITS.T
+GATES: dict[str, tuple[Any, Any, Any, tuple[float, ...]]] = {
+    "copy": (A, A, A, (1, 0, 0, 0)),
+    "unique": (A, B, A, (0, 1, 0, 0)),
+    "xor": (A, B, A ^ B, (0, 0, 0, 1)),
+    "and": (A, B, A & B, (0.3113, 0, 0, 0.5)),
+    "both": (A, B, 2 * A + B, (0, 1, 1, 0)),
+}
+
+
+def parts(found: Any) -> list[float]:
+    return [getattr(found, name) for name in PARTS]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates(gate: str) -> None:
+    x1, x2, y, exact = GATES[gate]
+    assert parts(pid(x1, x2, y, resamples=0)) == pytest.approx(exact, abs=1e-3)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_behind_noise(gate: str) -> None:
+    """As features: both bits are seen in noisy columns, and classifiers have to find them."""
+    x1, x2, y, exact = GATES[gate]
+    rng = np.random.default_rng(0)
+    seen = [np.stack([x, -x], 1) + 0.05 * rng.normal(size=(len(x), 2)) for x in (x1, x2)]
+    found = pid(seen[0][:3000], seen[1][:3000], y[:3000], resamples=10)
+    assert parts(found) == pytest.approx(exact, abs=0.03)
+
+
+@pytest.mark.parametrize(("redundancy", "off"), [(0, 0.12), (4, 0.2), (8, 0.25)])
+def test_the_papers_data_within_the_stated_error(redundancy: int, off: float) -> None:
+    data = synthetic(redundancy=redundancy, n=7000, heterogeneity=0)
+    found = pid(data.x.numpy(), data.y.numpy(), data.labels.numpy(), resamples=10)
+    assert data.information is not None
+    assert parts(found) == pytest.approx(parts(data.information), abs=off)
+    assert found.redundancy + found.unique_1 == pytest.approx(found.mutual_1)
+    assert sum(parts(found)) == pytest.approx(found.mutual_12)
+    assert all(low <= getattr(found, name) <= high for name, (low, high) in found.intervals.items())
+    assert "redundancy" in str(found)
+
+
+def test_the_bias_of_small_tables_is_taken_off() -> None:
+    """20 items for each of 64 cells, and nothing to know."""
+    rng = np.random.default_rng(0)
+    raw, corrected = [], []
+    for _ in range(5):
+        x1, x2, y = rng.integers(0, 4, (3, 1280))
+        raw.append(pid(x1, x2, y, resamples=0).mutual_12)
+        corrected.append(pid(x1, x2, y, resamples=40).mutual_12)
+    assert np.mean(corrected) < 0.5 * np.mean(raw)
+
+
+def test_exchanging_modalities_exchanges_what_is_unique() -> None:
+    data = synthetic(redundancy=4, n=2000, heterogeneity=0)
+    x, y, labels = data.x.numpy(), data.y.numpy(), data.labels.numpy()
+    one, two = pid(x, y, labels, resamples=0), pid(y, x, labels, resamples=0)
+    assert (one.unique_1, one.unique_2) == pytest.approx((two.unique_2, two.unique_1), abs=1e-6)
+    renamed = pid(x, y, 3 - labels, resamples=0)
+    assert renamed.redundancy == pytest.approx(one.redundancy, abs=0.1)
+    assert parts(pid(x, y, labels, resamples=0)) == parts(one)  # the same bits
+
+
+def test_kmeans_and_batch_find_what_is_unique() -> None:
+    rng = np.random.default_rng(0)
+    seen = [np.stack([x, -x], 1)[:2000] + 0.1 * rng.normal(size=(2000, 2)) for x in (A, B)]
+    for options in ({"discretize": "kmeans", "clusters": 4}, {"method": "batch"}):
+        found = pid(*seen, A[:2000], resamples=5, **options)
+        assert parts(found) == pytest.approx([0, 1, 0, 0], abs=0.06), options
+
+
+def test_mutual_and_co_information() -> None:
+    rng = np.random.default_rng(0)
+    x = A[:2000, None] + 0.1 * rng.normal(size=(2000, 3))
+    assert mutual_information(x, A[:2000]) == pytest.approx(1, abs=0.01)
+    assert mutual_information(rng.normal(size=(2000, 3)), A[:2000]) < 0.02
+    assert co_information(A, B, A ^ B) == pytest.approx(-1, abs=0.01)
+    assert co_information(x, x, A[:2000]) == pytest.approx(1, abs=0.02)
+
+
+def spiked(
+    k2: float, gx: float, gy: float, eta: float, gxj: float, gyj: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One signal of strength k2 among noise, one nuisance of covariance eta, each seen through a rotation."""
+    n, rng = 4000, np.random.default_rng(0)
+    y = rng.integers(0, 2, n)
+    shared = rng.normal(size=n)
+    sides = []
+    for noise, own, other in ((gx, gxj, gyj), (gy, gyj, gxj)):
+        common = np.sqrt(eta * np.sqrt(own / other))
+        signal = np.sqrt(k2) * (2 * y - 1) + np.sqrt(noise) * rng.normal(size=n)
+        nuisance = common * shared + np.sqrt(own - common**2) * rng.normal(size=n)
+        columns = np.stack([signal, nuisance, 0.3 * rng.normal(size=n)], 1)
+        sides.append(columns @ np.linalg.qr(rng.normal(size=(3, 3)))[0])
+    return sides[0], sides[1], y
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("both", (1, 0.2, 0.2, 0.1, 1, 1)),
+        ("neither", (1, 1, 1, 0.95, 1, 1)),
+        ("align only", (1, 0.5, 0.5, 1.2, 1, 4)),
+        ("predict only", (2, 2, 2, 0.4, 0.5, 0.5)),
+    ],
+)
+def test_four_regimes(name: str, model: tuple[float, ...]) -> None:
+    k2, gx, gy, eta, gxj, gyj = model
+    found = regime(*spiked(*model))
+    assert found.name == name
+    assert found.rho[0] == pytest.approx(k2 / np.sqrt((k2 + gx) * (k2 + gy)), abs=0.05)
+    assert max(found.nu) == pytest.approx(eta / np.sqrt(gxj * gyj), abs=0.05)
+    assert (found.aligns, found.predicts) == (name in ("both", "align only"), name in ("both", "predict only"))
+
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+Y = np.arange(60) % 3
+NAN = np.where(np.arange(180).reshape(60, 3) == 7, np.nan, X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X, X, Y.astype(float)), r"y must be \(n,\) whole numbers"),
+        ((X, X, np.zeros(60, int)), "at least 2 classes, got 1"),
+        ((X, X, np.where(np.arange(60) == 0, 9, Y)), "at least 5 items, got one with 1; merge or drop"),
+        ((X[:50], X, Y), r"x1 must have a row for each label, 60, got \(50, 3\)"),
+        ((X, X[..., None], Y), r"x2 must be \(n, d\) numbers"),
+        ((NAN, X, Y), r"x1 must be finite, got NaN or inf in rows \[2\]"),
+        ((X, np.ones((60, 2)), Y), "x2 never changes"),
+    ],
+)
+def test_mistakes_are_named(arguments: tuple[Any, ...], message: str) -> None:
+    for function in (pid, regime):
+        with pytest.raises(ValueError, match=f"{function.__name__}: .*{message}"):
+            function(*arguments)
+
+
+@pytest.mark.parametrize("options", [{"method": "exact"}, {"discretize": "bins"}, {"resamples": 1}, {"confidence": 1}])
+def test_options_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="pid: "):
+        pid(X, X, Y, **options)
