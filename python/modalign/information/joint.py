@@ -1,6 +1,6 @@
 """The information two modalities have about a label, and its exact split into redundant, unique and synergistic parts.
 
-``pid_of_joint`` solves the decomposition of Bertschinger et al. 2014 (arXiv:1311.2839) for a discrete joint distribution:
+``pid_of_joint`` solves the decomposition of Bertschinger et al. 2014 (arXiv:1311.2839) for a discrete distribution:
 
     I_min = min_q I_q(X1, X2; Y)   over all q with q(x1, y) = p(x1, y) and q(x2, y) = p(x2, y)
 
