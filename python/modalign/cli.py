@@ -1,4 +1,4 @@
-"""The command line: ``modalign align``, ``sweep``, ``report``, ``mutual-knn``, ``doctor`` and ``demo``."""
+"""The command line: ``modalign align``, ``embed``, ``sweep``, ``tune``, ``reproduce``, ``data``, ``demo`` and more."""
 
 from __future__ import annotations
 
@@ -192,6 +192,85 @@ def align(
     for path in out or ():
         alignment_page.write(found, path) if path.suffix == ".html" else found.save(path)
         typer.echo(f"written: {path}")
+
+
+@_command(
+    "Embed images or texts with an encoder that is on this machine; nothing is downloaded. ENCODER is "
+    "sentence-transformers:FOLDER, transformers:FOLDER, timm:MODEL@WEIGHTS or python:module:function. INPUTS are a text "
+    "file of one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow. An interrupted run goes "
+    "on where it stopped.",
+    "Examples: `modalign embed sentence-transformers:models/minilm captions.txt --out texts.npy` · "
+    "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy`",
+)
+def embed(
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="KIND:WHERE.")],
+    inputs: Annotated[str, typer.Argument(metavar="INPUTS", help="Texts or images.")],
+    out: Annotated[Path, typer.Option(help="The .npy file to write.")],
+    layers: Annotated[str, typer.Option(help="last, or all hidden states of a transformers model.")] = "last",
+    pooling: Annotated[str | None, typer.Option(help="mean, cls or last.", show_default="mean; cls of images")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs at once.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Write anew what the file holds of something else.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    from modalign.embedding import embed as write
+
+    try:
+        path = write(
+            encoder, inputs, out, layers=layers, pooling=pooling, batch_size=batch_size, device=device, dtype=dtype,
+            fresh=fresh, progress=not quiet,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(f"written: {path}")
+
+
+@_command(
+    "The data sets that `sweep` can train on: what is available here, how to get the rest, and under which licence.",
+    "Example: `modalign data`",
+)
+def data() -> None:
+    from modalign.printing import print_catalogue
+
+    print_catalogue()
+
+
+@_command(
+    "Find the best alignment strength of every case of CONFIG, with an interval, from a fraction of a grid's runs; "
+    "the strengths and seeds of CONFIG play no part. An interrupted search goes on where it stopped.",
+    "Examples: `modalign tune my.yaml` · `modalign tune my.yaml --highest 10 --rounds 5 --seeds 4`",
+)
+def tune(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of a sweep.")],
+    highest: Annotated[float, typer.Option(help="The largest strength looked at.")] = 4.0,
+    first: Annotated[int, typer.Option(help="Strengths of the first round.")] = 5,
+    rounds: Annotated[int, typer.Option(help="Rounds after it.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of each strength.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME-tuned")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds of an earlier search.")] = False,
+    quiet: Quiet = False,
+    bar: Bar = None,
+    workers: Workers = None,
+) -> None:
+    from modalign.experiments import tune as search
+    from modalign.experiments.config import load
+    from modalign.experiments.progress import Reporter
+    from modalign.printing import print_optima
+    from modalign.report import tune_page
+
+    sweep = load(config)
+    folder = out or Path("results") / f"{sweep.name}-tuned"
+    budget = search.Budget(highest=highest, first=first, rounds=rounds, seeds=seeds)
+    reporter = Reporter("none" if quiet else _style(bar))
+    try:
+        search.run(sweep, folder, budget, fresh=fresh, reporter=reporter, workers=workers)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
+    print_optima(folder)
+    typer.echo(f"report: {tune_page.write(folder)}")
 
 
 @_command(

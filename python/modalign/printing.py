@@ -10,7 +10,7 @@ from rich.table import Table
 from modalign.metrics.registry import METRICS
 from modalign.scores import Alignment, LayerAlignment, Score
 
-__all__ = ["chance_of", "print_alignment", "print_claims", "print_layers"]
+__all__ = ["chance_of", "print_alignment", "print_catalogue", "print_claims", "print_layers", "print_optima"]
 
 
 def print_alignment(found: Alignment, console: Console | None = None) -> None:
@@ -73,4 +73,29 @@ def print_claims(folder: Path, console: Console | None = None) -> None:
         ours = "" if claim["rule"] == "holds" else f"{claim['value']:.2f}"
         verdict = claim["verdict"]
         table.add_row(claim["text"], paper, ours, interval, f"[{colours[verdict]}]{verdict}[/]")
+    (console or Console()).print(table)
+
+
+def print_optima(folder: Path, console: Console | None = None) -> None:
+    """The best strengths that a search found."""
+    import json
+
+    table = Table("case", "modality", "best strength", "interval", "gain, points", "helps", "runs")
+    for case, found in json.loads((folder / "optima.json").read_text(encoding="utf-8")).items():
+        for name, one in zip(found["modalities"], found["optima"], strict=True):
+            gain = f"{100 * one['gain']:+.1f} [{100 * one['gain_low']:.1f}, {100 * one['gain_high']:.1f}]"
+            span = f"{one['low']:g} to {one['high']:g}"
+            table.add_row(case, name, f"{one['best']:g}", span, gain, f"{one['helps']:.0%}", str(found["runs"]))
+    (console or Console()).print(table)
+
+
+def print_catalogue(console: Console | None = None) -> None:
+    """Every data set: what is available, how to get the rest, and under which licence."""
+    from modalign.data import catalogue
+
+    table = Table("name", "here", "modalities", "items", "task", "how to get it", "licence", show_lines=True)
+    for entry in catalogue():
+        name = f"{entry.name}\n{entry.settings}" if entry.settings else entry.name
+        here = "[green]yes[/]" if entry.available else "no"
+        table.add_row(name, here, entry.modalities, entry.items, entry.task, entry.get, entry.licence)
     (console or Console()).print(table)
