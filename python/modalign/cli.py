@@ -196,9 +196,9 @@ def align(
 
 @_command(
     "Embed images or texts with an encoder that is on this machine; nothing is downloaded. ENCODER is "
-    "sentence-transformers:FOLDER, transformers:FOLDER, timm:MODEL@WEIGHTS or python:module:function. INPUTS are a text "
-    "file of one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow. An interrupted run goes "
-    "on where it stopped.",
+    "sentence-transformers:FOLDER, transformers:FOLDER, timm:MODEL@WEIGHTS or python:module:function. INPUTS are a "
+    "text file of one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow. An interrupted "
+    "run goes on where it stopped.",
     "Examples: `modalign embed sentence-transformers:models/minilm captions.txt --out texts.npy` · "
     "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy`",
 )

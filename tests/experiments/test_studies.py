@@ -1,0 +1,269 @@
+"""Studies: trained side by side as alone, resumed to the same bits, and their verdicts by the rules."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from experiments.small import configuration
+from modalign.data import TRAIN, synthetic
+from modalign.encoders import MLPConfig, build_encoder, seeded_module
+from modalign.experiments import align, emergence, tune
+from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
+from modalign.experiments.randomness import batch_order, initial_seed
+from modalign.experiments.study import Part, Study
+from modalign.experiments.unimodal import Fit, UnimodalTrainer, every_layer
+from modalign.report import align_page, emergence_page, tune_page
+
+SMALL = emergence.Grid(
+    uniqueness=(0, 4, 8), heterogeneity=(1, 3, 5), seeds=(2, 22), depths_2=(1, 2, 3), n=1500, epochs_1=2, epochs_2=2,
+    batch_size=256, trials=2, trials_at_once=1, compared=200, k=5,
+)  # fmt: skip
+
+
+def test_fits_side_by_side_end_as_alone() -> None:
+    """Against torch's own AdamW and gradient clipping, one encoder at a time."""
+    data = [synthetic(redundancy=r, n=700, heterogeneity=1, information=False) for r in (0, 8)]
+    config = MLPConfig(kind="mlp", width=6, depth=2, dim=5)
+    fits = [Fit(0, 3, 0.01, 0.0), Fit(1, 3, 0.03, 0.1), Fit(1, 9, 0.003, 0.01)]
+    trainer = UnimodalTrainer(data, 1, config, batch_size=64, clip=0.5, dtype=torch.float64)
+    trained = trainer.train(fits, 3)
+    for i, fit in enumerate(fits):
+        pairs = data[fit.data]
+        encoder = build_encoder(config, pairs.y, initial_seed("encoder", fit.seed, 1)).double()
+        head = seeded_module(lambda: nn.Linear(5, 4), initial_seed("head", fit.seed, 1)).double()
+        parameters = [*encoder.parameters(), *head.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=fit.weight_decay)
+        x, labels = trainer.inputs[TRAIN][fit.data].double(), trainer.labels[TRAIN][fit.data]
+        best = (-1.0, -1.0, 0)
+        for epoch in range(3):
+            order = batch_order(fit.seed, epoch, len(x))
+            for start in range(0, len(x) - 63, 64):
+                rows = order[start : start + 64]
+                optimizer.zero_grad()
+                F.cross_entropy(head(encoder(x[rows])), labels[rows]).backward()
+                nn.utils.clip_grad_norm_(parameters, 0.5)
+                optimizer.step()
+            scores = [
+                float((head(encoder(trainer.inputs[part][fit.data].double())).argmax(1)
+                       == trainer.labels[part][fit.data]).double().mean())
+                for part in (1, 2)
+            ]  # fmt: skip
+            if scores[0] > best[0]:
+                best = (*scores, epoch + 1)  # type: ignore[assignment]
+        assert (float(trained.validation[i]), float(trained.test[i]), int(trained.epoch[i])) == pytest.approx(best)
+    layers = every_layer(config, trained, 1, data[1].y.double())
+    assert [layer.shape[1] for layer in layers] == [6, 5]
+
+
+def test_emergence_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
+    folder = emergence.run(SMALL, tmp_path / "study")
+    models, alignment = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "alignment"))
+    assert len(models) == 6 + 3 * 3 * 3 * 2
+    assert len(alignment) == 3 * 3 * 2 * (1 + 2 + 3)  # every layer of encoder 2 with the one layer of encoder 1
+    assert alignment[list(emergence.MEASURES)].notna().all().all()
+    assert (models["best_epoch"].between(1, 2)).all()
+    claims = json.loads((folder / "claims.json").read_text())
+    assert {claim["about"] if "about" in claim else claim["source"] for claim in claims} == {
+        "uniqueness", "heterogeneity", "correlations", "heat-map",
+    }  # fmt: skip
+    assert all(claim["verdict"] in ("reproduced", "partly", "not") for claim in claims)
+    before = (folder / "alignment.parquet").read_bytes()
+    emergence.run(SMALL, folder)  # finished parts are read, and give the same
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "alignment.parquet"), alignment)
+    assert len(before) > 1000
+    page = emergence_page.write(folder).read_text()
+    assert "Claims and verdicts" in page
+    assert sorted(path.name for path in (folder / "figures").glob("*.svg")) == [
+        "alignment-heterogeneity.svg", "alignment-uniqueness.svg", "correlations.svg", "heat-maps.svg",
+        "performance.svg",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"holds a study of other settings \(seeds\); .*--fresh"):
+        emergence.run(emergence.Grid(**{**SMALL.__dict__, "seeds": (1,)}), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"uniqueness": (9,)}, "uniqueness goes from 0 to 8"),
+        ({"depths_2": (11,)}, "depth from 1 to 10"),
+        ({"depths_2": (0,)}, "depths_2 must hold different whole numbers"),
+        ({"seeds": ()}, "seeds must hold"),
+        ({"trials_at_once": 3}, "trials_at_once must be from 1 to 2"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        emergence.Grid(**{**SMALL.__dict__, **change})
+
+
+def test_align_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
+    def shrunk(sweep: Any) -> dict[str, Any]:
+        cases = [{**case, "data": {**case["data"]}} for case in sweep["cases"]]
+        for case in cases:
+            if case["data"]["name"] == "synthetic":
+                case["data"]["n"] = 400
+        training = {**sweep["training"], "epochs": 1, "labels": 100}
+        return {**sweep, "cases": cases, "strengths": [0, 1], "seeds": [0, 1], "training": training}
+
+    pairs = shrunk(align.QUICK.pairs)
+    pairs["cases"] = pairs["cases"][4:7]
+    plan = align.Plan(shrunk(align.QUICK.strength), pairs, {"width 24": shrunk(align.QUICK.sensitivity["width 24"])})
+    folder = align.run(plan, tmp_path / "study")
+    best = pd.read_parquet(folder / "best.parquet")
+    assert len(best) == 2 * (5 + 3 + 3)
+    assert best["redundancy"].notna().sum() == 2 * 8
+    claims = json.loads((folder / "claims.json").read_text())
+    assert len([claim for claim in claims if claim["source"] == "shapes"]) == 5
+    page = align_page.write(folder).read_text()
+    assert "Best strengths and information" in page
+    assert (folder / "figures" / "thesis.png").stat().st_size > 1000
+
+
+def rows_of(best: float, noise: float = 0.004, seeds: int = 3) -> list[dict[str, Any]]:
+    """Runs whose accuracy is highest at ``best`` in asinh of the strength, for modality 1; modality 2 only falls."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for strength in (0, 0.02, 0.1, 0.3, 0.6, 1, 2, 4):
+        t, top = np.arcsinh(strength / 0.05), np.arcsinh(best / 0.05)
+        for seed in range(seeds):
+            rows.append({
+                "strength": float(strength), "seed": seed,
+                "validation_accuracy_1": 0.6 + 0.05 * (1 - (t - top) ** 2 / 9) + noise * rng.normal(),
+                "validation_accuracy_2": 0.6 - 0.03 * t + noise * rng.normal(),
+            })  # fmt: skip
+    return rows
+
+
+def test_an_optimum_is_found_with_its_interval() -> None:
+    first, second = (tune.optimum(rows_of(0.5), modality, 4.0) for modality in (1, 2))
+    assert first.low < 0.5 < first.high
+    assert 0.2 < first.best < 1.2
+    assert first.helps > 0.99
+    assert first.gain_low < 0.05 * np.arcsinh(10) ** 2 / 9 < first.gain_high
+    assert second.best == 0
+    assert second.helps == 0
+
+
+def test_tuning_trains_fewer_runs_and_says_where_the_best_is(tmp_path: Path) -> None:
+    sweep = configuration(training={"epochs": 2})
+    budget = tune.Budget(highest=2.0, first=3, rounds=1, seeds=2)
+    folder = tune.run(sweep, tmp_path / "tuned", budget)
+    found = json.loads((folder / "optima.json").read_text())["R = 8"]
+    assert 6 <= found["runs"] <= budget.runs
+    assert all(0 <= one["low"] <= one["high"] <= 2 for one in found["optima"])
+    evaluations = pd.read_parquet(folder / "evaluations.parquet")
+    assert set(evaluations["seed"]) == {1000, 1001}
+    assert (evaluations.groupby("strength").size() == 2).all()
+    again = tune.run(sweep, tmp_path / "again", budget)
+    pd.testing.assert_frame_equal(pd.read_parquet(again / "evaluations.parquet"), evaluations)
+    assert "Best strengths" in tune_page.write(folder).read_text()
+
+
+@pytest.mark.parametrize("change", [{"highest": 0}, {"first": 2}, {"seeds": 1}, {"rounds": -1}])
+def test_a_budget_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="tune: "):
+        tune.Budget(**change)
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from modalign.experiments.study import Part, Study
+
+def slow(i):
+    def make(advance):
+        for _ in range(5):
+            time.sleep(0.02)
+            advance(1)
+        return {"square": i * i}
+    return make
+
+study = Study(Path(sys.argv[1]), {"study": "squares"})
+with study.begun():
+    print(sum(found["square"] for found in study.run([Part(f"part{i}", 5, slow(i)) for i in range(20)], "squares")))
+"""
+
+
+def test_a_killed_study_goes_on(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while len(list((tmp_path / "parts").glob("part*.pt") if (tmp_path / "parts").is_dir() else [])) < 3:
+        assert child.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").glob("part*.pt")}
+    done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.strip() == str(sum(i * i for i in range(20)))
+    assert all((tmp_path / "parts" / name).stat().st_mtime_ns == when for name, when in kept.items())
+
+
+def test_an_error_in_a_part_stops_the_study_and_what_is_finished_stays(tmp_path: Path) -> None:
+    def fails(advance: Any) -> dict[str, Any]:
+        raise ValueError("no such thing")
+
+    study = Study(tmp_path, {})
+    with study.begun(), pytest.raises(ValueError, match="no such thing"):
+        study.run([Part("fine", 1, lambda advance: {"a": 1}), Part("not", 1, fails)], "two", workers=1)
+    assert (tmp_path / "parts" / "fine.pt").is_file()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with (
+        pytest.raises(ValueError, match="holds something else; give an empty or a new folder"),
+        Study(tmp_path, {}).begun(),
+    ):
+        pass
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match=r"settings\.json is damaged; .*--fresh"), Study(tmp_path, {}).begun():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("rule", "paper", "value", "low", "high", "verdict"),
+    [
+        ("strong", -0.9, -0.8, -0.95, -0.5, "reproduced"),
+        ("strong", -0.9, -0.3, -0.5, -0.1, "partly"),  # clear, but less than half as strong
+        ("strong", -0.9, -0.8, -1.0, 0.1, "partly"),
+        ("strong", 0.9, -0.8, -1.0, -0.5, "not"),
+        ("sign", 0.9, 0.2, 0.1, 0.3, "reproduced"),
+        ("none", 0.0, 0.2, 0.1, 0.3, "reproduced"),
+        ("none", 0.0, 0.5, -0.1, 0.9, "partly"),
+        ("none", 0.0, 0.5, 0.3, 0.9, "not"),
+        ("holds", None, 1.0, None, None, "reproduced"),
+        ("holds", None, 0.6, None, None, "partly"),
+        ("holds", None, 0.4, None, None, "not"),
+        ("strong", 0.5, float("nan"), None, None, "not"),
+    ],
+)
+def test_verdicts(rule: str, paper: Any, value: float, low: Any, high: Any, verdict: str) -> None:
+    assert Claim("a", "b", rule, paper, value, low, high).verdict == verdict
+
+
+def test_correlations_and_their_intervals() -> None:
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, (2, 40))
+    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
+    assert spearman(x, np.ones(40)) == 0
+    values = -np.arange(8)[None] + 0.5 * rng.normal(size=(3, 8))
+    value, low, high = spearman_of_points(list(range(8)), values)
+    assert low <= value <= high < -0.8
+    value, low, high = bootstrap(rng.normal(size=400), lambda v: float(v.mean()))
+    assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
