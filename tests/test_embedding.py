@@ -187,7 +187,7 @@ def test_a_transformers_model_from_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
     config = transformers.BertConfig(
-        len(words), hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16
     )
     transformers.BertModel(config).save_pretrained(folder)
     last = np.load(embed(f"transformers:{folder}", TEXTS, tmp_path / "last.npy", dtype="float32"))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from experiments.small import configuration, images_and_texts, vectors
 from modalign.data import PairedDataset
 from modalign.encoders import build_encoder, seeded_module
+from modalign.experiments import tasks
 from modalign.experiments.config import Sweep
 from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
 from modalign.experiments.training import Run, Trainer, columns_of
@@ -281,3 +283,86 @@ def test_alignment_aligns() -> None:
     trainer = trained(vectors(), configuration(training={"epochs": 20, "learning_rate": 0.01}), dtype=torch.float32)
     loss = trainer.curves[:, -1, CURVES.index("alignment_loss")].numpy()
     assert np.all(loss[4:] < loss[:2] - 0.2)
+
+
+def labelled_data(task: str, modalities: int = 2, n: int = 300) -> PairedDataset:
+    """Modalities that see the same three numbers through noise; labels follow from the first two."""
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(n, 3, generator=generator)
+    seen = [hidden + 0.3 * torch.randn(n, 3, generator=generator) for _ in range(modalities)]
+    labels = {
+        "classification": (hidden[:, 0] > 0).long() + (hidden[:, 1] > 0).long(),
+        "regression": hidden[:, 0],
+        "multilabel": (hidden[:, :2] > 0).float(),
+    }[task]
+    return PairedDataset(
+        name="hidden", modalities=tuple(f"view {m + 1}" for m in range(modalities)), x=seen[0], y=seen[1],
+        more=tuple(seen[2:]), labels=labels, split=torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(n) % 5],
+        classes=("none", "one", "both")[: {"classification": 3, "regression": 0, "multilabel": 2}[task]], task=task,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
+def test_every_task_is_learned_and_scored(task: str) -> None:
+    data = labelled_data(task)
+    sweep = configuration(training={"epochs": 15, "labels": None, "learning_rate": 0.02}, fusion="probe")
+    trainer = trained(data, sweep, RUNS[:2])
+    assert trainer.parts == ["1", "2", "fused"]
+    test = data.part(2)
+    chance = tasks.chance(task, test.labels)
+    assert (trainer.test_accuracy[:, -1] > chance + 0.05).all()
+    with torch.no_grad():
+        logits = trainer.models.heads[0](trainer.models.encoders[0].on_same(test.x.double()))
+    for run, said in enumerate(logits):
+        if task == "classification":
+            score = float((said.argmax(1) == test.labels).double().mean())
+        elif task == "regression":
+            score = float(((said[:, 0] >= 0) == (test.labels >= 0)).double().mean())
+        else:
+            score = f1_score(test.labels.numpy(), (said > 0).numpy(), average="micro")
+        assert float(trainer.test_accuracy[run, -1, 0]) == pytest.approx(score)
+
+
+def test_a_probe_leaves_the_encoders_alone_and_a_joint_head_does_not() -> None:
+    data = labelled_data("classification")
+    ends = {}
+    for fusion in ("none", "probe", "joint"):
+        trainer = trained(data, configuration(fusion=fusion, training={"labels": None}), RUNS[:2])
+        ends[fusion] = {name: p.detach() for name, p in trainer.parameters.items() if name.startswith("encoders")}
+    for name, end in ends["none"].items():
+        torch.testing.assert_close(ends["probe"][name], end, rtol=1e-9, atol=1e-12)
+    assert any(not torch.allclose(ends["joint"][name], end) for name, end in ends["none"].items())
+
+
+def test_a_fused_label_must_be_one() -> None:
+    with pytest.raises(ValueError, match="fusion needs one label for each pair"):
+        Trainer(vectors(permuted=True), RUNS[:1], configuration(fusion="probe"))
+
+
+def test_three_modalities_align_by_pairs() -> None:
+    """With the weights of the pairs that hold modality 3 at 0, modalities 1 and 2 train as if it were not there."""
+    three, two = labelled_data("classification", 3), labelled_data("classification")
+    pair = configuration(pair_weights={"1-3": 0.0, "2-3": 0.0}, training={"labels": None})
+    alone = trained(two, configuration(training={"labels": None}), RUNS)
+    beside = trained(three, pair, RUNS)
+    assert beside.parts == ["1", "2", "3"]
+    for name, end in alone.parameters.items():
+        torch.testing.assert_close(beside.parameters[name], end, rtol=1e-7, atol=1e-10)
+    whole = trained(three, configuration(training={"labels": None}), RUNS)
+    assert not torch.allclose(whole.parameters["encoders.0.out.weight"], alone.parameters["encoders.0.out.weight"])
+    embedded = whole.embed(torch.arange(20))
+    assert [part.shape for part in embedded] == [(len(RUNS), 20, 5)] * 3
+    with pytest.raises(ValueError, match="there is no pair 2-5; there are 1-2, 1-3, 2-3"):
+        Trainer(three, RUNS, configuration(pair_weights={"2-5": 1.0}))
+    encoders = [{"kind": "mlp", "width": width, "dim": 5} for width in (6, 7)]
+    with pytest.raises(ValueError, match="one for all modalities or one for each of 3, got 2"):
+        Trainer(three, RUNS, configuration(encoders=encoders))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"), [("constant", [1, 1, 1]), ("rising", [0, 0.5, 1]), ("falling", [1, 0.5, 0])]
+)
+def test_schedules_of_the_strength(schedule: str, shares: list[float]) -> None:
+    trainer = trained(vectors(), configuration(strength_schedule=schedule), [Run(2.0, 3)])
+    weights = trainer.curves[0, :, trainer.columns.index("alignment_weight")]
+    assert weights.tolist() == pytest.approx([2 * share for share in shares])

@@ -51,13 +51,16 @@ def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds
         sweep["strengths"] = grid or sweep["strengths"]
         sweep["seeds"] = seeds or sweep["seeds"]
     ends = [case for case in strength["cases"] if case["label"] in ("R = 0", "R = 4", "R = 8")]
-    base = {**strength, "cases": ends, "strengths": [0, 0.2, 0.6, 1, 2], "seeds": seeds or 4}
+    base = {**strength, "cases": ends, "strengths": [0, 0.3, 1, 4], "seeds": seeds or 4}
 
     def changed(**training: Any) -> dict[str, Any]:
         return {**base, "training": {**base["training"], **training}}
 
     def wide(width: int) -> dict[str, Any]:
         return {**base, "encoders": [{**encoder, "width": width, "dim": width} for encoder in base["encoders"]]}
+
+    def drawn(seed: int) -> dict[str, Any]:
+        return {**base, "cases": [{**case, "data": {**case["data"], "seed": seed}} for case in ends]}
 
     return Plan(
         strength,
@@ -67,8 +70,10 @@ def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds
             "all labels": changed(labels=None),
             "width 24": wide(24),
             "width 48": wide(48),
-            "temperature 0.1": changed(temperature=0.1),
+            "temperature 0.5": changed(temperature=0.5),
             "projection head": {**base, "projection": {"kind": "separate", "dim": 12}},
+            "data of seed 0": drawn(0),
+            "data of seed 1": drawn(1),
         },
     )
 
