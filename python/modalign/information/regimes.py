@@ -67,7 +67,7 @@ def regime(x1: Any, x2: Any, y: Any, *, components: int = 10, seed: int = 0) -> 
         >>> y = rng.integers(0, 2, 2000)
         >>> x = 2 * y[:, None] * np.ones(4) + rng.normal(size=(2000, 4))
         >>> regime(x, x + rng.normal(size=(2000, 4)) - rng.normal(size=(2000, 4)), y).name
-        'neither'
+        'both'
     """
     from modalign.information.estimate import _features, _labels
 
