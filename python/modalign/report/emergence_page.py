@@ -88,7 +88,7 @@ def _against(into: list[Picture], table: Any, x: str, lines: str) -> None:
                 rho = spearman(mine.index.to_numpy(), mine["mean"].to_numpy())
                 ax.plot(mine.index, mine["mean"], "o-", color=colour, ms=3, label=f"{value}  (ρ {rho:+.2f})")
                 ax.fill_between(mine.index, mine["min"], mine["max"], color=colour, alpha=0.12, lw=0)
-            ax.set(title=NAMES[measure], xlabel=x, ylim=(min(0, ax.get_ylim()[0]), None))
+            ax.set(title=NAMES[measure], xlabel=x, ylim=(min(0, ax.get_ylim()[0]), 1.3 * ax.get_ylim()[1]))
             ax.legend(title=lines, title_fontsize=8)
 
 

@@ -24,7 +24,7 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "svg.hashsalt": "modalign",
     "svg.fonttype": "path", "font.family": "DejaVu Sans",
 }  # fmt: skip
-CHIPS = {"reproduced": "rises", "partly": "flat", "not": "falls", "yes": "rises", "no": "falls"}
+CHIPS = {"reproduced": "gain", "partly": "none", "not": "harm"}
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def _curves(into: list[Picture], optima: dict[str, Any], evaluations: Any) -> No
             highest = float(mine["strength"].max())
             ticks = [tick for tick in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if tick <= highest]
             ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.set(title=case, xlabel="strength")
+            ax.set(title=case, xlabel="strength", xlim=(-0.003, 1.1 * highest))
             ax.legend()
         for ax in axes.flat[len(optima) :]:
             ax.remove()
