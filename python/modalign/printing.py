@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,15 @@ from rich.table import Table
 from modalign.metrics.registry import METRICS
 from modalign.scores import Alignment, LayerAlignment, Score
 
-__all__ = ["chance_of", "print_alignment", "print_catalogue", "print_claims", "print_layers", "print_optima"]
+__all__ = [
+    "chance_of",
+    "print_alignment",
+    "print_catalogue",
+    "print_claims",
+    "print_layers",
+    "print_optima",
+    "print_regret",
+]
 
 
 def print_alignment(found: Alignment, console: Console | None = None) -> None:
@@ -86,6 +95,21 @@ def print_optima(folder: Path, console: Console | None = None) -> None:
             gain = f"{100 * one['gain']:+.1f} [{100 * one['gain_low']:.1f}, {100 * one['gain_high']:.1f}]"
             span = f"{one['low']:g} to {one['high']:g}"
             table.add_row(case, name, f"{one['best']:g}", span, gain, f"{one['helps']:.0%}", str(found["runs"]))
+    (console or Console()).print(table)
+
+
+def print_regret(rows: list[dict[str, Any]], console: Console | None = None) -> None:
+    """What a search lost against a grid, and what it cost."""
+    table = Table("case", "modality", "tuned", "grid", "regret, points", "regret of no alignment", "cost")
+    for row in rows:
+        table.add_row(
+            row["case"], row["name"], f"{row['tuned']:g}", f"{row['grid']:g}", f"{100 * row['regret']:+.2f}",
+            f"{100 * row['regret_of_none']:+.2f}", f"{row['cost']:.0%}",
+        )  # fmt: skip
+    names = ("regret", "regret_of_none", "cost")
+    regret, none, cost = (sum(row[name] for row in rows) / len(rows) for name in names)
+    table.add_section()
+    table.add_row("mean", "", "", "", f"{100 * regret:+.2f}", f"{100 * none:+.2f}", f"{cost:.0%}")
     (console or Console()).print(table)
 
 

@@ -20,10 +20,11 @@ from torch import nn
 from experiments.small import configuration
 from modalign.data import TRAIN, synthetic
 from modalign.encoders import MLPConfig, build_encoder, seeded_module
-from modalign.experiments import align, emergence, tune
+from modalign.experiments import advise, align, emergence, tune
 from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
 from modalign.experiments.randomness import batch_order, initial_seed
 from modalign.experiments.study import Part, Study
+from modalign.experiments.sweep import run as run_sweep
 from modalign.experiments.unimodal import Fit, UnimodalTrainer, every_layer
 from modalign.report import align_page, emergence_page, tune_page
 
@@ -182,6 +183,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from modalign.experiments.study import Part, Study
+from modalign.experiments.sweep import run as run_sweep
 
 def slow(i):
     def make(advance):
@@ -267,3 +269,48 @@ def test_correlations_and_their_intervals() -> None:
     assert low <= value <= high < -0.8
     value, low, high = bootstrap(rng.normal(size=400), lambda v: float(v.mean()))
     assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
+
+
+def test_regret_against_a_grid(tmp_path: Path) -> None:
+    sweep = configuration(training={"epochs": 2})
+    grid = run_sweep(sweep, tmp_path / "grid")
+    folder = tune.run(sweep, tmp_path / "tuned", tune.Budget(highest=2.0, first=3, rounds=0, seeds=2))
+    rows = tune.against_grid(folder, grid)
+    assert [row["modality"] for row in rows] == [1, 2]
+    runs = pd.read_parquet(grid / "runs.parquet")
+    for row in rows:
+        assert row["cost"] == 6 / 6
+        means = runs.groupby("strength")[f"accuracy_{row['modality']}"].mean()
+        assert row["regret"] == pytest.approx(
+            means[row["grid"]] - np.interp(np.arcsinh(row["tuned"] / 0.05), np.arcsinh(means.index / 0.05), means)
+        )
+    with pytest.raises(ValueError, match="holds no finished search"):
+        tune.against_grid(grid, grid)
+
+
+def test_advice_is_that_of_the_nearest_pairs() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    x, y = (3 * np.eye(4)[labels] + rng.normal(size=(400, 4)) for _ in range(2))
+    found = advise.advise(x, y, labels)
+    assert found.information.redundancy > 4 * found.information.synergy
+    assert len(found.sentences()) == 4
+    assert all(one.low <= one.high and one.gain_low <= one.gain <= one.gain_high for one in found.expectations)
+    alike = {name for one in found.expectations for name in one.like}
+    assert alike & {"R = 8", "two bits shared", "windows of a digit"}
+    assert "image x any text" not in alike
+
+
+def test_the_hit_rate_leaves_the_pair_out() -> None:
+    """Of a suite in which redundant pairs gain and others do not, the advice is right; of shuffled gains it is not."""
+    rows = [
+        {"case": str(i), "modality": m, "best": 1.0 if i % 2 else 0.0, "gain": 0.05 if i % 2 else 0.0, "end": 0.0,
+         "redundancy": 1.0 * (i % 2), "unique_1": 1.0 - i % 2, "unique_2": 0.0, "synergy": 0.0, "mutual_12": 1.0}
+        for i in range(14) for m in (1, 2)
+    ]  # fmt: skip
+    assert advise.hit_rate(rows) == {"range": 1.0, "helps": 1.0, "never": 0.5, "width": 0.0}
+    alone = [row for row in rows if int(row["case"]) % 2 == 0] + [row for row in rows if row["case"] == "1"]
+    assert advise.hit_rate(alone)["helps"] < 1  # nobody else gains
+    packaged = advise.hit_rate()
+    assert all(0 <= value <= 1 for value in packaged.values())
+    assert len(advise.suite()) >= 20

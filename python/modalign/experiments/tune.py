@@ -10,6 +10,7 @@ of 95 % of the functions drawn.
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import warnings
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from modalign.experiments.progress import Reporter
 from modalign.experiments.study import Part, Study
 from modalign.experiments.training import Run
 
-__all__ = ["Budget", "Optimum", "optimum", "run"]
+__all__ = ["Budget", "Optimum", "against_grid", "optimum", "run"]
 
 SCALE = 0.05  # strengths below it are nearly 0
 POINTS, FUNCTIONS = 121, 2000
@@ -127,6 +128,40 @@ def run(
         }
         study.write_json("optima.json", optima)
     return study.path
+
+
+def against_grid(tuned: Path, grid: Path) -> list[dict[str, Any]]:
+    """For each case and modality that both have: what the search lost against a finished sweep of many strengths.
+
+    Both choose by validation accuracy. Judged is the test accuracy of the grid's runs, averaged over its seeds and
+    interpolated in t: regret = accuracy at the grid's choice - at the search's. cost: its runs over the grid's.
+    Raises ValueError where they have no case in common, or one of them is not finished.
+    """
+    from modalign.report.results import read
+
+    if not (tuned / "optima.json").is_file():
+        raise ValueError(f"{tuned} holds no finished search")
+    optima = json.loads((tuned / "optima.json").read_text(encoding="utf-8"))
+    results = read(grid)
+    rows = []
+    for case in results.cases:
+        if case.label not in optima:
+            continue
+        found = optima[case.label]
+        for modality, one in enumerate(found["optima"], 1):
+            at = [_t(strength) for strength in results.strengths]
+            test = results.grid(case, f"accuracy_{modality}").mean(0)
+            chosen = int(results.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
+            there = float(np.interp(_t(one["best"]), at, test))
+            rows.append({
+                "case": case.label, "modality": modality, "name": case.modalities[modality - 1], "tuned": one["best"],
+                "grid": results.strengths[chosen], "regret": float(test[chosen]) - there,
+                "regret_of_none": float(test[chosen] - test[0]),
+                "cost": found["runs"] / (len(results.strengths) * len(results.seeds)),
+            })  # fmt: skip
+    if not rows:
+        raise ValueError(f"{tuned} and {grid} have no case in common")
+    return rows
 
 
 def _part(study: Study, sweep: Sweep, data: PairedDataset, chunk: Chunk) -> Part:
