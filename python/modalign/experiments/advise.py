@@ -101,17 +101,16 @@ def hit_rate(rows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, float
     share of the strengths 0 to 4 (in asinh) that is suggested.
     """
     every = suite() if rows is None else list(rows)
-    ranges, helps, never, widths = [], [], [], []
+    found: dict[str, list[float]] = {"range": [], "helps": [], "never": [], "width": []}
     for row in every:
         others = [other for other in every if other["case"] != row["case"]]
         expected = _expected(row, row["modality"], others)
-        ranges.append(expected.low <= row["best"] <= expected.high)
-        found = row["gain"] >= 0.005
-        helps.append(expected.helps == found)
-        never.append(not found)
-        widths.append((_t(expected.high) - _t(expected.low)) / _t(4.0))
-    names = ("range", "helps", "never", "width")
-    return {name: float(np.mean(values)) for name, values in zip(names, (ranges, helps, never, widths), strict=True)}
+        gained = row["gain"] >= 0.005
+        found["range"].append(float(expected.low <= row["best"] <= expected.high))
+        found["helps"].append(float(expected.helps == gained))
+        found["never"].append(float(not gained))
+        found["width"].append((_t(expected.high) - _t(expected.low)) / _t(4.0))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def _expected(parts: Mapping[str, Any], modality: int, rows: Sequence[Mapping[str, Any]]) -> Expectation:

@@ -16,6 +16,7 @@ from modalign.report.study_page import Picture, Table, claims_table, figure, rou
 __all__ = ["draw_best", "write"]
 
 MEASURES = {"cka": "CKA", "svcca": "SVCCA", "mutual_knn": "mutual k-NN"}
+PANELS = 5  # side by side
 COLOURS = ("#0072b2", "#c8500a", "#007a5a", "#b0559b", "#9a6f00", "#444b55", "#c0392b")
 READING = (
     ("R", "How many of the label's 8 features both modalities have; the rest is divided between them."),
@@ -90,8 +91,12 @@ def _changes(into: list[Picture], name: str, title: str, results: Results) -> No
     """Change of accuracy against strength, paired by seed: one panel a case, one line a modality."""
     at = np.arange(len(results.strengths))
     label = "change of test accuracy against alignment strength, a panel for each case, mean over seeds with 95 % bands"
-    with figure(into, name, title, label, 1, len(results.cases), height=2.7, sharey=True) as axes:
-        for ax, case in zip(axes[0], results.cases, strict=True):
+    rows = -(-len(results.cases) // PANELS)
+    columns = min(PANELS, len(results.cases))
+    with figure(into, name, title, label, rows, columns, height=2.7, sharey=rows == 1) as axes:
+        for ax in axes.flat[len(results.cases) :]:
+            ax.remove()
+        for ax, case in zip(axes.flat, results.cases, strict=False):
             for modality, colour in ((1, COLOURS[0]), (2, COLOURS[1])):
                 mean, half = _paired(results, case, modality)
                 ax.plot(at, mean, "o-", color=colour, ms=3, label=case.modalities[modality - 1])
@@ -101,8 +106,9 @@ def _changes(into: list[Picture], name: str, title: str, results: Results) -> No
             ax.axhline(0, color="#5b6169", lw=0.8)
             ax.set_xticks(at, [f"{value:g}" for value in results.strengths], fontsize=7, rotation=45)
             ax.set(title=case.label, xlabel="strength")
+            if rows > 1 or ax is axes[0, 0]:
+                ax.legend(fontsize=6.5)
         axes[0, 0].set_ylabel("change of accuracy, points")
-        axes[0, 0].legend()
 
 
 def _paired(results: Results, case: Case, modality: int) -> tuple[Any, Any]:
