@@ -12,18 +12,22 @@ from modalign import backends, provenance
 from modalign.ops.info_nce import INFO_NCE
 from modalign.ops.knn import KNN
 from modalign.ops.neighbor_overlap import NEIGHBOR_OVERLAP
+from modalign.ops.neighborhoods import NEIGHBORHOOD_SCORES, RELABELLED_OVERLAP
 from modalign.ops.sigmoid_loss import SIGMOID_LOSS
 
 __all__ = ["doctor", "explain"]
 
-OPERATIONS = {operation.name: operation for operation in (INFO_NCE, SIGMOID_LOSS, KNN, NEIGHBOR_OVERLAP)}
+OPERATIONS = {
+    operation.name: operation
+    for operation in (INFO_NCE, SIGMOID_LOSS, KNN, NEIGHBOR_OVERLAP, NEIGHBORHOOD_SCORES, RELABELLED_OVERLAP)
+}
 
 
 def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choice:
     """Which backend would run ``operation`` on these arguments, and why each other one would not.
 
-    operation: "info_nce", "sigmoid_loss", "knn" or "neighbor_overlap"; args: its tensors, as the function of that
-    name takes them.
+    operation: "info_nce", "sigmoid_loss", "knn", "neighbor_overlap", "neighborhood_scores" or "relabelled_overlap";
+    args: its tensors, as the function of that name takes them.
     Returns a Choice that prints as a short list. Raises ValueError for an operation or a backend that does not exist.
 
     Example:
@@ -66,7 +70,11 @@ def doctor() -> str:
             str(explain("info_nce", x, x)),
             str(explain("sigmoid_loss", x, x)),
             str(explain("knn", x)),
-            str(explain("neighbor_overlap", indices, indices)),
+            *(
+                str(explain(name, indices, indices))
+                for name in OPERATIONS
+                if name.startswith(("neighbor", "relabelled"))
+            ),
         ]
     return "\n".join(lines)
 
