@@ -150,7 +150,11 @@ def draw_best(into: list[Picture], best: Any) -> None:
                 ax.scatter(share[mine], middle, c=colours, marker=marker, s=26, zorder=3,
                            label="synthetic" if kind == "synthetic" else "real pairs")  # fmt: skip
             ax.set(xlabel="redundant share of the information", ylabel=name, xticks=order)
-        axes[0, 0].set_yscale("symlog", linthresh=0.1)
+        highest = float(np.nanmax(best[["best", "best_high"]].to_numpy()))
+        axes[0, 0].set_yscale("asinh", linear_width=0.05)
+        ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1, 3, 10) if tick <= highest]
+        axes[0, 0].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes[0, 0].set_ylim(-0.008, 1.3 * highest)
         axes[0, 0].legend(title="blue: modality 1, orange: 2", title_fontsize=8)
 
 
