@@ -111,6 +111,19 @@ def report(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder
 
 
 @_command(
+    "Compare two finished sweeps of the same cases: which settings differ, the best strengths, and what changed.",
+    "Example: `modalign compare results/emoji results/emoji-wide`",
+)
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a finished sweep.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another.")],
+) -> None:
+    from modalign.printing import print_differences
+
+    print_differences(first, second)
+
+
+@_command(
     "Mutual k-NN of two files of embeddings: the share of nearest neighbours that row i has in both. "
     "The files are memory-mapped.",
     "Example: `modalign mutual-knn images.npy texts.npy --k 10`",

@@ -16,6 +16,7 @@ __all__ = [
     "print_alignment",
     "print_catalogue",
     "print_claims",
+    "print_differences",
     "print_layers",
     "print_optima",
     "print_regret",
@@ -111,6 +112,25 @@ def print_regret(rows: list[dict[str, Any]], console: Console | None = None) -> 
     table.add_section()
     table.add_row("mean", "", "", "", f"{100 * regret:+.2f}", f"{100 * none:+.2f}", f"{cost:.0%}")
     (console or Console()).print(table)
+
+
+def print_differences(first: Path, second: Path, console: Console | None = None) -> None:
+    """Two sweeps side by side."""
+    from modalign.report.comparison import compare, settings_that_differ
+    from modalign.report.sentences import points
+
+    console = console or Console()
+    for line in settings_that_differ(first, second):
+        console.print(line, highlight=False, markup=False)
+    table = Table("case", "modality", "best strength", "gain, points", "accuracy at the best, %", "change, points")
+    for one in compare(first, second):
+        table.add_row(
+            one.case, one.name, " → ".join(f"{value:g}" for value in one.best),
+            " → ".join(f"{100 * value:+.1f}" for value in one.gain),
+            " → ".join(f"{100 * value:.1f}" for value in one.accuracy),
+            points(one.change, unit="") + ("" if one.paired else " (other seeds)"),
+        )  # fmt: skip
+    console.print(table)
 
 
 def print_catalogue(console: Console | None = None) -> None:
