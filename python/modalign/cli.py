@@ -96,10 +96,14 @@ def sweep(
     quiet: Quiet = False,
     bar: Bar = None,
     workers: Workers = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: local, auto or ray://HOST:PORT.")
+    ] = None,
 ) -> None:
     from modalign.experiments.config import load
 
-    _sweep(load(config), out, fresh, quiet, bar, workers, f"modalign sweep {config}" + (f" --out {out}" if out else ""))
+    again = f"modalign sweep {config}" + (f" --out {out}" if out else "") + (f" --ray {ray}" if ray else "")
+    _sweep(load(config), out, fresh, quiet, bar, workers, again, ray)
 
 
 @_command(
@@ -396,7 +400,14 @@ def demo(out: Out = None, fresh: Fresh = False, quiet: Quiet = False, bar: Bar =
 
 
 def _sweep(
-    config: Any, out: Path | None, fresh: bool, quiet: bool, bar: bool | None, workers: int | None, again: str
+    config: Any,
+    out: Path | None,
+    fresh: bool,
+    quiet: bool,
+    bar: bool | None,
+    workers: int | None,
+    again: str,
+    ray: str | None = None,
 ) -> Path:
     """Run a sweep and report on it; Ctrl-C says how to go on and ends with 130."""
     from modalign.experiments.progress import Reporter
@@ -405,7 +416,7 @@ def _sweep(
     style = "none" if quiet else _style(bar)
     folder = out or Path("results") / config.name
     try:
-        run(config, folder, fresh=fresh, reporter=Reporter(style), workers=workers)
+        run(config, folder, fresh=fresh, reporter=Reporter(style), workers=workers, ray=ray)
         return _report(folder)
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; `{again}` continues where it stopped", err=True)

@@ -17,6 +17,7 @@ from modalign import data as data_sets
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.experiments import tasks
 from modalign.experiments.chunks import Chunk, chunks_of, train_chunk, work_of
+from modalign.experiments.cluster import train_on_ray
 from modalign.experiments.config import Case, Sweep
 from modalign.experiments.folder import Folder
 from modalign.experiments.progress import Reporter
@@ -58,12 +59,14 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
     checkpoint_seconds: float = 10.0,
+    ray: str | None = None,
 ) -> Path:
     """Train every run of ``sweep`` and write runs.parquet and curves.parquet into ``folder``; returns the folder.
 
     A folder that holds part of the same sweep is continued and ends with the same numbers as if it had never stopped; a
     finished one is left as it is. fresh: forget what is there. workers: chunks of runs that train at once, each on one
     core (default: one for each core); it changes no number. checkpoint_seconds: how much work a kill may cost.
+    ray: the address of a Ray cluster that trains the chunks instead, "local" for one on this machine.
     Raises ValueError for settings the data cannot meet, a folder that holds a sweep of other settings, a run that
     diverges; OSError where the disk is full: what is finished stays, and the next call continues.
     """
@@ -86,7 +89,13 @@ def run(
         if not place.started:
             place.begin(sweep)
         with _one_thread():
-            _train(sweep, data, chunks, place, reporter, workers, checkpoint_seconds)
+            if ray is None:
+                _train(sweep, data, chunks, place, reporter, workers, checkpoint_seconds)
+            else:
+                with reporter:
+                    reporter.begin(sweep.name, sum(work_of(chunk, data[chunk.case], sweep) for chunk in chunks))
+                    results = train_on_ray(ray, sweep, data, chunks, place, reporter.advance)
+                place.finish(sweep, *_tables(sweep, data, chunks, results))
     return place.path
 
 

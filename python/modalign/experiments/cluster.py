@@ -1,0 +1,117 @@
+"""Chunks of a sweep as tasks of a Ray cluster: on other processes and machines, retried when a worker dies.
+
+The driver alone touches the folder. A task gets the chunk, the data set and the configuration, trains on one thread in
+a folder of its own, and gives its results back; the same bits as a thread gives. What was finished is kept as it comes
+in, so a cluster that vanishes costs the chunks it was training and no more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalign.data import PairedDataset
+from modalign.experiments.chunks import Chunk, train_chunk, work_of
+from modalign.experiments.config import Sweep
+from modalign.experiments.folder import Folder
+
+__all__ = ["train_on_ray"]
+
+RETRIES = 10  # of a chunk whose worker died
+
+
+def train_on_ray(
+    address: str,
+    sweep: Sweep,
+    data: Sequence[PairedDataset],
+    chunks: Sequence[Chunk],
+    place: Folder,
+    advance: Callable[..., None],
+) -> list[dict[str, Any]]:
+    """The results of every chunk in order, finished ones from ``place``; the others are kept there as they come.
+
+    address: "local" starts a cluster on this machine and ends it; "auto" or ``ray://host:port`` is one that is there.
+    Raises ModuleNotFoundError without Ray, ConnectionError for a cluster that cannot be reached or vanishes.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for i, chunk in enumerate(chunks):
+        kept = place.restore(f"{chunk.name}.pt", _runs(chunk))
+        if kept is not None:
+            found[i] = kept
+            advance(work_of(chunk, data[chunk.case], sweep), resumed=True)
+    if len(found) == len(chunks):
+        return [found[i] for i in range(len(chunks))]
+    with _cluster(address) as ray:
+        train = ray.remote(num_cpus=1, max_retries=RETRIES)(_train)
+        shared = [ray.put(pairs) for pairs in data]
+        waiting = {
+            train.remote(chunk, shared[chunk.case], sweep): i for i, chunk in enumerate(chunks) if i not in found
+        }
+        try:
+            while waiting:
+                done, _ = ray.wait(list(waiting), timeout=0.2)
+                for task in done:
+                    i = waiting.pop(task)
+                    found[i] = _result(ray, task, sweep.cases[chunks[i].case].label)
+                    place.save(f"{chunks[i].name}.pt", _runs(chunks[i]), found[i])
+                    advance(work_of(chunks[i], data[chunks[i].case], sweep))
+        except BaseException:
+            for task in waiting:
+                ray.cancel(task, force=True)
+            raise
+    return [found[i] for i in range(len(chunks))]
+
+
+def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> dict[str, Any]:
+    """On a worker."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as room:
+        return train_chunk(
+            chunk, data, sweep, Folder(Path(room)), lambda *_, **__: None, threading.Event(), float("inf")
+        )
+
+
+def _result(ray: Any, task: Any, label: str) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = ray.get(task)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, ValueError):
+            raise ValueError(f"case {label!r}: {cause}") from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise ConnectionError(
+            f"the Ray cluster lost a chunk {RETRIES} times or vanished ({str(error).splitlines()[0]}); what is "
+            "finished stays, run again to continue"
+        ) from error
+    return result
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Any]:
+    try:
+        ray = importlib.import_module("ray")
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("--ray needs Ray: pip install ray") from None
+    try:
+        ray.init(
+            address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
+            log_to_driver=False, logging_level="ERROR",
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConnectionError(f"no Ray cluster at {address} ({str(error).splitlines()[0]})") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _runs(chunk: Chunk) -> list[tuple[float, int]]:
+    return [(run.strength, run.seed) for run in chunk.runs]
