@@ -101,10 +101,16 @@ def _cluster(address: str) -> Iterator[Any]:
     except ModuleNotFoundError:
         raise ModuleNotFoundError("--ray needs Ray: pip install ray") from None
     try:
-        ray.init(
-            address=None if address == "local" else address, include_dashboard=False if address == "local" else None,
-            log_to_driver=False, logging_level="ERROR",
-        )  # fmt: skip
+        if address == "local":  # on this machine alone, whatever its network says of itself
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConnectionError(f"no Ray cluster at {address} ({str(error).splitlines()[0]})") from error
     try:

@@ -1,0 +1,49 @@
+"""A sweep on a Ray cluster ends with the bits of the threads, also where a worker dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from experiments.small import configuration
+from modalign.experiments.sweep import run
+
+
+def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match="--ray needs Ray: pip install ray"):
+        run(configuration(), tmp_path, ray="local")
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    sweep = configuration(training={"epochs": 60, "runs_at_once": 2})
+    killed: list[int] = []
+
+    def kill() -> None:
+        until = time.monotonic() + 90
+        while not killed and time.monotonic() < until:
+            for process in psutil.process_iter(["cmdline"]):
+                if any("ray::_train" in word for word in process.info["cmdline"] or []):
+                    time.sleep(0.3)
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    folders = run(sweep, tmp_path / "ray", ray="local"), run(sweep, tmp_path / "threads")
+    assert killed
+    for name in ("runs", "curves"):
+        one, two = (pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds", errors="ignore")
+                    for folder in folders)  # fmt: skip
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
