@@ -18,7 +18,7 @@ from modalign.experiments.config import parse
 from modalign.experiments.randomness import batch_order, initial_seed, labelled_pairs
 from modalign.experiments.training import Run, Trainer
 
-STRENGTHS, SEEDS, BATCH, LABELS = (0.0, 0.3, 1.0, 2.0), range(8), 256, 1000
+STRENGTHS, SEEDS, BATCH, LABELS = [i / 5 for i in range(11)], range(6), 256, 1000  # the papers' grid, six seeds
 RUNS = [Run(strength, seed) for strength in STRENGTHS for seed in SEEDS]
 
 
