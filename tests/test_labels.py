@@ -55,7 +55,7 @@ def test_numbers_become_text_and_classes_follow_names(tmp_path: Path) -> None:
         ("matrix.npy", ValueError, r"one label a row, got float64 of shape \(2, 2\)"),
         ("objects.npy", ValueError, "must be a whole .npy file of labels"),
         ("broken.parquet:a", ValueError, "must be a whole .parquet file"),
-        ("gaps.parquet:a", ValueError, r"a label for each row, got none in rows \[1\]"),
+        ("gaps.parquet:a", ValueError, r"something in each row, got nothing in rows \[1\]"),
         ("latin.txt", ValueError, "must be UTF-8 text"),
     ],
 )

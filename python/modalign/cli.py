@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,16 @@ def _command(help: str, examples: str) -> Callable[[Callable[..., None]], Callab
         return app.command(name, help=help, epilog=examples)(careful)
 
     return register
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C ends with 130 and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from None
 
 
 def _message(error: Exception) -> str:
@@ -233,14 +244,11 @@ def embed(
 ) -> None:
     from modalign.embedding import embed as write
 
-    try:
+    with _resumable():
         path = write(
             encoder, inputs, out, layers=layers, pooling=pooling, batch_size=batch_size, device=device, dtype=dtype,
             fresh=fresh, progress=not quiet,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
-        raise typer.Exit(130) from None
     typer.echo(f"written: {path}")
 
 
@@ -282,11 +290,8 @@ def tune(
     folder = out or Path("results") / f"{sweep.name}-tuned"
     budget = search.Budget(highest=highest, first=first, rounds=rounds, seeds=seeds)
     reporter = Reporter("none" if quiet else _style(bar))
-    try:
+    with _resumable():
         search.run(sweep, folder, budget, fresh=fresh, reporter=reporter, workers=workers)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
-        raise typer.Exit(130) from None
     print_optima(folder)
     if against is not None:
         print_regret(search.against_grid(folder, against))
@@ -355,16 +360,13 @@ def reproduce(
     common: dict[str, Any] = {
         "fresh": fresh, "workers": workers, "reporter": Reporter("none" if quiet else _style(bar)),
     }  # fmt: skip
-    try:
+    with _resumable():
         if study == "emergence":
             emergence.run(emergence.FULL if full else emergence.QUICK, folder, storage=storage, **common)
             page = emergence_page.write(folder)
         else:
             align_study.run(align_study.FULL if full else align_study.QUICK, folder, **common)
             page = align_page.write(folder)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
-        raise typer.Exit(130) from None
     print_claims(folder)
     typer.echo(f"report: {page}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import importlib
 import io
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor
 
 from modalign import provenance
+from modalign.tables import KINDS, column_of, read_table
 from modalign.watching import bar
 
 __all__ = ["embed"]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 POOLINGS = ("mean", "cls", "last")
-KINDS = ("sentence-transformers", "transformers", "timm", "python")
+ENCODERS = ("sentence-transformers", "transformers", "timm", "python")
 Encode = Callable[[Sequence[Any]], Any]
 
 
@@ -135,7 +135,7 @@ def _read(spec: str) -> tuple[list[Any], list[str]]:
         if not files:
             raise ValueError(f"{path} holds no images; they end in {', '.join(sorted(IMAGES))}")
         return list(files), [str(file.relative_to(path)) for file in files]
-    if path.is_file() and path.suffix not in (".csv", ".parquet", ".arrow", ".feather"):
+    if path.is_file() and path.suffix not in KINDS:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
@@ -146,32 +146,11 @@ def _read(spec: str) -> tuple[list[Any], list[str]]:
         raise FileNotFoundError(
             f"there is no file or folder {spec}" + ("" if ":" in spec else "; a table's is FILE:COLUMN")
         )
-    values = _column(Path(name), column)
+    values = [
+        entry["bytes"] if isinstance(entry, dict) else entry
+        for entry in column_of(read_table(Path(name)), name, column)
+    ]
     return values, [str(i) for i in range(len(values))]
-
-
-def _column(path: Path, column: str) -> list[Any]:
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = list(rows[0]) if rows else []
-        found: Any = [row[column] for row in rows] if column in names else None
-    else:
-        import pyarrow as pa
-        from pyarrow import feather, parquet
-
-        try:
-            table = parquet.read_table(path) if path.suffix == ".parquet" else feather.read_table(path)
-        except pa.ArrowException as error:
-            raise ValueError(f"{path} must be a whole {path.suffix} file ({str(error).splitlines()[0]})") from None
-        names = table.column_names
-        found = table.column(column).to_pylist() if column in names else None
-    if found is None:
-        raise ValueError(f"{path} has no column {column!r}; it holds {', '.join(names) or 'none'}")
-    missing = [i for i, value in enumerate(found) if value is None]
-    if missing:
-        raise ValueError(f"{path}:{column} must hold an input in each row, got none in rows {missing[:3]} (the first)")
-    return [value["bytes"] if isinstance(value, dict) else value for value in found]
 
 
 def _bytes(value: Any) -> bytes:
@@ -277,8 +256,8 @@ def _encoder(encoder: str | Encode, texts: bool, layers: str, pooling: str | Non
     if not isinstance(encoder, str):
         return encoder
     kind, _, what = encoder.partition(":")
-    if kind not in KINDS or not what:
-        raise ValueError(f"embed: encoder must be one of {', '.join(f'{k}:...' for k in KINDS)}, got {encoder!r}")
+    if kind not in ENCODERS or not what:
+        raise ValueError(f"embed: encoder must be one of {', '.join(f'{k}:...' for k in ENCODERS)}, got {encoder!r}")
     if kind == "python":
         module, _, function = what.rpartition(":")
         try:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["as_classes", "read_labels"]
+from modalign.tables import KINDS, column_of, is_saved_to_disk, read_table
 
-TABLES = (".parquet", ".csv", ".arrow", ".feather")
+__all__ = ["as_classes", "read_labels"]
 
 
 def read_labels(spec: str | Path) -> list[str]:
@@ -33,13 +33,11 @@ def read_labels(spec: str | Path) -> list[str]:
         file, _, member = str(spec).rpartition(":")
         path = Path(file)
         if not file or not path.exists():
-            raise FileNotFoundError(f"there is no file {path if path.suffix in (*TABLES, '.npz') else spec}")
-        if (path / "state.json").is_file():
-            return _column(_saved_to_disk(path), file, member)
+            raise FileNotFoundError(f"there is no file {path if path.suffix in (*KINDS, '.npz') else spec}")
         if path.suffix == ".npz":
             return _npz(path, member)
-        if path.suffix in TABLES:
-            return _column(_table(path), file, member)
+        if path.suffix in KINDS or is_saved_to_disk(path):
+            return [str(label) for label in column_of(read_table(path), file, member)]
         raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")
     if whole.suffix == ".npy":
         try:
@@ -47,7 +45,7 @@ def read_labels(spec: str | Path) -> list[str]:
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"{whole} must be a whole .npy file of labels ({str(error).splitlines()[0]})") from None
         return _from_array(array, str(whole))
-    if whole.suffix in (*TABLES, ".npz"):
+    if whole.suffix in (*KINDS, ".npz"):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
     try:
         return whole.read_text(encoding="utf-8").splitlines()
@@ -81,50 +79,3 @@ def _npz(path: Path, member: str) -> list[str]:
         if member not in archive.files:
             raise ValueError(f"{path} has no array {member!r}; it holds {', '.join(archive.files)}")
         return _from_array(archive[member], f"{path}:{member}")
-
-
-def _table(path: Path) -> Any:
-    import pyarrow as pa
-
-    try:
-        if path.suffix == ".parquet":
-            from pyarrow import parquet
-
-            return parquet.read_table(path)
-        if path.suffix == ".csv":
-            from pyarrow import csv
-
-            return csv.read_csv(path)
-        return _stream(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} must be a whole {path.suffix} file ({str(error).splitlines()[0]})") from None
-
-
-def _saved_to_disk(folder: Path) -> Any:
-    import json
-
-    import pyarrow as pa
-
-    files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
-    return pa.concat_tables([_stream(folder / file["filename"]) for file in files])
-
-
-def _stream(path: Path) -> Any:
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as source:
-        try:
-            return pa.ipc.open_file(source).read_all()
-        except pa.ArrowInvalid:
-            source.seek(0)
-            return pa.ipc.open_stream(source).read_all()
-
-
-def _column(table: Any, path: str, member: str) -> list[str]:
-    if member not in table.column_names:
-        raise ValueError(f"{path} has no column {member!r}; it holds {', '.join(table.column_names)}")
-    values = table.column(member).to_pylist()
-    missing = [row for row, value in enumerate(values) if value is None]
-    if missing:
-        raise ValueError(f"{path}:{member} must hold a label for each row, got none in rows {missing[:3]} (the first)")
-    return [str(value) for value in values]

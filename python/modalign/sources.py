@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import mmap
 import pickle
 import re
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from modalign.tables import arrow_table, is_saved_to_disk, saved_files
 
 __all__ = ["Rows", "indexable", "open_layers", "open_rows"]
 
@@ -179,8 +180,8 @@ def _table(x: Any, name: str, ranks: tuple[int, ...]) -> _Table:
     if not isinstance(x, (str, Path)):
         raise TypeError(f"{name} must be a NumPy array, a torch tensor or the path of a file, got {type(x).__name__}")
     folder, _, column = str(x).partition(":")
-    if (Path(folder) / "state.json").is_file():
-        return _saved_to_disk(Path(folder), column or None)
+    if is_saved_to_disk(folder):
+        return _of_arrow(saved_files(Path(folder)), Path(folder), column or None)
     # the shortest name that ends in a known way, so that a tensor's or a column's may hold anything
     kinds = "|".join(kind[1:] for kind in READERS)
     match = re.fullmatch(rf"(.+?\.(?:{kinds}))(?::(.+))?", str(x), re.DOTALL)
@@ -374,36 +375,12 @@ def _arrow(path: Path, member: str | None, ranks: tuple[int, ...]) -> _Table:
     return _of_arrow([path], path, member)
 
 
-def _saved_to_disk(folder: Path, member: str | None) -> _Table:
-    """A data set as Hugging Face's save_to_disk writes it: Arrow streams, in the order that state.json has."""
-    state = folder / "state.json"
-    with _whole(state, ValueError, KeyError, TypeError, OSError):
-        content = json.loads(state.read_text(encoding="utf-8"))
-        files = [folder / part["filename"] for part in content["_data_files"]]
-        chosen = content.get("_indices_files") or content.get("_indices_data_files")
-    if chosen:
-        raise ValueError(f"{folder} must hold its rows in their order; use flatten_indices() before save_to_disk()")
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing or not files:
-        raise FileNotFoundError(f"{folder} must hold {', '.join(missing) or 'data'}, as its state.json says")
-    return _of_arrow(files, folder, member)
-
-
 def _of_arrow(files: list[Path], path: Path, member: str | None) -> _Table:
     """A column of memory-mapped Arrow files (or streams), one after the other."""
     import pyarrow as pa
 
-    tables = []
-    for file in files:
-        with _whole(file, pa.ArrowException, OSError):
-            source = pa.memory_map(str(file))
-            try:
-                tables.append(pa.ipc.open_file(source).read_all())
-            except pa.ArrowInvalid:
-                source.seek(0)
-                tables.append(pa.ipc.open_stream(source).read_all())
-    with _whole(path, pa.ArrowException):
-        table = pa.concat_tables(tables)
+    with _whole(path, pa.ArrowException, OSError):
+        table = arrow_table(files)
     first = (lambda member: table.column(member)[0]) if table.num_rows else None
     member, dtype, width = _column_of(path, member, table.schema, first)
     column = table.column(member)

@@ -42,7 +42,9 @@ def test_components_are_uncorrelated_and_fall():
 
 
 def test_scaling_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="mine: pca must be from 1 to 3 components here, or None for all, got 4"):
+    with pytest.raises(
+        ValueError, match="mine: pca must be from 1 to 3 components here, or None for no reduction, got 4"
+    ):
         scaled(np.eye(50)[:, :3], TRAIN, pca=4, name="mine")
     with pytest.raises(ValueError, match="mine: the training rows are all the same"):
         scaled(np.where(TRAIN[:, None], 1.0, 2.0), TRAIN, name="mine")

@@ -63,7 +63,9 @@ def scaled(
         array = array.reshape(len(array), -1)
         most = min(int(train.sum()) - 1, array.shape[1])
         if not 1 <= pca <= most:
-            raise ValueError(f"{name}: pca must be from 1 to {most} components here, or None for all, got {pca}")
+            raise ValueError(
+                f"{name}: pca must be from 1 to {most} components here, or None for no reduction, got {pca}"
+            )
         axes = np.linalg.eigh(array[train].T @ array[train])[1][:, ::-1][:, :pca]
         axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(pca)])
         array = array @ axes

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from collections import Counter
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.data.arrays import require_one_of, scaled, token_ids, vocabulary
 from modalign.data.paired import PARTS, TRAIN, PairedDataset, split_of
 
 __all__ = ["emoji", "emoji_texts", "emoji_vocabulary"]
@@ -32,8 +31,6 @@ PAIRS = {
 }
 FEATURES = ("frozen", "raw")
 PAIRINGS = ("true", "within-group", "random")
-VOCABULARY = 2048  # words at most, padding and the unknown word included
-UNKNOWN = 1
 
 
 def emoji(
@@ -75,9 +72,9 @@ def emoji(
         >>> data.x.shape, data.y.shape, len(data.classes)
         (torch.Size([1644, 128]), torch.Size([1644, 128]), 8)
     """
-    _require_one_of("pair", pair, PAIRS)
-    _require_one_of("features", features, FEATURES)
-    _require_one_of("pairing", pairing, PAIRINGS)
+    require_one_of("emoji: pair", pair, PAIRS)
+    require_one_of("emoji: features", features, FEATURES)
+    require_one_of("emoji: pairing", pairing, PAIRINGS)
     if not 0 <= fraction <= 1:
         raise ValueError(f"emoji: fraction is the share of pairs to permute, from 0 to 1, got {fraction}")
     table = _table()
@@ -136,21 +133,7 @@ def emoji_vocabulary(*, seed: int = 0, tags: bool = False, flags: bool = False) 
     texts = emoji_texts(tags=tags, flags=flags)
     kept = [i for i, group in enumerate(table["group"]) if flags or table["groups"][group] != FLAGS]
     split = split_of(table["subgroup"][kept], seed=seed)
-    return _vocabulary([text for text, part in zip(texts, split.tolist(), strict=True) if part == TRAIN])
-
-
-def _vocabulary(texts: list[str]) -> list[str]:
-    count = Counter(word for text in texts for word in set(_words(text)))
-    return ["", "?", *sorted(count, key=lambda word: (-count[word], word))][:VOCABULARY]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def _require_one_of(name: str, value: Any, known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"emoji: {name} must be one of {', '.join(known)}, got {value!r}")
+    return vocabulary([text for text, part in zip(texts, split.tolist(), strict=True) if part == TRAIN])
 
 
 @functools.lru_cache(maxsize=1)
@@ -202,19 +185,7 @@ def _reduced(name: str, pca: int | None, kept: bytes, train: bytes) -> Tensor:
     ids = np.frombuffer(kept, np.int64)
     values = _frozen(name)[ids]
     rows = np.isin(ids, np.frombuffer(train, np.int64))
-    values64 = values.astype(np.float64)
-    values64 -= values64[rows].mean(0)
-    if pca is not None:
-        most = min(int(rows.sum()) - 1, values.shape[1])
-        if not 1 <= pca <= most:
-            raise ValueError(
-                f"emoji: pca must be from 1 to {most} components here, or None for no reduction, got {pca}"
-            )
-        axes = np.linalg.eigh(values64[rows].T @ values64[rows])[1][:, ::-1][:, :pca]
-        axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(pca)])
-        values64 = values64 @ axes
-    values64 /= np.sqrt(values64[rows].var(0).mean())
-    return torch.from_numpy(values64.astype(np.float32))
+    return scaled(values, rows, pca=pca, name="emoji")
 
 
 @functools.lru_cache(maxsize=4)
@@ -237,9 +208,4 @@ def _pixels(name: str) -> NDArray[np.uint8]:
 def _token_ids(name: str, kept: NDArray[np.int64], train: NDArray[np.int64]) -> Tensor:
     table = _table()
     texts = table["label"] if name == "label" else [", ".join(words) for words in table["tags"]]
-    ids = {word: i for i, word in enumerate(_vocabulary([texts[i] for i in train])) if i > UNKNOWN}
-    words = [_words(texts[i]) for i in kept]
-    tokens = torch.zeros(len(kept), max(map(len, words)), dtype=torch.int64)
-    for row, text in zip(tokens, words, strict=True):
-        row[: len(text)] = torch.tensor([ids.get(word, UNKNOWN) for word in text])
-    return tokens
+    return token_ids([texts[i] for i in kept], np.isin(kept, train))

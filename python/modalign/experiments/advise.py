@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from modalign.experiments.tune import SCALE
+from modalign.experiments.tune import SCALE, position
 from modalign.information import PIDEstimate, Regime, pid, regime
 
 __all__ = ["Advice", "Expectation", "advise", "hit_rate", "suite"]
@@ -109,7 +109,7 @@ def hit_rate(rows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, float
         found["range"].append(float(expected.low <= row["best"] <= expected.high))
         found["helps"].append(float(expected.helps == gained))
         found["never"].append(float(not gained))
-        found["width"].append((_t(expected.high) - _t(expected.low)) / _t(4.0))
+        found["width"].append((position(expected.high) - position(expected.low)) / position(4.0))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
@@ -117,7 +117,7 @@ def _expected(parts: Mapping[str, Any], modality: int, rows: Sequence[Mapping[st
     here = _shares(parts, modality)
     distances = [float(np.abs(_shares(row, row["modality"]) - here).sum()) for row in rows]
     near = [rows[i] for i in np.argsort(distances, kind="stable")[:NEIGHBOURS]]
-    best = np.array([_t(row["best"]) for row in near])
+    best = np.array([position(row["best"]) for row in near])
     gains = np.array([row["gain"] for row in near])
     low, high = (float(f"{SCALE * np.sinh(value):.2g}") for value in (best.min(), best.max()))
     return Expectation(
@@ -131,10 +131,6 @@ def _shares(parts: Mapping[str, Any], modality: int) -> np.ndarray[Any, Any]:
     whole = max(float(parts["mutual_12"]), 1e-9)
     names = ("redundancy", f"unique_{modality}", f"unique_{3 - modality}", "synergy")
     return np.array([float(parts[name]) / whole for name in names])
-
-
-def _t(strength: float) -> float:
-    return float(np.arcsinh(strength / SCALE))
 
 
 def _file() -> Any:

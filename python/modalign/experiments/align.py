@@ -94,7 +94,7 @@ def run(
 
     A folder that holds a part of the same study is continued. Raises ValueError for one with something else in it.
     """
-    study = Study(folder, {"study": "align", **_plain(dataclasses.asdict(plan))}, fresh=fresh)
+    study = Study(folder, {"study": "align", **dataclasses.asdict(plan)}, fresh=fresh)
     reporter = reporter or Reporter("none")
     with study.begun():
         sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
@@ -210,10 +210,3 @@ def rank_of_best(rows: Any) -> tuple[float, float, float]:
 
 def _folder(name: str) -> str:
     return name.replace(" ", "-").replace(".", "_")
-
-
-def _plain(content: Any) -> Any:
-    """Mappings and tuples as JSON has them."""
-    if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
-    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content

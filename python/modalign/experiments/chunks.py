@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from modalign.experiments.randomness import compared_pairs
 from modalign.experiments.training import Run, Trainer, inputs_of
 from modalign.metrics import cka, mutual_knn, svcca, unbiased_cka
 
-__all__ = ["Chunk", "Stopped", "chunks_of", "train_chunk", "work_of"]
+__all__ = ["Chunk", "Stopped", "chunks_of", "cores", "train_chunk", "work_of"]
 
 
 class Stopped(Exception):  # noqa: N818
@@ -64,6 +65,11 @@ def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
     inputs = sum(batch * x[0].numel() * x.element_size() for x in inputs_of(data))
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in trainer.parameters.values())
     return inputs + 2 * sum(kept.values()) + 4 * parameters
+
+
+def cores() -> int:
+    """That this process may use: so many chunks train at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work_of(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -16,14 +15,11 @@ from typing import Any
 import torch
 
 from modalign import provenance
+from modalign.experiments.chunks import Stopped, cores
 from modalign.experiments.folder import Folder
 from modalign.experiments.progress import Reporter
 
-__all__ = ["Part", "Stopped", "Study"]
-
-
-class Stopped(Exception):  # noqa: N818
-    """The study was told to stop."""
+__all__ = ["Part", "Study"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +101,7 @@ class Study:
 
         with (
             shown,
-            ThreadPoolExecutor(workers or _cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            ThreadPoolExecutor(workers or cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
             futures = [pool.submit(one, part) for part in parts]
             try:
@@ -138,7 +134,3 @@ class Study:
         path = self.path / name
         provenance.write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
         return path
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ import torch
 from modalign import data as data_sets
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.experiments import tasks
-from modalign.experiments.chunks import Chunk, chunks_of, train_chunk, work_of
+from modalign.experiments.chunks import Chunk, chunks_of, cores, train_chunk, work_of
 from modalign.experiments.cluster import train_on_ray
 from modalign.experiments.config import Case, Sweep
 from modalign.experiments.folder import Folder
@@ -109,7 +108,7 @@ def _train(
     seconds: float,
 ) -> None:
     if workers is None:
-        workers = _cores() if sweep.training.device == "cpu" else 1
+        workers = cores() if sweep.training.device == "cpu" else 1
     stop = threading.Event()
     with (
         reporter,
@@ -166,10 +165,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load(case: Case, key: str) -> PairedDataset:

@@ -28,7 +28,7 @@ from modalign.experiments.progress import Reporter
 from modalign.experiments.study import Part, Study
 from modalign.experiments.training import Run
 
-__all__ = ["Budget", "Optimum", "against_grid", "optimum", "run"]
+__all__ = ["Budget", "Optimum", "against_grid", "optimum", "position", "run"]
 
 SCALE = 0.05  # strengths below it are nearly 0
 POINTS, FUNCTIONS = 121, 2000
@@ -149,10 +149,10 @@ def against_grid(tuned: Path, grid: Path) -> list[dict[str, Any]]:
             continue
         found = optima[case.label]
         for modality, one in enumerate(found["optima"], 1):
-            at = [_t(strength) for strength in results.strengths]
+            at = [position(strength) for strength in results.strengths]
             test = results.grid(case, f"accuracy_{modality}").mean(0)
             chosen = int(results.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
-            there = float(np.interp(_t(one["best"]), at, test))
+            there = float(np.interp(position(one["best"]), at, test))
             rows.append({
                 "case": case.label, "modality": modality, "name": case.modalities[modality - 1], "tuned": one["best"],
                 "grid": results.strengths[chosen], "regret": float(test[chosen]) - there,
@@ -182,7 +182,7 @@ def _part(study: Study, sweep: Sweep, data: PairedDataset, chunk: Chunk) -> Part
 
 def _first(budget: Budget) -> list[float]:
     """0 and strengths evenly spaced in t, each rounded to three digits."""
-    return [_rounded(SCALE * np.sinh(t)) for t in np.linspace(0, _t(budget.highest), budget.first)]
+    return [_rounded(SCALE * np.sinh(t)) for t in np.linspace(0, position(budget.highest), budget.first)]
 
 
 def _next(rows: Sequence[dict[str, Any]], budget: Budget, number: int) -> list[float]:
@@ -229,11 +229,13 @@ def _posterior(
 
     column = f"validation_accuracy_{modality}"
     without = {row["seed"]: row[column] for row in rows if row["strength"] == 0}
-    t = np.array([[_t(row["strength"])] for row in rows])
+    t = np.array([[position(row["strength"])] for row in rows])
     change = np.array([row[column] - without[row["seed"]] for row in rows])
     spread = float(change.std()) or 1e-3
     # a curve bends over about the range, and noise is no more than what runs differ by
-    kernel = ConstantKernel(1.0, (0.05, 20.0)) * RBF(_t(highest) / 3, (_t(highest) / 8, 2 * _t(highest)))
+    kernel = ConstantKernel(1.0, (0.05, 20.0)) * RBF(
+        position(highest) / 3, (position(highest) / 8, 2 * position(highest))
+    )
     kernel += WhiteKernel(0.1, (1e-4, 2.0))
     # strength 0 is 0 by definition, for every seed: said once with little noise, not once for each seed
     kept = t[:, 0] > 0
@@ -243,7 +245,7 @@ def _posterior(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length or a noise at the end of its range is an answer
         model.fit(places, values)
-    at = np.linspace(0, _t(highest), POINTS)
+    at = np.linspace(0, position(highest), POINTS)
     fitted = model.kernel_.k1  # without the noise: of the curve, not of a run
     cross, prior = fitted(at[:, None], places), fitted(at[:, None])
     within = model.kernel_(places) + np.diag(noise)
@@ -258,7 +260,8 @@ def _posterior(
     return at, spread * functions, spread * mean, spread * deviation
 
 
-def _t(strength: float) -> float:
+def position(strength: float) -> float:
+    """t = asinh(strength / 0.05): even steps of it are even steps near 0 and even ratios far from it."""
     return float(np.arcsinh(strength / SCALE))
 
 
