@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -17,14 +19,15 @@ from experiments.small import configuration
 from modalign.experiments.sweep import run
 
 
-def test_ray_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+@pytest.mark.parametrize("there", [None, ModuleType("ray")], ids=["nothing", "a folder of that name"])
+def test_ray_is_asked_for_where_it_is_missing(there: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", there)
     with pytest.raises(ModuleNotFoundError, match="--ray needs Ray: pip install ray"):
         run(configuration(), tmp_path, ray="local")
 
 
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", minversion="2.40", reason="Ray is an extra: pip install 'modalign[ray]'")
     sweep = configuration(training={"epochs": 60, "runs_at_once": 2})
     killed: list[int] = []
 

@@ -98,7 +98,8 @@ def _result(ray: Any, task: Any, label: str) -> dict[str, Any]:
 def _cluster(address: str) -> Iterator[Any]:
     try:
         ray = importlib.import_module("ray")
-    except ModuleNotFoundError:
+        ray.init  # noqa: B018  a folder of that name on the path is a module, too
+    except (ModuleNotFoundError, AttributeError):
         raise ModuleNotFoundError("--ray needs Ray: pip install ray") from None
     try:
         if address == "local":  # on this machine alone, whatever its network says of itself
