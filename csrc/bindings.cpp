@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 
+#include "cpu/edge_products.hpp"
 #include "cpu/info_nce.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/knn.hpp"
@@ -207,6 +208,15 @@ void relabelled_overlap(Address a, Address b, int64_t n, int64_t k, Address rela
                                at<int64_t>(totals), threads);
 }
 
+void edge_products(Address x, const std::string& dtype, int64_t n, int64_t d, Address items, Address others, int64_t m,
+                   int64_t k, Address products, int threads) {
+  require_sizes({n, d, m, k, threads});
+  if (n > INT32_MAX) throw std::invalid_argument("edge_products takes up to 2^31 - 1 rows, got " + std::to_string(n));
+  const modalign::Rows table{at<void>(x), dtype_of(dtype), d, 0, n};
+  py::gil_scoped_release released;
+  modalign::edge_products(table, at<int64_t>(items), at<int64_t>(others), m, k, at<double>(products), threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, module) {
@@ -239,4 +249,5 @@ PYBIND11_MODULE(_core, module) {
   module.def("neighbor_overlap", &neighbor_overlap);
   module.def("neighborhood_scores", &neighborhood_scores);
   module.def("relabelled_overlap", &relabelled_overlap);
+  module.def("edge_products", &edge_products);
 }

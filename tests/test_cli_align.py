@@ -43,6 +43,7 @@ def test_samples_and_labels(files: list[str], tmp_path: Path) -> None:
     assert "neighbours of 100 of them" in run(*files, "--sample", "100", "--k", "5")
     labels = tmp_path / "classes.txt"
     labels.write_text("\n".join("ab"[i % 2] for i in range(300)) + "\n")
+    assert "by chance" in run(*files, "--within", "kmeans:5", "--metrics", "mutual_knn", "--relabellings", "19")
     assert "by chance" in run(*files, "--within", str(labels), "--metrics", "mutual_knn", "--relabellings", "19")
     pd.DataFrame({"image": [i // 2 for i in range(300)]}).to_parquet(tmp_path / "groups.parquet")
     run(*files, "--groups", f"{tmp_path}/groups.parquet:image", "--metrics", "mutual_knn", "--k", "5", "--null", "none")
@@ -76,6 +77,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--tolerance", "2"], "tolerance must be between 0 and 0.5"),
         (["--max-memory", "much"], "a size must be"),
         (["--layers", "--metrics", "rsa"], "takes metrics of lists, graphs or moments"),
+        (["--within", "kmeans:many"], "--within kmeans:COUNT needs a whole number of clusters, got kmeans:many"),
         (["--within", "nowhere.txt"], "there is no file nowhere.txt"),
     ],
 )

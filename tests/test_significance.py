@@ -1,6 +1,8 @@
 """Nulls: closed forms beside relabelling, p-values, calibration, relabelling within groups and of whole groups."""
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from modalign.metrics.neighborhoods import relabelled_overlap
 from modalign.significance import (
     Null,
     cka_null,
+    kmeans_cells,
     mutual_knn_null,
     random_relabellings,
     sampled_null,
@@ -131,3 +134,41 @@ def test_null_is_a_record() -> None:
     assert null == Null(null.kind, null.mean, null.sd, null.p, null.threshold, null.calibrated, 0)
     assert null.p < 1e-12
     assert 0.85 < null.calibrated < 0.9
+
+
+def test_cells_are_the_clusters_and_take_their_share_of_the_alignment() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.arange(400) % 8
+    centers = torch.randn(8, 12, generator=generator)
+    x, y = (centers[truth] + 0.1 * torch.randn(400, 12, generator=generator) for _ in range(2))
+    cells = kmeans_cells(x, 8)
+    assert torch.equal(cells, kmeans_cells(x, 8))
+    pairs = torch.stack([cells, truth]).unique(dim=1)
+    assert pairs.shape == (2, 8)  # one cell a cluster, and one cluster a cell
+    plain = modalign.align(x, y, ["mutual_knn"], null="relabelled", relabellings=99)["mutual_knn"].null
+    inside = modalign.align(x, y, ["mutual_knn"], within=cells, relabellings=99)["mutual_knn"].null
+    assert plain is not None
+    assert inside is not None
+    assert (plain.p, inside.p > 0.01) == (0.01, True)
+    assert inside.mean > 4 * plain.mean
+
+
+def test_cells_are_the_same_from_memory_and_from_a_file(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float16)
+    np.save(tmp_path / "x.npy", x)
+    assert torch.equal(kmeans_cells(x, 12, seed=3), kmeans_cells(tmp_path / "x.npy", 12, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "message"),
+    [
+        (1, ValueError, "from 2 to half of the 10 rows, got 1"),
+        (6, ValueError, "from 2 to half of the 10 rows, got 6"),
+        (2.0, TypeError, "an integer, got 2.0"),
+    ],
+)
+def test_cells_refuse(count: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"kmeans_cells: count must be {message}"):
+        kmeans_cells(torch.randn(10, 3), count)
+    with pytest.raises(ValueError, match="must be finite, got NaN or inf in rows"):
+        kmeans_cells(torch.full((10, 3), float("nan")), 3)

@@ -30,6 +30,15 @@ typedef float EightUnaligned __attribute__((vector_size(32), aligned(4), may_ali
 typedef double EightDoubles __attribute__((vector_size(64)));
 typedef int Order __attribute__((vector_size(32)));
 
+inline Eight eight(const float* p) { return *reinterpret_cast<const EightUnaligned*>(p); }
+inline Eight eight(const Half* p) {
+  return reinterpret_cast<Eight>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Eight eight(const BFloat16* p) {
+  const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return reinterpret_cast<Eight>(_mm256_slli_epi32(words, 16));
+}
+
 inline EightDoubles as_doubles(Eight v) {
 #if defined(MODALIGN_ISA_avx512)
   return reinterpret_cast<EightDoubles>(_mm512_cvtps_pd(reinterpret_cast<__m256>(v)));
@@ -56,14 +65,15 @@ inline void transpose(Eight (&v)[kLanes]) {
   }
 }
 
-template <bool euclidean>
-void sum_rows(const double* query, const float* const (&row)[kLanes], int64_t d, double (&sum)[kLanes]) {
+template <bool euclidean, class Source>
+  requires(sizeof(Source) == 2 || std::is_same_v<Source, float>)
+void sum_rows(const double* query, const Source* const (&row)[kLanes], int64_t d, double (&sum)[kLanes]) {
   EightDoubles total = {};
   int64_t c = 0;
   for (; c + kLanes <= d; c += kLanes) {
     Eight v[kLanes];
 #pragma GCC unroll 8
-    for (int lane = 0; lane < kLanes; ++lane) v[lane] = *reinterpret_cast<const EightUnaligned*>(row[lane] + c);
+    for (int lane = 0; lane < kLanes; ++lane) v[lane] = eight(row[lane] + c);
     transpose(v);
 #pragma GCC unroll 8
     for (int k = 0; k < kLanes; ++k) {

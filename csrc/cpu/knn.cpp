@@ -13,7 +13,6 @@
 #include "cpu/knn.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -24,6 +23,7 @@
 #include "common/parallel.hpp"
 #include "cpu/codes.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/stored_row.hpp"
 
 namespace modalign {
 namespace {
@@ -37,12 +37,6 @@ int64_t room_for(int64_t k) { return std::max<int64_t>(64, 2 * k + 32); }  // ca
 
 float rounded_down(double x) { return std::nextafter(static_cast<float>(x), -kInfinity); }
 float rounded_up(double x) { return std::nextafter(static_cast<float>(x), kInfinity); }
-
-double half_to_double(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
-  const float magnitude = std::bit_cast<float>(bits) * 0x1p112f;
-  return (half & 0x8000) ? -magnitude : magnitude;
-}
 
 struct Scored {
   double score;
@@ -158,28 +152,9 @@ class Search {
 
   std::vector<Table*> tables() { return itself_ ? std::vector<Table*>{&x_} : std::vector<Table*>{&x_, &y_}; }
 
-  void read(const Table& table, int64_t row, double* out) const {
-    const int64_t d = call_.d, at = row * d;
-    const void* data = table.rows.data;
-    const auto copy = [&](const auto* from) {
-      for (int64_t c = 0; c < d; ++c) out[c] = static_cast<double>(from[at + c]);
-    };
-    switch (call_.dtype) {
-      case Dtype::float16:
-        for (int64_t c = 0; c < d; ++c) out[c] = half_to_double(static_cast<const uint16_t*>(data)[at + c]);
-        break;
-      case Dtype::bfloat16:
-        for (int64_t c = 0; c < d; ++c)
-          out[c] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(data)[at + c]) << 16);
-        break;
-      case Dtype::float32:
-        return copy(static_cast<const float*>(data));
-      case Dtype::float64:
-        return copy(static_cast<const double*>(data));
-      case Dtype::int8:
-        return copy(static_cast<const int8_t*>(data));
-    }
-  }
+  Rows rows_of(const Table& table) const { return {table.rows.data, call_.dtype, call_.d, 0, table.rows.n}; }
+
+  void read(const Table& table, int64_t row, double* out) const { read_row(rows_of(table), row, out); }
 
   void each_row(int64_t n, auto work) {
     run_phases(threads_, 1, (n + kChunk - 1) / kChunk, [&](int thread, int64_t, int64_t chunk) {
@@ -404,8 +379,8 @@ class Search {
   void score(Own& own, Table& table, const Table& others, int64_t i, int64_t count) {
     const int64_t k = call_.k;
     table.scored[i] += static_cast<int32_t>(count);
-    exact_scores()(own.row.data(), {others.rows.data, call_.dtype, call_.d, 0, others.rows.n}, own.ids.data(), count,
-                   call_.metric == Metric::euclidean, own.scores.data());
+    exact_scores()(own.row.data(), rows_of(others), own.ids.data(), count, call_.metric == Metric::euclidean,
+                   own.scores.data());
     int64_t* indices = table.best.indices + i * k;
     double* scores = table.best.scores + i * k;
     int64_t full = k;  // how many it has already

@@ -16,3 +16,6 @@ def neighborhood_scores(a: int, b: int, n: int, k: int, name: str, scores: int, 
 def relabelled_overlap(
     a: int, b: int, n: int, k: int, relabellings: int, count: int, totals: int, threads: int
 ) -> None: ...
+def edge_products(
+    x: int, dtype: str, n: int, d: int, items: int, others: int, m: int, k: int, products: int, threads: int, /
+) -> None: ...

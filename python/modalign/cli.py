@@ -96,9 +96,15 @@ Workers = Annotated[
 ]
 
 
+Log = Annotated[
+    list[str] | None, typer.Option(metavar="TRACKER", help="Also write tensorboard or wandb files; may be repeated.")
+]
+
+
 @_command(
     "Train every case of CONFIG at every strength and seed, and write a report. An interrupted sweep resumes.",
-    "Examples: `modalign sweep my.yaml` · `modalign sweep my.yaml --out results/mine --fresh`",
+    "Examples: `modalign sweep my.yaml` · `modalign sweep my.yaml --out results/mine --fresh` · "
+    "`modalign sweep my.yaml --log tensorboard`",
 )
 def sweep(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of the sweep.")],
@@ -110,19 +116,26 @@ def sweep(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: local, auto or ray://HOST:PORT.")
     ] = None,
+    log: Log = None,
 ) -> None:
     from modalign.experiments.config import load
+    from modalign.experiments.trackers import require_tracker
 
+    for tracker in log or ():
+        require_tracker(tracker)
     again = f"modalign sweep {config}" + (f" --out {out}" if out else "") + (f" --ray {ray}" if ray else "")
-    _sweep(load(config), out, fresh, quiet, bar, workers, again, ray)
+    _log(_sweep(load(config), out, fresh, quiet, bar, workers, again, ray).parent, log)
 
 
 @_command(
     "Write the report of a finished sweep again, and print its conclusions.",
-    "Example: `modalign report results/emoji`",
+    "Examples: `modalign report results/emoji` · `modalign report results/emoji --log wandb`",
 )
-def report(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a finished sweep.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a finished sweep.")], log: Log = None
+) -> None:
     _report(folder)
+    _log(folder, log)
 
 
 @_command(
@@ -160,7 +173,8 @@ def mutual_knn(
     "(n, L, d) one as FILE[3]. LABELS are a file of one label a line, a .npy, or a COLUMN of .parquet, .csv or .arrow.",
     "Examples: `modalign align images.npy texts.npy` · `modalign align a.npy b.npy --metrics all --out a.html` · "
     "`modalign align a.npy b.npy --k 10 --tolerance 0.005 --max-memory 1GB` · "
-    "`modalign align a.npy b.npy --within classes.txt` · `modalign align a.npy b.npy --layers`",
+    "`modalign align a.npy b.npy --within classes.txt` · `modalign align a.npy b.npy --within kmeans:50` · "
+    "`modalign align a.npy b.npy --layers`",
 )
 def align(
     a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
@@ -171,7 +185,9 @@ def align(
     k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
     metric: Annotated[str, typer.Option(help="Of the neighbours: cosine, dot or euclidean.")] = "cosine",
     groups: Annotated[str | None, typer.Option(metavar="LABELS", help="What belongs together: captions.")] = None,
-    within: Annotated[str | None, typer.Option(metavar="LABELS", help="Classes the null relabels within.")] = None,
+    within: Annotated[
+        str | None, typer.Option(metavar="LABELS", help="Classes the null relabels within; kmeans:50 makes 50 of A.")
+    ] = None,
     ids: Annotated[tuple[str, str] | None, typer.Option(metavar="LABELS LABELS", help="Names of the rows.")] = None,
     sample: Annotated[int | None, typer.Option(help="Search the neighbours of so many items.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Of as many as make the interval so narrow.")] = None,
@@ -209,7 +225,7 @@ def align(
             named = None if ids is None else (read_labels(ids[0]), read_labels(ids[1]))
             found = modalign.align(
                 a, b, names, k, groups=groups and as_classes(read_labels(groups)),
-                within=within and as_classes(read_labels(within)), ids=named, sample=sample,
+                within=within and _cells(a, within, seed), ids=named, sample=sample,
                 tolerance=tolerance, null=null, relabellings=relabellings, intervals=intervals, size_curve=size_curve,
                 max_memory=max_memory, **common,
             )  # fmt: skip
@@ -437,6 +453,26 @@ def _report(folder: Path) -> Path:
         typer.echo(f"  {sentence}")
     typer.echo(f"report: {path}")
     return path
+
+
+def _log(folder: Path, trackers: list[str] | None) -> None:
+    from modalign.experiments.trackers import log_runs
+
+    for tracker in trackers or ():
+        typer.echo(f"{tracker}: {log_runs(folder, tracker)}")
+
+
+def _cells(rows: str, labels: str, seed: int) -> Any:
+    """Classes from a file, or as many clusters of rows as kmeans:COUNT names."""
+    from modalign.labels import as_classes, read_labels
+    from modalign.significance import kmeans_cells
+
+    if not labels.startswith("kmeans:"):
+        return as_classes(read_labels(labels))
+    count = labels.removeprefix("kmeans:")
+    if not count.isdecimal():
+        raise ValueError(f"--within kmeans:COUNT needs a whole number of clusters, got {labels}")
+    return kmeans_cells(rows, int(count), seed=seed)
 
 
 def _array(path: Path) -> Any:

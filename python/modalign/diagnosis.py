@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modalign import backends, provenance
+from modalign.ops.edge_products import EDGE_PRODUCTS
 from modalign.ops.info_nce import INFO_NCE
 from modalign.ops.knn import KNN
 from modalign.ops.neighbor_overlap import NEIGHBOR_OVERLAP
@@ -19,15 +20,23 @@ __all__ = ["doctor", "explain"]
 
 OPERATIONS = {
     operation.name: operation
-    for operation in (INFO_NCE, SIGMOID_LOSS, KNN, NEIGHBOR_OVERLAP, NEIGHBORHOOD_SCORES, RELABELLED_OVERLAP)
+    for operation in (
+        INFO_NCE,
+        SIGMOID_LOSS,
+        KNN,
+        NEIGHBOR_OVERLAP,
+        NEIGHBORHOOD_SCORES,
+        RELABELLED_OVERLAP,
+        EDGE_PRODUCTS,
+    )
 }
 
 
 def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choice:
     """Which backend would run ``operation`` on these arguments, and why each other one would not.
 
-    operation: "info_nce", "sigmoid_loss", "knn", "neighbor_overlap", "neighborhood_scores" or "relabelled_overlap";
-    args: its tensors, as the function of that name takes them.
+    operation: "info_nce", "sigmoid_loss", "knn", "neighbor_overlap", "neighborhood_scores", "relabelled_overlap" or
+        "edge_products"; args: its tensors, as the function of that name takes them.
     Returns a Choice that prints as a short list. Raises ValueError for an operation or a backend that does not exist.
 
     Example:
@@ -75,6 +84,7 @@ def doctor() -> str:
                 for name in OPERATIONS
                 if name.startswith(("neighbor", "relabelled"))
             ),
+            str(explain("edge_products", x, indices[0], indices)),
         ]
     return "\n".join(lines)
 

@@ -200,7 +200,8 @@ def test_every_operation_has_a_reference_that_takes_what_others_refuse() -> None
 
 def test_explain_names_what_it_knows() -> None:
     with pytest.raises(
-        ValueError, match=r"one of \['info_nce', 'knn', 'neighbor_overlap', .*'sigmoid_loss'\], got 'nce'"
+        ValueError,
+        match=r"one of \['edge_products', 'info_nce', .*'sigmoid_loss'\], got 'nce'",
     ):
         modalign.explain("nce", torch.ones(2, 2))
 
@@ -214,6 +215,7 @@ def test_doctor_speaks_of_every_operation() -> None:
         "neighbor_overlap(",
         "neighborhood_scores(",
         "relabelled_overlap(",
+        "edge_products(",
         "torch ",
         "instruction sets",
         "avx512" if "avx512" in text else "portable",

@@ -14,6 +14,7 @@ from torch import Tensor
 from modalign.arguments import one_of, require_same_items
 from modalign.graph import Neighbors
 from modalign.neighbors import as_tensor, knn, neighbor_overlap
+from modalign.ops.edge_products import edge_products as _edge_products
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 from modalign.ops.neighborhoods import relabelled_overlap as _relabelled_overlap
 
@@ -302,7 +303,8 @@ def cknna(
     x, y, k, metric ("cosine" or "dot"), groups, backend: as in ``mutual_knn``; so are errors.
 
     Returns: a number from -1 to 1 ("code": within no bounds, seldom beyond these). Peak memory: that of one ``knn``, or
-        two (n, k) graphs and 45 n k bytes, 105 n k for "code". Time beyond ``knn``: O(n k d). Inner products and sums
+        two (n, k) graphs and 45 n k bytes, 105 n k for "code"; and a copy of float64 rows if one has entries beyond
+        2^400 or below 2^-400. Time beyond ``knn``: O(n k d). Inner products and sums
         are in float64 from the stored rows.
     Raises: ValueError for another variant or metric, and where a denominator is 0: in a representation whose neighbours
         are all as similar as the mean ("published"), and fewer than 4 items or products of HSIC below 0 ("code").
@@ -601,35 +603,17 @@ class _Rows:
         self.operation, self.name = operation, name
         self.table = as_tensor(operation, name, array)
         n, d = self.table.shape
-        self.exponents: Tensor | None = None
         self.weights = self.table.new_ones(n, dtype=torch.float64)
         if metric == "cosine":
-            blocks = list(_slices(n, d))
-            if self.table.dtype == torch.float64:
-                # rows times powers of two, which change no cosine, so that no square overflows
-                largest = torch.cat([self.table[block].abs().amax(1, keepdim=True) for block in blocks])
-                exponents = torch.frexp(largest).exponent
-                self.exponents = exponents if int(exponents.abs().max()) > 400 else None
-            norms = torch.cat([self._rows(block).square().sum(1).sqrt() for block in blocks])
+            self.table = _without_overflow(self.table)
+            norms = torch.cat([self.table[block].double().square().sum(1).sqrt() for block in _slices(n, d)])
             self.weights = torch.where(norms > 0, 1 / norms, 0.0)
-
-    def _rows(self, items: Tensor | slice) -> Tensor:
-        """A copy in float64."""
-        if isinstance(items, slice):
-            rows = self.table[items].to(torch.float64, copy=True)
-        else:
-            rows = self.table.index_select(0, items).double()
-        return rows if self.exponents is None else torch.ldexp(rows, -self.exponents[items])
 
     def products(self, items: Tensor, others: Tensor) -> Tensor:
         """Of item i with others [i, :]: [m], [m, k] to [m, k]."""
         items, others = items.to(self.table.device), others.to(self.table.device)
-        k, d = others.shape[1], self.table.shape[1]
-        values = self.weights[items][:, None] * self.weights[others]
-        for block in self._small(len(items), (k + 1) * d):
-            near = self._rows(others[block].reshape(-1)).view(-1, k, d)
-            values[block] *= near.mul_(self._rows(items[block])[:, None]).sum(2)
-        return self._finite(values)
+        values: Tensor = _edge_products(self.table, items, others, "auto")
+        return self._finite(values.mul_(self.weights[others]).mul_(self.weights[items][:, None]))
 
     def on_edges(self, graph: Tensor) -> Tensor:
         return self.products(torch.arange(len(graph)), graph)
@@ -638,21 +622,30 @@ class _Rows:
         """Of every row's products with all rows."""
         n, d = self.table.shape
         center = self.table.new_zeros(d, dtype=torch.float64)
-        for block in self._small(n, d):
-            center += self._rows(block).mul_(self.weights[block, None]).sum(0)
+        for block in _small(n, d):
+            center += self.weights[block] @ self.table[block].double()
         center /= n
-        parts = [self._rows(block).mul_(center).sum(1) for block in self._small(n, d)]
+        parts = [self.table[block].double() @ center for block in _small(n, d)]
         return self._finite(torch.cat(parts).mul_(self.weights))
-
-    @staticmethod
-    def _small(n: int, width: int) -> Iterator[slice]:
-        """Blocks that stay in a cache from one operation to the next."""
-        return _slices(n, 4 * width)
 
     def _finite(self, values: Tensor) -> Tensor:
         if not bool(values.isfinite().all()):
             raise ValueError(f"{self.operation}: inner products of {self.name} overflow float64; scale its rows down")
         return values
+
+
+def _without_overflow(table: Tensor) -> Tensor:
+    """Rows whose squares would overflow or vanish, all times powers of two of their own, which changes no cosine."""
+    if table.dtype != torch.float64:
+        return table
+    largest = torch.cat([table[block].abs().amax(1, keepdim=True) for block in _slices(*table.shape)])
+    exponents = torch.frexp(largest).exponent
+    return torch.ldexp(table, -exponents) if int(exponents.abs().max()) > 400 else table
+
+
+def _small(n: int, width: int) -> Iterator[slice]:
+    """Blocks that stay in a cache from one operation to the next."""
+    return _slices(n, 4 * width)
 
 
 def _slices(n: int, width: int) -> Iterator[slice]:

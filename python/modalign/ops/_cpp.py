@@ -198,5 +198,15 @@ def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor) -> Tensor:
     return totals
 
 
+def edge_products(x: Tensor, items: Tensor, others: Tensor) -> Tensor:
+    x, items, others = x.contiguous(), items.contiguous(), others.contiguous()
+    products = torch.empty(others.shape, dtype=torch.float64)
+    _core.edge_products(
+        x.data_ptr(), _name(x.dtype), *x.shape, items.data_ptr(), others.data_ptr(), *others.shape,
+        products.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return products
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
