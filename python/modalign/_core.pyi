@@ -17,5 +17,5 @@ def relabelled_overlap(
     a: int, b: int, n: int, k: int, relabellings: int, count: int, totals: int, threads: int
 ) -> None: ...
 def edge_products(
-    x: int, dtype: str, n: int, d: int, items: int, others: int, m: int, k: int, products: int, threads: int, /
+    x: int, dtype: str, n: int, d: int, items: int, others: int, m: int, k: int, products: int, threads: int
 ) -> None: ...

@@ -200,10 +200,11 @@ def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor) -> Tensor:
 
 def edge_products(x: Tensor, items: Tensor, others: Tensor) -> Tensor:
     x, items, others = x.contiguous(), items.contiguous(), others.contiguous()
-    products = torch.empty(others.shape, dtype=torch.float64)
+    (n, d), (m, k) = x.shape, others.shape
+    products = torch.empty(m, k, dtype=torch.float64)
     _core.edge_products(
-        x.data_ptr(), _name(x.dtype), *x.shape, items.data_ptr(), others.data_ptr(), *others.shape,
-        products.data_ptr(), torch.get_num_threads(),
+        x.data_ptr(), _name(x.dtype), n, d, items.data_ptr(), others.data_ptr(), m, k, products.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return products
 
