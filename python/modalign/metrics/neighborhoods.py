@@ -361,8 +361,8 @@ def second_order_cosine(
     x, y, k, groups, backend: as in ``mutual_knn``. metric: of the neighbours; the similarities are cosines always, in
     float64 from the stored rows. A zero row has cosine 0 with every other.
 
-    Returns: a number from -1 to 1. Peak memory: that of one ``knn``, two (n, k) graphs and a block of rows.
-        Time beyond ``knn``: O(n k d).
+    Returns: a number from -1 to 1. Peak memory: that of one ``knn``, two (n, k) graphs, a block of rows
+        and the copy that ``cknna`` names. Time beyond ``knn``: O(n k d).
     Raises: as ``mutual_knn``, and ValueError if all cosines of an item are 0.
     Source: Hamilton, Leskovec and Jurafsky 2016 (arXiv:1606.02821).
 
