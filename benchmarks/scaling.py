@@ -87,7 +87,8 @@ def peak() -> float:
 
 
 def make(folder: Path, n: int) -> Path:
-    """Two views of clustered items, and graphs that stand for theirs: half of each list is shared."""
+    """Two views of clustered items, and graphs that stand for theirs: rings over items in random order, so that lists
+    point all over memory; the odd steps, half of each list, are shared."""
     place = folder / str(n)
     if (place / "graphs" / "y.npy").exists():
         return place
@@ -103,10 +104,12 @@ def make(folder: Path, n: int) -> Path:
         for rows, mixing in zip(files, maps, strict=True):
             own = latent + 0.7 * rng.standard_normal(latent.shape, dtype=np.float32)
             rows[start : start + len(here)] = np.tanh(own @ mixing)
-    shift = 1 + np.arange(K)
-    items = np.arange(n)[:, None]
-    np.save(place / "graphs" / "x.npy", (items + 7 * shift) % n)
-    np.save(place / "graphs" / "y.npy", (items + np.where(shift % 2, 7, 11) * shift) % n)
+    ring = rng.permutation(n)
+    step = (1 + np.arange(K) // 2) * np.where(np.arange(K) % 2, -1, 1)
+    for side, factor in (("x", 7), ("y", np.where(step % 2, 7, 11))):
+        graph = np.empty((n, K), np.int64)
+        graph[ring] = ring[(np.arange(n)[:, None] + factor * step) % n]
+        np.save(place / "graphs" / f"{side}.npy", graph)
     return place
 
 

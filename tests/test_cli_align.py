@@ -34,6 +34,7 @@ def test_a_table_and_files(files: list[str], tmp_path: Path) -> None:
     value = modalign.mutual_knn(*(np.load(file) for file in files), k=5)
     assert f"{value:.4f}" in text
     assert "linear CKA" in text
+    assert f"{value:.4f}" in run(*files, "--k", "5", "--metrics", "mutual_knn", "--prepare", "unit_rows")
     assert modalign.load_alignment(outs[0])["mutual_knn"].value == value
     assert pd.read_parquet(outs[1])["metric"].tolist() == ["mutual_knn", "cka"]
     assert Path(outs[2]).read_text().startswith("<!DOCTYPE html>")
@@ -63,6 +64,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
     for file in files:
         rows = np.load(file)
         np.save(file, np.stack([rows, rows[:, ::-1] ** 2], 1))
+    assert "0." in run(*files, "--layers", "--k", "5", "--prepare", "platonic", "--relabellings", "19")
     text = run(*files, "--layers", "--k", "5", "--relabellings", "19", "--out", str(tmp_path / "l.html"))
     assert "at most" in text
     assert "(0, 0)" in text

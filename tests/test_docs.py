@@ -24,6 +24,7 @@ MODULES = [
     "information.estimate",
     "information.regimes",
     "sources",
+    "preparation",
     "labels",
     "embedding",
     "alignment",

@@ -13,7 +13,7 @@ LAYERS = [
     {"backends", "provenance", "tables"},
     {"ops", "reference"},
     {"arguments", "labels", "sources", "watching"},
-    {"anchors", "approximate", "out_of_core"},
+    {"anchors", "approximate", "out_of_core", "preparation"},
     {"graph"},
     {"contrastive", "neighbors"},
     {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},

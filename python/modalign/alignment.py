@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign import sampling
+from modalign import preparation, sampling
 from modalign.arguments import one_of
 from modalign.metrics.kernels import rbf_cka, rsa
 from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts
@@ -55,6 +55,7 @@ def align(
     k: int = 10,
     *,
     metric: str = "cosine",
+    prepare: str | None = None,
     groups: Any = None,
     within: Any = None,
     ids: tuple[Sequence[Any], Sequence[Any]] | None = None,
@@ -77,6 +78,8 @@ def align(
             ``modalign.sources.open_rows`` takes them, which may be larger than memory.
         metrics: names of ``modalign.metrics.METRICS``, or "all" that make sense for x and y.
         k: neighbours of an item, for the metrics of graphs; metric: of the neighbours, as in ``modalign.knn``.
+        prepare: "platonic", "emergence" or "unit_rows" for rows as those papers' code prepares them
+            (``modalign.preparation``); None leaves them alone.
         groups: (n,) integers, items that belong together (captions of one image): they are not each other's neighbours,
             a score is the mean over groups of the mean within, and intervals and nulls move whole groups.
         within: (n,) integers, classes or clusters: the null relabels within them, so that a score counts as alignment
@@ -100,6 +103,7 @@ def align(
     Intervals: of all n items, from random parts of them, for the score of other n items of the population they come
         from (``modalign.splitting``); of a sample, for the score of these n items.
     Peak memory: that of ``modalign.knn`` with k (with intervals 8 k + 20) neighbours, and of the metrics.
+        Files that are prepared are held whole, in float32, by what needs the graphs of all items.
 
     Raises:
         TypeError, ValueError: as ``modalign.knn`` and the metrics, and options that exclude each other; the metric that
@@ -120,6 +124,8 @@ def align(
     _require(groups, within, sample, tolerance, confidence)
     if ids is not None:
         x, y, groups, within = _paired(x, y, ids, groups, within)
+    if prepare is not None:
+        x, y = preparation.prepare(x, prepare), preparation.prepare(y, prepare, name="y")
     tables = [open_rows(rows, name) for rows, name in ((x, "x"), (y, "y"))]
     n = tables[0].shape[0]
     if tables[1].shape[0] != n:
@@ -151,8 +157,9 @@ def align(
     scores |= run.of_pairs([name for name in names if METRICS[name].needs == "pairs"])
     settings = {
         "n": n, "d_x": tables[0].shape[1], "d_y": tables[1].shape[1], "x": tables[0].name, "y": tables[1].name, "k": k,
-        "metric": metric, "groups": groups is not None, "within": within is not None, "sample": sample,
-        "tolerance": tolerance, "null": null, "relabellings": relabellings, "confidence": confidence, "seed": seed,
+        "metric": metric, "prepare": prepare, "groups": groups is not None, "within": within is not None,
+        "sample": sample, "tolerance": tolerance, "null": null, "relabellings": relabellings,
+        "confidence": confidence, "seed": seed,
     }  # fmt: skip
     ordered = tuple(scores[name] for name in names)
     return Alignment(ordered, settings, run.facts, run.cost, run.curves, tuple(run.notes))

@@ -184,6 +184,9 @@ def align(
     ),
     k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
     metric: Annotated[str, typer.Option(help="Of the neighbours: cosine, dot or euclidean.")] = "cosine",
+    prepare: Annotated[
+        str | None, typer.Option(help="Rows as a paper's code has them: platonic, emergence or unit_rows.")
+    ] = None,
     groups: Annotated[str | None, typer.Option(metavar="LABELS", help="What belongs together: captions.")] = None,
     within: Annotated[
         str | None, typer.Option(metavar="LABELS", help="Classes the null relabels within; kmeans:50 makes 50 of A.")
@@ -212,7 +215,8 @@ def align(
         if path.suffix not in {".json", ".html"} | (set() if layers else {".parquet"}):
             raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
     common: dict[str, Any] = {
-        "metric": metric, "confidence": confidence, "seed": seed, "num_threads": threads, "progress": not quiet,
+        "metric": metric, "prepare": prepare, "confidence": confidence, "seed": seed, "num_threads": threads,
+        "progress": not quiet,
     }  # fmt: skip
     try:
         if layers:

@@ -19,6 +19,7 @@ from modalign.metrics.neighborhoods import (
 )
 from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn
+from modalign.preparation import prepare_layers
 from modalign.scores import LayerAlignment
 from modalign.significance import random_relabellings, sampled_null
 from modalign.sources import indexable, open_layers
@@ -33,6 +34,7 @@ def align_layers(
     k: int = 10,
     *,
     metric: str = "cosine",
+    prepare: str | None = None,
     relabellings: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
@@ -48,7 +50,7 @@ def align_layers(
         xs, ys: the layers: lists of (n, d) representations of the same n items, (n, L, d) arrays, or files of them
             (``modalign.sources.open_layers``).
         metric_name: of ``modalign.metrics.METRICS``, but those that look at every pair.
-        k, metric, num_threads, progress: as in ``modalign.align``.
+        k, metric, prepare, num_threads, progress: as in ``modalign.align``.
         relabellings: at least 19, or 0 for no null. confidence: of its threshold. seed: of its draw.
 
     Returns: ``modalign.LayerAlignment``. Peak memory: that of one ``modalign.knn`` and L_x + L_y graphs of n k indices.
@@ -65,7 +67,10 @@ def align_layers(
     needs = METRICS[metric_names("align_layers", metric_name)[0]].needs
     if needs == "pairs":
         raise ValueError(f"align_layers: takes metrics of lists, graphs or moments, got {metric_name!r}")
-    left, right = ([indexable(layer) for layer in _layers(side)] for side in (xs, ys))
+    left, right = _layers(xs), _layers(ys)
+    if prepare is not None:
+        left, right = prepare_layers(left, prepare, name="xs"), prepare_layers(right, prepare, name="ys")
+    left, right = ([indexable(layer) for layer in side] for side in (left, right))
     n = len(left[0])
     for side, layers in (("xs", left), ("ys", right)):
         if {len(layer) for layer in layers} != {n}:
@@ -96,7 +101,10 @@ def align_layers(
         highest = _highest(metric_name, metric, left, right, graphs, relabellings, seed)
         null = sampled_null(float(matrix[best]), highest, confidence, best=METRICS[metric_name].best)
     cost = {"graphs": searched - start, "scores": scored - searched, "null": time.perf_counter() - scored}
-    settings = {"n": n, "k": k, "metric": metric, "relabellings": relabellings, "confidence": confidence, "seed": seed}
+    settings = {
+        "n": n, "k": k, "metric": metric, "prepare": prepare, "relabellings": relabellings, "confidence": confidence,
+        "seed": seed,
+    }  # fmt: skip
     return LayerAlignment(metric_name, matrix.tolist(), best, null, settings, cost)
 
 

@@ -18,7 +18,7 @@ from modalign.ops.info_nce import accumulator
 from modalign.ops.knn import DTYPES, METRICS, search
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 from modalign.out_of_core import bytes_of, knn_out_of_core
-from modalign.sources import open_rows
+from modalign.sources import Rows, open_rows
 from modalign.watching import bar, watched
 
 __all__ = ["as_tensor", "knn", "neighbor_overlap"]
@@ -52,7 +52,7 @@ def knn(
     Args:
         x: (n, d) gallery: a NumPy array (memory-mapped too) or a tensor; float16, bfloat16, float32, float64 or int8.
             Or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
-            "rows.parquet:column" (see ``modalign.sources.open_rows``).
+            "rows.parquet:column" (see ``modalign.sources.open_rows``, whose rows are taken too).
         k: 1 <= k <= n, or n - 1 when x is searched for itself.
         queries: (m, d) of x's dtype, or None: every row of x looks for the others, itself excluded by its id, so a
             duplicate of a row is its neighbour.
@@ -97,12 +97,13 @@ def knn(
         [2, 2, 1]
     """
     _require_options(metric, k, exact, groups, query_groups, max_memory, block_size, checkpoint, fresh, num_threads)
-    blocks = any(option is not None for option in (max_memory, block_size, checkpoint)) or isinstance(x, (str, Path))
+    options = (max_memory, block_size, checkpoint)
+    by_blocks = isinstance(x, (str, Path, Rows)) or any(option is not None for option in options)
     own, of_queries = (
         None if labels is None else _labels(name, labels)
         for name, labels in (("groups", groups), ("query_groups", query_groups))
     )
-    if blocks:
+    if by_blocks:
         source = open_rows(x)
         indices, scores, report = knn_out_of_core(
             source, k, queries=None if queries is None else open_rows(queries, "queries"), metric=metric,

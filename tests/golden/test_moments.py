@@ -15,6 +15,7 @@ from modalign.metrics.moments import (
     cca,
     centered_cmd,
     cka,
+    clipped_cka,
     cmd,
     linear_r2,
     moments,
@@ -71,6 +72,20 @@ def dense_rv2(x: np.ndarray, y: np.ndarray) -> float:
     return float((k * m).sum() / np.sqrt((k**2).sum() * (m**2).sum()))
 
 
+def dense_clipped_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """HSIC_1 of Song et al. on kernels without their diagonals, clipped as in the code of Tjandrasuwita et al."""
+    n = len(x)
+    k, m = x @ x.T, y @ y.T
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+
+    def hsic(a: np.ndarray, b: np.ndarray) -> float:
+        total = (a * b.T).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 * (a @ b).sum() / (n - 2)
+        return max(float(total / (n * (n - 3))), 0.0)
+
+    return hsic(k, m) / (np.sqrt(hsic(k, k)) * np.sqrt(hsic(m, m)))
+
+
 def dense_cmd(x: np.ndarray, y: np.ndarray) -> float:
     k, m = x @ x.T, y @ y.T
     return float(1 - np.trace(k @ m) / (np.linalg.norm(k) * np.linalg.norm(m)))
@@ -108,6 +123,7 @@ DENSE: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
     ),
     "procrustes": (procrustes, dense_procrustes),
     "rv2": (lambda x, y: rv(x, y, adjusted=True), dense_rv2),
+    "clipped_cka": (clipped_cka, dense_clipped_cka),
     "cmd": (cmd, dense_cmd),
     "centered_cmd": (centered_cmd, lambda x, y: dense_cmd(centred(x), centred(y))),
     "linear_r2": (linear_r2, dense_r2),
@@ -122,6 +138,17 @@ DENSE: dict[str, tuple[Callable[..., float], Callable[..., float]]] = {
 def test_as_published(name: str) -> None:
     ours, dense = DENSE[name]
     assert ours(*pair()) == pytest.approx(dense(*pair()), rel=1e-10)
+
+
+def test_clipped_cka_is_the_unbiased_or_zero() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [rng.normal(size=(2, 40, 5)) for _ in range(20)]
+    values = [unbiased_cka(*rows) for rows in pairs]
+    assert min(values) < 0 < max(values)
+    assert [clipped_cka(*rows) for rows in pairs] == [max(value, 0.0) for value in values]
+    assert [dense_clipped_cka(*rows) for rows in pairs] == pytest.approx([max(value, 0.0) for value in values])
+    equally_far = np.eye(20)
+    assert clipped_cka(equally_far, rng.normal(size=(20, 3))) == 0
 
 
 @pytest.mark.parametrize("metric", [cka, unbiased_cka, cca, svcca, pwcca, procrustes, rv, centered_cmd, linear_r2])

@@ -27,6 +27,7 @@ __all__ = [
     "cca",
     "centered_cmd",
     "cka",
+    "clipped_cka",
     "cmd",
     "linear_r2",
     "moments",
@@ -86,6 +87,25 @@ def unbiased_cka(x: Any, y: Any) -> float:
         True
     """
     return _unbiased_cka(moments(x, y, "unbiased_cka"))
+
+
+def clipped_cka(x: Any, y: Any) -> float:
+    """``unbiased_cka`` with every HSIC_1 at least 0, as in the code of Tjandrasuwita et al.: 0 where it is negative or
+    where that of a representation with itself is not positive.
+
+    Half of all unrelated pairs score 0 and the others more, so that it is above 0 in the mean by chance: it is here to
+    compare with that paper's numbers. With ``prepare="emergence"`` in ``modalign.align`` the rows are theirs too.
+    x, y, cost, memory: as in ``unbiased_cka``. Raises ValueError as ``cka``, and for n < 4.
+    Source: Tjandrasuwita et al. 2025 (arXiv:2502.16282), its code.
+
+    Example:
+        >>> import numpy as np
+        >>> from modalign.metrics import clipped_cka, unbiased_cka
+        >>> x = np.random.default_rng(0).normal(size=(2, 50, 4))
+        >>> round(unbiased_cka(*x), 3), clipped_cka(*x)
+        (-0.01, 0.0)
+    """
+    return _clipped_cka(moments(x, y, "clipped_cka"))
 
 
 def rv(x: Any, y: Any, *, adjusted: bool = False) -> float:
@@ -211,7 +231,8 @@ def cmd(x: Any, y: Any) -> float:
 
         1 - tr(K L) / (|K|_F |L|_F) = 1 - |X' Y|_F^2 / (|X' X|_F |Y' Y|_F)      K = X X', L = Y Y', not centred
 
-    A distance: lower is closer. A mean far from 0 in both makes it small whatever else they hold: ``centered_cmd``.
+    A distance: lower is closer; the code of Tjandrasuwita et al. returns 1 less it under this name. A mean far from 0
+    in both makes it small whatever else they hold: ``centered_cmd``.
     x, y, cost, memory: as in ``cka``. Raises ValueError as ``cka``, but for a representation of zeros only.
     Source: Herdin et al. 2005; its use for Gram matrices, Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
@@ -494,9 +515,7 @@ def _own(found: Moments, which: str, value: Callable[[str], float]) -> float:
 
 
 def _unbiased_cka(found: Moments) -> float:
-    if found.n < 4:
-        raise ValueError(f"{found.operation}: needs at least 4 rows, got {found.n}")
-    own = [_own(found, side, found.hsic) for side in ("xx", "yy")]
+    own = _own_hsic(found)
     for name, one in zip("xy", own, strict=True):
         if found.varies(name) and not one > 1e-12 * found.square(2 * name):
             raise ValueError(
@@ -504,6 +523,20 @@ def _unbiased_cka(found: Moments) -> float:
                 "equally far apart; take more rows, or cka"
             )
     return _ratio(found.operation, found.hsic("xy"), *own)
+
+
+def _clipped_cka(found: Moments) -> float:
+    left, right = _own_hsic(found)
+    for name in "xy":
+        if not found.varies(name):
+            raise ValueError(f"{found.operation}: {name} does not vary between rows, so its alignment is not defined")
+    return _ratio(found.operation, max(found.hsic("xy"), 0.0), left, right) if left > 0 and right > 0 else 0.0
+
+
+def _own_hsic(found: Moments) -> list[float]:
+    if found.n < 4:
+        raise ValueError(f"{found.operation}: needs at least 4 rows, got {found.n}")
+    return [_own(found, side, found.hsic) for side in ("xx", "yy")]
 
 
 def _procrustes(found: Moments) -> float:
@@ -581,6 +614,7 @@ def _linear_r2(found: Moments, adjusted: bool = False) -> float:
 OF_MOMENTS: dict[str, Callable[[Moments], float]] = {
     "cka": _cka,
     "unbiased_cka": _unbiased_cka,
+    "clipped_cka": _clipped_cka,
     "cca": lambda found: float(_canonical(found)[0].mean()),
     "svcca": _svcca,
     "pwcca": _pwcca,

@@ -34,6 +34,7 @@ METRICS = {
         Metric("second_order_cosine", "graphs", "second-order cosine"),
         Metric("cka", "moments", "linear CKA"),
         Metric("unbiased_cka", "moments", "unbiased linear CKA"),
+        Metric("clipped_cka", "moments", "unbiased linear CKA, clipped at 0"),
         Metric("cca", "moments", "mean canonical correlation"),
         Metric("svcca", "moments", "SVCCA"),
         Metric("pwcca", "moments", "PWCCA", symmetric=False),
