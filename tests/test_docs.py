@@ -33,6 +33,7 @@ MODULES = [
     "significance",
     "splitting",
     "encoders",
+    "user_modules",
     "data.synthetic",
     "data.emoji",
     "data.paired",

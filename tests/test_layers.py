@@ -20,7 +20,7 @@ LAYERS = [
     {"sampling", "significance", "splitting"},
     {"scores"},
     {"alignment", "layers"},
-    {"data", "encoders", "embedding"},
+    {"data", "embedding", "networks", "user_modules", "encoders"},
     {"experiments", "printing", "report"},
     {"cli", "__init__", "__main__"},
 ]

@@ -1,9 +1,13 @@
 """Unimodal encoders: small networks that turn a batch of one modality into ``dim`` features a row.
 
-    mlp           any numeric input, flattened           (n, ...)            -> (n, dim)
-    cnn           images, uint8 or float                 (n, channels, h, w) -> (n, dim)
-    transformer   token ids, 0 is padding                (n, length) int64   -> (n, dim)
-    bag           token ids, mean of embeddings          (n, length) int64   -> (n, dim)
+    mlp           any numeric input, flattened               (n, ...)            -> (n, dim)
+    cnn           images, uint8 or float                     (n, channels, h, w) -> (n, dim)
+    vit           images, uint8 or float, in patches         (n, channels, h, w) -> (n, dim)
+    sequence      a Transformer over steps of features       (n, length, d)      -> (n, dim)
+    transformer   token ids, 0 is padding                    (n, length) int64   -> (n, dim)
+    bag           token ids, mean of embeddings              (n, length) int64   -> (n, dim)
+    frozen        the input as it is, flattened              (n, ...)            -> (n, features)
+    module        what a function of yours returns           (n, ...)            -> (n, dim)
 
 None of them holds buffers, draws random numbers or mixes rows, so copies of one can be stacked and called at once.
 uint8 inputs are pixels and are mapped to [-1, 1]. An encoder ends in a linear layer: no non-linearity after it.
@@ -11,19 +15,33 @@ uint8 inputs are pixels and are mapped to [-1, 1]. An encoder ends in a linear l
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from torch import Tensor, nn
 
-__all__ = ["CNN", "MLP", "Bag", "EncoderConfig", "Transformer", "build_encoder", "seeded_module"]
+from modalign.networks import CNN, MLP, Bag, Features, SequenceTransformer, Transformer, VisionTransformer
+from modalign.user_modules import made_by, require_usable
 
-_GENERATOR = threading.Lock()
+__all__ = [
+    "CNN",
+    "MLP",
+    "Bag",
+    "EncoderConfig",
+    "SequenceTransformer",
+    "Transformer",
+    "VisionTransformer",
+    "build_encoder",
+    "is_frozen",
+    "seeded_module",
+    "width_of",
+]
+
+_GENERATOR = threading.RLock()  # a user's function may build one of these encoders
+Module = TypeVar("Module", bound=nn.Module)
 
 Size = Annotated[int, Field(strict=True, ge=1, le=65536)]
 Depth = Annotated[int, Field(strict=True, ge=1, le=10)]
@@ -61,6 +79,33 @@ class TransformerConfig(_Config):
     dim: Size = 32
 
 
+class SequenceConfig(_Config):
+    """``depth`` pre-norm blocks over steps of features; a step of zeros is padding, on whichever side it stands.
+
+    ``width``: null takes the features as they are, a number puts a linear layer before the blocks. ``pooling``: the
+    ``mean`` over the steps that are not padding, or ``cls``, a learned step put before them.
+    """
+
+    kind: Literal["sequence"]
+    width: Size | None = None
+    depth: Depth = 2
+    heads: Size = 1
+    pooling: Literal["cls", "mean"] = "mean"
+    dim: Size = 32
+
+
+class ViTConfig(_Config):
+    """``depth`` pre-norm blocks over the ``patch`` x ``patch`` pieces of an image; ``pooling`` as of ``sequence``."""
+
+    kind: Literal["vit"]
+    patch: Size = 4
+    width: Size = 32
+    depth: Depth = 2
+    heads: Size = 2
+    pooling: Literal["cls", "mean"] = "mean"
+    dim: Size = 32
+
+
 class BagConfig(_Config):
     """The mean embedding of the tokens that are not padding, then an MLP of ``depth`` linear layers."""
 
@@ -70,7 +115,55 @@ class BagConfig(_Config):
     dim: Size = 32
 
 
-EncoderConfig = Annotated[MLPConfig | CNNConfig | TransformerConfig | BagConfig, Field(discriminator="kind")]
+class FrozenConfig(_Config):
+    """Nothing is trained; heads and projections see the features. ``dim`` is their number; null: as they come."""
+
+    kind: Literal["frozen"]
+    dim: Size | None = None
+
+
+class ModuleConfig(_Config):
+    """The module that ``make``, ``package.module:function``, returns for (example, **arguments): (n, ...) -> (n, dim).
+
+    ``example``: every row of the modality. ``frozen``: it is called in eval mode and not trained.
+    """
+
+    kind: Literal["module"]
+    make: str
+    arguments: dict[str, JsonValue] = {}
+    dim: Size
+    frozen: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("make")
+    @classmethod
+    def _names_a_function(cls, make: str) -> str:
+        place, _, function = make.partition(":")
+        if not all(part.isidentifier() for part in (*place.split("."), *function.split("."))):
+            raise ValueError("should be package.module:function, the function that makes the module")
+        return make
+
+
+EncoderConfig = Annotated[
+    MLPConfig | CNNConfig | ViTConfig | SequenceConfig | TransformerConfig | BagConfig | FrozenConfig | ModuleConfig,
+    Field(discriminator="kind"),
+]
+
+
+def is_frozen(config: EncoderConfig) -> bool:
+    """Whether nothing of the encoder is trained."""
+    return isinstance(config, FrozenConfig) or (isinstance(config, ModuleConfig) and config.frozen)
+
+
+def width_of(config: EncoderConfig, example: Tensor) -> int:
+    """How many features a row the encoder gives for inputs like ``example``.
+
+    Example:
+        >>> import torch
+        >>> from modalign.encoders import FrozenConfig, width_of
+        >>> width_of(FrozenConfig(kind="frozen"), torch.zeros(5, 3, 2))
+        6
+    """
+    return config.dim if config.dim is not None else example[0].numel()
 
 
 def build_encoder(config: EncoderConfig, example: Tensor, seed: int | None = None) -> nn.Module:
@@ -80,7 +173,7 @@ def build_encoder(config: EncoderConfig, example: Tensor, seed: int | None = Non
     the size of the vocabulary: give every row that the encoder will see.
     seed: initial weights are a function of it alone and torch's global generator is left as it was; None draws from
     the global generator.
-    Raises ValueError for an input the kind of encoder cannot take.
+    Raises ValueError for an input the kind of encoder cannot take, and for a module of the user's that cannot be used.
 
     Example:
         >>> import torch
@@ -90,32 +183,87 @@ def build_encoder(config: EncoderConfig, example: Tensor, seed: int | None = Non
     """
     if example.ndim < 2 or example.numel() == 0:
         raise ValueError(f"{config.kind} encoder: the input must be (n, ...) and not empty, got {tuple(example.shape)}")
-    if isinstance(config, CNNConfig):
-        if example.ndim != 4 or min(example.shape[2:]) < 2**config.depth:
-            raise ValueError(
-                f"cnn encoder: the input must be images (n, channels, height, width) of at least {2**config.depth} "
-                f"pixels a side for depth {config.depth}, got {tuple(example.shape)}; use mlp for features"
+    return seeded_module(_maker(config, example), seed)
+
+
+def _maker(config: EncoderConfig, example: Tensor) -> Callable[[], nn.Module]:
+    """What makes the encoder, once the example is known to fit."""
+    shape = tuple(example.shape)
+    match config:
+        case MLPConfig():
+            return lambda: MLP(example[0].numel(), config.width, config.depth, config.dim)
+        case CNNConfig():
+            _require_images(config.kind, example, 2**config.depth, f"depth {config.depth}")
+            return lambda: CNN(shape[1], config.width, config.depth, config.dim)
+        case ViTConfig():
+            _require_images(config.kind, example, config.patch, f"patch {config.patch}")
+            if shape[2] % config.patch or shape[3] % config.patch:
+                raise ValueError(
+                    f"vit encoder: patch must divide the sides of the images, got {config.patch} and "
+                    f"{shape[2]} x {shape[3]}"
+                )
+            _require_heads(config.kind, config.heads, config.width)
+            return lambda: VisionTransformer(
+                shape[1], (shape[2], shape[3]), config.patch, config.width, config.depth, config.heads, config.dim,
+                config.pooling,
+            )  # fmt: skip
+        case SequenceConfig():
+            if len(shape) != 3 or not example.is_floating_point():
+                raise ValueError(
+                    f"sequence encoder: the input must be steps of features (n, length, d) float, zeros for padding, "
+                    f"got {shape} {example.dtype}; use transformer for token ids, mlp for features"
+                )
+            _require_heads(config.kind, config.heads, shape[2] if config.width is None else config.width)
+            return lambda: SequenceTransformer(
+                shape[2], shape[1], config.width, config.depth, config.heads, config.dim, config.pooling
             )
-        return seeded_module(lambda: CNN(example.shape[1], config.width, config.depth, config.dim), seed)
-    if isinstance(config, MLPConfig):
-        features = example[0].numel()
-        return seeded_module(lambda: MLP(features, config.width, config.depth, config.dim), seed)
-    if example.ndim != 2 or example.dtype != torch.int64 or bool((example < 0).any()):
+        case FrozenConfig():
+            if config.dim is not None and config.dim != example[0].numel():
+                raise ValueError(
+                    f"frozen encoder: dim must be the number of features, {example[0].numel()}, or null, "
+                    f"got {config.dim}"
+                )
+            return Features
+        case ModuleConfig():
+            return _users_maker(config, example)
+    if len(shape) != 2 or example.dtype != torch.int64 or bool((example < 0).any()):
         raise ValueError(
             f"{config.kind} encoder: the input must be token ids (n, length) int64, 0 for padding, "
-            f"got {tuple(example.shape)} {example.dtype}; use mlp for features"
+            f"got {shape} {example.dtype}; use mlp for features"
         )
-    vocabulary, length = int(example.max()) + 1, example.shape[1]
+    vocabulary = int(example.max()) + 1
     if isinstance(config, BagConfig):
-        return seeded_module(lambda: Bag(vocabulary, config.width, config.depth, config.dim), seed)
-    if config.width % config.heads:
-        raise ValueError(f"transformer encoder: heads must divide width, got {config.heads} and {config.width}")
-    return seeded_module(
-        lambda: Transformer(vocabulary, length, config.width, config.depth, config.heads, config.dim), seed
-    )
+        return lambda: Bag(vocabulary, config.width, config.depth, config.dim)
+    _require_heads(config.kind, config.heads, config.width)
+    return lambda: Transformer(vocabulary, shape[1], config.width, config.depth, config.heads, config.dim)
 
 
-def seeded_module(make: Callable[[], nn.Module], seed: int | None) -> nn.Module:
+def _users_maker(config: ModuleConfig, example: Tensor) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        module = made_by(config.make, config.arguments, example)
+        return module.eval().requires_grad_(False) if config.frozen else module.train()
+
+    def first() -> nn.Module:
+        return seeded_module(make, 0)
+
+    require_usable(first, config.make, config.arguments, example, config.dim, config.frozen)
+    return make
+
+
+def _require_images(kind: str, example: Tensor, side: int, why: str) -> None:
+    if example.ndim != 4 or min(example.shape[2:]) < side:
+        raise ValueError(
+            f"{kind} encoder: the input must be images (n, channels, height, width) of at least {side} "
+            f"pixels a side for {why}, got {tuple(example.shape)}; use mlp for features"
+        )
+
+
+def _require_heads(kind: str, heads: int, width: int) -> None:
+    if width % heads:
+        raise ValueError(f"{kind} encoder: heads must divide width, got {heads} and {width}")
+
+
+def seeded_module(make: Callable[[], Module], seed: int | None) -> Module:
     """``make()`` with weights drawn from ``seed`` alone; torch's global generator is left as it was."""
     if seed is None:
         return make()
@@ -123,108 +271,3 @@ def seeded_module(make: Callable[[], nn.Module], seed: int | None) -> nn.Module:
     with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
-
-
-class MLP(nn.Module):
-    """``depth`` linear layers with LeakyReLU between them."""
-
-    def __init__(self, features: int, width: int, depth: int, dim: int) -> None:
-        super().__init__()
-        sizes = [features, *[width] * (depth - 1)]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.out = nn.Linear(sizes[-1], dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.every_layer(x)[-1]
-
-    def every_layer(self, x: Tensor) -> list[Tensor]:
-        """What each layer makes of x, the output last."""
-        x = _as_float(x, self.out.weight).flatten(1)
-        found = []
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x))
-            found.append(x)
-        return [*found, self.out(x)]
-
-
-class CNN(nn.Module):
-    """3 x 3 convolutions of stride 2, each normalised over its channels and positions, then the mean over positions.
-
-    The normalisation is of one row at a time (GroupNorm with one group): a row's features do not depend on its batch.
-    """
-
-    def __init__(self, channels: int, width: int, depth: int, dim: int) -> None:
-        super().__init__()
-        sizes = [channels, *[width * 2**stage for stage in range(depth)]]
-        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(sizes))
-        self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[1:])
-        self.out = nn.Linear(sizes[-1], dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = _as_float(x, self.out.weight)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.leaky_relu(norm(convolution(x)))
-        out: Tensor = self.out(x.mean((2, 3)))
-        return out
-
-
-class Bag(nn.Module):
-    """The mean embedding of a row's tokens, then an MLP. A row of padding alone has the embedding zero."""
-
-    def __init__(self, vocabulary: int, width: int, depth: int, dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.mlp = MLP(width, width, depth, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.mlp(_mean_of_tokens(self.embedding(tokens), tokens))
-        return out
-
-
-class Transformer(nn.Module):
-    """Token and position embeddings, pre-norm blocks that attend to tokens which are not padding, and their mean."""
-
-    def __init__(self, vocabulary: int, length: int, width: int, depth: int, heads: int, dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens) + self.positions[: tokens.shape[1]]
-        for block in self.blocks:
-            x = block(x, tokens)
-        out: Tensor = self.out(_mean_of_tokens(self.norm(x), tokens))
-        return out
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention_in, self.attention_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        n, length, width = x.shape
-        split = self.attention_in(self.norm_1(x)).reshape(n, length, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind()  # each (n, heads, length, width / heads)
-        logits = query @ key.transpose(-2, -1) / (width // self.heads) ** 0.5
-        # a finite floor: a row of padding alone attends to itself evenly instead of giving NaN
-        logits = logits.masked_fill((tokens == 0)[:, None, None], torch.finfo(logits.dtype).min)
-        attended = (logits.softmax(-1) @ value).transpose(1, 2).reshape(n, length, width)
-        x = x + self.attention_out(attended)
-        out: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.norm_2(x))))
-        return out
-
-
-def _mean_of_tokens(x: Tensor, tokens: Tensor) -> Tensor:
-    kept = (tokens != 0).to(x.dtype)[..., None]
-    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
-
-
-def _as_float(x: Tensor, like: Tensor) -> Tensor:
-    return x.to(like.dtype) / 127.5 - 1 if x.dtype == torch.uint8 else x.to(like.dtype)

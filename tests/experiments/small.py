@@ -52,6 +52,34 @@ def images_and_texts(n: int = 90) -> PairedDataset:
     return _dataset(pixels.to(torch.uint8), words, labels, labels)
 
 
+def sequences_and_images(n: int = 90) -> PairedDataset:
+    """Steps of features padded on the left, and float images, each with a mean that depends on the class."""
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    steps = torch.randn(n, 5, 4, generator=generator) + labels[:, None, None]
+    padding = torch.randint(0, 6, (n,), generator=generator)  # a sixth of the rows is padding alone
+    steps[torch.arange(5) < padding[:, None]] = 0
+    images = torch.randn(n, 2, 8, 4, generator=generator) - labels[:, None, None, None]
+    return _dataset(steps, images, labels, labels)
+
+
+def hidden_numbers(task: str, n: int = 300, modalities: int = 2) -> PairedDataset:
+    """Modalities that see the same three numbers through noise; labels follow from the first two."""
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(n, 3, generator=generator)
+    seen = [hidden + 0.3 * torch.randn(n, 3, generator=generator) for _ in range(modalities)]
+    labels = {
+        "classification": (hidden[:, 0] > 0).long() + (hidden[:, 1] > 0).long(),
+        "regression": hidden[:, 0],
+        "multilabel": (hidden[:, :2] > 0).float(),
+    }[task]
+    return PairedDataset(
+        name="hidden", modalities=tuple(f"view {m + 1}" for m in range(modalities)), x=seen[0], y=seen[1],
+        more=tuple(seen[2:]), labels=labels, split=torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(n) % 5],
+        classes=("none", "one", "both")[: {"classification": 3, "regression": 0, "multilabel": 2}[task]], task=task,
+    )  # fmt: skip
+
+
 def _dataset(x: torch.Tensor, y: torch.Tensor, labels: torch.Tensor, labels_y: torch.Tensor) -> PairedDataset:
     split = torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(len(x)) % 5]
     return PairedDataset(

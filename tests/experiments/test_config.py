@@ -40,12 +40,21 @@ def test_packaged_configurations_are_read(path: Path) -> None:
     assert sweep.strengths[0] == 0
 
 
+def test_encoders_of_every_kind_are_written_and_read_back() -> None:
+    module = {"kind": "module", "make": "torch.nn:Linear", "arguments": {"a": [1, {"b": None}]}, "dim": 4}
+    for encoder in ({"kind": "sequence", "dim": 4}, {"kind": "vit", "dim": 4}, {"kind": "frozen"}, module):
+        sweep = configuration(encoders=encoder)
+        assert parse(yaml.safe_load(dump(sweep))) == sweep
+    other = configuration(encoders={**module, "arguments": {"a": [2]}})
+    assert "arguments" in differences(configuration(encoders=module), other)[0]
+
+
 def test_there_are_packaged_configurations() -> None:
     assert {path.stem for path in CONFIGS} >= {"synthetic", "emoji"}
 
 
 ENCODER = {"kind": "mlp", "dim": 4}
-KINDS = "mlp, cnn, transformer, bag"
+KINDS = "mlp, cnn, vit, sequence, transformer, bag, frozen, module"
 CASE: dict[str, Any] = {"label": "a", "data": {"name": "synthetic"}}
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"strenghts": [0]}, "strenghts: unknown key; did you mean strengths?"),
@@ -54,6 +63,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"encoders": {"kind": "mlp", "widht": 8}}, "encoders.widht: unknown key; did you mean width?"),
     ({"encoders": [ENCODER, {**ENCODER, "detph": 1}]}, "encoders[1].detph: unknown key; did you mean depth?"),
     ({"encoders": {"kind": "mpl"}}, f"encoders.kind: should be one of {KINDS}, got 'mpl'; did you mean mlp?"),
+    ({"encoders": {"kind": "sequence", "poling": "cls"}}, "encoders.poling: unknown key; did you mean pooling?"),
+    ({"encoders": {"kind": "vit", "pooling": "max"}}, "encoders.pooling: should be 'cls' or 'mean', got 'max'"),
+    ({"encoders": {"kind": "module", "dim": 4}}, "encoders.make: is required, and is not there"),
+    ({"encoders": {"kind": "module", "make": "a:b"}}, "encoders.dim: is required, and is not there"),
+    (
+        {"encoders": {"kind": "module", "make": "mine.py", "dim": 4}},
+        "encoders.make: should be package.module:function, the function that makes the module, got 'mine.py'",
+    ),
+    ({"encoders": [ENCODER, {"kind": "frozen", "dim": 5}]}, "encoders: projection kind none needs encoders of one"),
     ({"encoders": [ENCODER]}, "encoders: should be one encoder for all modalities or a list of them, one for each"),
     ({"encoders": {"kind": "mlp", "depth": 11}}, "encoders.depth: should be at most 10, got 11"),
     ({"encoders": [ENCODER, {"kind": "mlp", "dim": 5}]}, "encoders: projection kind none needs encoders of one dim"),

@@ -263,3 +263,52 @@ def test_a_run_that_diverges_stops_the_sweep_and_names_its_case(tmp_path: Path) 
     sweep = configuration(cases=TWO_CASES, training={"learning_rate": 1e30})
     with pytest.raises(ValueError, match=r"case '(R = 8|linear)': training diverged at strength 0, seed 3"):
         run(sweep, tmp_path)
+
+
+class Impatient(Reporter):
+    """Stops the sweep in its second half, between two checkpoints, as Ctrl-C would."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+
+    def advance(self, work: int, *, resumed: bool = False) -> None:
+        super().advance(work, resumed=resumed)
+        if self.done > 0.7 * self.total:
+            raise KeyboardInterrupt
+
+
+ENCODERS: dict[str, list[dict[str, Any]]] = {
+    "modules": [
+        {"kind": "module", "make": "experiments.user_encoders:perceptron", "arguments": {"width": 9}, "dim": 4},
+        {"kind": "module", "make": "experiments.user_encoders:pretrained", "dim": 4, "frozen": True},
+    ],
+    "frozen": [{"kind": "frozen"}, {"kind": "mlp", "dim": 12}],
+}
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "modules": ({"arguments": {"width": 8}}, r"encoders\[0\].arguments.width: 9 before, 8 now"),
+    "frozen": ({"dim": 12}, r"encoders\[0\].dim: null before, 12 now"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_sweep_of_modules_and_frozen_features_is_stopped_and_goes_on(name: str, tmp_path: Path) -> None:
+    sweep = configuration(encoders=ENCODERS[name], training={"runs_at_once": 3})
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path / "stopped", workers=1, checkpoint_seconds=0.0, reporter=Impatient())
+    assert len(list((tmp_path / "stopped" / "parts").glob("*.pt"))) == 2  # a finished chunk and a checkpoint
+    run(sweep, tmp_path / "stopped", workers=1)
+    assert_same_bits(tmp_path / "stopped", run(sweep, tmp_path / "whole"))
+    assert load(tmp_path / "whole" / "config.yaml").encoders == sweep.encoders
+    change, said = CHANGES[name]
+    other = configuration(encoders=[{**ENCODERS[name][0], **change}, ENCODERS[name][1]], training={"runs_at_once": 3})
+    with pytest.raises(ValueError, match=said):
+        run(other, tmp_path / "whole")
+
+
+def test_a_module_that_cannot_be_used_is_refused_before_training(tmp_path: Path) -> None:
+    wrong = {"kind": "module", "make": "experiments.user_encoders:of_kind", "arguments": {"kind": "centres"}, "dim": 4}
+    with pytest.raises(ValueError, match="changes with the rows beside it"):
+        run(configuration(encoders=wrong), tmp_path / "results")
+    assert not (tmp_path / "results").exists()

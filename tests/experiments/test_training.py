@@ -12,9 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from experiments.small import configuration, images_and_texts, vectors
+from experiments.small import configuration, hidden_numbers, images_and_texts, sequences_and_images, vectors
+from experiments.user_encoders import Calls
 from modalign.data import PairedDataset
-from modalign.encoders import build_encoder, seeded_module
+from modalign.encoders import build_encoder, seeded_module, width_of
 from modalign.experiments import tasks
 from modalign.experiments.config import Sweep
 from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
@@ -38,7 +39,7 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
     train, test = data.split == 0, data.split == 2
     parts: dict[str, nn.Module] = {}
     for m in (0, 1):
-        dim = sweep.encoders[m].dim
+        dim = width_of(sweep.encoders[m], inputs[m])
         parts[f"encoders.{m}"] = build_encoder(sweep.encoders[m], inputs[m], initial_seed("encoder", run.seed, m))
         parts[f"heads.{m}"] = seeded_module(lambda dim=dim: nn.Linear(dim, 3), initial_seed("head", run.seed, m))
         if sweep.projection.kind == "separate" or (sweep.projection.kind == "shared" and m == 0):
@@ -46,7 +47,9 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
             parts[f"projections.{m}"] = seeded_module(make, initial_seed("projection", run.seed, m))
     for part in parts.values():
         part.to(dtype)
-    parameters = {f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters()}
+    parameters = {
+        f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters() if p.requires_grad
+    }
     settings = sweep.training
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
@@ -60,7 +63,8 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
             order[i : i + settings.batch_size] for i in range(0, n - settings.batch_size + 1, settings.batch_size)
         ]
         for rows in batches:
-            z = [parts[f"encoders.{m}"](inputs[m][train][rows]) for m in (0, 1)]
+            z = [parts[f"encoders.{m}"](inputs[m][train][rows]).to(dtype) for m in (0, 1)]
+            z = [one if one.requires_grad else one.requires_grad_() for one in z]
             known = labelled[rows]
             tasks = [F.cross_entropy(parts[f"heads.{m}"](z[m][known]), labels[m][train][rows][known]) for m in (0, 1)]
             projected = z
@@ -86,13 +90,18 @@ def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tu
         losses.append(sums / len(batches))
         with torch.no_grad():
             right = [
-                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test])).argmax(1) == labels[m][test])
+                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test]).to(dtype)).argmax(1) == labels[m][test])
                 .double()
                 .mean()
                 for m in (0, 1)
             ]
         accuracies.append(torch.stack(right))
     return {name: p.detach() for name, p in parameters.items()}, torch.stack(losses), torch.stack(accuracies)
+
+
+def user(function: str, wide: int, frozen: bool = False, **arguments: Any) -> dict[str, Any]:
+    make = f"experiments.user_encoders:{function}"
+    return {"kind": "module", "make": make, "arguments": arguments, "dim": wide, "frozen": frozen}
 
 
 CASES: dict[str, tuple[PairedDataset, dict[str, Any]]] = {
@@ -126,6 +135,46 @@ CASES: dict[str, tuple[PairedDataset, dict[str, Any]]] = {
         {
             "encoders": [{"kind": "cnn", "width": 2, "depth": 1, "dim": 4}, {"kind": "bag", "width": 4, "dim": 4}],
             "training": {"batch_size": 20, "labels": 40, "epochs": 2},
+        },
+    ),
+    "sequence by its mean and vit by its mean": (
+        sequences_and_images(),
+        {
+            "encoders": [
+                {"kind": "sequence", "depth": 2, "dim": 4},
+                {"kind": "vit", "patch": 2, "width": 4, "depth": 1, "dim": 4},
+            ],
+            "training": {"batch_size": 17, "labels": 0.7, "epochs": 2, "learning_rate": 0.005},
+        },
+    ),
+    "sequence by its cls and vit by its cls": (
+        sequences_and_images(),
+        {
+            "encoders": [
+                {"kind": "sequence", "width": 6, "heads": 3, "depth": 1, "pooling": "cls", "dim": 4},
+                {"kind": "vit", "patch": 4, "width": 4, "heads": 1, "depth": 2, "pooling": "cls", "dim": 4},
+            ],
+            "training": {"batch_size": 17, "labels": 0.7, "epochs": 2, "clip": 0.5},
+        },
+    ),
+    "modules of the user": (
+        vectors(),
+        {"encoders": [user("perceptron", 6, dim=6), user("tied", 6)], "training": {"epochs": 2}},
+    ),
+    "a frozen module and an mlp, by gradient ratio": (
+        vectors(),
+        {
+            "encoders": [user("pretrained", 4, frozen=True), {"kind": "mlp", "dim": 4}],
+            "training": {"epochs": 2, "clip": 0.3},
+            "strength_kind": "gradient_ratio",
+        },
+    ),
+    "frozen features and a frozen module whose weights follow the seed": (
+        vectors(),
+        {
+            "encoders": [{"kind": "frozen"}, user("perceptron", 4, frozen=True)],
+            "projection": {"kind": "separate", "dim": 3},
+            "training": {"epochs": 2},
         },
     ),
 }
@@ -285,26 +334,9 @@ def test_alignment_aligns() -> None:
     assert np.all(loss[4:] < loss[:2] - 0.2)
 
 
-def labelled_data(task: str, modalities: int = 2, n: int = 300) -> PairedDataset:
-    """Modalities that see the same three numbers through noise; labels follow from the first two."""
-    generator = torch.Generator().manual_seed(4)
-    hidden = torch.randn(n, 3, generator=generator)
-    seen = [hidden + 0.3 * torch.randn(n, 3, generator=generator) for _ in range(modalities)]
-    labels = {
-        "classification": (hidden[:, 0] > 0).long() + (hidden[:, 1] > 0).long(),
-        "regression": hidden[:, 0],
-        "multilabel": (hidden[:, :2] > 0).float(),
-    }[task]
-    return PairedDataset(
-        name="hidden", modalities=tuple(f"view {m + 1}" for m in range(modalities)), x=seen[0], y=seen[1],
-        more=tuple(seen[2:]), labels=labels, split=torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(n) % 5],
-        classes=("none", "one", "both")[: {"classification": 3, "regression": 0, "multilabel": 2}[task]], task=task,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("task", ["classification", "regression", "multilabel"])
 def test_every_task_is_learned_and_scored(task: str) -> None:
-    data = labelled_data(task)
+    data = hidden_numbers(task)
     sweep = configuration(training={"epochs": 15, "labels": None, "learning_rate": 0.02}, fusion="probe")
     trainer = trained(data, sweep, RUNS[:2])
     assert trainer.parts == ["1", "2", "fused"]
@@ -324,7 +356,7 @@ def test_every_task_is_learned_and_scored(task: str) -> None:
 
 
 def test_a_probe_leaves_the_encoders_alone_and_a_joint_head_does_not() -> None:
-    data = labelled_data("classification")
+    data = hidden_numbers("classification")
     ends = {}
     for fusion in ("none", "probe", "joint"):
         trainer = trained(data, configuration(fusion=fusion, training={"labels": None}), RUNS[:2])
@@ -341,7 +373,7 @@ def test_a_fused_label_must_be_one() -> None:
 
 def test_three_modalities_align_by_pairs() -> None:
     """With the weights of the pairs that hold modality 3 at 0, modalities 1 and 2 train as if it were not there."""
-    three, two = labelled_data("classification", 3), labelled_data("classification")
+    three, two = hidden_numbers("classification", modalities=3), hidden_numbers("classification")
     pair = configuration(pair_weights={"1-3": 0.0, "2-3": 0.0}, training={"labels": None})
     alone = trained(two, configuration(training={"labels": None}), RUNS)
     beside = trained(three, pair, RUNS)
@@ -366,3 +398,56 @@ def test_schedules_of_the_strength(schedule: str, shares: list[float]) -> None:
     trainer = trained(vectors(), configuration(strength_schedule=schedule), [Run(2.0, 3)])
     weights = trainer.curves[0, :, trainer.columns.index("alignment_weight")]
     assert weights.tolist() == pytest.approx([2 * share for share in shares])
+
+
+def test_a_frozen_module_sees_every_row_once_and_its_features_go_on() -> None:
+    data = vectors()
+    sweep = configuration(encoders=[user("pretrained", 4, frozen=True), {"kind": "mlp", "dim": 4}])
+    trainer = Trainer(data, RUNS, sweep)
+    Calls.rows = 0
+    for _ in range(3):
+        trainer.train_epoch()
+    assert Calls.rows == len(data)
+    assert not any(name.startswith("encoders.0") for name in trainer.parameters)
+    expected = build_encoder(sweep.encoders[0], data.x, 0)(data.part(2).x)
+    embedded = trainer.embed(torch.arange(len(expected)))[0]
+    torch.testing.assert_close(embedded, expected.detach().expand(len(RUNS), -1, -1))
+
+
+def test_frozen_encoders_alone_train_their_heads_and_projections() -> None:
+    """A task head on frozen features is a linear probe, whatever the strength; checkpoints restore the rest."""
+    data = vectors()
+    changes = {"projection": {"kind": "separate", "dim": 3}, "training": {"epochs": 4, "learning_rate": 0.05}}
+    sweep = configuration(encoders={"kind": "frozen"}, **changes)
+    whole = trained(data, sweep, dtype=torch.float32)
+    assert {name.split(".")[0] for name in whole.parameters} == {"heads", "projections"}
+    assert (whole.test_accuracy[:, -1] > 0.5).all()
+    assert torch.equal(whole.test_accuracy[0::2], whole.test_accuracy[:1].expand(3, -1, -1))
+    alignment = whole.curves[2:, :, CURVES.index("alignment_loss")]
+    assert (alignment[:, -1] < alignment[:, 0]).all()
+    half = Trainer(data, RUNS, sweep)
+    half.train_epoch()
+    rest = Trainer(data, RUNS, sweep)
+    rest.restore(half.state())
+    while not rest.finished:
+        rest.train_epoch()
+    assert torch.equal(rest.curves, whole.curves)
+
+
+def test_frozen_features_of_other_widths_need_their_own_projections() -> None:
+    data = sequences_and_images()
+    with pytest.raises(ValueError, match=r"projection kind none needs encoders of one dim, but they have 20 and 64; "):
+        Trainer(data, RUNS, configuration(encoders={"kind": "frozen"}))
+    sweep = configuration(
+        encoders={"kind": "frozen"}, projection={"kind": "separate", "dim": 3}, training={"labels": 9}
+    )
+    assert trained(data, sweep, RUNS[:1]).finished
+
+
+def test_weights_that_a_module_does_not_train_stay() -> None:
+    trainer = Trainer(vectors(), RUNS, configuration(encoders=user("tied", 6)))
+    before = {name: value.clone() for name, value in trainer.models.encoders[0].constants.items()}
+    trainer.train_epoch()
+    assert list(before) == ["module.scale"]
+    assert torch.equal(trainer.models.encoders[0].constants["module.scale"], before["module.scale"])
+    assert "encoders.0.module.scale" not in trainer.parameters

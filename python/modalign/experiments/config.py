@@ -9,14 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from modalign.encoders import BagConfig, CNNConfig, EncoderConfig, MLPConfig, TransformerConfig
+from modalign.encoders import (
+    BagConfig,
+    CNNConfig,
+    EncoderConfig,
+    FrozenConfig,
+    MLPConfig,
+    ModuleConfig,
+    SequenceConfig,
+    TransformerConfig,
+    ViTConfig,
+)
 from modalign.experiments.mistakes import sentence, shown
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "load",
     "pairs_of",
     "parse",
+    "require_comparable",
 ]
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -163,14 +174,19 @@ class Sweep(_Section):
 
     @model_validator(mode="after")
     def _embeddings_can_be_compared(self) -> Sweep:
-        dims = [encoder.dim for encoder in self.encoders]
-        if self.projection.kind != "separate" and len(set(dims)) > 1:
-            raise ValueError(
-                f"encoders: projection kind {self.projection.kind} needs encoders of one dim, but they have "
-                f"{' and '.join(map(str, dims))}; make them equal or choose projection "
-                f"{{kind: separate, dim: {min(dims)}}}"
-            )
+        # the width of frozen features is known with the data only
+        require_comparable(self.projection, [encoder.dim for encoder in self.encoders if encoder.dim is not None])
         return self
+
+
+def require_comparable(projection: Projection, dims: Sequence[int]) -> None:
+    """ValueError unless the alignment term can compare embeddings of these widths."""
+    if projection.kind != "separate" and len(set(dims)) > 1:
+        raise ValueError(
+            f"encoders: projection kind {projection.kind} needs encoders of one dim, but they have "
+            f"{' and '.join(map(str, dims))}; make them equal or choose projection "
+            f"{{kind: separate, dim: {min(dims)}}}"
+        )
 
 
 def encoders_of(sweep: Sweep, modalities: int) -> tuple[EncoderConfig, ...]:
@@ -274,8 +290,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "metrics": Metrics,
     "mlp": MLPConfig,
     "cnn": CNNConfig,
+    "vit": ViTConfig,
+    "sequence": SequenceConfig,
     "transformer": TransformerConfig,
     "bag": BagConfig,
+    "frozen": FrozenConfig,
+    "module": ModuleConfig,
 }
 
 

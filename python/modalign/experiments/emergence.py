@@ -264,7 +264,7 @@ class _Tuner:
                     )
                     for i, trial in asked
                 ]  # fmt: skip
-            trained = trainer.train(fits, epochs, lambda: advance(2 + trainer.config.depth))
+            trained = trainer.train(fits, epochs, lambda: advance(2 + getattr(trainer.config, "depth", 1)))
             with self.lock:
                 for (i, trial), score in zip(asked, trained.validation.tolist(), strict=True):
                     studies[i].tell(trial, score)

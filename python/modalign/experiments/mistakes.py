@@ -11,7 +11,7 @@ from pydantic import BaseModel
 __all__ = ["sentence", "shown"]
 
 LABELS = "should be a whole number of pairs, a fraction of them from 0 to 1, or null for all"
-ENCODERS = ("mlp", "cnn", "transformer", "bag")
+ENCODERS = ("mlp", "cnn", "vit", "sequence", "transformer", "bag", "frozen", "module")
 # what pydantic says -> what a reader of YAML understands, applied in this order
 WORDS = {
     "Input should": "should",

@@ -44,15 +44,15 @@ class Score:
         )
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        """logits (runs, n, outputs), labels (n,) or (n, L)."""
+        """logits (runs, n, outputs); labels (n,) or (n, L) of all runs, or (runs, n) or (runs, n, L) of each."""
         if self.task == "multilabel":
-            said, true = logits > 0, labels > 0.5
+            said, true = logits > 0, (labels > 0.5).expand_as(logits)
             self.hits += 2 * (said & true).sum((1, 2)).cpu()
-            self.total += (said.sum((1, 2)) + true.sum()).cpu()
+            self.total += (said.sum((1, 2)) + true.sum((1, 2))).cpu()
             return
         right = logits.argmax(-1) == labels if self.task == "classification" else (logits[..., 0] >= 0) == (labels >= 0)
         self.hits += right.sum(1).cpu()
-        self.total += len(labels)
+        self.total += right.shape[1]
 
     def value(self) -> Tensor:
         """(runs,) float64"""

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from modalign.contrastive import info_nce
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
-from modalign.encoders import build_encoder, seeded_module
+from modalign.encoders import seeded_module, width_of
 from modalign.experiments import tasks
-from modalign.experiments.config import Sweep, encoders_of, pairs_of
+from modalign.experiments.config import Sweep, encoders_of, pairs_of, require_comparable
 from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
-from modalign.experiments.stacked import Stacked
+from modalign.experiments.stacked import Fixed, Stacked, stacked_encoder
 
 __all__ = ["Run", "Trainer", "columns_of", "parts_of"]
 
@@ -60,7 +60,8 @@ class Models:
         which = torch.tensor([seeds.index(run.seed) for run in runs])
         inputs = inputs_of(data)
         configs = encoders_of(sweep, len(inputs))
-        dims, outputs = [encoder.dim for encoder in configs], tasks.outputs(data)
+        dims, outputs = [width_of(*pair) for pair in zip(configs, inputs, strict=True)], tasks.outputs(data)
+        require_comparable(sweep.projection, dims)
         everyone = range(len(inputs))
         width, shared = sweep.projection.dim, sweep.projection.kind == "shared"
 
@@ -71,7 +72,9 @@ class Models:
             return stack(part, modality, lambda seed: seeded_module(lambda: nn.Linear(of, width), seed))
 
         self.encoders = [
-            stack("encoder", m, lambda seed, m=m: build_encoder(configs[m], inputs[m], seed))  # type: ignore[misc]
+            stacked_encoder(
+                configs[m], inputs[m], [initial_seed("encoder", seed, m) for seed in seeds], which, dtype, device
+            )
             for m in everyone
         ]
         self.heads = [linear("head", m, dims[m], outputs) for m in everyone]
@@ -151,6 +154,7 @@ class Trainer:
         ``on_step`` is told how many pairs, over all runs, each step took. ValueError when a run diverges.
         """
         started = time.perf_counter()
+        self._know_frozen()
         n = len(self.labels[TRAIN][0])
         batch = min(self.settings.batch_size, n)
         orders = torch.stack([batch_order(seed, self.epoch, n) for seed in self.seeds])
@@ -207,7 +211,10 @@ class Trainer:
         if self.by_gradient:  # nothing pulls where the alignment term is flat
             weights = torch.where(norms[1] > 0, weights * norms[0] / norms[1], 0.0)
         combined = [t + _scaled(a, weights) for t, a in zip(task.embeddings, alignment.embeddings, strict=True)]
-        gradients = list(torch.autograd.grad(outputs, encoders, combined))
+        felt = [i for i, output in enumerate(outputs) if output.requires_grad]  # a frozen encoder feels nothing
+        gradients: list[Tensor] = []
+        if felt:
+            gradients += torch.autograd.grad([outputs[i] for i in felt], encoders, [combined[i] for i in felt])
         gradients += task.parameters
         gradients += [_scaled(gradient, weights) for gradient in alignment.parameters]
         if self.settings.clip is not None:
@@ -219,6 +226,15 @@ class Trainer:
         self.optimizer.step()
         columns = [*losses, alignment_loss, *norms, weights]
         return torch.stack([column.detach().double() for column in columns], 1)
+
+    def _know_frozen(self) -> None:
+        """What a frozen encoder makes of every row, once: from then on its features are the inputs."""
+        for m, encoder in enumerate(self.models.encoders):
+            if isinstance(encoder, Fixed) and encoder.costly:
+                for part in (TRAIN, VALIDATION, TEST):
+                    blocks = torch.split(self.inputs[part][m], self.block)
+                    self.inputs[part][m] = torch.cat([encoder.features(block) for block in blocks])
+                self.models.encoders[m] = encoder.known()
 
     def _share_of_strength(self) -> float:
         """Of the strength, in this epoch of a schedule."""

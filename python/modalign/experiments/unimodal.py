@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
-from modalign.encoders import EncoderConfig, build_encoder, seeded_module
+from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
+from modalign.experiments import tasks
 from modalign.experiments.randomness import batch_order, initial_seed
-from modalign.experiments.stacked import Stacked
+from modalign.experiments.stacked import Stacked, stacked_encoder
+from modalign.experiments.training import inputs_of
 
 __all__ = ["Fit", "Trained", "UnimodalTrainer", "every_layer"]
 
@@ -34,7 +35,10 @@ class Fit(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Of each fit: the parameters of its best epoch by name (fits, ...), that epoch's scores, and which it was."""
+    """Of each fit: the parameters of its best epoch by name (fits, ...), that epoch's scores, and which it was.
+
+    Weights that an encoder holds without training them are among the parameters where they follow the fit's seed.
+    """
 
     parameters: dict[str, Tensor]
     validation: Tensor  # (fits,)
@@ -43,10 +47,11 @@ class Trained(NamedTuple):
 
 
 class UnimodalTrainer:
-    """Encoder and linear head for modality ``modality`` (0 or 1) of each of ``data``, cross-entropy, AdamW.
+    """Encoder and linear head for modality ``modality``, counted from 0, of each of ``data``; AdamW.
 
-    data: classification sets whose inputs have one shape; parts are cut to the smallest set's sizes.
-    clip: the largest gradient norm of a fit.
+    Losses and scores are those of the data's task (see ``tasks``).
+    data: sets of one task whose inputs have one shape; parts are cut to the smallest set's sizes.
+    clip: the largest gradient norm of a fit. Raises ValueError for a modality that the data has not, and several tasks.
     """
 
     def __init__(
@@ -62,15 +67,25 @@ class UnimodalTrainer:
     ) -> None:
         self.config, self.modality, self.dtype, self.device = encoder, modality, dtype, torch.device(device)
         self.batch_size, self.clip = batch_size, clip
+        self.block = 4 * batch_size  # without gradients four times the rows fit
+        kinds = sorted({one.task for one in data})
+        if len(kinds) != 1:
+            raise ValueError(f"UnimodalTrainer: data must be of one task, got {' and '.join(kinds) or 'none'}")
+        most = min(len(one.modalities) for one in data)
+        if not 0 <= modality < most:
+            raise ValueError(f"UnimodalTrainer: modality must be from 0 to {most - 1}, got {modality}")
+        self.task = kinds[0]
         self.inputs: dict[int, Tensor] = {}
         self.labels: dict[int, Tensor] = {}
         for part in (TRAIN, VALIDATION, TEST):
             n = min(int((one.split == part).sum()) for one in data)
-            sides = [one.part(part) for one in data]
-            self.inputs[part] = torch.stack([(one.x, one.y)[modality][:n] for one in sides]).to(self.device)
-            self.labels[part] = torch.stack([_labels(one, modality)[:n] for one in sides]).to(self.device)
-        self.classes = max(len(one.classes) for one in data)
-        self.example = data[0].x if modality == 0 else data[0].y
+            rows = [(one.split == part).nonzero()[:n, 0] for one in data]
+            pairs = list(zip(data, rows, strict=True))
+            self.inputs[part] = torch.stack([inputs_of(one)[modality][of] for one, of in pairs]).to(self.device)
+            labels = torch.stack([_labels(one, modality)[of] for one, of in pairs])
+            self.labels[part] = labels.to(self.device, None if self.task == "classification" else dtype)
+        self.outputs = max(tasks.outputs(one) for one in data)
+        self.example = inputs_of(data[0])[modality]
 
     def train(self, fits: Sequence[Fit], epochs: int, on_epoch: Callable[[], object] = lambda: None) -> Trained:
         """Train ``fits`` side by side. A fit that diverges keeps the best epoch it had."""
@@ -89,20 +104,20 @@ class UnimodalTrainer:
                 rows = orders[:, start : start + batch]
                 x, labels = self.inputs[TRAIN][which[:, None], rows], self.labels[TRAIN][which[:, None], rows]
                 logits = models(x)
-                losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+                losses = tasks.losses(self.task, logits, labels)
                 # a fit's parameters feel its own loss alone, so the sum's gradient holds every fit's
                 gradients = torch.autograd.grad(losses.mean(1).sum(), list(models.parameters.values()))
                 optimizer.step(gradients, self.clip)
-            score = models.accuracy(VALIDATION, which)
+            score = models.score(VALIDATION, which)
             better = score > best
             if bool(better.any()):
                 best = torch.where(better, score, best)
-                test = torch.where(better, models.accuracy(TEST, which), test)
+                test = torch.where(better, models.score(TEST, which), test)
                 epoch_of[better.cpu()] = epoch + 1
                 for name, value in models.parameters.items():
                     kept[name][better] = value.detach()[better]
             on_epoch()
-        return Trained(kept, best.double().cpu(), test.double().cpu(), epoch_of)
+        return Trained(kept | models.constants, best.double().cpu(), test.double().cpu(), epoch_of)
 
 
 class _Models:
@@ -114,16 +129,15 @@ class _Models:
         def stack(make: Callable[[int], nn.Module]) -> Stacked:
             return Stacked([make(seed) for seed in seeds], which, trainer.dtype, trainer.device)
 
-        modality, config = trainer.modality, trainer.config
+        modality, config, example = trainer.modality, trainer.config, trainer.example
         self.trainer = trainer
-        self.encoder = stack(
-            lambda seed: build_encoder(config, trainer.example, initial_seed("encoder", seed, modality))
-        )
+        initial = [initial_seed("encoder", seed, modality) for seed in seeds]
+        self.encoder = stacked_encoder(config, example, initial, which, trainer.dtype, trainer.device)
+        width = width_of(config, example)
         self.head = stack(
-            lambda seed: seeded_module(
-                lambda: nn.Linear(config.dim, trainer.classes), initial_seed("head", seed, modality)
-            )
+            lambda seed: seeded_module(lambda: nn.Linear(width, trainer.outputs), initial_seed("head", seed, modality))
         )
+        self.constants = {f"encoder.{name}": value for name, value in self.encoder.constants.items()}
         self.parameters = {f"encoder.{name}": value for name, value in self.encoder.parameters.items()}
         self.parameters |= {f"head.{name}": value for name, value in self.head.parameters.items()}
 
@@ -132,27 +146,38 @@ class _Models:
         return logits
 
     @torch.no_grad()
-    def accuracy(self, part: int, which: Tensor) -> Tensor:
+    def score(self, part: int, which: Tensor) -> Tensor:
         inputs, labels = self.trainer.inputs[part], self.trainer.labels[part]
-        right = torch.zeros(len(which), dtype=torch.int64, device=which.device)
-        for start in range(0, inputs.shape[1], 2048):
-            logits = self(inputs[which, start : start + 2048])
-            finite = logits.isfinite().all(2)  # a fit that diverged is wrong everywhere
-            right += ((logits.argmax(2) == labels[which, start : start + 2048]) & finite).sum(1)
-        return right / inputs.shape[1]
+        found = tasks.Score(self.trainer.task, len(which))
+        finite = torch.ones(len(which), dtype=torch.bool, device=which.device)
+        for start in range(0, inputs.shape[1], self.trainer.block):
+            rows = slice(start, start + self.trainer.block)
+            logits = self(inputs[which, rows])
+            finite &= logits.isfinite().flatten(1).all(1)
+            found.add(logits, labels[which, rows])
+        # a fit that diverged is wrong everywhere
+        return torch.where(finite, found.value().to(which.device).float(), 0.0)
 
 
 @torch.no_grad()
-def every_layer(config: EncoderConfig, trained: Trained, fit: int, x: Tensor) -> list[Tensor]:
-    """What every layer of one trained encoder makes of x (n, ...): (n, width) each, the last its output."""
-    module = build_encoder(config, x, 0)
+def every_layer(
+    config: EncoderConfig, trained: Trained, fit: int, x: Tensor, example: Tensor | None = None
+) -> list[Tensor]:
+    """What every layer of one trained encoder makes of x (n, ...): (n, width) each, the last its output.
+
+    Layers of images and sequences are pooled over positions as the output is. example: the rows that the encoder was
+    built for (``UnimodalTrainer.example``), which token ids need: their largest sets the size of the vocabulary.
+    """
+    module = build_encoder(config, x if example is None else example, 0)
     parameters = {
         name.removeprefix("encoder."): value[fit].cpu()
         for name, value in trained.parameters.items()
         if name.startswith("encoder.")
     }
-    module.load_state_dict(parameters)
-    found: list[Tensor] = module.to(next(iter(parameters.values())).dtype).every_layer(x)  # type: ignore[operator]
+    # weights that no seed decides are those of the module made anew
+    module.load_state_dict(module.state_dict() | parameters)
+    floats = [value.dtype for value in parameters.values() if value.is_floating_point()]
+    found: list[Tensor] = (module.to(floats[0]) if floats else module).every_layer(x)  # type: ignore[operator]
     return found
 
 
