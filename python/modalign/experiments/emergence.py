@@ -11,34 +11,29 @@ all pairs of layers.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import math
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modalign.data import TEST, PairedDataset, synthetic
 from modalign.encoders import MLPConfig
 from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
+from modalign.experiments.layer_pairs import MEASURES, compared_layers, layers_of
 from modalign.experiments.progress import Reporter
 from modalign.experiments.randomness import compared_pairs
 from modalign.experiments.study import Part, Study
-from modalign.experiments.unimodal import Fit, Trained, UnimodalTrainer, every_layer
-from modalign.metrics import svcca, unbiased_cka
-from modalign.neighbors import knn, neighbor_overlap
+from modalign.experiments.trials import Search, Tuned, Tuner
+from modalign.experiments.unimodal import Fit, Trained, UnimodalTrainer
 
 __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "run"]
 
-MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
 WIDTH = 12
 FEATURES = 8  # of the label
 
@@ -101,7 +96,8 @@ def run(
     """
     study = Study(folder, {"study": "emergence", **dataclasses.asdict(grid)}, fresh=fresh)
     with study.begun():
-        tuner = _Tuner(grid, storage or f"sqlite:///{study.path.resolve()}/trials.db")
+        search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
+        tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db")
         first = _first_modality(grid, study, tuner, reporter, workers)
         parts = [
             Part(
@@ -131,7 +127,7 @@ def _data(grid: Grid, uniqueness: int, heterogeneity: int, seed: int) -> PairedD
 
 
 def _first_modality(
-    grid: Grid, study: Study, tuner: _Tuner, reporter: Reporter | None, workers: int | None
+    grid: Grid, study: Study, tuner: Tuner, reporter: Reporter | None, workers: int | None
 ) -> dict[int, dict[str, Any]]:
     """Encoders of modality 1 by depth: it has no network in front of it, so that heterogeneity does not touch it."""
     parts = []
@@ -141,7 +137,8 @@ def _first_modality(
             keys = list(itertools.product(grid.uniqueness, grid.seeds))
             data = [_data(grid, uniqueness, 0, seed) for uniqueness, seed in keys]
             trainer = _trainer(grid, data, 0, depth)
-            trained, fits = tuner.tuned(trainer, f"modality1-depth{depth}", keys, grid.epochs_1, advance)
+            encoders = _tuned(f"modality1-depth{depth}", keys)
+            trained, fits = tuner.tuned(trainer, encoders, grid.epochs_1, lambda: advance(2 + depth))
             rows = _rows(1, depth, [(u, -1, seed) for u, seed in keys], trained, fits)
             return {"models": rows, "parameters": trained.parameters}
 
@@ -152,33 +149,37 @@ def _first_modality(
 
 
 def _second_modality(
-    grid: Grid, depth: int, heterogeneity: int, tuner: _Tuner, first: dict[int, dict[str, Any]]
+    grid: Grid, depth: int, heterogeneity: int, tuner: Tuner, first: dict[int, dict[str, Any]]
 ) -> Callable[[Callable[[int], None]], dict[str, Any]]:
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
         keys = list(itertools.product(grid.uniqueness, grid.seeds))
         data = [_data(grid, uniqueness, heterogeneity, seed) for uniqueness, seed in keys]
         trainer = _trainer(grid, data, 1, depth)
         name = f"modality2-depth{depth}-heterogeneity{heterogeneity}"
-        trained, fits = tuner.tuned(trainer, name, keys, grid.epochs_2, advance)
+        trained, fits = tuner.tuned(trainer, _tuned(name, keys), grid.epochs_2, lambda: advance(2 + depth))
         models = _rows(2, depth, [(u, heterogeneity, seed) for u, seed in keys], trained, fits)
         alignment = []
         for i, (uniqueness, seed) in enumerate(keys):
             advance(0)
             held = data[i].part(TEST)
             rows = compared_pairs(len(held), grid.compared)
-            layers_2 = _layers(depth, trained, i, held.y[rows], grid.k)
+            layers_2 = layers_of(_encoder(depth), trained, i, held.y[rows], grid.k)
             for depth_1, encoders in first.items():
                 of_first = Trained(encoders["parameters"], *[torch.zeros(0)] * 3)
-                layers_1 = _layers(depth_1, of_first, i, held.x[rows], grid.k)
-                for (layer_1, one), (layer_2, two) in itertools.product(enumerate(layers_1), enumerate(layers_2)):
+                layers_1 = layers_of(_encoder(depth_1), of_first, i, held.x[rows], grid.k)
+                for pair in compared_layers(layers_1, layers_2):
                     alignment.append({
                         "uniqueness": uniqueness, "heterogeneity": heterogeneity, "seed": seed, "depth_1": depth_1,
-                        "depth_2": depth, "layer_1": layer_1 + 1, "layer_2": layer_2 + 1, **_compare(one, two),
-                        "accuracy": models[i]["accuracy"],
+                        "depth_2": depth, **pair, "accuracy": models[i]["accuracy"],
                     })  # fmt: skip
         return {"models": models, "alignment": alignment}
 
     return make
+
+
+def _tuned(name: str, keys: Sequence[tuple[int, int]]) -> list[Tuned]:
+    """Data set i has keys[i] = (uniqueness, seed)."""
+    return [Tuned(f"{name}-uniqueness{uniqueness}-seed{seed}", i, seed) for i, (uniqueness, seed) in enumerate(keys)]
 
 
 def _encoder(depth: int) -> MLPConfig:
@@ -189,24 +190,6 @@ def _trainer(grid: Grid, data: Sequence[PairedDataset], modality: int, depth: in
     return UnimodalTrainer(
         data, modality, _encoder(depth), batch_size=grid.batch_size, clip=grid.clip, device=grid.device
     )
-
-
-def _layers(depth: int, trained: Trained, which: int, x: Tensor, k: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows of unit length and their graph, for each layer."""
-    layers = [F.normalize(layer.double(), dim=1) for layer in every_layer(_encoder(depth), trained, which, x)]
-    return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
-
-
-def _compare(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> dict[str, float]:
-    (x, graph_x), (y, graph_y) = one, two
-    k = graph_x.shape[1]
-    found = {"mutual_knn": float(neighbor_overlap(graph_x, graph_y)[:, -1].double().mean()) / k}
-    for name, score in (("unbiased_cka", unbiased_cka), ("svcca", svcca)):
-        try:
-            found[name] = score(x, y)
-        except ValueError:  # a layer that gives all items the same: nothing to align
-            found[name] = 0.0
-    return found
 
 
 def _rows(
@@ -221,76 +204,6 @@ def _rows(
         }
         for i, ((uniqueness, heterogeneity, seed), fit) in enumerate(zip(keys, fits, strict=True))
     ]  # fmt: skip
-
-
-class _Tuner:
-    """Learning rate and weight decay of every encoder by Optuna's TPE, each encoder a study of its own."""
-
-    def __init__(self, grid: Grid, storage: str) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.grid, self.lock = grid, threading.Lock()  # SQLite has one writer
-        self.storage = optuna.storages.RDBStorage(storage)
-
-    def study(self, title: str, seed: int) -> Any:
-        """A new one: the trials of a part that was not finished have lost their encoders."""
-        import optuna
-
-        with contextlib.suppress(KeyError):
-            optuna.delete_study(study_name=title, storage=self.storage)
-        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return optuna.create_study(study_name=title, storage=self.storage, direction="maximize", sampler=sampler)
-
-    def tuned(
-        self, trainer: UnimodalTrainer, name: str, keys: Sequence[tuple[int, int]], epochs: int,
-        advance: Callable[[int], None],
-    ) -> tuple[Trained, list[Fit]]:  # fmt: skip
-        """For data set i with keys[i] = (uniqueness, seed), the best of the trials and what it was trained with."""
-        grid = self.grid
-        with self.lock:
-            studies = [self.study(f"{name}-uniqueness{uniqueness}-seed{seed}", seed) for uniqueness, seed in keys]
-        best: Trained | None = None
-        chosen: list[Fit] = []
-        for start in range(0, grid.trials, grid.trials_at_once):
-            at_once = min(grid.trials_at_once, grid.trials - start)
-            with self.lock:
-                asked = [(i, study.ask()) for _ in range(at_once) for i, study in enumerate(studies)]
-                fits = [
-                    Fit(
-                        i, keys[i][1],
-                        trial.suggest_categorical("learning_rate", grid.learning_rates),
-                        trial.suggest_categorical("weight_decay", grid.weight_decays),
-                    )
-                    for i, trial in asked
-                ]  # fmt: skip
-            trained = trainer.train(fits, epochs, lambda: advance(2 + getattr(trainer.config, "depth", 1)))
-            with self.lock:
-                for (i, trial), score in zip(asked, trained.validation.tolist(), strict=True):
-                    studies[i].tell(trial, score)
-            best, chosen = _better(best, chosen, trained, fits, len(keys))
-        assert best is not None
-        return best, chosen
-
-
-def _better(
-    best: Trained | None, chosen: list[Fit], trained: Trained, fits: list[Fit], count: int
-) -> tuple[Trained, list[Fit]]:
-    """The best trial of each data set, of those before and those now: the first of equals."""
-    pool = trained if best is None else Trained(
-        {name: torch.cat([best.parameters[name], value]) for name, value in trained.parameters.items()},
-        *[torch.cat([a, b]) for a, b in zip(best[1:], trained[1:], strict=True)],
-    )  # fmt: skip
-    everyone = [*chosen, *fits]
-    scores = pool.validation.numpy()
-    rows = [
-        max((j for j, fit in enumerate(everyone) if fit.data == i), key=lambda j: (scores[j], -j)) for i in range(count)
-    ]
-    kept = torch.tensor(rows)
-    return (
-        Trained({name: value[kept] for name, value in pool.parameters.items()}, *[value[kept] for value in pool[1:]]),
-        [everyone[j] for j in rows],
-    )
 
 
 PAPER: dict[str, Any] = {
