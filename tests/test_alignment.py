@@ -271,3 +271,18 @@ def test_mistakes() -> None:
     y[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"NaN or inf in rows \[3\]"):
         align(x, y)
+
+
+def test_what_would_take_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 200, 6))
+    monkeypatch.setattr("modalign.alignment.AFFORDED", 0.1)
+    found = modalign.align(x, y, ["mutual_knn", "rsa"], k=5)
+    assert found["mutual_knn"].low is not None
+    assert found["rsa"].low is None
+    assert found["rsa"].null is None
+    assert any("no interval for rsa, which would take too long" in note for note in found.notes)
+    assert any("no null for rsa, which would take too long; give relabellings=39" in note for note in found.notes)
+    monkeypatch.undo()
+    found = modalign.align(x, y, ["rsa"], k=5)
+    assert found["rsa"].low is not None
+    assert found["rsa"].null is not None

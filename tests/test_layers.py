@@ -17,7 +17,7 @@ LAYERS = [
     {"graph"},
     {"contrastive", "neighbors"},
     {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
-    {"sampling", "significance", "splitting"},
+    {"budget", "sampling", "significance", "splitting"},
     {"scores"},
     {"alignment", "layers"},
     {"data", "embedding", "networks", "user_modules", "encoders"},

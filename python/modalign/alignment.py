@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from modalign import preparation, sampling
 from modalign.arguments import one_of
+from modalign.budget import AFFORDED, seconds_of
 from modalign.metrics.kernels import rbf_cka, rsa
-from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts
+from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts, relabelled
 from modalign.metrics.neighborhoods import (
     cknna_from_graphs,
     duplicates,
@@ -36,16 +37,17 @@ from modalign.scores import Alignment, Score
 from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null
 from modalign.sources import indexable, open_rows
 from modalign.splitting import SPLITS, list_length, population_interval, random_parts, within_part
+from modalign.watching import bar
 
 __all__ = ["DEFAULT_METRICS", "align"]
 
 DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")
 NULLS = ("auto", "relabelled", "none")
 PIECES = 16  # of the items, whose moments are held
-WORK = 2e11  # multiply-adds that the interval or the null of one metric may take unless it is asked for
 FEWEST, USUAL = 39, 200  # relabellings
 
 _Splits = list[list[dict[str, float]]]
+_Item = TypeVar("_Item")
 
 
 def align(
@@ -302,20 +304,15 @@ class _Run:
             spent[name] += time.perf_counter() - start
         return found
 
-    def _operations(self, name: str) -> float:
-        """Multiply-adds of one evaluation, or what takes as long."""
-        if name in ("cknna", "second_order_cosine"):
-            widths = sum(open_rows(rows).shape[1] for rows in (self.x, self.y))
-            return 20.0 * self.n * self.k * widths  # rows from all over memory
-        return 50.0 * self.n * self.k * (self.k if name in ("lcs_knn", "edit_distance_knn", "cycle_knn") else 4)
+    def _seconds(self, name: str) -> float:
+        """Of one evaluation."""
+        widths = (open_rows(rows).shape[1] for rows in (self.x, self.y))
+        return seconds_of(name, self.n, self.k, *widths)
 
     def _graph_intervals(
         self, names: list[str], a: Tensor, b: Tensor, values: dict[str, float], spent: dict[str, float]
     ) -> dict[str, tuple[float, float]]:
-        cheap = [name for name in names if sum(SPLITS.values()) * self._operations(name) <= WORK]
-        if len(cheap) < len(names):
-            skipped = ", ".join(name for name in names if name not in cheap)
-            self.notes.append(f"no interval for {skipped}: {sum(SPLITS.values())} evaluations would take too long")
+        cheap = self._affordable(names, sum(SPLITS.values()), "interval")
         if not cheap:
             return {}
         rows = self._rows(cheap)
@@ -326,13 +323,16 @@ class _Run:
             weights = None if self.groups is None else _group_weights(self.groups[kept])
             return self._values(cheap, some_rows, some, weights, spent)
 
+        return self._spans(cheap, values, *self._of_splits(of_part))
+
+    def _of_splits(self, of_part: Callable[[Tensor], dict[str, float]]) -> tuple[_Splits, _Splits]:
+        """What of_part(kept) finds in the halves and in the quarters of random splits."""
+        found: dict[int, _Splits] = {parts: [] for parts in SPLITS}
+        splits = ((parts, part) for parts in SPLITS for part in random_parts(self.n, parts, self.seed, self.groups))
         with self.timed("intervals"):
-            halves, quarters = (
-                [[of_part(part == which) for which in range(parts)]
-                 for part in random_parts(self.n, parts, self.seed, self.groups)]
-                for parts in (2, 4)
-            )  # fmt: skip
-        return self._spans(cheap, values, halves, quarters)
+            for parts, part in self._steps("intervals", splits, sum(SPLITS.values())):
+                found[parts].append([of_part(part == which) for which in range(parts)])
+        return found[2], found[4]
 
     def _spans(
         self, names: list[str], values: dict[str, float], halves: _Splits, quarters: _Splits
@@ -353,32 +353,56 @@ class _Run:
         if "mutual_knn" in names and self._closed_form() and 10 * self.k <= self.n:
             nulls["mutual_knn"] = mutual_knn_null(*near, values["mutual_knn"], self.confidence)
             drawn.remove("mutual_knn")
-        count, drawn = self._affordable(drawn, self._operations)
-        if not drawn:
-            return nulls
         rows = self._rows(drawn)
-        scores: dict[str, list[float]] = {name: [] for name in drawn}
-        with self.timed("nulls"):
-            for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups):
-                back = torch.empty_like(s)
-                back[s] = torch.arange(self.n)
-                some_rows = None if rows is None else (rows[0], rows[1][s])
-                for name, value in self._values(drawn, some_rows, (near[0], back[near[1][s]]), None, spent).items():
-                    scores[name].append(value)
-        for name in drawn:
-            nulls[name] = sampled_null(values[name], scores[name], self.confidence, self.within is not None)
-        return nulls
 
-    def _affordable(self, names: list[str], operations: Callable[[str], float]) -> tuple[int, list[str]]:
-        """How many relabellings, and of which metrics."""
-        if self.relabellings is not None:
-            return self.relabellings, names
-        cheap = [name for name in names if FEWEST * operations(name) <= WORK]
+        def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
+            back = torch.empty_like(s)
+            back[s] = torch.arange(self.n)
+            some_rows = None if rows is None else (rows[0], rows[1][s])
+            return self._values(drawn, some_rows, (near[0], back[near[1][s]]), None, spent)
+
+        return nulls | self._relabelled_nulls(drawn, values, of_relabelled)
+
+    def _relabelled_nulls(
+        self, names: list[str], values: dict[str, float],
+        of_relabelled: Callable[[list[str], Tensor], dict[str, float]],
+    ) -> dict[str, Null]:  # fmt: skip
+        """Of the metrics that are affordable: of_relabelled(names, s) gives their scores, item s[i] of y beside item i
+        of x."""
+        count = self.relabellings
+        if count is None:
+            names = self._affordable(names, FEWEST, "null")
+            slowest = max((self._seconds(name) for name in names), default=1.0)
+            count = int(min(USUAL, max(FEWEST, AFFORDED / slowest)))
+        if not names:
+            return {}
+        drawn = random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups)
+        with self.timed("nulls"):
+            found = [of_relabelled(names, s) for s in self._steps("nulls", drawn, count)]
+        return {
+            name: sampled_null(
+                values[name], [scores[name] for scores in found], self.confidence, self.within is not None,
+                METRICS[name].best,
+            )
+            for name in names
+        }  # fmt: skip
+
+    def _affordable(self, names: list[str], evaluations: float, what: str) -> list[str]:
+        """Those of which so many evaluations take no longer than is sensible."""
+        cheap = [name for name in names if evaluations * self._seconds(name) <= AFFORDED]
         if len(cheap) < len(names):
             skipped = ", ".join(name for name in names if name not in cheap)
-            self.notes.append(f"no null for {skipped}: give relabellings={FEWEST} or more to have it computed")
-        slowest = max((operations(name) for name in cheap), default=1.0)
-        return int(min(USUAL, max(FEWEST, WORK / slowest))), cheap
+            advice = f"; give relabellings={FEWEST} or more to have it computed" if what == "null" else ""
+            self.notes.append(f"no {what} for {skipped}, which would take too long{advice}")
+        return cheap
+
+    def _steps(self, title: str, each: Iterable[_Item], total: int) -> Iterator[_Item]:
+        """``each``, with a bar."""
+        with bar(self.progress) as shown:
+            task = shown.add_task(title, total=total)
+            for item in each:
+                yield item
+                shown.advance(task)
 
     def _closed_form(self) -> bool:
         """Whether every relabelling is as likely as another."""
@@ -409,10 +433,6 @@ class _Run:
         spans = self._moment_intervals(names, x, y, values) if self.intervals else {}
         nulls = {} if self.null == "none" else self._moment_nulls(names, x, y, whole, values)
         return self._scores(values, spans, nulls, spent)
-
-    def _pass(self) -> float:
-        d_x, d_y = (open_rows(rows).shape[1] for rows in (self.x, self.y))
-        return 3.0 * self.n * (d_x * d_x + d_y * d_y + d_x * d_y)  # float64 counts thrice
 
     def _moment_intervals(
         self, names: list[str], x: Any, y: Any, values: dict[str, float]
@@ -457,19 +477,12 @@ class _Run:
             if name in names and self._closed_form():
                 nulls[name] = cka_null(self.n, whole.traces("x"), whole.traces("y"), values[name], self.confidence)
                 drawn.remove(name)
-        count, drawn = self._affordable(drawn, lambda name: self._pass())
-        if not drawn:
-            return nulls
-        scores: dict[str, list[float]] = {name: [] for name in drawn}
-        with self.timed("nulls"):
-            for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups):
-                relabelled = moments(x, y[s])
-                for name in drawn:
-                    scores[name].append(OF_MOMENTS[name](relabelled))
-        for name in drawn:
-            best = METRICS[name].best
-            nulls[name] = sampled_null(values[name], scores[name], self.confidence, self.within is not None, best)
-        return nulls
+
+        def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
+            anew = relabelled(whole, x, y[s])
+            return {name: OF_MOMENTS[name](anew) for name in drawn}
+
+        return nulls | self._relabelled_nulls(drawn, values, of_relabelled)
 
     # pairs
 
@@ -492,33 +505,13 @@ class _Run:
         spans: dict[str, tuple[float, float]] = {}
         if self.intervals and self._enough_items():
             # halves and quarters have a half and a quarter of the pairs
-            if (SPLITS[2] / 2 + SPLITS[4] / 4) * self._of_all_pairs() <= WORK:
-                with self.timed("intervals"):
-                    halves, quarters = (
-                        [[of(names, x[part == which], y[part == which]) for which in range(parts)]
-                         for part in random_parts(self.n, parts, self.seed, self.groups)]
-                        for parts in (2, 4)
-                    )  # fmt: skip
-                spans = self._spans(names, values, halves, quarters)
-            else:
-                self.notes.append(f"no interval for {', '.join(names)}: all pairs of many parts would take too long")
-        nulls: dict[str, Null] = {}
+            cheap = self._affordable(names, SPLITS[2] / 2 + SPLITS[4] / 4, "interval")
+            if cheap:
+                spans = self._spans(cheap, values, *self._of_splits(lambda kept: of(cheap, x[kept], y[kept])))
+        nulls = {}
         if self.null != "none":
-            count, drawn = self._affordable(names, lambda name: self._of_all_pairs())
-            with self.timed("nulls"):
-                scores = [
-                    of(drawn, x, y[s])
-                    for s in random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups)
-                ]
-            for name in drawn:
-                under = [found[name] for found in scores]
-                best, inside = METRICS[name].best, self.within is not None
-                nulls[name] = sampled_null(values[name], under, self.confidence, inside, best)
+            nulls = self._relabelled_nulls(names, values, lambda drawn, s: of(drawn, x, y[s]))
         return self._scores(values, spans, nulls, spent)
-
-    def _of_all_pairs(self) -> float:
-        # exponentials, ranks and float64 take several times what products do
-        return 20.0 * self.n * self.n * sum(open_rows(rows).shape[1] + 30 for rows in (self.x, self.y))
 
 
 OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {

@@ -69,7 +69,7 @@ def test_mutual_knn_of_unrelated_items_is_k_over_n_minus_1() -> None:
 def test_metrics_stream_over_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     x, y = data(n=333)
     expected = modalign.cka(x, y), modalign.unbiased_cka(x, y)
-    monkeypatch.setattr("modalign.metrics.moments.BLOCK_BYTES", 800)
+    monkeypatch.setattr("modalign.metrics.sums.BLOCK_BYTES", 800)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert modalign.cka(mapped, y) == pytest.approx(expected[0], rel=1e-12)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from modalign.metrics.moments import (
-    BLOCK_BYTES,
     OF_MOMENTS,
     cca,
     centered_cmd,
@@ -22,10 +21,12 @@ from modalign.metrics.moments import (
     moments_of_parts,
     procrustes,
     pwcca,
+    relabelled,
     rv,
     svcca,
     unbiased_cka,
 )
+from modalign.metrics.sums import BLOCK_BYTES
 from modalign.sources import Rows
 
 
@@ -239,7 +240,7 @@ def test_one_pass_is_as_good_as_two_for_rows_far_from_zero() -> None:
 
 def test_a_first_block_unlike_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first 256 of 5,000 rows lie 10^6 standard deviations from the others."""
-    monkeypatch.setattr("modalign.metrics.moments.BLOCK_BYTES", 1)
+    monkeypatch.setattr("modalign.metrics.sums.BLOCK_BYTES", 1)
     x, y = pair(5_000)
     x[:256] += 1e6
     assert abs(cka(x, y) / two_passes(x, y, np.longdouble) - 1) < 1e-12
@@ -389,3 +390,16 @@ def test_mistakes_of_parts() -> None:
         moments_of_parts(x, y, np.arange(20) - 1)
     with pytest.raises(TypeError, match="parts must be integers, the part of each row, got torch"):
         moments_of_parts(x, y, np.zeros(20))
+
+
+@pytest.mark.parametrize("name", OF_MOMENTS)
+def test_sums_of_rows_paired_anew_are_those_of_the_new_pairs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modalign.metrics.sums.FEWEST_ROWS", 16)
+    monkeypatch.setattr("modalign.metrics.sums.BLOCK_BYTES", 1)
+    x, y = pair()
+    order = np.random.default_rng(1).permutation(len(y))
+    found = moments(x, y)
+    before = OF_MOMENTS[name](found)  # decompositions are made, and those of both sides together must not be kept
+    anew = OF_MOMENTS[name](relabelled(found, x, y[order]))
+    assert anew == pytest.approx(OF_MOMENTS[name](moments(x, y[order])), rel=1e-10, abs=1e-12)
+    assert abs(anew - before) > 1e-3
