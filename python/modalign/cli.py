@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -351,15 +353,26 @@ def advise(
 
 @_command(
     "Reproduce a paper's study: train, measure, and write a report with its numbers beside the paper's. STUDY is "
-    "`emergence` (when alignment arises by itself) or `align` (what alignment of chosen strength does). About ten "
+    "`emergence` (when alignment arises by itself), `align` (what alignment of chosen strength does) or `multibench` "
+    "(whether it goes with performance, on your copy of MultiBench's files). About ten "
     "minutes on two cores, or the paper's whole grid with --full. An interrupted study goes on where it stopped.",
     "Examples: `modalign reproduce emergence` · `modalign reproduce align --out results/align` · "
-    "`modalign reproduce emergence --full --storage postgresql://...`",
+    "`modalign reproduce emergence --full --storage postgresql://...` · "
+    "`modalign reproduce multibench --data mosi_raw.pkl --dataset mosi`",
 )
 def reproduce(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="emergence or align.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="emergence, align or multibench.")],
     full: Annotated[bool, typer.Option("--full/--quick", help="The paper's grid, or a small one.")] = False,
     storage: Annotated[str | None, typer.Option(help="URL of Optuna's storage.", show_default="SQLite")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE_OR_FOLDER", help="multibench: the pickle, or the folder of AV-MNIST.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="multibench: mosi, mosei, humor, sarcasm or av_mnist.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="multibench, emergence: where encoders train, as cuda.", show_default="cpu")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/STUDY")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds of an earlier study.")] = False,
     quiet: Quiet = False,
@@ -367,23 +380,36 @@ def reproduce(
     workers: Workers = None,
 ) -> None:
     from modalign.experiments import align as align_study
-    from modalign.experiments import emergence
+    from modalign.experiments import emergence, multibench
     from modalign.experiments.progress import Reporter
     from modalign.printing import print_claims
-    from modalign.report import align_page, emergence_page
+    from modalign.report import align_page, emergence_page, multibench_page
 
-    if study not in ("emergence", "align"):
-        raise ValueError(f"STUDY must be emergence or align, got {study!r}")
-    if storage is not None and study != "emergence":
-        raise ValueError("--storage is of the study emergence, which tunes its encoders")
-    folder = out or Path("results") / study
+    if study not in ("emergence", "align", "multibench"):
+        raise ValueError(f"STUDY must be emergence, align or multibench, got {study!r}")
+    if study not in ("emergence", "multibench") and any(option is not None for option in (storage, device)):
+        raise ValueError("--storage and --device are of the studies emergence and multibench, which tune encoders")
+    if study == "multibench" and (data is None or dataset is None):
+        raise ValueError(
+            "reproduce multibench needs --data, a file of MultiBench or the folder of AV-MNIST, and --dataset, "
+            f"{', '.join(multibench.DATASETS)}; `modalign data` says where to get them"
+        )
+    if study != "multibench" and any(option is not None for option in (data, dataset)):
+        raise ValueError("--data and --dataset are of the study multibench")
+    folder = out or Path("results") / (f"multibench-{dataset}" if study == "multibench" else study)
     common: dict[str, Any] = {
         "fresh": fresh, "workers": workers, "reporter": Reporter("none" if quiet else _style(bar)),
     }  # fmt: skip
     with _resumable():
         if study == "emergence":
-            emergence.run(emergence.FULL if full else emergence.QUICK, folder, storage=storage, **common)
+            emergence.run(_on(device, emergence.FULL if full else emergence.QUICK), folder, storage=storage, **common)
             page = emergence_page.write(folder)
+        elif study == "multibench":
+            assert data is not None
+            assert dataset is not None
+            grid = _on(device, multibench.FULL if full else multibench.QUICK)
+            multibench.run(multibench.data_of(data, dataset, grid), grid, folder, storage=storage, **common)
+            page = multibench_page.write(folder)
         else:
             align_study.run(align_study.FULL if full else align_study.QUICK, folder, **common)
             page = align_page.write(folder)
@@ -443,6 +469,19 @@ def _sweep(
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; `{again}` continues where it stopped", err=True)
         raise typer.Exit(130) from None
+
+
+def _on(device: str | None, grid: Any) -> Any:
+    """The grid of a study on a device."""
+    import torch
+
+    if device is None:
+        return grid
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ValueError(f"--device must be cpu, cuda or cuda:0, cuda:1 ..., got {device}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch sees no GPU here; leave it out, or see `modalign doctor`")
+    return dataclasses.replace(grid, device=device)
 
 
 def _style(bar: bool | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RULES", "Claim", "bootstrap", "spearman", "spearman_of_points"]
+__all__ = ["RULES", "Claim", "bootstrap", "pearson", "pearson_of_means", "spearman", "spearman_of_points"]
 
 RESAMPLES = 2000
 RULES = {
@@ -56,8 +56,12 @@ def spearman(x: Array, y: Array) -> float:
     """Spearman's rank correlation, ties by their mean rank; 0 where one side is constant."""
     from scipy.stats import rankdata
 
-    a, b = rankdata(x), rankdata(y)
-    a, b = a - a.mean(), b - b.mean()
+    return pearson(rankdata(x), rankdata(y))
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Pearson's correlation; 0 where one side is constant."""
+    a, b = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum() / norm) if norm > 0 else 0.0
 
@@ -75,6 +79,25 @@ def spearman_of_points(x: Sequence[float], values: Array, *, seed: int = 0) -> t
     found = np.array([spearman(at, mean) for mean in means])
     low, high = np.quantile(found, [0.025, 0.975])
     return spearman(at, values.mean(0)), float(low), float(high)
+
+
+def pearson_of_means(x: Array, y: Array, *, seed: int = 0) -> tuple[float, float, float]:
+    """Pearson's correlation over points of the means over seeds of x and y, both (seeds, points), with a 95 % interval.
+
+    The interval draws the points again, and the seeds of each drawn point, 2,000 times. A draw that repeats one point
+    alone has no correlation and is left out.
+    """
+    seeds, points = x.shape
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, points, (RESAMPLES, 1, points))
+    of_seeds = rng.integers(0, seeds, (RESAMPLES, seeds, points))
+    several = (drawn[:, 0] != drawn[:, 0, :1]).any(1)
+    a, b = (values[of_seeds, drawn].mean(1)[several] for values in (x, y))
+    a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
+    norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    found = np.divide((a * b).sum(1), norm, out=np.zeros_like(norm), where=norm > 0).clip(-1, 1)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return pearson(x.mean(0), y.mean(0)), float(low), float(high)
 
 
 def bootstrap(values: Array, statistic: Callable[[Array], float], *, seed: int = 0) -> tuple[float, float, float]:
