@@ -54,7 +54,7 @@ class UserModule(Layered):
 
 
 def named_function(name: str) -> Callable[..., Any]:
-    """What ``package.module:function`` names; the working folder counts as a place to look in.
+    """What ``package.module:function`` names; the working folder is the last place to look in.
 
     Raises ValueError where it cannot be imported.
 
@@ -64,20 +64,16 @@ def named_function(name: str) -> Callable[..., Any]:
         'Linear'
     """
     place, _, attribute = name.partition(":")
-    here = os.getcwd()
     # a command's search path begins at the command, not at the folder it was called in
-    added = here not in sys.path and "" not in sys.path
-    if added:
-        sys.path.insert(0, here)
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
     try:
         found: Any = importlib.import_module(place)
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # the module's own code runs here
         raise ValueError(f"module encoder: make {name!r} cannot be imported: {_said(error)}") from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
     if not callable(found):
         raise ValueError(f"module encoder: make {name!r} must be a function, got a {type(found).__name__}")
     made: Callable[..., Any] = found
