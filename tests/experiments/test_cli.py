@@ -67,6 +67,9 @@ def test_a_sweep_ends_with_conclusions_and_a_report(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert "R = 8" in result.stdout
     assert (out / "report.html").read_text().startswith("<!")
+    assert {path.name for path in (out / "figures").glob("*.svg")} == {
+        "accuracy.svg", "alignment.svg", "accuracy-alignment.svg", "training-1.svg",
+    }  # fmt: skip
     assert len(pd.read_parquet(out / "runs.parquet")) == 6
     again = call("sweep", config, "--out", out, "--lines")
     assert again.exit_code == 0
@@ -147,6 +150,14 @@ def test_unusable_embeddings_are_one_line(embeddings: tuple[Path, Path], tmp_pat
     assert "must be float16, bfloat16, float32, float64 or int8, got int32" in refused("mutual-knn", bad, y)
     for k in (0, 203, -1):
         assert f"k must be between 1 and 202 for 203 rows, got {k}" in refused("mutual-knn", x, y, "--k", k)
+
+
+def test_data_lists_every_set() -> None:
+    listed, plain = call("data", "list"), call("data")
+    assert listed.exit_code == 0
+    assert listed.stdout == plain.stdout
+    assert "synthetic" in listed.stdout
+    assert "data takes list or nothing, got get" in refused("data", "get")
 
 
 def test_a_mistake_can_show_where_it_was_raised(monkeypatch: pytest.MonkeyPatch) -> None:

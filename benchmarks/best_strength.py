@@ -1,0 +1,110 @@
+"""Ways to a good alignment strength beside a grid, on every pair of ``modalign reproduce align``: their loss and cost.
+
+    python -m benchmarks.best_strength results/align --folder results/best       ten minutes; goes on where it stopped
+    python -m benchmarks.best_strength results/align --folder results/best --out FILE.json                and a record
+
+results/align is a finished ``modalign reproduce align``, whose sweeps are the grid. Beside it stand the search of
+``modalign tune``, one strength for all pairs, one ratio of gradient norms for all pairs, and strengths that rise or
+fall over the epochs. Regret: the test accuracy of the strength that the grid's validation chooses, less that of the
+other way, both means over seeds. Cost: runs over the grid's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from modalign import provenance
+from modalign.experiments import tune
+from modalign.experiments.claims import bootstrap
+from modalign.experiments.config import load, parse
+from modalign.experiments.progress import Reporter
+from modalign.experiments.sweep import run as run_sweep
+from modalign.report.results import Results, read
+
+STRENGTHS, RATIOS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0)
+CHANGED: dict[str, dict[str, Any]] = {
+    "gradient ratio": {"strength_kind": "gradient_ratio", "strengths": RATIOS},
+    "rising to": {"strength_schedule": "rising", "strengths": STRENGTHS},
+    "falling from": {"strength_schedule": "falling", "strengths": STRENGTHS},
+}
+
+
+def chosen(grid: Results, case: Any, modality: int) -> float:
+    """Test accuracy where the grid's validation accuracy is highest."""
+    best = int(grid.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
+    return float(grid.grid(case, f"accuracy_{modality}").mean(0)[best])
+
+
+def regrets_of(grid: Results, other: Results, strength: float, cost: float) -> list[dict[str, Any]]:
+    """Of one strength of another sweep of the same cases and seeds."""
+    column = other.strengths.index(strength)
+    cases = {case.label: case for case in other.cases}
+    return [
+        {
+            "case": case.label, "modality": modality, "cost": cost,
+            "regret": chosen(grid, case, modality)
+            - float(other.grid(cases[case.label], f"accuracy_{modality}")[:, column].mean()),
+        }
+        for case in grid.cases
+        for modality in (1, 2)
+    ]  # fmt: skip
+
+
+def ways(study: Path, folder: Path, reporter: Callable[[], Reporter]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of every way, over the synthetic and the real pairs of the study."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in ("strength", "pairs"):
+        grid, sweep = read(study / name), load(study / name / "config.yaml")
+        content = sweep.model_dump(mode="json")
+        one = 1 / len(grid.strengths)
+        found.setdefault("no alignment", []).extend(regrets_of(grid, grid, 0.0, one))
+        for strength in STRENGTHS:
+            found.setdefault(f"strength {strength:g}", []).extend(regrets_of(grid, grid, strength, one))
+        for way, changes in CHANGED.items():
+            place = folder / f"{name}-{way.replace(' ', '-')}"
+            run_sweep(parse({**content, **changes, "name": place.name}, place.name), place, reporter=reporter())
+            other = read(place)
+            for strength in changes["strengths"]:
+                found.setdefault(f"{way} {strength:g}", []).extend(regrets_of(grid, other, strength, one))
+        place = folder / f"{name}-tuned"
+        tune.run(sweep, place, tune.Budget(highest=max(grid.strengths)), reporter=reporter())
+        found.setdefault("modalign tune", []).extend(tune.against_grid(place, study / name))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="a finished `modalign reproduce align`")
+    parser.add_argument("--folder", type=Path, required=True, help="where the other ways are run")
+    parser.add_argument("--out", type=Path, help="write the record here (JSON)")
+    arguments = parser.parse_args()
+    found = ways(arguments.study, arguments.folder, lambda: Reporter("auto"))
+    count = len(found["no alignment"])
+    table = Table("way", "regret, points", "95 % interval", "worst", "runs, share of the grid's",
+                  title=f"against a grid, {count} modalities of {count // 2} pairs")  # fmt: skip
+    summary = {}
+    for way, rows in sorted(found.items(), key=lambda item: np.mean([row["regret"] for row in item[1]])):
+        assert len(rows) == count, f"{way} has {len(rows)} modalities, the grid {count}"
+        regrets = 100 * np.array([row["regret"] for row in rows])
+        mean, low, high = bootstrap(regrets, lambda values: float(values.mean()))
+        cost = float(np.mean([row["cost"] for row in rows]))
+        summary[way] = {"mean": mean, "low": low, "high": high, "worst": float(regrets.max()), "cost": cost}
+        table.add_row(way, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{regrets.max():.2f}", f"{cost:.0%}")
+    Console().print(table)
+    if arguments.out:
+        record = {"provenance": provenance.collect(), "points": summary, "rows": found}
+        text = json.dumps(record, indent=1) + "\n"
+        provenance.write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
+        Console().print(f"record: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
