@@ -53,7 +53,12 @@ class Tuner:
         return optuna.create_study(study_name=title, storage=self.storage, direction="maximize", sampler=sampler)
 
     def tuned(
-        self, trainer: UnimodalTrainer, encoders: Sequence[Tuned], epochs: int, on_epoch: Callable[[], object]
+        self,
+        trainer: UnimodalTrainer,
+        encoders: Sequence[Tuned],
+        epochs: int,
+        on_epoch: Callable[[], object] = lambda: None,
+        on_step: Callable[[], object] = lambda: None,
     ) -> tuple[Trained, list[Fit]]:
         """For each encoder the best of its trials by validation score, and what it was trained with."""
         search = self.search
@@ -74,7 +79,7 @@ class Tuner:
                     )
                     for i, trial in asked
                 ]  # fmt: skip
-            trained = trainer.train(fits, epochs, on_epoch)
+            trained = trainer.train(fits, epochs, on_epoch, on_step)
             with self.lock:
                 for (i, trial), score in zip(asked, trained.validation.tolist(), strict=True):
                     studies[i].tell(trial, score)

@@ -87,7 +87,13 @@ class UnimodalTrainer:
         self.outputs = max(tasks.outputs(one) for one in data)
         self.example = inputs_of(data[0])[modality]
 
-    def train(self, fits: Sequence[Fit], epochs: int, on_epoch: Callable[[], object] = lambda: None) -> Trained:
+    def train(
+        self,
+        fits: Sequence[Fit],
+        epochs: int,
+        on_epoch: Callable[[], object] = lambda: None,
+        on_step: Callable[[], object] = lambda: None,
+    ) -> Trained:
         """Train ``fits`` side by side. A fit that diverges keeps the best epoch it had."""
         which = torch.tensor([fit.data for fit in fits], device=self.device)
         models = _Models(self, fits)
@@ -108,6 +114,7 @@ class UnimodalTrainer:
                 # a fit's parameters feel its own loss alone, so the sum's gradient holds every fit's
                 gradients = torch.autograd.grad(losses.mean(1).sum(), list(models.parameters.values()))
                 optimizer.step(gradients, self.clip)
+                on_step()
             score = models.score(VALIDATION, which)
             better = score > best
             if bool(better.any()):

@@ -114,7 +114,8 @@ def _encoders(models: Any) -> Table:
 def _performance(into: list[Picture], table: Any, found: Any) -> None:
     groups = list(table.groupby(["varying", "other"], sort=False))
     across = min(3, len(groups))
-    label = "test score against unbiased CKA with the best encoder of the other modality, a point for each depth"
+    label = "test score against unbiased CKA with the best encoder of the other modality: a numbered point for the "
+    label += "mean of each depth, grey ones for its seeds"
     title = "Performance against alignment"
     with figure(into, "performance", title, label, len(groups) // across, across, height=2.8) as axes:
         for ax, ((varying, other), mine) in zip(axes.flat, groups, strict=True):
