@@ -21,7 +21,7 @@ from modalign import provenance
 from modalign.tables import KINDS, column_of, read_table
 from modalign.watching import bar
 
-__all__ = ["embed"]
+__all__ = ["Encode", "embed", "load_encoder", "offline", "read_texts"]
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 POOLINGS = ("mean", "cls", "last")
@@ -94,8 +94,8 @@ def embed(
         if _recorded(record) == settings:
             return target
         raise ValueError(f"{target} holds something else; give another place, or fresh=True (--fresh) to write it anew")
-    with _offline():
-        encode = _encoder(encoder, items.texts, layers, pooling, device)
+    with offline():
+        encode = load_encoder(encoder, items.texts, layers, pooling, device)
         _write(encode, items, target, settings, np.dtype(dtype), batch_size, fresh, progress)
     facts = {"settings": settings, "ids": items.ids, "provenance": provenance.collect()}
     provenance.write_atomically(record, lambda path: path.write_text(json.dumps(facts, indent=1), encoding="utf-8"))
@@ -151,6 +151,17 @@ def _read(spec: str) -> tuple[list[Any], list[str]]:
         for entry in column_of(read_table(Path(name)), name, column)
     ]
     return values, [str(i) for i in range(len(values))]
+
+
+def read_texts(spec: str | Path) -> list[str]:
+    """The texts of a file of one text a line, or of ``file.csv:column`` and the like.
+
+    Raises ValueError for images, or a file that has none; FileNotFoundError for what is not there.
+    """
+    values, _ = _read(str(spec))
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{spec} must hold texts, one a line or in a column, got {'images' if values else 'nothing'}")
+    return values
 
 
 def _bytes(value: Any) -> bytes:
@@ -237,7 +248,7 @@ def _recorded(record: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _offline() -> Iterator[None]:
+def offline() -> Iterator[None]:
     """Hugging Face's libraries look on this machine only."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     before = {name: os.environ.get(name) for name in names}
@@ -252,7 +263,13 @@ def _offline() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _encoder(encoder: str | Encode, texts: bool, layers: str, pooling: str | None, device: str) -> Encode:
+def load_encoder(
+    encoder: str | Encode, texts: bool = True, layers: str = "last", pooling: str | None = None, device: str = "cpu"
+) -> Encode:
+    """The function behind ``encoder``, as ``embed`` takes it: a list of texts, or images, to (b, d) or (b, layers, d).
+
+    For many calls of an encoder that takes long to load. Raises as ``embed``.
+    """
     if not isinstance(encoder, str):
         return encoder
     kind, _, what = encoder.partition(":")
