@@ -38,6 +38,7 @@ def test_a_table_and_files(files: list[str], tmp_path: Path) -> None:
     assert modalign.load_alignment(outs[0])["mutual_knn"].value == value
     assert pd.read_parquet(outs[1])["metric"].tolist() == ["mutual_knn", "cka"]
     assert Path(outs[2]).read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "out-figures" / "scores.svg").is_file()
 
 
 def test_samples_and_labels(files: list[str], tmp_path: Path) -> None:

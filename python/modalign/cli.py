@@ -98,6 +98,9 @@ Workers = Annotated[
 ]
 
 
+Page = Annotated[
+    Path | None, typer.Option(metavar="PAGE.html", help="Write a page, and its pictures into PAGE-figures.")
+]
 Log = Annotated[
     list[str] | None, typer.Option(metavar="TRACKER", help="Also write tensorboard or wandb files; may be repeated.")
 ]
@@ -142,15 +145,21 @@ def report(
 
 @_command(
     "Compare two finished sweeps of the same cases: which settings differ, the best strengths, and what changed.",
-    "Example: `modalign compare results/emoji results/emoji-wide`",
+    "Examples: `modalign compare results/emoji results/emoji-wide` · "
+    "`modalign compare results/emoji results/emoji-wide --out compared.html`",
 )
 def compare(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a finished sweep.")],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another.")],
+    out: Page = None,
 ) -> None:
     from modalign.printing import print_differences
+    from modalign.report import comparison_page
 
+    _require_html(out)
     print_differences(first, second)
+    if out is not None:
+        typer.echo(f"report: {comparison_page.write(first, second, out)}")
 
 
 @_command(
@@ -205,7 +214,10 @@ def align(
     seed: Annotated[int, typer.Option(help="Of samples and relabellings.")] = 0,
     max_memory: Annotated[str | None, typer.Option(help="Such as 1GB: search block by block.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the search.", show_default="all cores")] = None,
-    out: Annotated[list[Path] | None, typer.Option(help="Write .json, .parquet or .html; may be repeated.")] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write .json, .parquet or .html (with its pictures in a folder beside); may be repeated."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     from modalign.labels import as_classes, read_labels
@@ -242,6 +254,8 @@ def align(
     for path in out or ():
         alignment_page.write(found, path) if path.suffix == ".html" else found.save(path)
         typer.echo(f"written: {path}")
+        if path.suffix == ".html":
+            typer.echo(f"written: {alignment_page.draw(found, path)}")
 
 
 @_command(
@@ -276,11 +290,13 @@ def embed(
 
 @_command(
     "The data sets that `sweep` can train on: what is available here, how to get the rest, and under which licence.",
-    "Example: `modalign data`",
+    "Example: `modalign data list`",
 )
-def data() -> None:
+def data(action: Annotated[str, typer.Argument(metavar="[list]", help="The default.")] = "list") -> None:
     from modalign.printing import print_catalogue
 
+    if action != "list":
+        raise ValueError(f"data takes list or nothing, got {action}")
     print_catalogue()
 
 
@@ -324,31 +340,33 @@ def tune(
     "What alignment may be expected to bring, before any training: the information X and Y have about LABELS, the "
     "regime, and for each modality what pairs with the like information showed. LABELS are a file of one label a line, "
     "or a COLUMN of a table.",
-    "Examples: `modalign advise images.npy texts.npy labels.txt` · `modalign advise a.npy b.npy items.csv:class`",
+    "Examples: `modalign advise images.npy texts.npy labels.txt` · `modalign advise a.npy b.npy items.csv:class` · "
+    "`modalign advise a.npy b.npy labels.txt --out advice.html`",
 )
 def advise(
     x: Annotated[str, typer.Argument(metavar="X", help="(n, d) numbers; row i is item i.")],
     y: Annotated[str, typer.Argument(metavar="Y", help="(n, d') numbers of the same items.")],
     labels: Annotated[str, typer.Argument(metavar="LABELS", help="Classes of the items.")],
     seed: Annotated[int, typer.Option(help="Of folds, classifiers and clusters.")] = 0,
+    out: Page = None,
 ) -> None:
     import numpy as np
 
     from modalign.experiments import advise as adviser
     from modalign.labels import as_classes, read_labels
+    from modalign.report import advice_page
     from modalign.sources import indexable, open_rows
 
+    _require_html(out)
     first, second = (np.asarray(indexable(open_rows(side))) for side in (x, y))
     found = adviser.advise(first, second, as_classes(read_labels(labels)), seed=seed)
     typer.echo(str(found.information))
     for sentence in found.sentences():
         typer.echo(f"  {sentence}")
-    rates = adviser.hit_rate()
-    typer.echo(
-        f"How far to trust this: on the suite, each pair left out in turn, the best strength lay in the range "
-        f"{rates['range']:.0%} of the time, and whether alignment helps was right {rates['helps']:.0%} of the time, "
-        f"when always saying no is right {rates['never']:.0%}. `modalign tune` measures it."
-    )
+    typer.echo(adviser.trust())
+    if out is not None:
+        about = {"x": x, "y": y, "labels": labels, "seed": seed}
+        typer.echo(f"report: {advice_page.write(found, out, about)}")
 
 
 @_command(
@@ -518,13 +536,19 @@ def _style(bar: bool | None) -> str:
 
 
 def _report(folder: Path) -> Path:
-    from modalign.report import conclusions, write
+    from modalign.report import conclusions, draw, write
 
     path = write(folder)
+    draw(folder)
     for sentence in conclusions(folder):
         typer.echo(f"  {sentence}")
     typer.echo(f"report: {path}")
     return path
+
+
+def _require_html(out: Path | None) -> None:
+    if out is not None and out.suffix != ".html":
+        raise ValueError(f"--out must end in .html, got {out}")
 
 
 def _log(folder: Path, trackers: list[str] | None) -> None:

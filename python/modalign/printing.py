@@ -126,7 +126,7 @@ def print_differences(first: Path, second: Path, console: Console | None = None)
     for one in compare(first, second):
         table.add_row(
             one.case, one.name, " → ".join(f"{value:g}" for value in one.best),
-            " → ".join(f"{100 * value:+.1f}" for value in one.gain),
+            " → ".join(f"{100 * value.mean:+.1f}" for value in one.gain),
             " → ".join(f"{100 * value:.1f}" for value in one.accuracy),
             points(one.change, unit="") + ("" if one.paired else " (other seeds)"),
         )  # fmt: skip

@@ -224,6 +224,14 @@ def test_an_error_in_a_part_stops_the_study_and_what_is_finished_stays(tmp_path:
     assert (tmp_path / "parts" / "fine.pt").is_file()
 
 
+def test_fresh_starts_a_finished_study_over(tmp_path: Path) -> None:
+    with Study(tmp_path, {"size": 1}).begun():
+        Study(tmp_path, {}).write_json("claims.json", [])
+    with Study(tmp_path, {"size": 2}, fresh=True).begun():
+        pass
+    assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"size": 2}
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with (

@@ -39,7 +39,9 @@ def test_the_same_seeds_are_paired(folders: dict[str, Path]) -> None:
     assert found[0].paired
     assert found[0].change.mean == pytest.approx((b - a).mean())
     assert found[0].accuracy == pytest.approx((a.mean(), b.mean()))
-    assert settings_that_differ(folders["first"], folders["wide"])[0].startswith("encoders: ")
+    assert settings_that_differ(folders["first"], folders["wide"]) == [
+        f"encoders[{i}].width: 7 in the first, 20 in the second" for i in (0, 1)
+    ]
 
 
 def test_other_seeds_are_compared_by_their_means(folders: dict[str, Path]) -> None:
@@ -60,6 +62,6 @@ def test_nothing_in_common_is_said(folders: dict[str, Path]) -> None:
 def test_the_command_prints_what_differs(folders: dict[str, Path]) -> None:
     result = CliRunner().invoke(app, ["compare", str(folders["first"]), str(folders["wide"])])
     assert result.exit_code == 0, result.output
-    assert "encoders: " in result.output
+    assert "encoders[0].width: 7 in the first, 20 in the second" in result.output
     assert "modality 2" in result.output
     assert CliRunner().invoke(app, ["compare", "nowhere", str(folders["wide"])]).exit_code == 2

@@ -4,6 +4,7 @@
     parts/NAME.pt                     a finished chunk of runs
     parts/NAME.checkpoint.pt          a chunk in training, after some epoch
     runs.parquet, curves.parquet      the results; runs.parquet is written last and says that the sweep is finished
+    report.html, figures/             the report and its pictures
 
 Every file appears whole or not at all, so a process may be killed at any moment.
 """
@@ -32,6 +33,7 @@ from modalign.experiments.config import Sweep, differences, dump, load
 __all__ = ["Folder"]
 
 FILES = ("config.yaml", "provenance.json", "runs.parquet", "curves.parquet", "report.html")
+FIGURES = ("accuracy", "alignment", "accuracy-alignment", "training-[0-9]*")  # in figures/, as SVG and PNG
 
 
 class Folder:
@@ -73,6 +75,13 @@ class Folder:
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
+        figures = self.path / "figures"
+        for name in FIGURES:
+            for suffix in ("svg", "png"):
+                for path in figures.glob(f"{name}.{suffix}"):
+                    path.unlink()
+        with contextlib.suppress(OSError):  # not there, or something of the user's is in it
+            figures.rmdir()
 
     def require_same(self, sweep: Sweep) -> None:
         """ValueError unless the sweep in this folder has the configuration ``sweep``."""

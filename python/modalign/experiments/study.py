@@ -51,6 +51,7 @@ class Study:
         """The folder is this study's alone meanwhile. ValueError if it holds a study of other settings."""
         with self.place.claimed():
             file = self.path / "settings.json"
+            ours = file.is_file()  # then what is left after clearing is an older study's, which the new one replaces
             if self.fresh:
                 self.place.clear()
                 file.unlink(missing_ok=True)
@@ -65,7 +66,7 @@ class Study:
                         f"{self.path} holds a study of other settings ({', '.join(sorted(changed)[:3])}); give another "
                         "--out, or --fresh to start over"
                     )
-            elif any(self.path.iterdir()):
+            elif not ours and any(self.path.iterdir()):
                 raise ValueError(f"{self.path} holds something else; give an empty or a new folder as --out")
             else:
                 self.write_json("settings.json", {"settings": self.settings, "provenance": provenance.collect()})

@@ -1,14 +1,15 @@
 """The report of a sweep: one HTML file with the conclusions first, and the same conclusions as text.
 
-``write`` and ``conclusions`` take the folder that a finished sweep left: runs.parquet, curves.parquet, config.yaml and
-provenance.json. Both raise ValueError, with one sentence, for a folder that is missing, damaged or unfinished.
+``write``, ``draw`` and ``conclusions`` take the folder that a finished sweep left: runs.parquet, curves.parquet,
+config.yaml and provenance.json. All raise ValueError, with one sentence, for a folder that is missing, damaged or
+unfinished.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["conclusions", "write"]
+__all__ = ["conclusions", "draw", "write"]
 
 
 def write(folder: Path) -> Path:
@@ -24,6 +25,18 @@ def write(folder: Path) -> Path:
     page = render(read(Path(folder)))
     write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
+
+
+def draw(folder: Path) -> Path:
+    """Draw the figures of the report as SVG and PNG into ``folder/figures``, and return its path.
+
+    The same results give the same bytes. Takes some seconds.
+    """
+    from modalign.report.results import read
+    from modalign.report.study_page import write_pictures
+    from modalign.report.sweep_pictures import sweep_pictures
+
+    return write_pictures(Path(folder) / "figures", sweep_pictures(read(Path(folder))))
 
 
 def conclusions(folder: Path) -> list[str]:

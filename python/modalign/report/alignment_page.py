@@ -1,4 +1,7 @@
-"""One alignment as an HTML file that needs nothing but itself: conclusions, pictures, numbers, provenance."""
+"""One alignment as an HTML file that needs nothing but itself: conclusions, pictures, numbers, provenance.
+
+``draw`` leaves the same pictures beside it, as SVG and PNG.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ from plotly.offline import get_plotlyjs
 from modalign import provenance
 from modalign.metrics.registry import METRICS
 from modalign.printing import chance_of
-from modalign.report.drawing import Figure, Trace, layout, plain, ramp, value_axis
+from modalign.report.drawing import Figure, Key, Trace, layout, plain, ramp, value_axis
+from modalign.report.stills import Sheet, colours_of, draw_sheet
+from modalign.report.study_page import Picture, beside, write_pictures
 from modalign.scores import Alignment, LayerAlignment, Score
 from modalign.significance import Null
 
-__all__ = ["conclusions", "write"]
+__all__ = ["conclusions", "draw", "write"]
 
+NAMES = ("scores", "null", "k-curve", "size-curve", "layers")  # of pictures
 COLUMNS = ("metric", "score", "interval", "by chance", "threshold", "p", "calibrated", "null", "items searched")
 
 
@@ -31,6 +37,23 @@ def write(found: Alignment | LayerAlignment, path: str | Path) -> Path:
     page = _of_layers(found) if isinstance(found, LayerAlignment) else _of_scores(found)
     provenance.write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return target
+
+
+def draw(found: Alignment | LayerAlignment, page: str | Path) -> Path:
+    """Draw the pictures of ``page`` as SVG and PNG into ``PAGE-figures`` beside it, and return that folder.
+
+    Pictures that an earlier alignment left there and this one does not have are taken away; nothing else is.
+    """
+    folder = beside(Path(page))
+    pictures: list[Picture] = []
+    for figure in _figures(found):
+        height = figure.layout["height"] / 90
+        sheet = Sheet(figure.name, figure.heading, figure.label, [figure], 1, height=height, width=7.5)
+        draw_sheet(pictures, sheet, colours_of())
+    for name in set(NAMES) - {picture.name for picture in pictures}:
+        for suffix in ("svg", "png"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+    return write_pictures(folder, pictures)
 
 
 def conclusions(found: Alignment) -> list[str]:
@@ -107,18 +130,13 @@ def _of_scores(found: Alignment) -> str:
         )
         for score in found.scores
     ]
-    figures = [_scores_figure(found)]
-    if "k" in found.curves:
-        figures.append(_k_figure(found.curves["k"]))
-    if "size" in found.curves:
-        figures.append(_size_figure(found.curves["size"]))
     return _page(
         title=f"{settings['x']} and {settings['y']}",
         facts=f"{settings['n']:,} items, widths {settings['d_x']} and {settings['d_y']}, k = {settings['k']}, "
         f"{settings['metric']} neighbours, {settings['confidence']:.0%} intervals",
         sentences=conclusions(found),
         notes=found.notes,
-        figures=figures,
+        figures=_figures(found),
         rows=rows,
         folded=[*_folded(found), ("What was found on the way", _entries(found.facts))],
     )
@@ -143,10 +161,23 @@ def _of_layers(found: LayerAlignment) -> str:
         facts=f"{found.settings['n']:,} items, k = {found.settings['k']}",
         sentences=[sentence],
         notes=(),
-        figures=[_layers_figure(found)],
+        figures=_figures(found),
         rows=[],
         folded=_folded(found),
     )
+
+
+def _figures(found: Alignment | LayerAlignment) -> list[Figure]:
+    if isinstance(found, LayerAlignment):
+        return [_layers_figure(found)]
+    figures = [_scores_figure(found)]
+    if any(score.null is not None for score in found.scores):
+        figures.append(_null_figure(found))
+    if "k" in found.curves:
+        figures.append(_k_figure(found.curves["k"]))
+    if "size" in found.curves:
+        figures.append(_size_figure(found.curves["size"]))
+    return figures
 
 
 def _page(*, figures: list[Figure], **content: Any) -> str:
@@ -196,7 +227,36 @@ def _scores_figure(found: Alignment) -> Figure:
         "yaxis": {"fixedrange": True, "automargin": True, "gridcolor": "var(--grid)"},
     }
     height = 90 + 30 * len(scores)
-    return Figure("scores", "Scores and intervals; bars: chance", told, data, layout(height, **axes))
+    keys = (Key("modality-1", "score, with its interval"), Key("modality-2", "mean by chance", "line-ns", line=False))
+    return Figure("scores", "Scores and what chance gives", told, data, layout(height, **axes), keys)
+
+
+def _null_figure(found: Alignment) -> Figure:
+    """Every score on the scale of its own null, so that metrics can be compared: 0 is the threshold of chance."""
+    scores = [score for score in reversed(found.scores) if score.null is not None]
+    names = [plain(METRICS[score.metric].title) for score in scores]
+    nulls = [score.null for score in scores if score.null is not None]
+    data: list[Trace] = [
+        {
+            "type": "scatter", "mode": "markers", "x": [null.calibrated for null in nulls], "y": names,
+            "customdata": [chance_of(score) for score in scores],
+            "hovertemplate": "%{y}: %{x:.3f}, p %{customdata}<extra></extra>",
+            "marker": {"size": 9, "color": "var(--modality-1)"}, "name": "calibrated",
+            "error_x": {
+                "type": "data", "symmetric": False, "color": "var(--modality-1)", "thickness": 2, "width": 0,
+                "array": [0.0] * len(nulls), "arrayminus": [null.calibrated for null in nulls],
+            },
+        }
+    ]  # fmt: skip
+    told = "; ".join(
+        f"{METRICS[score.metric].title} {score.null.calibrated:.3f}" for score in found.scores if score.null is not None
+    )
+    axes = {
+        "xaxis": value_axis(title={"text": "calibrated score", "standoff": 6}, range=[-0.02, 1.02]),
+        "yaxis": {"fixedrange": True, "automargin": True, "gridcolor": "var(--grid)"},
+    }
+    heading = "Beyond chance: 0 where chance could have given the score, 1 the best there is"
+    return Figure("null", heading, told, data, layout(90 + 30 * len(scores), **axes))
 
 
 def _line(x: list[Any], y: list[float], role: str, name: str, **more: Any) -> Trace:
@@ -211,7 +271,8 @@ def _k_figure(curve: Mapping[str, Any]) -> Figure:
     ]
     label = f"From {curve['value'][0]:.3f} at k = {curve['k'][0]} to {curve['value'][-1]:.3f} at k = {curve['k'][-1]}"
     axes = {"xaxis": value_axis(title={"text": "k", "standoff": 6}), "yaxis": value_axis(rangemode="tozero")}
-    return Figure("k-curve", "Mutual k-NN against k; below: chance", label, data, layout(280, **axes))
+    keys = (Key("modality-1", "mutual k-NN"), Key("modality-2", "chance", "none"))
+    return Figure("k-curve", "Mutual k-NN against k", label, data, layout(280, **axes), keys)
 
 
 def _size_figure(curve: Mapping[str, Any]) -> Figure:

@@ -9,25 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from modalign.report.findings import findings
+from modalign.report.findings import Finding, findings
 from modalign.report.results import Results, read
 from modalign.report.statistics import Estimate, paired_gain, student_t
 
-__all__ = ["Difference", "compare", "settings_that_differ"]
+__all__ = ["Difference", "compare", "different_settings", "settings_that_differ"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of one modality of one case: best strength and gain in both sweeps, and the change of test accuracy at the best
-    strength, second less first, paired by seed where both have the same seeds."""
+    """Of one modality of one case: what both sweeps found, and the change of test accuracy at the best strength, second
+    less first, paired by seed where both have the same seeds."""
 
     case: str
     name: str
-    best: tuple[float, float]
-    gain: tuple[float, float]
+    found: tuple[Finding, Finding]
     accuracy: tuple[float, float]
     change: Estimate
     paired: bool
+
+    @property
+    def modality(self) -> int:
+        """1 or 2."""
+        return self.found[0].modality
+
+    @property
+    def best(self) -> tuple[float, float]:
+        return self.found[0].best, self.found[1].best
+
+    @property
+    def gain(self) -> tuple[Estimate, Estimate]:
+        return self.found[0].gain, self.found[1].gain
 
 
 def compare(first: Path, second: Path) -> list[Difference]:
@@ -43,8 +55,8 @@ def compare(first: Path, second: Path) -> list[Difference]:
         paired = one.seeds == two.seeds
         differences.append(
             Difference(
-                found.case.label, found.name, (found.best, other.best), (found.gain.mean, other.gain.mean),
-                (float(a.mean()), float(b.mean())), paired_gain(b, a) if paired else _welch(b, a), paired,
+                found.case.label, found.name, (found, other), (float(a.mean()), float(b.mean())),
+                paired_gain(b, a) if paired else _welch(b, a), paired,
             )
         )  # fmt: skip
     if not differences:
@@ -54,9 +66,14 @@ def compare(first: Path, second: Path) -> list[Difference]:
 
 def settings_that_differ(first: Path, second: Path) -> list[str]:
     """The settings of two sweeps that are not the same, as ``key: value in the first, value in the second``."""
+    return [f"{key}: {one} in the first, {two} in the second" for key, one, two in different_settings(first, second)]
+
+
+def different_settings(first: Path, second: Path) -> list[tuple[str, Any, Any]]:
+    """(key, value in the first, value in the second) of each setting that is not the same; None where there is none."""
     one, two = (dict(_leaves(read(Path(folder)).config)) for folder in (first, second))
     keys = [key for key in dict.fromkeys((*one, *two)) if one.get(key) != two.get(key)]
-    return [f"{key}: {one.get(key)} in the first, {two.get(key)} in the second" for key in keys if key != "name"]
+    return [(key, one.get(key), two.get(key)) for key in keys if key != "name"]
 
 
 def _at_best(results: Results, found: Any) -> Any:
@@ -80,5 +97,8 @@ def _leaves(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         for name, part in value.items():
             yield from _leaves(part, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        for i, part in enumerate(value):
+            yield from _leaves(part, f"{key}[{i}]")
     else:
         yield key, value

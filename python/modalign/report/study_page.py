@@ -16,7 +16,17 @@ from typing import Any
 
 from modalign import provenance
 
-__all__ = ["Picture", "Table", "claims_table", "figure", "rounded", "write_page"]
+__all__ = [
+    "Picture",
+    "Table",
+    "beside",
+    "claims_table",
+    "figure",
+    "rounded",
+    "write_page",
+    "write_pictures",
+    "write_single_page",
+]
 
 STYLE: dict[str, Any] = {
     "figure.dpi": 100, "savefig.dpi": 200, "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
@@ -57,14 +67,41 @@ def figure(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        height = more.pop("height", 2.6)
-        drawn = Figure(figsize=(10.5, height * rows), layout="constrained")
+        height, width = more.pop("height", 2.6), more.pop("width", 10.5)
+        drawn = Figure(figsize=(width, height * rows), layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn.subplots(rows, columns, squeeze=False, **more)
+        for text in _words_of(drawn):
+            text.set_parse_math(False)  # a name with dollars is no formula
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")  # laid out once for both files
         svg, png = io.BytesIO(), io.BytesIO()
         drawn.savefig(svg, format="svg", metadata={"Date": None})
         drawn.savefig(png, format="png", metadata={"Software": None})
     into.append(Picture(name, title, label, svg.getvalue(), png.getvalue()))
+
+
+def _words_of(drawn: Any) -> Iterator[Any]:
+    """What users may have named: titles, axis labels and entries of legends."""
+    legends = [*drawn.legends]
+    for ax in drawn.axes:
+        yield from (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label)
+        legends += [ax.get_legend()] if ax.get_legend() is not None else []
+    for legend in legends:
+        yield from (legend.get_title(), *legend.get_texts())
+
+
+def beside(page: Path) -> Path:
+    """Where the pictures of a page that is no sweep's or study's lie: ``a-figures`` beside ``a.html``."""
+    return page.with_name(f"{page.stem}-figures")
+
+
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
+    """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all."""
+    for picture in pictures:
+        for suffix, content in (("svg", picture.svg), ("png", picture.png)):
+            provenance.write_atomically(folder / f"{picture.name}.{suffix}", partial(_put, content))
+    return folder
 
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
@@ -97,12 +134,35 @@ def write_page(
     reading: Sequence[tuple[str, str]],
 ) -> Path:
     """Write ``folder/name``, whole or not at all, and the pictures into ``folder/figures``; returns the page's path."""
+    facts_of = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return write_single_page(
+        folder / name, folder / "figures",
+        title=title, eyebrow=eyebrow, facts=facts, sentences=sentences, tables=tables, pictures=pictures,
+        reading=reading,
+        folded=[("Settings", facts_of["settings"]), ("Provenance", facts_of["provenance"])],
+    )  # fmt: skip
+
+
+def write_single_page(
+    path: Path,
+    figures: Path,
+    *,
+    title: str,
+    eyebrow: str,
+    facts: str,
+    sentences: Sequence[str],
+    tables: Sequence[Table],
+    pictures: Sequence[Picture],
+    reading: Sequence[tuple[str, str]],
+    folded: Sequence[tuple[str, Mapping[str, Any]]],
+) -> Path:
+    """Write the pictures into the folder ``figures``, then ``path``, whole or not at all; returns ``path``.
+
+    folded: names and values that stand at the end of the page, folded away.
+    """
     from jinja2 import Environment, StrictUndefined
 
-    for picture in pictures:
-        for suffix, content in (("svg", picture.svg), ("png", picture.png)):
-            provenance.write_atomically(folder / "figures" / f"{picture.name}.{suffix}", partial(_put, content))
-    facts_of = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    write_pictures(figures, pictures)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     room = files("modalign.report")
     page = environment.from_string((room / "study_page.html").read_text(encoding="utf-8")).render(
@@ -111,12 +171,9 @@ def write_page(
         pictures=[
             {"title": picture.title, "label": picture.label, "source": _inline(picture.svg)} for picture in pictures
         ],
-        folded=[
-            ("Settings", [(key, _short(value)) for key, value in facts_of["settings"].items()]),
-            ("Provenance", [(key, _short(value)) for key, value in facts_of["provenance"].items()]),
-        ],
+        folded=[(name, [(key, _short(value)) for key, value in entries.items()]) for name, entries in folded],
+        figures=figures.name,
     )  # fmt: skip
-    path = folder / name
     provenance.write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 

@@ -1,0 +1,159 @@
+"""Finished folders of studies made of constructed numbers, as the studies write them, and their pages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import modalign
+from modalign.experiments import advise, align, emergence, tune
+from modalign.information import Information, PIDEstimate
+from modalign.report import (
+    advice_page,
+    align_page,
+    alignment_page,
+    comparison_page,
+    emergence_page,
+    tune_page,
+    write,
+)
+from modalign.report.findings import findings
+from modalign.report.results import read
+from report.sweeps import PROVENANCE, constant, write_sweep
+
+REDUNDANCIES = (0, 2, 4, 6, 8)
+PAIRS = ("image x text", "halves of a digit")
+NOTHING = Information(0.1, 0.2, 0.3, 0.05, 0.3, 0.4, 0.65)
+
+
+def emergence_study(folder: Path) -> Path:
+    """Alignment that falls with uniqueness and heterogeneity, and its page."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for uniqueness in (0, 4, 8):
+        for heterogeneity in (1, 3, 5):
+            for seed in (2, 22):
+                for depth in (1, 2, 3):
+                    level = 0.9 - 0.1 * uniqueness - 0.02 * heterogeneity
+                    scores = {name: level + rng.normal(0, 0.02) for name in emergence.MEASURES}
+                    keys = {"uniqueness": uniqueness, "heterogeneity": heterogeneity, "seed": seed, "depth_1": 1}
+                    rows.append(keys | {"depth_2": depth, "accuracy": 0.9 - 0.05 * depth, **scores})
+    _begin(folder, {"study": "emergence", "seeds": [2, 22], "n": 1500})
+    pd.DataFrame(rows).to_parquet(folder / "alignment.parquet")
+    pd.DataFrame({"depth": [1]}).to_parquet(folder / "models.parquet")
+    _write_claims(folder, emergence.claims(folder))
+    return emergence_page.write(folder)
+
+
+def align_study(folder: Path) -> Path:
+    """Sweeps of synthetic data and of pairs with what was found in them, and their page."""
+    labels = [f"R = {value}" for value in REDUNDANCIES]
+    table = constant({0.0: [0.5, 0.52, 0.51], 0.3: [0.55, 0.58, 0.55], 2.0: [0.48, 0.5, 0.47]})
+    rows = []
+    for name, cases, kind, setting in (
+        ("strength", labels, "synthetic", "default"),
+        ("pairs", PAIRS, "pairs", "default"),
+        ("width-24", labels, "synthetic", "width 24"),
+    ):
+        place = write_sweep(
+            folder / name, table, cases=cases, strengths=[0.0, 0.3, 2.0], seeds=[0, 1, 2], epochs=2
+        )  # fmt: skip
+        for number, found in enumerate(findings(read(place))):
+            low, high = found.best_range or (np.nan, np.nan)
+            share = min(number // 2 / 4, 1.0)
+            parts = dataclasses.asdict(NOTHING) | {"redundancy": share, "mutual_12": 1.0}
+            rows.append({
+                "kind": kind, "setting": setting, "case": found.case.label, "modality": found.modality,
+                "name": found.name, "best": found.best, "best_low": low, "best_high": high, "gain": found.gain.mean,
+                "gain_low": found.gain.low, "gain_high": found.gain.high, "end": found.end.mean,
+                "end_low": found.end.low, "end_high": found.end.high, "strongest": found.strongest,
+                "trend": found.trend, **{f"rise_{measure}": 0.9 for measure in align.MEASURES}, **parts,
+            })  # fmt: skip
+    _begin(folder, {"study": "align"})
+    pd.DataFrame(rows).to_parquet(folder / "best.parquet")
+    _write_claims(folder, align.claims(folder))
+    return align_page.write(folder)
+
+
+def tune_search(folder: Path, cases: Sequence[str] = ("true pairs", "permuted $\\bad$")) -> Path:
+    """Runs whose accuracy is highest between, the optimum found in them, and its page."""
+    rng = np.random.default_rng(0)
+    evaluations, optima = [], {}
+    for case in cases:
+        rows = []
+        for strength in (0.0, 0.1, 0.3, 1.0, 4.0):
+            for seed in (1000, 1001):
+                level = 0.6 + 0.02 * np.exp(-((np.arcsinh(strength / 0.05) - 2.5) ** 2))
+                scores = {f"validation_accuracy_{m}": level + rng.normal(0, 0.003) for m in (1, 2)}
+                rows.append({"strength": strength, "seed": seed, **scores})
+        evaluations += [{"case": case, **row} for row in rows]
+        found = [dataclasses.asdict(tune.optimum(rows, modality, 4.0)) for modality in (1, 2)]
+        optima[case] = {"modalities": ["image", "text"], "runs": len(rows), "optima": found}
+    _begin(folder, {"study": "tune"})
+    pd.DataFrame(evaluations).to_parquet(folder / "evaluations.parquet")
+    (folder / "optima.json").write_text(json.dumps(optima), encoding="utf-8")
+    return tune_page.write(folder)
+
+
+def advice() -> advise.Advice:
+    """Of a pair that shares most of what it tells."""
+    whole = Information(1.2, 0.2, 0.4, 0.1, 1.4, 1.6, 1.9)
+    intervals = {name: (0.9 * value, 1.1 * value) for name, value in dataclasses.asdict(whole).items()}
+    estimate = PIDEstimate(whole, intervals, "cvx", 1644, {"method": "cvx", "seed": 0})
+    rows = advise.suite()
+    near = tuple(rows[:6])
+    like = tuple(row["case"] for row in near)
+    return advise.Advice(
+        estimate, None,
+        (advise.Expectation(0.1, 1.0, 0.012, -0.002, 0.03, -0.05, like, near),
+         advise.Expectation(0.0, 0.6, 0.001, -0.01, 0.01, -0.2, like, near)),
+    )  # fmt: skip
+
+
+def alignments() -> tuple[modalign.Alignment, modalign.LayerAlignment]:
+    """Of two noisy views, all items and by layers."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 6))
+    y = np.tanh(x) + 0.3 * rng.normal(size=x.shape)
+    whole = modalign.align(x, y, ["mutual_knn", "cka", "svcca"], k=5, size_curve=True, relabellings=19)
+    return whole, modalign.align_layers([x, x[:, :3], y], [y, x[:, 3:]], k=5, relabellings=19)
+
+
+def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
+    """Every kind of page: its path, and how many rows its tables have by the id of their section."""
+    first = write_sweep(room / "first")
+    second = write_sweep(room / "second", strengths=(0.0, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2, 3, 4))
+    whole, layers = alignments()
+    studies = {"emergence": emergence_study(room / "emergence"), "align": align_study(room / "align")}
+    claims = {name: len(json.loads((page.parent / "claims.json").read_text())) for name, page in studies.items()}
+    both = len(REDUNDANCIES) + len(PAIRS)
+    return {
+        "sweep": (write(first), {"conclusions": 6, "numbers": 18}),
+        "emergence": (studies["emergence"], {"verdicts": claims["emergence"]}),
+        "align": (studies["align"], {"verdicts": claims["align"], "best": 2 * both}),
+        "tune": (tune_search(room / "tune"), {"optima": 4}),
+        "alignment": (alignment_page.write(whole, room / "a.html"), {"numbers": len(whole.scores)}),
+        "layers": (alignment_page.write(layers, room / "l.html"), {}),
+        "compare": (comparison_page.write(first, second, room / "c.html"), {"settings": 1, "changes": 6}),
+        "advise": (
+            advice_page.write(advice(), room / "advice.html", {"x": "x.npy"}),
+            {"expectations": 2, "information": 5, "neighbours": 12},
+        ),
+    }  # fmt: skip
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"settings": settings, "provenance": PROVENANCE})
+    (folder / "settings.json").write_text(text, encoding="utf-8")
+
+
+def _write_claims(folder: Path, claims: Sequence[Any]) -> None:
+    found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims]
+    (folder / "claims.json").write_text(json.dumps(found), encoding="utf-8")
