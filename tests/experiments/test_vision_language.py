@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import itertools
 import json
@@ -94,6 +95,12 @@ def test_what_a_word_becomes() -> None:
         assert changed_captions(CAPTIONS, 0, kind) == CAPTIONS
         assert changed_captions(CAPTIONS, 30, kind, seed=1) == changed_captions(CAPTIONS, 30, kind, seed=1)
         assert changed_captions(CAPTIONS, 30, kind, seed=1) != changed_captions(CAPTIONS, 30, kind, seed=2)
+
+
+def test_the_example_runs() -> None:
+    found = doctest.testmod(importlib.import_module("modalign.experiments.caption_changes"))
+    assert found.failed == 0
+    assert found.attempted == 4
 
 
 def test_a_replacement_comes_from_another_caption() -> None:
@@ -270,6 +277,32 @@ def test_bits_of_tokens_are_those_of_their_probabilities() -> None:
     assert bits(p.log(), tokens, kept) == pytest.approx(2 + 3)  # 1 after 2: 1/4; 0 after 1: 1/8
     assert bits(p.log() + 7, tokens, torch.tensor([[1, 1, 0]])) == pytest.approx(2)
     assert bits_per_byte(text_encoders(["tfidf"])[0], ["a"]) is None
+
+
+def test_bits_of_a_model_from_a_folder(tmp_path: Path) -> None:
+    """Text by text and without padding it needs as many."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = importlib.import_module("tokenizers")
+    words = {word: i for i, word in enumerate(["<s>", "?", "a", "fox", "runs", "red", "boat"])}
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", unk_token="?")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=7, n_embd=16, n_layer=2, n_head=2, n_positions=20)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (encoder,) = text_encoders([f"transformers:{tmp_path}"])
+    texts = ["a red fox runs", "boat", "a fox a boat a fox"]
+    total = 0.0
+    for text in texts:
+        tokens = torch.tensor([[0, *(words[word] for word in text.split())]])
+        with torch.no_grad():
+            nats = model(tokens).logits[0, :-1].log_softmax(-1)[range(tokens.shape[1] - 1), tokens[0, 1:]]
+        total -= float(nats.sum()) / math.log(2)
+    assert bits_per_byte(encoder, texts) == pytest.approx(total / sum(map(len, texts)), rel=1e-5)
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    assert bits_per_byte(encoder, texts) is None
 
 
 def test_performance_is_judged_over_enough_models_alone(study: Path, tmp_path: Path) -> None:
