@@ -451,3 +451,14 @@ def test_weights_that_a_module_does_not_train_stay() -> None:
     assert list(before) == ["module.scale"]
     assert torch.equal(trainer.models.encoders[0].constants["module.scale"], before["module.scale"])
     assert "encoders.0.module.scale" not in trainer.parameters
+
+
+def test_a_joint_head_on_frozen_features_is_a_probe() -> None:
+    data = hidden_numbers("multilabel", 120, 3)
+    ends = [
+        trained(data, configuration(encoders={"kind": "frozen"}, fusion=fusion, training={"labels": None}), RUNS[:3])
+        for fusion in ("probe", "joint")
+    ]
+    assert ends[0].parts == ["1", "2", "3", "fused"]
+    for name, end in ends[0].parameters.items():
+        assert torch.equal(ends[1].parameters[name], end)
