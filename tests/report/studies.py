@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import modalign
-from modalign.experiments import advise, align, emergence, tune
+from modalign.experiments import advise, align, emergence, tune, vision_language
 from modalign.information import Information, PIDEstimate
 from modalign.report import (
     advice_page,
@@ -21,6 +21,7 @@ from modalign.report import (
     comparison_page,
     emergence_page,
     tune_page,
+    vision_language_page,
     write,
 )
 from modalign.report.findings import findings
@@ -81,6 +82,48 @@ def align_study(folder: Path) -> Path:
     return align_page.write(folder)
 
 
+def vision_language_study(folder: Path) -> Path:
+    """Alignment that falls with uniqueness, for an encoder of one layer and one of four, and its page."""
+    rng = np.random.default_rng(0)
+    rows, layers, examples = [], [], []
+    for kind in vision_language.KINDS:
+        for uniqueness in (0, 10, 50, 100):
+            examples.append(
+                {"uniqueness": uniqueness, "kind": kind, "captions": ["a <b>red</b> fox", "one $old$ boat"]}
+            )
+            for encoder, depth in (("tfidf", 1), ("a_language_model_with_a_long_name", 4)):
+                for images in ("Twemoji", "Noto"):
+                    for seed in (0, 1):
+                        keys = {
+                            "kind": kind,
+                            "uniqueness": uniqueness,
+                            "encoder": encoder,
+                            "images": images,
+                            "seed": seed,
+                        }
+                        scores = {
+                            name: 0.16 - 0.0014 * uniqueness + rng.normal(0, 0.004, depth)
+                            for name in vision_language.MEASURES
+                        }
+                        chance = {"chance": 0.01, "threshold": 0.012, "p": 0.005, "image_layer": 0}
+                        rows.append(keys | {name: float(score.max()) for name, score in scores.items()} | chance)
+                        for layer in range(depth):
+                            found = {name: float(score[layer]) for name, score in scores.items()}
+                            layers.append(keys | {"image_layer": 0, "text_layer": layer, **found})
+    models = [
+        {"encoder": "tfidf", "spec": "tfidf", "layers": 1, "width": 256, "bits_per_byte": None},
+        {"encoder": rows[-1]["encoder"], "spec": "transformers:/models/long", "layers": 4, "width": 576,
+         "bits_per_byte": 2.4},
+    ]  # fmt: skip
+    _begin(folder, {"study": "vision-language", "seeds": [0, 1], "items": 1024, "k": 10})
+    for name, table in (("alignment", rows), ("layers", layers), ("models", models)):
+        pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
+    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    (folder / "notes.json").write_text(json.dumps(vision_language.notes(folder)), encoding="utf-8")
+    _write_claims(folder, vision_language.claims(folder))
+    return vision_language_page.write(folder)
+
+
 def tune_search(folder: Path, cases: Sequence[str] = ("true pairs", "permuted $\\bad$")) -> Path:
     """Runs whose accuracy is highest between, the optimum found in them, and its page."""
     rng = np.random.default_rng(0)
@@ -130,13 +173,20 @@ def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
     first = write_sweep(room / "first")
     second = write_sweep(room / "second", strengths=(0.0, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2, 3, 4))
     whole, layers = alignments()
-    studies = {"emergence": emergence_study(room / "emergence"), "align": align_study(room / "align")}
+    studies = {
+        "emergence": emergence_study(room / "emergence"), "align": align_study(room / "align"),
+        "vision-language": vision_language_study(room / "vision-language"),
+    }  # fmt: skip
     claims = {name: len(json.loads((page.parent / "claims.json").read_text())) for name, page in studies.items()}
     both = len(REDUNDANCIES) + len(PAIRS)
     return {
         "sweep": (write(first), {"conclusions": 6, "numbers": 18}),
         "emergence": (studies["emergence"], {"verdicts": claims["emergence"]}),
         "align": (studies["align"], {"verdicts": claims["align"], "best": 2 * both}),
+        "vision-language": (
+            studies["vision-language"],
+            {"verdicts": claims["vision-language"], "numbers": 8, "models": 2, "examples": 14},
+        ),
         "tune": (tune_search(room / "tune"), {"optima": 4}),
         "alignment": (alignment_page.write(whole, room / "a.html"), {"numbers": len(whole.scores)}),
         "layers": (alignment_page.write(layers, room / "l.html"), {}),

@@ -11,7 +11,7 @@ from selenium import webdriver
 from report.looking import DESKTOP, PHONE, Look
 from report.studies import every_page
 
-PAGES = ("sweep", "emergence", "align", "tune", "alignment", "layers", "compare", "advise")
+PAGES = ("sweep", "emergence", "align", "vision-language", "tune", "alignment", "layers", "compare", "advise")
 PAPER = (718, 1000)  # pixels of A4 between margins of 1 cm
 READABLE = 4.5  # of contrast, for text of this size (WCAG 2.2, AA)
 
@@ -87,6 +87,12 @@ def test_no_page_is_wider_than_the_screen(
     look = Look(chromium, pages[name][0], size=size)
     look.open_everything()
     assert look.run("return document.documentElement.scrollWidth") <= size[0]
+    out = look.run(
+        """return [...document.querySelectorAll('[data-figure]')].filter((place) =>
+             place.querySelector('svg').getBoundingClientRect().right >
+             place.closest('figure').getBoundingClientRect().right + 0.5).map((place) => place.id)"""
+    )
+    assert out == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -43,7 +43,7 @@ __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "highest", "notes", "r
 MEASURES = ("mutual_knn", "unbiased_cka")
 PREPARED = "platonic"  # rows as Huh et al. 2024 have them: outliers clamped, length one
 ENOUGH = 5  # models, for a correlation with their performance
-SHOWN = 4  # captions in the report
+SHOWN = 3  # captions in the report
 BATCH = 32  # texts
 # seconds of a text, roughly and relative to tfidf, for the time left
 PACE = {"tfidf": 1, "python": 2, "sentence-transformers": 20, "transformers": 200}
@@ -418,7 +418,7 @@ def notes(folder: Path) -> list[str]:
         return []
     known = ", ".join(f"{row.encoder} {row.bits_per_byte:.2f}" for row in models.itertuples())
     return [
-        f"No correlation of alignment with performance: it wants {ENOUGH} causal language models or more, and here are "
+        f"No correlation of alignment with performance: it wants {ENOUGH} causal language models or more, got "
         f"{len(models)}{f' ({known} bits per byte)' if known else ''}. Give more by --encoder transformers:FOLDER."
     ]
 

@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("claims", "notes", "examples", "settings")
     )
-    settings = facts["settings"]
+    settings, seeds = facts["settings"], len(facts["settings"]["seeds"])
     table, layers, models = (pd.read_parquet(folder / f"{name}.parquet") for name in ("alignment", "layers", "models"))
     pictures: list[Picture] = []
     _against(pictures, table)
@@ -49,7 +49,7 @@ def write(folder: Path) -> Path:
         title="Do images and captions align less as captions say less?",
         eyebrow="Reproduction of arXiv:2502.16282, vision and language",
         facts=f"{settings['items']:,} pairs, {table['images'].nunique()} vision and {table['encoder'].nunique()} text "
-        f"encoders, {len(settings['seeds'])} seeds, k = {settings['k']}",
+        f"encoders, {seeds} seed{'s' if seeds != 1 else ''}, k = {settings['k']}",
         sentences=[*_summary(claims), *_sentences(folder), *notes],
         tables=[*verdicts, _numbers(table), _models_table(models), _examples_table(examples)],
         pictures=pictures,
@@ -159,6 +159,11 @@ def _models_table(models: Any) -> Table:
 
 
 def _examples_table(examples: list[dict[str, Any]]) -> Table:
-    rows = [(caption, f"{one['uniqueness']} %", WORDS[one["kind"]]) for one in examples for caption in one["captions"]]
+    rows = [
+        (one["captions"][i], f"{one['uniqueness']} %", WORDS[one["kind"]] if one["uniqueness"] else "as it is")
+        for i in range(len(examples[0]["captions"]))
+        for one in examples
+        if one["uniqueness"] or one["kind"] == examples[0]["kind"]
+    ]
     lead = "The words that change at 10 % are among those that change at 50 %, and both kinds change the same."
     return Table("examples", "Captions", ("caption", "uniqueness", "kind"), rows, lead)
