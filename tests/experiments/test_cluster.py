@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from experiments.small import configuration
+from modalign.experiments import cluster
 from modalign.experiments.sweep import run
 
 
@@ -27,7 +28,6 @@ def test_ray_is_asked_for_where_it_is_missing(there: Any, tmp_path: Path, monkey
 
 
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("ray", minversion="2.40", reason="Ray is an extra: pip install 'modalign[ray]'")
     sweep = configuration(training={"epochs": 60, "runs_at_once": 2})
     killed: list[int] = []
 
@@ -50,3 +50,28 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
         one, two = (pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds", errors="ignore")
                     for folder in folders)  # fmt: skip
         pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_a_cluster_that_vanishes_is_said_and_the_rest_is_trained_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SILENCE", 3.0)
+    sweep = configuration(training={"epochs": 60, "runs_at_once": 2})
+
+    def end_the_head() -> None:
+        until = time.monotonic() + 90
+        while time.monotonic() < until:
+            if any((tmp_path / "ray" / "parts").glob("*.pt")):
+                for process in psutil.Process().children(recursive=True):
+                    if process.name() in ("gcs_server", "raylet"):
+                        process.kill()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=end_the_head, daemon=True)
+    thread.start()
+    with pytest.raises(ConnectionError, match=r"the Ray cluster at .* vanished; what is finished stays, run again"):
+        run(sweep, tmp_path / "ray", ray="local")
+    assert any((tmp_path / "ray" / "parts").glob("*.pt"))
+    one, two = (pd.read_parquet(run(sweep, tmp_path / name) / "runs.parquet") for name in ("ray", "threads"))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"), check_exact=True)

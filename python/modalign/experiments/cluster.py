@@ -8,8 +8,10 @@ in, so a cluster that vanishes costs the chunks it was training and no more.
 from __future__ import annotations
 
 import importlib
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from modalign.experiments.folder import Folder
 __all__ = ["train_on_ray"]
 
 RETRIES = 10  # of a chunk whose worker died
+SILENCE = 15.0  # seconds without an answer after which a cluster has vanished
 
 
 def train_on_ray(
@@ -54,19 +57,46 @@ def train_on_ray(
         waiting = {
             train.remote(chunk, shared[chunk.case], sweep): i for i, chunk in enumerate(chunks) if i not in found
         }
+        # through ray:// the head is out of sight, and Ray's client says itself when it is gone
+        watch = _Watch(None if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address))
         try:
             while waiting:
                 done, _ = ray.wait(list(waiting), timeout=0.2)
+                watch.look()
                 for task in done:
                     i = waiting.pop(task)
                     found[i] = _result(ray, task, sweep.cases[chunks[i].case].label)
                     place.save(f"{chunks[i].name}.pt", _runs(chunks[i]), found[i])
                     advance(work_of(chunks[i], data[chunks[i].case], sweep))
         except BaseException:
-            for task in waiting:
-                ray.cancel(task, force=True)
+            if not watch.gone:  # nobody is there to be told
+                for task in waiting:
+                    ray.cancel(task, force=True)
             raise
     return [found[i] for i in range(len(chunks))]
+
+
+class _Watch:
+    """Whether the head of the cluster still answers: Ray itself waits for it for a minute, then ends the process."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address, self.seen, self.gone = address, time.monotonic(), False
+
+    def look(self) -> None:
+        """ConnectionError once nothing has answered for ``SILENCE`` seconds."""
+        now = time.monotonic()
+        if self.address is None or now - self.seen < SILENCE / 3:
+            return
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            self.seen = now
+        except OSError as error:
+            if now - self.seen > SILENCE:
+                self.gone = True
+                raise ConnectionError(
+                    f"the Ray cluster at {self.address} vanished; what is finished stays, run again to continue"
+                ) from error
 
 
 def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> dict[str, Any]:
