@@ -53,7 +53,7 @@ def test_the_page_holds_everything(found: modalign.Alignment, tmp_path: Path) ->
     for score in found.scores:
         assert f"{score.value:.4f}" in text
     drawn = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
-    assert set(drawn) == {"scores", "k-curve", "size-curve"}
+    assert set(drawn) == {"scores", "null", "k-curve", "size-curve"}
     assert all(f'id="{name}" data-figure' in text for name in drawn)
     assert drawn["k-curve"]["data"][0]["y"][-1] == pytest.approx(found["mutual_knn"].value)
     assert "http://" not in re.sub(r"<script>.*?</script>", "", text, flags=re.S)

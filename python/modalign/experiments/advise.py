@@ -121,7 +121,7 @@ def trust() -> str:
     return (
         f"How far to trust this: on the suite, each pair left out in turn, the best strength lay in the range "
         f"{rates['range']:.0%} of the time, and whether alignment helps was right {rates['helps']:.0%} of the time, "
-        f"when always saying no is right {rates['never']:.0%}. `modalign tune` measures it."
+        f"when always saying no is right {rates['never']:.0%}. Only `modalign tune` measures it."
     )
 
 

@@ -150,6 +150,7 @@ def _neighbours(into: list[Picture], found: Advice) -> None:
         ax.set_yscale("asinh", linear_width=0.05)
         ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1, 3, 10) if tick <= 1.2 * highest]
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
         ax.set(ylabel="best strength", ylim=(-0.012, 1.4 * highest))
         handles, _ = ax.get_legend_handles_labels()
         ax.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

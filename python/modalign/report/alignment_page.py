@@ -182,7 +182,7 @@ def _figures(found: Alignment | LayerAlignment) -> list[Figure]:
 
 def _page(*, figures: list[Figure], **content: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_packaged("alignment_page.html")).render(
+    return environment.from_string(_packaged("keys.html") + _packaged("alignment_page.html")).render(
         figures=figures,
         columns=COLUMNS,
         drawn={figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures},
@@ -304,11 +304,12 @@ def _layers_figure(found: LayerAlignment) -> Figure:
         {
             "type": "heatmap", "z": found.matrix, "hovertemplate": "x %{y}, y %{x}: %{z:.4f}<extra></extra>",
             "colorscale": [[at / 7, colour] for at, colour in enumerate(colours)], "colorbar": {"thickness": 12},
-            "texttemplate": "%{z:.2f}" if shown else "",
+            "texttemplate": f"%{{z:.{3 if len(found.matrix[0]) <= 12 else 2}f}}" if shown else "",
         },
         {
-            "type": "scatter", "mode": "markers", "x": [j], "y": [i], "hoverinfo": "skip",
-            "marker": {"symbol": "square-open", "size": 26, "color": "var(--modality-2)", "line": {"width": 3}},
+            "type": "scatter", "mode": "lines", "hoverinfo": "skip",
+            "x": [j - 0.5, j + 0.5, j + 0.5, j - 0.5, j - 0.5], "y": [i - 0.5, i - 0.5, i + 0.5, i + 0.5, i - 0.5],
+            "line": {"color": "var(--modality-2)", "width": 4},
         },
     ]  # fmt: skip
     label = f"Highest {found.value:.3f} at layer {i} of x and {j} of y"

@@ -41,7 +41,7 @@ def render(results: Results) -> str:
     training = [_Group(case, training_figures(results, case)) for case in results.cases]
     every = [*accuracies, *alignments, *scatters, *(figure for group in training for figure in group.figures)]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_packaged("page.html")).render(
+    return environment.from_string(_packaged("keys.html") + _packaged("page.html")).render(
         results=results,
         base="no alignment" if results.strengths[0] == 0 else f"strength {results.strengths[0]:g}",
         conclusions=list(zip(results.cases, sentences(found), strict=True)),

@@ -154,10 +154,11 @@ def _draw_heat_map(ax: Any, trace: Trace) -> None:
     image = ax.imshow(grid, cmap=scale, aspect="auto")
     ax.figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
     if trace["texttemplate"]:
+        shown = trace["texttemplate"].replace("%{z", "{0")
         for (row, column), value in np.ndenumerate(grid):
             red, green, blue, _ = scale(image.norm(value))
             ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=ink)
+            ax.text(column, row, shown.format(value), ha="center", va="center", fontsize=7, color=ink)
 
 
 def _places(ax: Any, values: Sequence[Any]) -> Any:
