@@ -259,6 +259,17 @@ def test_settings_the_data_cannot_meet_are_refused_before_training(
     assert not (tmp_path / "results").exists()
 
 
+def test_a_class_of_one_member_is_refused_before_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in "xy":
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(60, 4)).astype(np.float32))
+    own = {"name": "own", **{part: str(tmp_path / f"{part}.npy") for part in "xy"}}
+    case = {"label": "mine", "data": {**own, "labels": ["odd", *("left", "right") * 29, "left"]}}
+    with pytest.raises(ValueError, match="case 'mine': every class needs two members or more, .*, got one of odd;"):
+        run(configuration(cases=[case], training={"labels": None}, metrics={"k": 2}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_that_diverges_stops_the_sweep_and_names_its_case(tmp_path: Path) -> None:
     sweep = configuration(cases=TWO_CASES, training={"learning_rate": 1e30})
     with pytest.raises(ValueError, match=r"case '(R = 8|linear)': training diverged at strength 0, seed 3"):

@@ -196,6 +196,14 @@ def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
         raise ValueError(
             f"case {case.label!r} has {sizes[TRAIN]} training and {sizes[VALIDATION]} validation pairs, too few"
         )
+    if pairs.task == "classification":
+        counts = pairs.labels.bincount(minlength=len(pairs.classes))
+        single = [pairs.classes[i] for i in (counts == 1).nonzero()[:3, 0].tolist()]
+        if single:
+            raise ValueError(
+                f"case {case.label!r}: every class needs two members or more, one to train on and one to judge by, got "
+                f"one of {', '.join(single)}; leave it out or join it with another class"
+            )
     compared = min(sizes[TEST], sweep.metrics.pairs)
     if not sweep.metrics.k < compared:
         raise ValueError(
