@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -81,6 +82,13 @@ def test_a_picture_holds_the_numbers_of_the_page(folder: Path, monkeypatch: pyte
                 np.testing.assert_allclose(line.get_ydata(), trace["y"])
         assert axes[0, column].get_title("left") == f"{results.cases[column].label}\ntest accuracy, %"
         assert [text.get_text() for text in axes[2, column].get_xticklabels()] == ["0", "0.3", "1"]
+
+
+def test_one_strength_one_seed_and_a_measure_without_values_are_drawn(tmp_path: Path) -> None:
+    place = write_sweep(tmp_path, constant({0.0: [0.5]}), cases=["c"], strengths=[0.0], seeds=[7], epochs=1)
+    runs = pd.read_parquet(place / "runs.parquet")
+    runs.assign(svcca=np.nan).to_parquet(place / "runs.parquet", index=False)
+    assert len(list(report.draw(place).iterdir())) == 2 * 4
 
 
 def test_fresh_takes_the_pictures_away_and_nothing_of_the_users(folder: Path, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _set_axis(ax: Any, side: str, settings: Mapping[str, Any], colours: Mapping[
         ax.set(**{f"{side}lim": settings["range"]})
     elif settings.get("rangemode") == "tozero":
         low, high = axis.get_data_interval()
-        if low >= 0:
+        if low >= 0 and np.isfinite(high):
             ax.set(**{f"{side}lim": (0, 1.05 * high or 1)})
     if "title" in settings:
         axis.set_label_text(html.unescape(settings["title"]["text"]))
