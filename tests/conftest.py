@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: this suite needs no GPU
+# before torch loads its threads: on a machine that is busy with other things they wait asleep, not spinning
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator
 
