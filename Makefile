@@ -26,8 +26,9 @@ bench: $(VENV)/bench
 validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
 
-# the Triton kernels on a GPU: their tests against the definition, then the record
+# the Triton kernels on a GPU: their tests against the definition, then the record beside the peers that can be had
 gpu: $(VENV)/tests
+	-@$(PIP) --no-deps memeff==0.3.1 inf-cl==1.2.1 siglip-kernel==0.1.2 flashlib==0.4.0
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/contract -k triton
 	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')-$$(date +%F).json
 

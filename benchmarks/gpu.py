@@ -1,6 +1,8 @@
-"""The losses on a GPU: answers checked, then turns taken inside one process, beside the machine's bfloat16 matrix rate.
+"""The losses and the k-NN graphs on a GPU: answers checked, then turns taken inside one process, beside the machine's
+half-precision matrix rate of the same minute.
 
 python -m benchmarks.gpu --out FILE.json        what `make gpu` runs
+python -m benchmarks.gpu --only knn             one suite of the two: info_nce, knn
 python -m benchmarks.gpu --device cpu --small   that the script itself works, where there is no GPU
 """
 
@@ -16,36 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-import modalign
+from benchmarks.gpu_cases import Case, knn_cases, loss_cases
 from modalign import provenance
 
-TEMPERATURE = 0.07
-# rows, features, bytes of logits kept, whether rivals that store the matrix fit
-CASES = ((8192, 512, 0, True), (65536, 512, 0, False), (65536, 512, 1 << 35, False), (65536, 1024, 0, False),
-         (1048576, 512, 0, False))  # fmt: skip
-SMALL = ((256, 32, 0, True), (256, 32, 1 << 20, True))
-
-
-def _dense(x: Tensor, y: Tensor) -> Tensor:
-    logits = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T / TEMPERATURE
-    pairs = torch.arange(len(x), device=x.device)
-    return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-
-
-def _ours(x: Tensor, y: Tensor, workspace: int, backend: str = "auto") -> Tensor:
-    loss: Tensor = modalign.info_nce(x, y, temperature=TEMPERATURE, workspace=workspace, backend=backend)
-    return loss
-
-
-def _step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
-    value = loss(*leaves)
-    return (value.detach(), *torch.autograd.grad(value, leaves))
+SUITES = {"info_nce": (loss_cases, torch.bfloat16), "knn": (knn_cases, torch.float16)}
+SLOW = 5.0  # seconds of a call after which a rival gets two rounds only
 
 
 def _synchronize(device: torch.device) -> None:
@@ -61,52 +41,60 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def matrix_rate(device: torch.device, size: int) -> float:
-    """Operations a second of a dense bfloat16 product: what the shares are of."""
-    a, b = torch.randn(2, size, size, device=device, dtype=torch.bfloat16).unbind()
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Operations a second of a dense product: what the shares are of."""
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind()
     return 2 * size**3 / min(_seconds(lambda: a @ b, device) for _ in range(10))
 
 
-def measure(n: int, d: int, workspace: int, dense: bool, device: torch.device, rounds: int) -> dict[str, Any]:
-    generator = torch.Generator(device).manual_seed(0)
-    x, y = torch.randn(2, n, d, generator=generator, device=device).to(torch.bfloat16).unbind()
-    rivals: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"modalign": functools.partial(_ours, workspace=workspace)}
-    if n <= 65536:  # the floor: the same blocks through the vendor's matrix products
-        rivals["modalign, torch backend"] = functools.partial(_ours, workspace=0, backend="torch")
-    if dense:
-        rivals |= {"dense torch": _dense, "torch.compile": torch.compile(_dense, dynamic=False)}
-    answers = {name: _step(rival, x, y) for name, rival in rivals.items()}
-    for name, answer in answers.items():
-        # rivals in bfloat16 are off by 0.1 in the loss
-        if abs(float(answer[0] - answers["modalign"][0])) > 0.2:
-            raise SystemExit(f"{n} x {d}: {name} and modalign disagree: there is nothing to time")
-    del answers
-    memory = {}
+def measure(case: Case, device: torch.device, dtype: torch.dtype, rounds: int) -> dict[str, Any]:
+    """Milliseconds and peak MiB of every rival whose answer is right; why the others are not timed."""
+    inputs = case.make(device)
+    ours = case.rivals["modalign"](*inputs)
+    wrong = case.agree(inputs, "modalign", ours, ours)
+    if wrong:
+        raise SystemExit(f"{case.name}: modalign is wrong, {wrong}: there is nothing to time")
+    refused: dict[str, str] = {}
+    for name, rival in case.rivals.items():
+        if name == "modalign":
+            continue
+        try:
+            found = case.agree(inputs, name, rival(*inputs), ours)
+        except Exception as error:  # a peer that cannot run here must not cost our numbers
+            found = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        if found:
+            refused[name] = found
+    del ours
+    rivals = {name: rival for name, rival in case.rivals.items() if name not in refused}
+    memory, times = {}, {}
     for name, rival in rivals.items():
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             base = torch.cuda.memory_allocated(device)
-            _step(rival, x, y)
+            rival(*inputs)
             memory[name] = (torch.cuda.max_memory_allocated(device) - base) / 2**20
-    times: dict[str, list[float]] = {name: [] for name in rivals}
-    for _ in range(rounds):
+        times[name] = [_seconds(functools.partial(rival, *inputs), device)]
+    fewer = max(own[0] for own in times.values()) > SLOW
+    for _ in range((2 if fewer else rounds) - 1):
         for name, rival in rivals.items():
-            times[name].append(_seconds(functools.partial(_step, rival, x, y), device))
+            times[name].append(_seconds(functools.partial(rival, *inputs), device))
     medians = {name: statistics.median(own) for name, own in times.items()}
-    rate = matrix_rate(device, 8192 if device.type == "cuda" else 512)
+    rate = matrix_rate(device, dtype, 8192 if device.type == "cuda" else 512)
     return {
-        "case": f"{n} x {d}" + (f", {workspace >> 20} MiB kept" if workspace else ""),
+        "case": case.name,
         "milliseconds": {name: 1e3 * own for name, own in medians.items()},
-        "operations_per_second": 8.0 * n * n * d / medians["modalign"],
+        "operations_per_second": case.operations / medians["modalign"],
         "matrix_rate": rate,
-        "share_of_matrix_rate": 8.0 * n * n * d / medians["modalign"] / rate,
+        "share_of_matrix_rate": case.operations / medians["modalign"] / rate,
         "megabytes": memory,
+        "not_timed": refused,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", choices=[*SUITES], help="one suite")
     parser.add_argument("--small", action="store_true", help="sizes for a machine without a GPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the record here (JSON)")
@@ -114,21 +102,28 @@ def main() -> None:
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("there is no CUDA device here; --device cpu --small shows that the script works")
-    table = Table("case", "ms", "TFLOP/s", "share of matrix rate", "rivals, ms", "MiB above inputs")
-    rows = []
-    for case in SMALL if arguments.small else CASES:
-        row = measure(*case, device, arguments.rounds)
-        rows.append(row)
-        rivals = ", ".join(f"{name} {ms:.2f}" for name, ms in row["milliseconds"].items() if name != "modalign")
-        table.add_row(
-            row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{row['operations_per_second'] / 1e12:.2f}",
-            f"{row['share_of_matrix_rate']:.0%}", rivals,
-            ", ".join(f"{name} {value:.0f}" for name, value in row["megabytes"].items()),
-        )  # fmt: skip
-    Console().print(table)
-    if arguments.out:
-        record = {"provenance": provenance.collect(), "rows": rows}
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
+    console = Console()
+    record: dict[str, Any] = {"provenance": provenance.collect(), "suites": {}}
+    for suite, (cases, dtype) in SUITES.items():
+        if arguments.only not in (None, suite):
+            continue
+        table = Table("case", "ms", "TFLOP/s", "share of matrix rate", "rivals, ms", "MiB above inputs", title=suite)
+        rows = record["suites"][suite] = []
+        for case in cases(arguments.small):
+            row = measure(case, device, dtype, arguments.rounds)
+            rows.append(row)
+            rivals = [f"{name} {ms:.2f}" for name, ms in row["milliseconds"].items() if name != "modalign"]
+            rivals += [f"{name} not timed: {why}" for name, why in row["not_timed"].items()]
+            table.add_row(
+                row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{row['operations_per_second'] / 1e12:.2f}",
+                f"{row['share_of_matrix_rate']:.0%}", ", ".join(rivals),
+                ", ".join(f"{name} {value:.0f}" for name, value in row["megabytes"].items()),
+            )  # fmt: skip
+            if arguments.out:  # after every case: what was measured is not lost with the next
+                provenance.write_atomically(
+                    arguments.out, lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+                )
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, compare, knn_cases  # noqa: E402
+from benchmarks import cases, compare, gpu, gpu_cases, knn_cases  # noqa: E402
 
 
 def test_rivals_agree_with_modalign() -> None:
@@ -99,3 +99,29 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     row = record["suites"]["info_nce"][0]
     assert row["ratio"]["modalign"] == 1
     assert row["rounds"] >= 3
+
+
+@pytest.mark.parametrize(
+    "case", [*gpu_cases.loss_cases(small=True)[:1], *gpu_cases.knn_cases(small=True)], ids=lambda case: case.name
+)
+def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: gpu_cases.Case) -> None:
+    def off(*inputs: torch.Tensor) -> object:
+        answer = case.rivals["modalign"](*inputs)
+        return (answer[0], answer[1], -answer[2]) if isinstance(answer, tuple) else (answer + 1) % len(inputs[0])
+
+    def broken(*inputs: torch.Tensor) -> object:
+        raise RuntimeError("no kernel image")
+
+    honest = {name: rival for name, rival in case.rivals.items() if name in ("modalign", "torch mm + topk")}
+    changed = dataclasses.replace(case, rivals=honest | {"off": off, "broken": broken})
+    row = gpu.measure(changed, torch.device("cpu"), torch.float32, rounds=2)
+    assert set(row["milliseconds"]) == set(honest)
+    assert "RuntimeError: no kernel image" in row["not_timed"]["broken"]
+    assert "ours" in row["not_timed"]["off"] or "true ones" in row["not_timed"]["off"]
+
+
+def test_our_own_wrong_answer_on_a_gpu_ends_the_run() -> None:
+    case = gpu_cases.knn_cases(small=True)[0]
+    wrong = dataclasses.replace(case, rivals={"modalign": lambda x: case.rivals["torch mm + topk"](x).flip(1)})
+    with pytest.raises(SystemExit, match="modalign is wrong, 64 of 64 rows are not those of float64"):
+        gpu.measure(wrong, torch.device("cpu"), torch.float32, rounds=2)

@@ -265,7 +265,7 @@ def test_a_class_of_one_member_is_refused_before_training(tmp_path: Path) -> Non
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(60, 4)).astype(np.float32))
     own = {"name": "own", **{part: str(tmp_path / f"{part}.npy") for part in "xy"}}
     case = {"label": "mine", "data": {**own, "labels": ["odd", *("left", "right") * 29, "left"]}}
-    with pytest.raises(ValueError, match="case 'mine': every class needs two members or more, .*, got one of odd;"):
+    with pytest.raises(ValueError, match=r"case 'mine': every class needs two members or more, .*, got one of odd;"):
         run(configuration(cases=[case], training={"labels": None}, metrics={"k": 2}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
