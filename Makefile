@@ -47,7 +47,7 @@ docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build docs/site
+	rm -rf $(VENV) build
 
 # An editable install: Python changes count at once, C++ changes make this rule run again.
 $(VENV)/installed: $(SOURCES)

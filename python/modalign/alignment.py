@@ -113,7 +113,7 @@ def align(
 
     Source: the nulls' of ``modalign.significance``; the intervals' of ``modalign.splitting`` and ``modalign.sampling``.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> x = np.random.default_rng(0).normal(size=(300, 8))
         >>> result = modalign.align(x, x[:, :5], metrics=["mutual_knn", "cka"], k=5)

@@ -18,7 +18,7 @@ OF_A_PAIR = {"rsa": 1.7e-7, "rbf_cka": 1.0e-7, "information_imbalance": 4e-8, "r
 def seconds_of(name: str, n: int, k: int, d_x: int, d_y: int) -> float:
     """Of one evaluation of a metric by its name, for n items, lists of k and rows of d_x and d_y.
 
-    Example:
+    Examples:
         >>> from modalign.budget import seconds_of
         >>> seconds_of("mutual_knn", 10**6, 10, 384, 384) < seconds_of("rsa", 10**4, 10, 384, 384)
         True

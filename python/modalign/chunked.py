@@ -51,7 +51,7 @@ def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) 
     Source: GradCache, Gao et al. 2021 (arXiv:2101.06983); recomputation, Chen et al. 2016 (arXiv:1604.06174), through
     ``torch.utils.checkpoint``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign import chunked_forward, info_nce
         >>> image, text = torch.nn.Linear(6, 4), torch.nn.Linear(5, 4)

@@ -140,7 +140,7 @@ def info_nce(
     Source: van den Oord et al. 2018 (arXiv:1807.03748); symmetric form, Radford et al. 2021 (arXiv:2103.00020);
     positives="out" and "in", Khosla et al. 2020 (arXiv:2004.11362).
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> x, y = torch.eye(4), torch.eye(4)
         >>> round(modalign.info_nce(x, y, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
@@ -195,7 +195,7 @@ def nt_xent(
 
     Source: Chen et al. 2020 (arXiv:2002.05709), equation 1.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> round(modalign.nt_xent(torch.eye(4), torch.eye(4)).item(), 4)  # log(1 + 6 exp(-2))
         0.5944
@@ -250,7 +250,7 @@ def sigmoid_loss(
 
     Source: Zhai et al. 2023 (arXiv:2303.15343), equation 1; temperature and bias as in its algorithm 1.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> loss = modalign.sigmoid_loss(torch.eye(4), torch.eye(4), temperature=0.5, bias=-1.0)
         >>> round(loss.item(), 4)  # log(1 + exp(-1)) + 3 log(1 + exp(-1))

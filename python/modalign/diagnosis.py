@@ -39,7 +39,7 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choic
         "edge_products"; args: its tensors, as the function of that name takes them.
     Returns a Choice that prints as a short list. Raises ValueError for an operation or a backend that does not exist.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> modalign.explain("info_nce", torch.ones(2, 3), torch.ones(2, 3)).backend
         'cpp'
@@ -52,7 +52,7 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choic
 def doctor() -> str:
     """What this installation can do, as text: versions, compiled core, devices, and every operation's backends.
 
-    Example:
+    Examples:
         >>> import modalign
         >>> modalign.doctor().startswith("modalign")
         True

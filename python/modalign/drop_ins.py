@@ -50,7 +50,7 @@ class ClipLoss(nn.Module):
 
     Source: open_clip_torch 3.3.0; Radford et al. 2021 (arXiv:2103.00020).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.drop_ins import ClipLoss
         >>> image, text = torch.eye(4), torch.eye(4)
@@ -132,7 +132,7 @@ class MultipleNegativesRankingLoss(nn.Module):
     Source: sentence-transformers 6.2.0; Henderson et al. 2017 (arXiv:1705.00652); directions, Li et al. 2023
     (arXiv:2308.03281); hardness, Lan et al. 2025 (arXiv:2503.04812).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.drop_ins import MultipleNegativesRankingLoss
         >>> model = lambda features: {"sentence_embedding": features["x"]}
@@ -284,7 +284,7 @@ class NTXentLoss(nn.Module):
 
     Source: lightly 1.6.0; Chen et al. 2020 (arXiv:2002.05709), He et al. 2020 (arXiv:1911.05722).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.drop_ins import NTXentLoss
         >>> round(NTXentLoss(temperature=0.5)(torch.eye(4), torch.eye(4)).item(), 4)  # log(1 + 6 exp(-2))
@@ -373,7 +373,7 @@ def info_nce_loss(
 
     Source: van den Oord et al. 2018 (arXiv:1807.03748); pytorch/pytorch pull request 195380; info-nce-pytorch 0.1.4.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.drop_ins import info_nce_loss
         >>> query, key = torch.eye(4), torch.eye(4)

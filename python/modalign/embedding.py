@@ -65,7 +65,7 @@ def embed(
     Raises ValueError for what cannot be read or is not finite (named), unknown options, or a file of other settings
     without ``fresh``; FileNotFoundError for what is not there; ModuleNotFoundError with what to install.
 
-    Example:
+    Examples:
         >>> import tempfile, numpy as np
         >>> from modalign.embedding import embed
         >>> lengths = lambda texts: np.array([[len(text), text.count("a")] for text in texts])

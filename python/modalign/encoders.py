@@ -157,7 +157,7 @@ def is_frozen(config: EncoderConfig) -> bool:
 def width_of(config: EncoderConfig, example: Tensor) -> int:
     """How many features a row the encoder gives for inputs like ``example``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.encoders import FrozenConfig, width_of
         >>> width_of(FrozenConfig(kind="frozen"), torch.zeros(5, 3, 2))
@@ -175,7 +175,7 @@ def build_encoder(config: EncoderConfig, example: Tensor, seed: int | None = Non
     the global generator.
     Raises ValueError for an input the kind of encoder cannot take, and for a module of the user's that cannot be used.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.encoders import MLPConfig, build_encoder
         >>> build_encoder(MLPConfig(kind="mlp", dim=8), torch.zeros(5, 3), seed=0)(torch.ones(5, 3)).shape

@@ -76,7 +76,7 @@ class Neighbors:
 
         values: "score", "distance" or "connectivity" (ones).
 
-        Example:
+        Examples:
             >>> import numpy as np, modalign
             >>> graph = modalign.knn(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), k=1)
             >>> graph.to_scipy("connectivity").toarray().astype(int).tolist()

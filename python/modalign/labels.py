@@ -20,7 +20,7 @@ def read_labels(spec: str | Path) -> list[str]:
     Raises FileNotFoundError for no such file, ValueError for a file or a column that is not there or not whole, or for
     labels that are missing.
 
-    Example:
+    Examples:
         >>> import tempfile, pathlib
         >>> from modalign.labels import read_labels
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "labels.txt"
@@ -56,7 +56,7 @@ def read_labels(spec: str | Path) -> list[str]:
 def as_classes(labels: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Labels as whole numbers from 0, in the order of their names.
 
-    Example:
+    Examples:
         >>> from modalign.labels import as_classes
         >>> as_classes(["cat", "ant", "cat"]).tolist()
         [1, 0, 1]

@@ -56,7 +56,7 @@ def align_layers(
     Returns: ``modalign.LayerAlignment``. Peak memory: that of one ``modalign.knn`` and L_x + L_y graphs of n k indices.
     Raises: TypeError and ValueError as ``modalign.knn``; ValueError for layers of different numbers of rows.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> rng = np.random.default_rng(0)
         >>> x = rng.normal(size=(200, 8))

@@ -59,7 +59,7 @@ class InfoNCE(_WithTemperature):
     memory and errors are those of ``modalign.info_nce``.
     Source: Radford et al. 2021 (arXiv:2103.00020), section 2.5 for the temperature.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> loss = modalign.InfoNCE(temperature=0.07, learnable=True)
         >>> loss(torch.randn(8, 16), torch.randn(8, 16)).backward()
@@ -103,7 +103,7 @@ class NTXent(_WithTemperature):
 
     ``loss(x, y)``; temperature, learnable, max_scale as in ``modalign.InfoNCE``, the rest as in ``modalign.nt_xent``.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> round(modalign.NTXent(temperature=0.5)(torch.eye(4), torch.eye(4)).item(), 4)
         0.5944
@@ -133,7 +133,7 @@ class SigmoidLoss(_WithTemperature):
     ``loss(x, y, **more)`` passes groups and ignore on. temperature, learnable, max_scale as in ``modalign.InfoNCE``;
     ``bias`` is a parameter too when learnable; the rest as in ``modalign.sigmoid_loss``.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> loss = modalign.SigmoidLoss(learnable=True)
         >>> loss(torch.randn(8, 16), torch.randn(8, 16)).backward()

@@ -88,7 +88,7 @@ def knn(
 
     Source: the neighbour sets of mutual k-NN, Huh et al. 2024 (arXiv:2405.07987).
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
         >>> modalign.knn(x, k=1).indices.ravel().tolist()
@@ -197,7 +197,7 @@ def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
     Returns counts (n, k) int32 of the same kind. Memory: the result and O(k) a thread.
     Raises TypeError for anything but int64 indices, ValueError for shapes that differ or a row with a repeated index.
 
-    Example:
+    Examples:
         >>> import torch, modalign
         >>> modalign.neighbor_overlap(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 4]])).tolist()
         [[0, 2, 2]]

@@ -79,7 +79,7 @@ def knn_out_of_core(
             damaged.
         OSError: a checkpoint cannot be written: what is finished is kept, and the same call continues.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.out_of_core import knn_out_of_core
         >>> from modalign.sources import open_rows
@@ -181,7 +181,7 @@ def bytes_of(size: int | str) -> int:
 
     Raises TypeError for neither a number nor a string, ValueError for one that is no size or below one byte.
 
-    Example:
+    Examples:
         >>> from modalign.out_of_core import bytes_of
         >>> bytes_of("1.5GB"), bytes_of("2KiB")
         (1500000000, 2048)

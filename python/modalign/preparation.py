@@ -45,7 +45,7 @@ def prepare(x: Any, how: str, *, quantile: float = 0.95, name: str = "x") -> Any
     range.
     Source: Huh et al. 2024 (arXiv:2405.07987); Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.preparation import prepare
         >>> x = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 90.0]])
@@ -60,7 +60,7 @@ def prepare(x: Any, how: str, *, quantile: float = 0.95, name: str = "x") -> Any
 def prepare_layers(layers: Sequence[Any], how: str, *, quantile: float = 0.95, name: str = "x") -> list[Any]:
     """``prepare`` for every layer of a model: "platonic" finds one c from all values that an item has in all layers.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.preparation import prepare_layers
         >>> small, large = prepare_layers([np.eye(2), 9 * np.eye(2)], "platonic", quantile=0.5)

@@ -86,7 +86,7 @@ def sampled_mutual_knn(
     Raises: as ``modalign.knn``, and ValueError for both or neither of sample and tolerance, or either out of range.
     Source: Waudby-Smith and Ramdas 2020 (arXiv:2006.04347) for the sequence.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.sampling import sampled_mutual_knn
         >>> x = np.random.default_rng(0).normal(size=(500, 8))
@@ -189,7 +189,7 @@ def finite_population_interval(values: Any, population: int, confidence: float =
 
     values: (n,). Source: Cochran 1977, Sampling Techniques, section 2.6.
 
-    Example:
+    Examples:
         >>> from modalign.sampling import finite_population_interval
         >>> finite_population_interval([0.0, 1.0, 1.0, 0.0], population=4).half_width
         0.0
@@ -294,7 +294,7 @@ def difference_estimate(approximate: Any, exact: Any, population: int, confidenc
     approximate: (population,) shares of neighbours by the approximate graphs. exact: {row: share} or (rows, shares) of
     rows drawn without replacement.
 
-    Example:
+    Examples:
         >>> from modalign.sampling import difference_estimate
         >>> round(difference_estimate([0.4, 0.2, 0.3, 0.1], ([0, 2], [0.5, 0.4]), population=4).value, 6)
         0.35
@@ -349,7 +349,7 @@ def size_curve(
     Returns: ``SizeCurve``. O(m K^2) time in blocks.
     Raises ValueError for sizes out of range and lists that are not longer than k.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> from modalign.sampling import size_curve
         >>> x = np.random.default_rng(0).normal(size=(200, 6))

@@ -128,7 +128,7 @@ class Alignment:
 class LayerAlignment:
     """One metric for every pair of layers.
 
-    matrix: [L_x][L_y]. best: (layer of x, layer of y) of the highest. null: of the maximum over all pairs, from
+    matrix: (L_x, L_y) lists. best: (layer of x, layer of y) of the highest. null: of the maximum over all pairs, from
     relabellings that all pairs share, so that looking at many pairs is paid for. settings, cost: as in ``Alignment``.
     """
 
@@ -180,7 +180,7 @@ def load_alignment(path: str | Path) -> Alignment:
 
     Raises ValueError for a file that is something else.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> path = modalign.align(x, x, ["cka"], k=3).save("/tmp/modalign-example.json")

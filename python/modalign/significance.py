@@ -120,7 +120,7 @@ def sampled_null(
     best: the score of two equal representations; 0 for a distance, of which a lower one is higher alignment.
     Raises ValueError for fewer than 19 relabellings, from which no p-value reaches 0.05.
 
-    Example:
+    Examples:
         >>> from modalign.significance import sampled_null
         >>> null = sampled_null(0.5, [0.01 * i for i in range(99)])
         >>> null.p, null.calibrated
@@ -148,7 +148,7 @@ def random_relabellings(
     units: (n,) labels of what belongs together (captions of one image): the items of a unit go to those of another unit
         of as many items, in random order. Raises ValueError for both.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.significance import random_relabellings
         >>> labels = torch.tensor([0, 1, 0, 1, 1])
@@ -195,7 +195,7 @@ def kmeans_cells(x: Any, count: int, *, seed: int = 0) -> Tensor:
         are not finite.
     Source: scikit-learn's MiniBatchKMeans.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.significance import kmeans_cells
         >>> x = np.repeat(np.eye(3), 10, axis=0)
@@ -231,7 +231,7 @@ def within_groups_mean(a: Any, b: Any, groups: Tensor) -> float:
 
     a, b: ``modalign.Neighbors`` or (n, k) int64 indices; groups: (n,) integers. O(n k log).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.significance import within_groups_mean
         >>> graph = torch.tensor([[1], [0], [3], [2]])

@@ -122,7 +122,7 @@ def open_rows(x: Any, name: str = "x") -> Rows:
         ValueError: not (n, d) with n, d >= 1; a file that is not whole or of an unknown kind; no such array or column.
         ModuleNotFoundError: a .safetensors file without the safetensors package.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.sources import open_rows
         >>> open_rows(np.eye(3)).read(1, 2).tolist()
@@ -137,7 +137,7 @@ def open_rows(x: Any, name: str = "x") -> Rows:
 def open_layers(x: Any, name: str = "x") -> list[Rows]:
     """Every layer of (n, layers, d) as rows; what is (n, d) is one layer. x as ``open_rows`` takes it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.sources import open_layers
         >>> [layer.shape for layer in open_layers(np.ones((5, 3, 2)))]

@@ -37,9 +37,9 @@ def population_interval(
 
         value +- t sqrt(A_2 min(3/2, max(1/2, A_2 / A_4)))      A_p = V_(n/p) / p      t: Student's of ``freedom``
 
-    halves: [splits][2]; quarters: [splits][4], or None for a smooth score of means, whose variance goes with 1 / n.
+    halves: (splits, 2); quarters: (splits, 4), or None for a smooth score of means, whose variance goes with 1 / n.
 
-    Example:
+    Examples:
         >>> from modalign.splitting import population_interval
         >>> low, high = population_interval(0.5, [[0.4, 0.6]] * 30, [[0.3, 0.5, 0.5, 0.7]] * 30)
         >>> round((high - low) / 2, 4)  # t (0.975; 60) sqrt(0.01 min(3/2, 0.01 / (0.08 / 12)))

@@ -58,7 +58,7 @@ def named_function(name: str) -> Callable[..., Any]:
 
     Raises ValueError where it cannot be imported.
 
-    Example:
+    Examples:
         >>> from modalign.user_modules import named_function
         >>> named_function("torch.nn:Linear").__name__
         'Linear'

@@ -65,7 +65,7 @@ def load(name: str, **settings: object) -> PairedDataset:
 
     Raises ValueError for a name or a setting that does not exist or is missing, with the list of those that do.
 
-    Example:
+    Examples:
         >>> from modalign.data import load
         >>> load("synthetic", redundancy=8, n=100).name
         'synthetic'

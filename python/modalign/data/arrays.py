@@ -47,7 +47,7 @@ def scaled(
     train: (n,) bool. Raises ValueError for a pca out of range, or training rows that are all the same.
     Float64 inside: peak memory three float64 copies of the values, and d^2 for pca.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.data.arrays import scaled
         >>> scaled([[1.0], [3.0], [9.0]], np.array([True, True, False])).flatten().tolist()
@@ -81,7 +81,7 @@ def scaled_sequences(values: ArrayLike, train: NDArray[np.bool_], *, name: str =
     Zero frames before the first that is not zero are padding: they count for nothing and stay 0. A feature that is
     constant in training becomes 0. Raises ValueError if the training rows hold no frame. Float64 inside, one copy.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.data.arrays import scaled_sequences
         >>> scaled_sequences([[[0.0], [1.0], [3.0]]], np.array([True])).flatten().tolist()
@@ -104,7 +104,7 @@ def vocabulary(texts: Sequence[str]) -> list[str]:
 
     Words are runs of letters and digits, in lower case; at most 2,048 entries.
 
-    Example:
+    Examples:
         >>> from modalign.data.arrays import vocabulary
         >>> vocabulary(["A red fox", "a red hen"])
         ['', '?', 'a', 'red', 'fox', 'hen']

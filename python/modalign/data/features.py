@@ -50,7 +50,7 @@ def platonic(
     Memory: both files (mapped), and 24 bytes a number of one layer.
     Source: Huh et al. 2024 (arXiv:2405.07987), github.com/minyoungg/platonic-rep.
 
-    Example:
+    Examples:
         >>> from modalign.data import platonic
         >>> platonic("wit/dinov2.pt", "wit/llama.pt", layer_2=12)  # doctest: +SKIP
     """

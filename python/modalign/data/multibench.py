@@ -61,7 +61,7 @@ def affect(
     Raises FileNotFoundError, and ValueError for a file of another form, with code, or with NaN.
     Licence: that of each corpus; ask its authors. Source: github.com/pliang279/MultiBench.
 
-    Example:
+    Examples:
         >>> from modalign.data import affect
         >>> affect("mosi_raw.pkl", "mosi", ("vision", "audio", "text")).pair(0, 2)  # doctest: +SKIP
     """
@@ -131,7 +131,7 @@ def av_mnist(folder: str | Path, *, features: str = "flat", audio_pool: int = 1)
     Source: Vielzeuf et al. 2018 (arXiv:1808.07275). Licence: the audio is TIDIGITS with noise of ESC-50; check
     theirs and MNIST's for your use.
 
-    Example:
+    Examples:
         >>> from modalign.data import av_mnist
         >>> av_mnist("avmnist", features="tokens", audio_pool=4)  # doctest: +SKIP
     """
@@ -191,7 +191,7 @@ def mm_imdb(
     ValueError for arrays that are not there, do not fit, or hold NaN.
     Source: Arevalo et al. 2017 (arXiv:1702.01992). Licence: research use; check IMDb's terms.
 
-    Example:
+    Examples:
         >>> from modalign.data import mm_imdb
         >>> mm_imdb("multimodal_imdb.hdf5")  # doctest: +SKIP
     """

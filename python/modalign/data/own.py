@@ -68,7 +68,7 @@ def own(
     Memory: 24 bytes a number of one modality while it is scaled. Raises FileNotFoundError, TypeError for what is no
     array, and ValueError for rows that do not match, NaN, ragged rows, labels out of range, or a column not there.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.data import own
         >>> images, texts = np.random.default_rng(0).normal(size=(2, 60, 5))

@@ -39,7 +39,7 @@ class PairedDataset:
     items; None means that they are the same. ``groups`` and ``groups_y`` are a finer grouping, if any.
     Raises ValueError where rows, modalities or labels do not fit together; ``require_trainable`` asks for more.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.data import PairedDataset, split_of
         >>> x, labels = torch.randn(20, 3), torch.arange(20) % 2
@@ -145,7 +145,7 @@ def require_trainable(data: PairedDataset) -> None:
     multilabel task must occur there and be absent there; labels of a regression must differ there.
     Raises ValueError with what is missing. Memory O(n).
 
-    Example:
+    Examples:
         >>> from modalign.data import emoji, require_trainable
         >>> require_trainable(emoji())
     """
@@ -184,7 +184,7 @@ def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
     The same strata and seed give the same split on every machine. What is left over when a stratum does not divide is
     carried on to the next one, so that the totals are right to within an item or two whatever the strata.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.data import split_of
         >>> np.bincount(split_of(np.arange(1000) % 10)).tolist()

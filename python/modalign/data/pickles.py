@@ -28,7 +28,7 @@ def read_plain_pickle(path: str | Path) -> Any:
     the file. Raises FileNotFoundError for no file, ValueError for a file that is cut short, and for one that holds
     anything else, with the name of it: nothing in the file is imported or called.
 
-    Example:
+    Examples:
         >>> import pickle, tempfile, pathlib
         >>> from modalign.data.pickles import read_plain_pickle
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "a.pkl"

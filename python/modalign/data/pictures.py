@@ -73,7 +73,7 @@ def openclipart(
     Raises FileNotFoundError for a folder that is not there, ValueError for features of other rows or NaN.
     Licence: public domain. Source: openclipart.org, release 0.18.
 
-    Example:
+    Examples:
         >>> from modalign.data import openclipart
         >>> openclipart()  # doctest: +SKIP
     """
@@ -118,7 +118,7 @@ def tuxpaint(
     ModuleNotFoundError for raw speech without soundfile.
     Licence: GPL-2 or later. Source: tuxpaint.org.
 
-    Example:
+    Examples:
         >>> from modalign.data import tuxpaint
         >>> tuxpaint(("image", "caption", "speech")).pair(2, 1)  # doctest: +SKIP
     """

@@ -70,7 +70,7 @@ def synthetic(
     Raises ValueError for a count out of range or counts that do not make 8, and for n, depth, variant or temperature.
     The decomposition takes from milliseconds to a few seconds, once per distribution and process.
 
-    Example:
+    Examples:
         >>> from modalign.data import synthetic
         >>> data = synthetic(redundancy=8, n=1000)
         >>> data.x.shape, data.information.unique_1, data.information.synergy

@@ -31,7 +31,7 @@ def changed_captions(captions: Sequence[str], uniqueness: float, kind: str, *, s
     different words to replace one.
     Source: the perturbed captions of Tjandrasuwita et al. 2025 (arXiv:2502.16282), by words.
 
-    Example:
+    Examples:
         >>> from modalign.experiments.caption_changes import changed_captions
         >>> captions = ["a red fox runs", "two cats", "one old grey boat"]
         >>> changed_captions(captions, 50, "deleted")

@@ -87,7 +87,7 @@ def pid(
     modality that never changes, options that do not exist.
     Sources: Bertschinger et al. 2014 (arXiv:1311.2839); Liang et al. 2023 (arXiv:2302.12247).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.information import pid
         >>> x1, x2 = np.random.default_rng(0).integers(0, 2, (2, 4000))
@@ -140,7 +140,7 @@ def mutual_information(x: Any, y: Any, *, seed: int = 0) -> float:
     x: (n, d) numbers or (n,) whole numbers; y: (n,) classes. The plug-in estimate of clustered predictions, less its
     bias (Miller and Madow); not below 0. Raises ValueError as ``pid``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.information import mutual_information
         >>> x = np.random.default_rng(0).integers(0, 2, 1000)
@@ -163,7 +163,7 @@ def mutual_information(x: Any, y: Any, *, seed: int = 0) -> float:
 def co_information(x1: Any, x2: Any, y: Any, *, seed: int = 0) -> float:
     """I(X1; Y) + I(X2; Y) - I(X1, X2; Y) in bits: redundancy less synergy. Arguments and errors as ``pid``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.information import co_information
         >>> x = np.random.default_rng(0).integers(0, 2, 1000)

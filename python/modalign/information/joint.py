@@ -60,7 +60,7 @@ def pid_of_joint(p: ArrayLike) -> Information:
     Raises ValueError for another rank, an empty axis, negative or non-finite entries, or a sum other than one.
     Source: Bertschinger, Rauh, Olbrich, Jost and Ay 2014 (arXiv:1311.2839).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.information import pid_of_joint
         >>> p = np.zeros((2, 2, 2))  # Y = X1 xor X2

@@ -60,7 +60,7 @@ def regime(x1: Any, x2: Any, y: Any, *, components: int = 10, seed: int = 0) -> 
     Raises ValueError as ``pid``, and where the classes' means share nothing.
     Source: arXiv:2606.11190.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.information import regime
         >>> rng = np.random.default_rng(0)

@@ -46,7 +46,7 @@ def rbf_cka(
         that do not vary.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), section 3.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import rbf_cka
         >>> x = np.random.default_rng(0).normal(size=(100, 4))
@@ -123,7 +123,7 @@ def rbf_cka_of_features(
     Raises: as ``rbf_cka``; ValueError for too few features to tell a kernel from noise.
     Source: Rahimi and Recht 2007, "Random features for large-scale kernel machines"; Song et al. 2012 for HSIC.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import rbf_cka, rbf_cka_of_features
         >>> x = np.random.default_rng(0).normal(size=(300, 4))
@@ -217,7 +217,7 @@ def rsa(
         needs one, distances that are all equal, and too many pairs.
     Source: Kriegeskorte, Mur and Bandettini 2008, doi:10.3389/neuro.06.004.2008.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import rsa
         >>> x = np.random.default_rng(0).normal(size=(50, 4))

@@ -51,7 +51,7 @@ def cka(x: Any, y: Any) -> float:
     float64 values whose fourth powers leave float64, or a representation that is constant.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), equation 4.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> round(modalign.cka(x, 2 * x + 1), 12)
@@ -73,7 +73,7 @@ def unbiased_cka(x: Any, y: Any) -> float:
     Raises ValueError as ``cka``, for n < 4, and where an HSIC_1 of a representation with itself is not positive.
     Source: Song et al. 2012 for the estimator; Nguyen et al. 2021 (arXiv:2010.15327) for its use in CKA.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> rng = np.random.default_rng(0)
         >>> abs(modalign.unbiased_cka(rng.normal(size=(200, 50)), rng.normal(size=(200, 50)))) < 0.1
@@ -91,7 +91,7 @@ def clipped_cka(x: Any, y: Any) -> float:
     x, y, cost, memory: as in ``unbiased_cka``. Raises ValueError as ``cka``, and for n < 4.
     Source: Tjandrasuwita et al. 2025 (arXiv:2502.16282), its code.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import clipped_cka, unbiased_cka
         >>> x = np.random.default_rng(0).normal(size=(2, 50, 4))
@@ -110,7 +110,7 @@ def rv(x: Any, y: Any, *, adjusted: bool = False) -> float:
     width; from -1 to 1. x, y, cost, memory and errors: as in ``cka``.
     Source: Robert and Escoufier 1976; Smilde et al. 2009 for RV2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import rv
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -139,7 +139,7 @@ def cca(x: Any, y: Any, *, ridge: float = 0.0, squared: bool = False) -> float:
     every correlation would be 1.
     Source: Hotelling 1936; Kornblith et al. 2019 (arXiv:1905.00414), table 1; Vinod 1976 for the ridge.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import cca
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -162,7 +162,7 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99, components: int | None = No
     representation has directions.
     Source: Raghu et al. 2017 (arXiv:1706.05806).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import svcca
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -189,7 +189,7 @@ def pwcca(x: Any, y: Any, *, symmetric: bool = False) -> float:
     x, y, cost, memory, errors: as in ``cca``. Returns a number from 0 to 1.
     Source: Morcos et al. 2018 (arXiv:1806.05759).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import pwcca
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -209,7 +209,7 @@ def procrustes(x: Any, y: Any) -> float:
     x, y, memory and errors: as in ``cka``. Time O(n d^2 + d^3). Returns a number from 0 to 1.
     Source: Schonemann 1966; Williams et al. 2021 (arXiv:2110.14739); Ding et al. 2021 (arXiv:2108.01661).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import procrustes
         >>> x = np.random.default_rng(0).normal(size=(50, 2))
@@ -229,7 +229,7 @@ def cmd(x: Any, y: Any) -> float:
     x, y, cost, memory: as in ``cka``. Raises ValueError as ``cka``, but for a representation of zeros only.
     Source: Herdin et al. 2005; its use for Gram matrices, Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import cmd
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -242,7 +242,7 @@ def cmd(x: Any, y: Any) -> float:
 def centered_cmd(x: Any, y: Any) -> float:
     """``cmd`` of centred rows: 1 - ``cka``. x, y, cost, memory, errors and source: as there.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import centered_cmd
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -263,7 +263,7 @@ def linear_r2(x: Any, y: Any, *, adjusted: bool = False) -> float:
     Raises as ``cka``, and ValueError where x's rank is n - 1 or more, so that it would be 1.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), table 1, with x and y exchanged.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import linear_r2
         >>> x = np.random.default_rng(0).normal(size=(50, 4))

@@ -63,7 +63,7 @@ def mutual_knn(
     Raises: TypeError and ValueError as ``modalign.knn``, and ValueError if the numbers of rows differ.
     Source: Huh et al. 2024 (arXiv:2405.07987), which takes the cosine of unit rows.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> modalign.mutual_knn(x, 3 * x, k=5)
@@ -83,7 +83,7 @@ def jaccard_knn(
     x, y, k, metric, groups, backend: as in ``mutual_knn``; so are memory and errors. Returns a number from 0 to 1.
     Source: Schumacher et al. 2021 and Hryniowski and Wong 2020, as in Klabunde et al. 2023 (arXiv:2305.06329).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import jaccard_knn
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -106,7 +106,7 @@ def rank_similarity(
     x, y, k, metric, groups, backend: as in ``mutual_knn``; so are memory and errors. Returns a number from 0 to 1.
     Source: Wang et al. 2020 (IEEE TKDE), as in Klabunde et al. 2023 (arXiv:2305.06329).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import rank_similarity
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -134,7 +134,7 @@ def lcs_knn(
     x, y, k, metric, groups, backend: as in ``mutual_knn``; so are memory and errors. Returns a number from 0 to 1.
     Source: the code of Huh et al. 2024 (arXiv:2405.07987).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import lcs_knn
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -157,7 +157,7 @@ def edit_distance_knn(
     x, y, k, metric, groups, backend: as in ``mutual_knn``; so are memory and errors. Returns a number from 0 to 1.
     Source: the code of Huh et al. 2024 (arXiv:2405.07987).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import edit_distance_knn
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -188,7 +188,7 @@ def cycle_knn(
     Returns a number from 0 to 1. Raises ValueError for another direction.
     Source: the code of Huh et al. 2024 (arXiv:2405.07987), the accuracy of ``knn_x[knn_y]``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import cycle_knn
         >>> cycle_knn(np.array([[0.0], [1.0], [3.0]]), np.array([[0.0], [2.0], [3.0]]), k=1, metric="euclidean")
@@ -215,7 +215,7 @@ def neighborhood_scores(name: str, a: Any, b: Any, *, candidates: int | None = N
     Raises: TypeError for indices that are not (m, k) int64; ValueError for another name, shapes that differ, an index
         out of range or twice in a row.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.metrics.neighborhoods import neighborhood_scores
         >>> a, b = torch.tensor([[1, 2], [2, 0], [0, 1]]), torch.tensor([[2, 1], [2, 0], [1, 0]])
@@ -249,7 +249,7 @@ def relabelled_overlap(a: Any, b: Any, relabelling: Any, *, backend: str = "auto
     Raises: TypeError for indices or relabellings of other types; ValueError for shapes that differ, an index out of
         range, or what is no permutation.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.metrics.neighborhoods import relabelled_overlap
         >>> a = torch.tensor([[1], [0], [3], [2]])
@@ -310,7 +310,7 @@ def cknna(
         are all as similar as the mean ("published"), and fewer than 4 items or products of HSIC below 0 ("code").
     Source: Huh et al. 2024 (arXiv:2405.07987), appendix A, and its code.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import cknna
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -329,7 +329,7 @@ def cknna_from_graphs(x: Any, y: Any, a: Any, b: Any, *, metric: str = "cosine",
     x, y, metric, variant, memory and errors: as in ``cknna``; TypeError and ValueError for graphs as in
     ``neighborhood_scores``.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> from modalign.metrics.neighborhoods import cknna_from_graphs
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -366,7 +366,7 @@ def second_order_cosine(
     Raises: as ``mutual_knn``, and ValueError if all cosines of an item are 0.
     Source: Hamilton, Leskovec and Jurafsky 2016 (arXiv:1606.02821).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import second_order_cosine
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -387,7 +387,7 @@ def second_order_cosine_rows(x: Any, y: Any, a: Any, b: Any, *, rows: Any = None
     Raises: as ``second_order_cosine``; TypeError and ValueError for graphs as in ``neighborhood_scores``, and for rows
         that are not (m,) int64 in 0 .. n - 1.
 
-    Example:
+    Examples:
         >>> import numpy as np, modalign
         >>> from modalign.metrics.neighborhoods import second_order_cosine_rows
         >>> x = np.eye(3) + 1
@@ -420,7 +420,7 @@ def reciprocity(graph: Any) -> float:
     not looked at here). Returns a number from 0 to 1. O(n k^2) at most, O(k) memory a thread and 8 n bytes.
     Raises TypeError and ValueError as ``relabelled_overlap``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.metrics.neighborhoods import reciprocity
         >>> reciprocity(torch.tensor([[1], [0], [0], [2]]))
@@ -454,7 +454,7 @@ def hubness(graph: Any) -> Hubness:
     Raises TypeError and ValueError for graphs as ``neighborhood_scores``, but does not see an index that is twice in a
     row. Source: Radovanovic, Nanopoulos and Ivanovic 2010, JMLR 11.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modalign.metrics.neighborhoods import hubness
         >>> hubness(torch.tensor([[1, 2], [2, 0], [0, 1], [0, 1]]))
@@ -484,7 +484,7 @@ def duplicates(x: Any) -> Duplicates:
     x: (n, d) as in ``mutual_knn``. Rows of one hash are compared number by number, so that nothing is guessed.
     O(n d + n log n) time, some 60 n bytes and a block of rows. Raises TypeError and ValueError as ``modalign.knn``.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.neighborhoods import duplicates
         >>> duplicates(np.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, -0.0]]))

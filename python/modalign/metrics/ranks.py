@@ -46,7 +46,7 @@ def information_imbalance(x: Any, y: Any, *, metric: str = "euclidean", backend:
     Raises: TypeError and ValueError as ``modalign.mutual_knn``.
     Source: Glielmo et al. 2022, doi:10.1093/pnasnexus/pgac039.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import information_imbalance
         >>> x = np.random.default_rng(0).normal(size=(100, 3))
@@ -111,7 +111,7 @@ def retrieval(
         TypeError for a k that is no integer.
     Source: the recall of Karpathy and Fei-Fei 2015 (arXiv:1412.2306).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics import retrieval
         >>> x = np.random.default_rng(0).normal(size=(100, 8))

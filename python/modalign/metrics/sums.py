@@ -132,7 +132,7 @@ def moments(x: Any, y: Any, operation: str = "moments") -> Moments:
 
     x, y, memory and errors: as in ``cka``. operation: what errors begin with.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import OF_MOMENTS, moments
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -147,7 +147,7 @@ def relabelled(found: Moments, x: Any, y: Any) -> Moments:
     """The sums of the same rows paired anew, x and y as ``found`` has them but in another order of y: what one side
     alone gives is kept, decompositions included, and one matrix product of three is taken.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import OF_MOMENTS, moments, relabelled
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
@@ -175,7 +175,7 @@ def moments_of_parts(x: Any, y: Any, parts: Any, operation: str = "moments") -> 
     Returns as many as the largest part says. Peak memory: as ``cka``, and 8 (d_x d_y + d_x^2 + d_y^2) bytes a part.
     Raises as ``moments``, and ValueError for parts of another shape or below 0.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from modalign.metrics.moments import OF_MOMENTS, moments_of_parts
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
