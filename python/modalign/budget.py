@@ -9,7 +9,7 @@ from modalign.metrics.registry import METRICS
 
 __all__ = ["AFFORDED", "seconds_of"]
 
-AFFORDED = 30.0  # seconds that the interval or the null of one metric may take unless it is asked for
+AFFORDED = 40.0  # seconds that the interval or the null of one metric may take unless it is asked for
 COMPARES_POSITIONS = ("lcs_knn", "edit_distance_knn", "cycle_knn")  # k^2 an item
 GATHERS_ROWS = ("cknna", "second_order_cosine")  # from all over memory, along every edge
 OF_A_PAIR = {"rsa": 1.7e-7, "rbf_cka": 1.0e-7, "information_imbalance": 4e-8, "retrieval": 1.5e-8}
