@@ -1,17 +1,20 @@
-// int8 codes are of rotated rows: a random reflection of every feature, then Hadamard matrices of powers of two along
-// the diagonal. Inner products stay, large features are spread over many, and the largest entry, which sets the unit of
-// a row's code, shrinks.
+// int16 codes are as long as sums of their products in int32 allow, whatever d is: by Cauchy and Schwarz no part of
+// <code_i, code_j> is above the product of the norms. int8 codes are of rotated rows: a random reflection of every
+// feature, then Hadamard matrices of powers of two along the diagonal. Inner products stay, large features are spread
+// over many, and the largest entry, which sets the unit of a row's code, shrinks.
 #include "cpu/codes.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace modalign {
 namespace {
 
-constexpr double kUnit = 0x1p-24;  // float32 rounding
+constexpr double kUnit = 0x1p-24;   // float32 rounding
+constexpr double kLongest = 46340;  // of int16 codes: no sum of products of two of them is above 2^31 - 1
 
 float rounded_up(double x) { return std::nextafter(static_cast<float>(x), std::numeric_limits<float>::infinity()); }
 
@@ -24,7 +27,7 @@ float float_of(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x
 }  // namespace
 
 Coding::Coding(Precision precision, int64_t d) : precision_(precision), d_(d) {
-  const int64_t per_word = precision == Precision::int8 ? 4 : precision == Precision::bfloat16 ? 2 : 1;
+  const int64_t per_word = precision == Precision::int8 ? 4 : precision == Precision::float32 ? 1 : 2;
   words_ = (d + per_word - 1) / per_word;
   if (precision != Precision::int8) return;
   uint64_t state = 0x9e3779b97f4a7c15;
@@ -38,6 +41,8 @@ double Coding::typical_error(Precision precision, int64_t d) {
   switch (precision) {
     case Precision::int8:
       return 0.008;  // entries of a normal distribution, the largest 3.5 standard deviations
+    case Precision::int16:
+      return std::sqrt(static_cast<double>(d) / 12) / kLongest;  // an entry is half a unit off at most
     case Precision::bfloat16:
       return 0.0017 + static_cast<double>(d) * kUnit / 2;
     case Precision::float32:
@@ -71,6 +76,26 @@ CodeFacts Coding::code(double* y, void* out) const {
     coded_squares += coded * coded;
     lost_squares += (exact - coded) * (exact - coded);
   };
+  const auto largest = [&] {
+    return std::accumulate(y, y + d_, 0.0, [](double most, double entry) { return std::max(most, std::abs(entry)); });
+  };
+  // whole numbers of a unit, none above `most`; gives their sum
+  const auto in_units = [&]<class Integer>(double unit, double most, Integer* code) {
+    facts.scale = static_cast<float>(unit);
+    if (facts.scale < 0x1p-100f) facts.scale = 0;
+    const double inverse = facts.scale > 0 ? 1 / static_cast<double>(facts.scale) : 0;
+    int32_t sum = 0;
+    for (int64_t c = 0; c < d_; ++c) {
+      // adding 1.5 * 2^52 rounds to an integer; the unit itself is rounded, so the largest entry may be just above
+      const double near = std::clamp(y[c] * inverse, -most, most) + 0x1.8p52 - 0x1.8p52;
+      const auto number = static_cast<int32_t>(near);
+      code[c] = static_cast<Integer>(number);
+      sum += number;
+      account(y[c], number * static_cast<double>(facts.scale));
+    }
+    std::fill(code + d_, code + row_bytes() / static_cast<int64_t>(sizeof(Integer)), Integer{0});
+    return sum;
+  };
   // the terms of one side of a product: half of d roundings, and eight more of what is done with it
   double rounding = 8 * kUnit;
   switch (precision_) {
@@ -90,26 +115,16 @@ CodeFacts Coding::code(double* y, void* out) const {
       rounding += static_cast<double>(d_) * kUnit / 2;
       break;
     }
+    case Precision::int16: {
+      // the norm of a code is at most that of the row in units, and half a unit an entry for rounding
+      const double longest = kLongest - 1 - std::sqrt(static_cast<double>(d_)) / 2;
+      const double length = std::sqrt(std::inner_product(y, y + d_, y, 0.0));
+      in_units(std::max(largest() / 32767, length / longest), 32767, static_cast<int16_t*>(out));
+      break;
+    }
     case Precision::int8: {
       rotate(y);
-      double largest = 0;
-      for (int64_t c = 0; c < d_; ++c) largest = std::max(largest, std::abs(y[c]));
-      facts.scale = static_cast<float>(largest / 127);
-      if (facts.scale < 0x1p-100f) facts.scale = 0;
-      const double inverse = facts.scale > 0 ? 1 / static_cast<double>(facts.scale) : 0;
-      auto* code = static_cast<int8_t*>(out);
-      int32_t sum = 0;
-      for (int64_t c = 0; c < d_; ++c) {
-        // adding 1.5 * 2^52 rounds to an integer; the unit itself is rounded, so the largest entry may be just above
-        // 127
-        const double near = std::clamp(y[c] * inverse, -127.0, 127.0) + 0x1.8p52 - 0x1.8p52;
-        const auto number = static_cast<int32_t>(near);
-        code[c] = static_cast<int8_t>(number);
-        sum += number;
-        account(y[c], number * static_cast<double>(facts.scale));
-      }
-      std::fill(code + d_, code + 4 * words_, int8_t{0});
-      facts.offset = -128 * sum;
+      facts.offset = -128 * in_units(largest() / 127, 127, static_cast<int8_t*>(out));
       rounding += 0x1p-40;  // of the rotation
       break;
     }

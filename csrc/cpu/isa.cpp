@@ -10,6 +10,7 @@ namespace modalign {
   namespace level {                \
   template <class T>               \
   LossTiles<T> make_loss_tiles();  \
+  template <Precision>             \
   ScreenTiles make_screen_tiles(); \
   ExactScores make_exact_scores(); \
   }
@@ -18,10 +19,12 @@ MODALIGN_DECLARE(portable)
 MODALIGN_DECLARE(avx2)
 MODALIGN_DECLARE(avx512)
 namespace avx512vnni {
+template <Precision>
 ScreenTiles make_screen_tiles();
 }
 namespace avx512bf16 {
 LossTiles<float> make_bfloat16_tiles();
+template <Precision>
 ScreenTiles make_screen_tiles();
 }  // namespace avx512bf16
 #endif
@@ -40,7 +43,7 @@ struct Level {
 #define MODALIGN_LEVEL(level)                                                                                   \
   Level {                                                                                                       \
     #level, level::make_loss_tiles<float>(), level::make_loss_tiles<double>(), level::make_loss_tiles<float>(), \
-        {{Precision::float32, level::make_screen_tiles()}}, level::make_exact_scores()                          \
+        {{Precision::float32, level::make_screen_tiles<Precision::float32>()}}, level::make_exact_scores()      \
   }
 
 std::vector<Level> available() {
@@ -50,17 +53,23 @@ std::vector<Level> available() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     Level avx512 = MODALIGN_LEVEL(avx512);
-    if (__builtin_cpu_supports("avx512vnni")) avx512.screens[Precision::int8] = avx512vnni::make_screen_tiles();
+    avx512.screens[Precision::int16] = avx512::make_screen_tiles<Precision::int16>();
+    if (__builtin_cpu_supports("avx512vnni"))
+      avx512.screens[Precision::int8] = avx512vnni::make_screen_tiles<Precision::int8>();
     if (__builtin_cpu_supports("avx512bf16")) {
       Level level = avx512;  // but for the losses of bfloat16 inputs, and one screen more
       level.name = "avx512bf16";
       level.of_bfloat16 = avx512bf16::make_bfloat16_tiles();
-      level.screens[Precision::bfloat16] = avx512bf16::make_screen_tiles();
+      level.screens[Precision::bfloat16] = avx512bf16::make_screen_tiles<Precision::bfloat16>();
       levels.push_back(level);
     }
     levels.push_back(avx512);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) levels.push_back(MODALIGN_LEVEL(avx2));
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    Level avx2 = MODALIGN_LEVEL(avx2);
+    avx2.screens[Precision::int16] = avx2::make_screen_tiles<Precision::int16>();
+    levels.push_back(avx2);
+  }
 #endif
   levels.push_back(MODALIGN_LEVEL(portable));
   return levels;
@@ -115,7 +124,17 @@ std::vector<Precision> screen_precisions() {
   return precisions;
 }
 std::string precision_name(Precision precision) {
-  return precision == Precision::int8 ? "int8" : precision == Precision::bfloat16 ? "bfloat16" : "float32";
+  switch (precision) {
+    case Precision::int8:
+      return "int8";
+    case Precision::int16:
+      return "int16";
+    case Precision::bfloat16:
+      return "bfloat16";
+    case Precision::float32:
+      return "float32";
+  }
+  return "";
 }
 std::optional<Precision> wanted_screen() { return screen_in_use(); }
 void use_screen(const std::string& name) {

@@ -31,12 +31,49 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kChunk = 256;    // rows that a thread measures or codes at once
 constexpr int64_t kSample = 1024;  // rows that tell where the middle is
-constexpr int64_t kAtOnce = 16;    // candidates scored before the threshold is looked at again
 
+// candidates scored before the threshold is looked at again: k make the first one
+int64_t at_once(int64_t k) { return std::max<int64_t>(16, k); }
 int64_t room_for(int64_t k) { return std::max<int64_t>(64, 2 * k + 32); }  // candidates that may wait
+
+// products a second, in those of float32
+double speed_of(Precision precision) {
+  switch (precision) {
+    case Precision::int8:
+      return 4;
+    case Precision::bfloat16:
+      return 2;
+    case Precision::int16:
+      return 1.6;
+    case Precision::float32:
+      return 1;
+  }
+  return 1;
+}
 
 float rounded_down(double x) { return std::nextafter(static_cast<float>(x), -kInfinity); }
 float rounded_up(double x) { return std::nextafter(static_cast<float>(x), kInfinity); }
+
+// A number that at least `count` of the values reach, and few more: bisection, without a branch that depends on them.
+float reached_by(const std::vector<float>& values, int64_t count) {
+  const auto reaching = [&](float bar) {
+    int32_t total = 0;
+    for (float value : values) total += value >= bar;
+    return total;
+  };
+  const auto [lowest, highest] = std::minmax_element(values.begin(), values.end());
+  float low = *lowest, high = *highest;
+  for (int64_t many = static_cast<int64_t>(values.size()); many > count + count / 16;) {
+    const float middle = low + (high - low) / 2;
+    if (middle <= low || middle >= high) break;  // equal but for rounding
+    const int64_t reached = reaching(middle);
+    if (reached >= count)
+      low = middle, many = reached;
+    else
+      high = middle;
+  }
+  return low;
+}
 
 struct Scored {
   double score;
@@ -103,8 +140,8 @@ class Search {
     coding_ = std::make_unique<Coding>(precision_, call.d);
     for (Table* table : tables()) encode(*table);
     for (Own& own : own_) {
-      own.left.reset(new std::byte[x_.cut.rows * coding_->row_bytes()]);
-      own.right.reset(new std::byte[(itself_ ? x_ : y_).cut.rows * coding_->row_bytes()]);
+      own.left.reset(new std::byte[x_.cut.rows * coding_->row_bytes() + kPackedBeyond]);
+      own.right.reset(new std::byte[(itself_ ? x_ : y_).cut.rows * coding_->row_bytes() + kPackedBeyond]);
     }
   }
 
@@ -142,10 +179,10 @@ class Search {
     std::vector<int32_t> ids;
     std::vector<double> scores;
     std::vector<Scored> found, merged;
-    Own(int64_t d, int64_t k) : row(d), other(d), ids(kAtOnce), scores(kAtOnce) {  // jobs must not throw
+    Own(int64_t d, int64_t k) : row(d), other(d), ids(at_once(k)), scores(at_once(k)) {  // jobs must not throw
       waiting.reserve(room_for(k));
       lower.reserve(room_for(k) + k);
-      found.reserve(kAtOnce);
+      found.reserve(at_once(k));
       merged.reserve(k);
     }
   };
@@ -332,8 +369,8 @@ class Search {
   }
 
   // Makes room: the k-th best lower bound of what is known raises the threshold, what lies under it goes. If much is
-  // still in doubt (ties, duplicates), float64 decides.
-  void compact(Own& own, Table& table, const Table& others, int64_t i) {
+  // still in doubt (ties, duplicates), float64 decides. Apart from `offer`, which would save all registers otherwise.
+  __attribute__((noinline)) void compact(Own& own, Table& table, const Table& others, int64_t i) {
     Waiting* list = &table.waiting_list[i * room_];
     const int64_t k = call_.k;
     own.lower.clear();
@@ -345,8 +382,7 @@ class Search {
     }
     for (int64_t at = 0; at < k && table.best.indices[i * k + at] >= 0; ++at)
       own.lower.push_back(in_screen_units(table, i, table.best.scores[i * k + at]));
-    std::nth_element(own.lower.begin(), own.lower.begin() + (k - 1), own.lower.end(), std::greater<>());
-    table.threshold[i] = std::max(table.threshold[i], own.lower[k - 1]);
+    table.threshold[i] = std::max(table.threshold[i], reached_by(own.lower, k));
     const float threshold = table.threshold[i];
     int32_t left = 0;
     for (int32_t at = 0; at < table.waiting[i]; ++at) {  // without a branch, which nobody could predict
@@ -366,9 +402,10 @@ class Search {
     std::sort(own.waiting.begin(), own.waiting.end(),
               [](const Waiting& one, const Waiting& two) { return one.bound > two.bound; });
     read(table, i, own.row.data());
-    for (size_t start = 0; start < own.waiting.size(); start += kAtOnce) {
+    const size_t step = own.ids.size();
+    for (size_t start = 0; start < own.waiting.size(); start += step) {
       int64_t count = 0;
-      for (size_t at = start; at < std::min(own.waiting.size(), start + kAtOnce); ++at)
+      for (size_t at = start; at < std::min(own.waiting.size(), start + step); ++at)
         if (own.waiting[at].bound >= table.threshold[i]) own.ids[count++] = own.waiting[at].id;
       if (count == 0) return;
       score(own, table, others, i, count);
@@ -463,8 +500,7 @@ class Search {
       const auto [waiting, offered] = over_time(doubted);
       // the more of a full list stays in doubt, the sooner it is full again
       const double refill = room / (room - std::min(waiting, 0.9 * room));
-      const double speed = precision == Precision::int8 ? 4 : precision == Precision::bfloat16 ? 2 : 1;
-      const double cost = size * (features / speed + kEpilogue) / (itself_ ? 2 : 1) +
+      const double cost = size * (features / speed_of(precision) + kEpilogue) / (itself_ ? 2 : 1) +
                           over_time(passed).second * features * kExact + offered * kOffer * refill;
       if (cost < least) least = cost, best = precision;
     }

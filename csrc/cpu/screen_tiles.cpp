@@ -15,16 +15,32 @@ struct Start {
   static typename P::V of(const int32_t*) { return typename P::V{}; }
 };
 
-#if defined(MODALIGN_ISA_avx512vnni)
-// Four int8 a word, multiplied and added exactly. The instruction wants unsigned numbers on one side: the right ones
-// are stored plus 128, and the sums start at -128 times the sum of the left ones.
-struct Quads {
+// Words of small integers, multiplied and added exactly in int32.
+struct Whole {
   using Sum = float;
   using Word = uint32_t;
-  static constexpr int per_word = 4;
   using V = Integers;
   static V broadcast(const Word* a) { return static_cast<int>(*a) - V{}; }
-  static V load(const Word* b) { return reinterpret_cast<V>(_mm512_loadu_si512(b)); }
+  static V load(const Word* b) { return reinterpret_cast<V>(Simd<float>::load(reinterpret_cast<const float*>(b))); }
+};
+
+#if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
+// Two int16 a word. Codes are short enough for no sum of products to leave int32.
+struct Twins : Whole {
+  static V multiply_add(V sum, V a, V b) {
+#if defined(MODALIGN_ISA_avx512)
+    return sum + reinterpret_cast<V>(_mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#else
+    return sum + reinterpret_cast<V>(_mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#endif
+  }
+};
+#endif
+
+#if defined(MODALIGN_ISA_avx512vnni)
+// Four int8 a word. The instruction wants unsigned numbers on one side: the right ones are stored plus 128, and the
+// sums start at -128 times the sum of the left ones.
+struct Quads : Whole {
   static V multiply_add(V sum, V a, V b) {
     return reinterpret_cast<V>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(b),
                                                    reinterpret_cast<__m512i>(a)));
@@ -39,58 +55,75 @@ struct Start<Quads> {
 inline Floats as_floats(Floats sum) { return sum; }
 inline Floats as_floats(Integers sum) { return __builtin_convertvector(sum, Floats); }
 
-// codes [rows][words] -> out[panel][word][row in panel], zero beyond the last row
-template <class Word, int width, uint32_t flip>
+// codes [rows][words] -> out[panel][word][row in panel], the last row again beyond the last
+template <int width, uint32_t flip>
 void pack_codes(const void* codes, int64_t rows, int64_t words, void* packed) {
+  typedef uint32_t Word __attribute__((may_alias));
   const Word* from = static_cast<const Word*>(codes);
   Word* out = static_cast<Word*>(packed);
-  for (int64_t start = 0; start < rows; start += width, out += words * width) {
-    const int64_t filled = rows - start < width ? rows - start : width;
-    for (int64_t first = 0; first < words; first += kPackedAtOnce) {
-      const int64_t last = first + kPackedAtOnce < words ? first + kPackedAtOnce : words;
-      for (int64_t r = 0; r < width; ++r)
-        for (int64_t k = first; k < last; ++k) {
-          const Word word = r < filled ? from[(start + r) * words + k] : Word(0);
-          if constexpr (flip != 0)
-            out[k * width + r] = word ^ flip;
-          else
-            out[k * width + r] = word;
-        }
+  for (int64_t start = 0; start < rows; start += width, out += words * width)
+    // the highest rows first: eight are written where fewer belong, and the rows that follow are written over the rest
+    for (int r = (width - 1) / 8 * 8; r >= 0; r -= 8) {
+      const Word* row[8];
+      for (int i = 0; i < 8; ++i) row[i] = from + (start + r + i < rows ? start + r + i : rows - 1) * words;
+      int64_t k = 0;
+#if defined(MODALIGN_EIGHT)
+      for (; k + 8 <= words; k += 8) {
+        Eight v[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) v[i] = *reinterpret_cast<const EightUnaligned*>(row[i] + k);
+        transpose(v);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i)
+          *reinterpret_cast<EightUnaligned*>(out + (k + i) * width + r) =
+              reinterpret_cast<Eight>(reinterpret_cast<Order>(v[i]) ^ static_cast<int>(flip));
+      }
+#endif
+      for (; k < words; ++k)
+        for (int i = 0; i < 8 && r + i < width; ++i) out[k * width + r + i] = row[i][k] ^ flip;
     }
-  }
 }
 
 // One panel of searchers or candidates against another, once their products are there. Apart from the loop over
 // products, which wants all registers for itself.
-__attribute__((noinline)) void judge(const Floats (&products)[kRows][2], int64_t row, int64_t col,
-                                     const ScreenBlock& block) {
+__attribute__((noinline)) void judge(Floats (&products)[kRows][2], int64_t row, int64_t col, const ScreenBlock& block) {
   using S = Simd<float>;
   const ScreenSide &left = block.left, &right = block.right;
-  Floats norm[2], error[2], shift[2], scale[2];
+  Floats norm[2], error[2], shift[2], scale[2], threshold[2];
+#pragma GCC unroll 2
   for (int half = 0; half < 2; ++half) {
     const int64_t j = col + half * S::width;
     norm[half] = S::load(right.norm + j), error[half] = S::load(right.error + j);
     shift[half] = S::load(right.shift + j), scale[half] = S::load(right.scale + j);
+    threshold[half] = S::load(right.threshold + j);
   }
+  // all comparisons before the first branch, which nobody can predict; 32 bits for each side
+  uint64_t reached[kRows];
+  const uint64_t wanted = (block.left_searches ? 0xffffffffu : 0) | (block.right_searches ? 0xffffffffull << 32 : 0);
   for (int r = 0; r < kRows; ++r) {
     const int64_t i = row + r;
+    reached[r] = 0;
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      const int64_t j = col + half * S::width;
       const Floats upper =
           products[r][half] * scale[half] * left.scale[i] + (error[half] * left.norm[i] + norm[half] * left.error[i]);
-      const Floats for_left = upper + shift[half], for_right = upper + left.shift[i];
-      if (block.left_searches)
-        for (uint32_t lanes = S::reaching(for_left, S::broadcast(left.threshold[i])); lanes; lanes &= lanes - 1) {
-          const int lane = std::countr_zero(lanes);
-          block.offer(block.context, false, i, j + lane, for_left[lane]);
-        }
-      if (block.right_searches)
-        for (uint32_t lanes = S::reaching(for_right, S::load(right.threshold + j)); lanes; lanes &= lanes - 1) {
-          const int lane = std::countr_zero(lanes);
-          block.offer(block.context, true, j + lane, i, for_right[lane]);
-        }
+      products[r][half] = upper;
+      const uint64_t by_left = S::reaching(upper + shift[half], S::broadcast(left.threshold[i]));
+      const uint64_t by_right = S::reaching(upper + left.shift[i], threshold[half]);
+      reached[r] |= (by_left | by_right << 32) << (half * S::width);
     }
+    reached[r] &= wanted;
   }
+  for (int r = 0; r < kRows; ++r)
+    for (uint64_t bits = reached[r]; bits; bits &= bits - 1) {
+      const int bit = std::countr_zero(bits), lane = bit % 32;
+      const int64_t i = row + r, j = col + lane;
+      const float upper = products[r][lane / S::width][lane % S::width];
+      if (bit < 32)
+        block.offer(block.context, false, i, j, upper + right.shift[j]);
+      else
+        block.offer(block.context, true, j, i, upper + left.shift[i]);
+    }
 }
 
 template <class P>
@@ -115,18 +148,36 @@ void screen(const void* left_panels, const void* right_panels, const ScreenBlock
 
 template <class P, uint32_t flip = 0>
 ScreenTiles make() {
-  using Word = typename P::Word;
-  return {kRows, kCols<float>, pack_codes<Word, kRows, 0>, pack_codes<Word, kCols<float>, flip>, screen<P>};
+  static_assert(sizeof(typename P::Word) == 4);
+  return {kRows, kCols<float>, pack_codes<kRows, 0>, pack_codes<kCols<float>, flip>, screen<P>};
 }
 
 }  // namespace
 
+template <Precision>
+ScreenTiles make_screen_tiles();
+
 #if defined(MODALIGN_ISA_avx512vnni)
-ScreenTiles make_screen_tiles() { return make<Quads, 0x80808080u>(); }
+template <>
+ScreenTiles make_screen_tiles<Precision::int8>() {
+  return make<Quads, 0x80808080u>();
+}
 #elif defined(MODALIGN_ISA_avx512bf16)
-ScreenTiles make_screen_tiles() { return make<Pairs>(); }
+template <>
+ScreenTiles make_screen_tiles<Precision::bfloat16>() {
+  return make<Pairs>();
+}
 #else
-ScreenTiles make_screen_tiles() { return make<Plain<float> >(); }
+template <>
+ScreenTiles make_screen_tiles<Precision::float32>() {
+  return make<Plain<float> >();
+}
+#if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
+template <>
+ScreenTiles make_screen_tiles<Precision::int16>() {
+  return make<Twins>();
+}
+#endif
 #endif
 
 }  // namespace modalign::MODALIGN_ISA

@@ -136,9 +136,11 @@ struct ScreenBlock {
   void* context;
 };
 
-enum class Precision : int { float32, bfloat16, int8 };
+enum class Precision : int { float32, bfloat16, int16, int8 };
 
-// The screen in one precision. Codes are rows of words; a word is a float, two bfloat16 or four int8.
+// The screen in one precision. Codes are rows of words; a word is a float, two bfloat16, two int16 or four int8. The
+// packers may write kPackedBeyond bytes beyond the last panel.
+constexpr int64_t kPackedBeyond = 32;
 struct ScreenTiles {
   int64_t row_panel, col_panel;
   void (*pack_left)(const void* codes, int64_t rows, int64_t words, void* out);

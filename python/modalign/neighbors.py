@@ -75,8 +75,8 @@ def knn(
         ``modalign.Neighbors``: indices (m, k) int64, scores (m, k) in falling order, float64 for float64 inputs else
         float32, NumPy arrays for a NumPy input or a file and tensors for a tensor; certificate, how they are known.
 
-    Peak memory beyond inputs and results, on the CPU: 4 d bytes a row at most (d where the int8 screen serves), 8
-    max(64, 2 k + 32) + 100 bytes a query, and 10 MB; never O(n m). With max_memory no more than that.
+    Peak memory beyond inputs and results, on the CPU: 4 d bytes a row at most (d where the int8 screen serves, 2 d for
+    int16), 8 max(64, 2 k + 32) + 100 bytes a query, and 10 MB; never O(n m). With max_memory no more than that.
 
     Raises:
         TypeError: x or queries is no array of these dtypes.

@@ -45,8 +45,12 @@ FAMILIES: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     "two opposite rows": lambda rng, n, d: rng.normal(size=(1, d)) * rng.choice([-1, 1], size=(n, 1)),
     "clusters": lambda rng, n, d: rng.normal(size=(3, d))[rng.integers(0, 3, n)] + 1e-3 * rng.normal(size=(n, d)),
     "heavy tails": lambda rng, n, d: np.clip(rng.standard_cauchy(size=(n, d)), -1e15, 1e15),
-    "at the codes' steps": lambda rng, n, d: rng.integers(-127, 128, size=(n, d))
+    "at the steps of int8": lambda rng, n, d: rng.integers(-127, 128, size=(n, d))
     + rng.choice([-0.5, 0, 0.5], size=(n, d)),
+    "at the steps of int16": lambda rng, n, d: rng.integers(-32767, 32768, size=(n, d))
+    + rng.choice([-0.5, 0, 0.5], size=(n, d)),
+    # all of a row's entries are rounded the same way: its int16 code is as long as codes get
+    "one value a row": lambda rng, n, d: rng.choice([-1, 1], size=(n, 1)) * scales(rng, n, 0.01) * np.ones(d),
 }  # fmt: skip
 
 
@@ -86,11 +90,12 @@ def test_neighbours_are_exact(family: str) -> None:
                 assert torch.equal(found[1], expected[1].to(found[1].dtype)), told
 
 
-def test_int8_alone_would_be_wrong() -> None:
-    """The families have candidates nearer to the threshold than int8 can tell: without its bound they would be lost."""
+@pytest.mark.parametrize("largest", [127, 32767])
+def test_integers_alone_would_be_wrong(largest: int) -> None:
+    """The families have candidates nearer to the threshold than int8 or int16 can tell: only the bound keeps them."""
     rng = np.random.default_rng(0)
     x = FAMILIES["near ties within rounding"](rng, 60, 16).astype(np.float32)
-    codes = np.round(x / np.abs(x).max(1, keepdims=True) * 127)
+    codes = np.round(x / np.abs(x).max(1, keepdims=True) * largest)
     by_codes = torch.from_numpy(codes @ codes.T).fill_diagonal_(-torch.inf).topk(5).indices
     exact = reference.knn(torch.from_numpy(x), None, 5, "cosine")[0]
     assert not torch.equal(by_codes.sort(1).values, exact.sort(1).values)
