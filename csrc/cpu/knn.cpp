@@ -61,8 +61,8 @@ float reached_by(const std::vector<float>& values, int64_t count) {
     for (float value : values) total += value >= bar;
     return total;
   };
-  const auto [lowest, highest] = std::minmax_element(values.begin(), values.end());
-  float low = *lowest, high = *highest;
+  float low = values[0], high = values[0];
+  for (float value : values) low = value < low ? value : low, high = value > high ? value : high;
   for (int64_t many = static_cast<int64_t>(values.size()); many > count + count / 16;) {
     const float middle = low + (high - low) / 2;
     if (middle <= low || middle >= high) break;  // equal but for rounding
@@ -321,7 +321,7 @@ class Search {
     const int64_t count = x_.cut.count, players = count + count % 2;
     // phase 0 has the diagonal; phase p > 0 is round p - 1 of a tournament, its game 0 played by the last player
     run_phases(threads_, std::max<int64_t>(players, 1), count, [&](int thread, int64_t phase, int64_t game) {
-      if (phase == 0) return meet(own_[thread], x_, game, x_, game, true, false);
+      if (phase == 0) return meet(own_[thread], x_, game, x_, game, true, true);
       if (game >= players / 2) return;
       const int64_t others = players - 1, round = phase - 1;
       const int64_t one = game == 0 ? players - 1 : (round + game) % others;
@@ -348,7 +348,7 @@ class Search {
     tiles_->pack_left(left.codes.get() + own.left_start * bytes, one.rows, words, own.left.get());
     tiles_->pack_right(right.codes.get() + own.right_start * bytes, two.rows, words, own.right.get());
     tiles_->screen(own.left.get(), own.right.get(),
-                   {words, one, two, left_searches, right_searches,
+                   {words, one, two, left_searches, right_searches, &left == &right && i == j,
                     [](void* context, bool right_searches, int64_t searcher, int64_t candidate, float bound) {
                       Own& own = *static_cast<Own*>(context);
                       Table& table = right_searches ? *own.right_table : *own.left_table;
@@ -362,7 +362,6 @@ class Search {
   }
 
   void offer(Own& own, Table& table, const Table& others, int64_t i, int64_t candidate, float bound) {
-    if (itself_ && i == candidate) return;
     if (table.rows.group && table.rows.group[i] == others.rows.group[candidate]) return;
     table.waiting_list[i * room_ + table.waiting[i]++] = {static_cast<int32_t>(candidate), bound};
     if (table.waiting[i] == room_) compact(own, table, others, i);
@@ -373,12 +372,13 @@ class Search {
   __attribute__((noinline)) void compact(Own& own, Table& table, const Table& others, int64_t i) {
     Waiting* list = &table.waiting_list[i * room_];
     const int64_t k = call_.k;
-    own.lower.clear();
+    const float norm = table.code_norm[i], error = table.error[i];
+    own.lower.resize(table.waiting[i]);
     for (int64_t at = 0; at < table.waiting[i]; ++at) {
       const int32_t id = list[at].id;
       // 2.5 and not 2: the difference is rounded too
-      own.lower.push_back(list[at].bound - 2.5f * (table.code_norm[i] * others.error[id] +
-                                                   table.error[i] * others.code_norm[id] + others.doubt(id)));
+      own.lower[at] =
+          list[at].bound - 2.5f * (norm * others.error[id] + error * others.code_norm[id] + others.doubt(id));
     }
     for (int64_t at = 0; at < k && table.best.indices[i * k + at] >= 0; ++at)
       own.lower.push_back(in_screen_units(table, i, table.best.scores[i * k + at]));
@@ -447,13 +447,15 @@ class Search {
   }
 
   // What a sample says a search will cost in each precision, in multiply-adds of float32: the products, and the float64
-  // scores of what a bound that loose lets through. It changes the work alone.
+  // scores of what a bound that loose lets through. It changes the work alone, and takes a thousandth of it.
   Precision cheapest() {
     constexpr int64_t kSearchers = 16;
-    constexpr double kWork = 4e7, kExact = 20, kEpilogue = 16, kOffer = 1000;
+    constexpr double kWork = 4e7, kShare = 1e-3, kExact = 20, kEpilogue = 16, kOffer = 1000;
     const Table &searching = x_.best.indices ? x_ : y_, &gallery = itself_ || &searching == &y_ ? x_ : y_;
     const int64_t d = call_.d, n = gallery.rows.n, searchers = std::min(kSearchers, searching.rows.n);
-    const int64_t sample = std::clamp<int64_t>(static_cast<int64_t>(kWork / static_cast<double>(kSearchers * d)), 1, n);
+    const double pairs = static_cast<double>(searching.rows.n) * static_cast<double>(n) / (itself_ ? 2 : 1);
+    const double work = std::min(kWork, kShare * pairs * static_cast<double>(d));
+    const int64_t sample = std::clamp<int64_t>(static_cast<int64_t>(work / static_cast<double>(kSearchers * d)), 1, n);
     const int64_t rank = std::clamp<int64_t>(call_.k * sample / n, 1, sample);
     std::vector<double> queries(searchers * d), query_norm(searchers), shift(sample), norm(sample);
     double unused, other;

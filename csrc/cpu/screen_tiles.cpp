@@ -97,7 +97,7 @@ __attribute__((noinline)) void judge(Floats (&products)[kRows][2], int64_t row, 
     shift[half] = S::load(right.shift + j), scale[half] = S::load(right.scale + j);
     threshold[half] = S::load(right.threshold + j);
   }
-  // all comparisons before the first branch, which nobody can predict; 32 bits for each side
+  // all comparisons before the first branch, which nobody can predict; 32 bits for each side, one a lane
   uint64_t reached[kRows];
   const uint64_t wanted = (block.left_searches ? 0xffffffffu : 0) | (block.right_searches ? 0xffffffffull << 32 : 0);
   for (int r = 0; r < kRows; ++r) {
@@ -113,6 +113,10 @@ __attribute__((noinline)) void judge(Floats (&products)[kRows][2], int64_t row, 
       reached[r] |= (by_left | by_right << 32) << (half * S::width);
     }
     reached[r] &= wanted;
+    if (block.triangle && i >= col) {
+      const uint32_t after = i - col < 31 ? ~uint32_t{0} << (i - col + 1) : 0;
+      reached[r] &= after | static_cast<uint64_t>(after) << 32;
+    }
   }
   for (int r = 0; r < kRows; ++r)
     for (uint64_t bits = reached[r]; bits; bits &= bits - 1) {
@@ -134,7 +138,8 @@ void screen(const void* left_panels, const void* right_panels, const ScreenBlock
   const auto* other = static_cast<const Word*>(right_panels);
   Floats products[kRows][2];
   for (int64_t col = 0; col < block.right.rows; col += cols) {
-    for (int64_t row = 0; row < block.left.rows; row += kRows) {
+    const int64_t last = block.triangle && col + cols < block.left.rows ? col + cols : block.left.rows;
+    for (int64_t row = 0; row < last; row += kRows) {
       typename P::V sums[kRows][2];
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = Start<P>::of(block.left.offset + row + r);

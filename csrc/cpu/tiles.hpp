@@ -132,6 +132,7 @@ struct ScreenBlock {
   int64_t words;  // of a row of codes
   ScreenSide left, right;
   bool left_searches, right_searches;
+  bool triangle;  // both sides are the same rows: a pair is judged once, where i < j
   void (*offer)(void* context, bool right_searches, int64_t searcher, int64_t candidate, float upper);
   void* context;
 };
