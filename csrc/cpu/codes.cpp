@@ -8,7 +8,6 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 namespace modalign {
 namespace {
@@ -76,8 +75,11 @@ CodeFacts Coding::code(double* y, void* out) const {
     coded_squares += coded * coded;
     lost_squares += (exact - coded) * (exact - coded);
   };
+  // the largest entry, and in the same pass the sum of squares
   const auto largest = [&] {
-    return std::accumulate(y, y + d_, 0.0, [](double most, double entry) { return std::max(most, std::abs(entry)); });
+    double most = 0;
+    for (int64_t c = 0; c < d_; ++c) squares += y[c] * y[c], most = std::max(most, std::abs(y[c]));
+    return most;
   };
   // whole numbers of a unit, none above `most`; gives their sum
   const auto in_units = [&]<class Integer>(double unit, double most, Integer* code) {
@@ -91,7 +93,9 @@ CodeFacts Coding::code(double* y, void* out) const {
       const auto number = static_cast<int32_t>(near);
       code[c] = static_cast<Integer>(number);
       sum += number;
-      account(y[c], number * static_cast<double>(facts.scale));
+      const double coded = number * static_cast<double>(facts.scale);
+      coded_squares += coded * coded;
+      lost_squares += (y[c] - coded) * (y[c] - coded);
     }
     std::fill(code + d_, code + row_bytes() / static_cast<int64_t>(sizeof(Integer)), Integer{0});
     return sum;
@@ -118,8 +122,8 @@ CodeFacts Coding::code(double* y, void* out) const {
     case Precision::int16: {
       // the norm of a code is at most that of the row in units, and half a unit an entry for rounding
       const double longest = kLongest - 1 - std::sqrt(static_cast<double>(d_)) / 2;
-      const double length = std::sqrt(std::inner_product(y, y + d_, y, 0.0));
-      in_units(std::max(largest() / 32767, length / longest), 32767, static_cast<int16_t*>(out));
+      const double most = largest();
+      in_units(std::max(most / 32767, std::sqrt(squares) / longest), 32767, static_cast<int16_t*>(out));
       break;
     }
     case Precision::int8: {

@@ -24,8 +24,8 @@ struct Best {
 
 // Folds the pairs of rows of x with rows of y into the lists of either. y.data null: x with itself, a row being no
 // neighbour of its own. Scores are those that python/modalign/ops/knn.py defines, ties go to the lower index.
-// Working memory: codes (d bytes a row in int8, 2 d in int16, 4 d in float32), 8 max(64, 2 k + 32) + 60 bytes a searching
-// row, packed stripes a thread.
+// Working memory: codes (d bytes a row in int8, 2 d in int16, 4 d in float32), 8 max(64, 2 k + 32) + 60 bytes a
+// searching row, packed stripes a thread.
 struct Knn {
   RowSet x, y;
   Dtype dtype;

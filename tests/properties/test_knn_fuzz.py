@@ -110,3 +110,14 @@ def test_many_blocks() -> None:
             expected = reference.knn(x, queries, 12, "cosine")[0]
             for where in everywhere():
                 assert torch.equal(knn(x, queries, 12, "cosine", "cpp")[0], expected), f"{family}, {where}"
+
+
+def test_thousands_of_features() -> None:
+    """Sums of int16 products stay in int32 however many there are."""
+    rng = np.random.default_rng(2)
+    for family in ("one value a row", "two opposite rows", "near ties within rounding", "one huge feature"):
+        rows = torch.from_numpy(FAMILIES[family](rng, 60, 5001)).float()
+        for metric in METRICS:
+            expected = reference.knn(rows, None, 7, metric)[0]
+            for where in everywhere():
+                assert torch.equal(knn(rows, None, 7, metric, "cpp")[0], expected), f"{family}, {metric}, {where}"
