@@ -46,7 +46,7 @@ def _command(help: str, examples: str) -> Callable[[Callable[..., None]], Callab
         def careful(*args: Any, **kwargs: Any) -> None:
             try:
                 function(*args, **kwargs)
-            except (ValueError, TypeError, OSError, NotImplementedError) as error:
+            except (ValueError, TypeError, OSError, NotImplementedError, ArithmeticError) as error:
                 if os.environ.get("MODALIGN_TRACEBACK") == "1":
                     raise
                 typer.echo(f"modalign: {_message(error)}", err=True)

@@ -116,13 +116,12 @@ def _least_mutual(joint: Array) -> float:
     if most - max(_mutual(p1), _mutual(p2)) < GAP / 100:  # one modality adds nothing to the other: p is the minimum
         return most
     solver = _InteriorPoint(p1, p2)
-    upper, lower = solver.bracket()
-    if not upper - lower < GAP:
+    if not solver.upper - solver.lower < GAP:
         raise ArithmeticError(
-            f"pid_of_joint: the minimum is known to {upper - lower:.1e} nats, not to {GAP:.0e}: probabilities from "
+            f"pid_of_joint: the minimum is known to {solver.upper - solver.lower:.1e} nats, not to {GAP:.0e}: probabilities from "
             f"{joint[joint > 0].min():.1e} to {joint.max():.1e} are too far apart; merge or drop the rarest outcomes"
         )
-    return _entropy(p1.sum(0)) + upper
+    return _entropy(p1.sum(0)) + solver.upper
 
 
 class _InteriorPoint:
@@ -141,8 +140,13 @@ class _InteriorPoint:
         self.slack = np.where(self.met, np.maximum(-self.violation(), 0.1), 1.0)
         weight = self.q.sum(2)  # the common pairs get more of the gap
         self.weight = weight / weight.sum()
+        # both bounds hold at every step: the best of each is kept, for a step too many can lose what was known
+        self.upper, self.lower = np.inf, -np.inf
         for _ in range(STEPS):
-            if self.step() < GAP / 10:
+            wrong = self.step()
+            upper, lower = self.bracket()
+            self.upper, self.lower = min(self.upper, upper), max(self.lower, lower)
+            if min(wrong, self.upper - self.lower) < GAP / 10:
                 break
 
     def violation(self) -> Array:
