@@ -143,7 +143,7 @@ def test_information_is_immutable():
 
 
 def test_a_step_too_many_loses_nothing() -> None:
-    """Clusters of windows of digits, 1,258 of them: near the end a step on the edge of float64 throws the method back."""
+    """Clusters of 1,258 windows of digits: near the end a step on the edge of float64 throws the method back."""
     with np.load(Path(__file__).with_name("hard_marginals.npz")) as counts:
         first, second = (counts[name].astype(np.float64) for name in ("first", "second"))
     p = first[:, None] * second[None] / first.sum(0) / first.sum()

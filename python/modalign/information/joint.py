@@ -116,9 +116,10 @@ def _least_mutual(joint: Array) -> float:
     if most - max(_mutual(p1), _mutual(p2)) < GAP / 100:  # one modality adds nothing to the other: p is the minimum
         return most
     solver = _InteriorPoint(p1, p2)
-    if not solver.upper - solver.lower < GAP:
+    gap = solver.upper - solver.lower
+    if not gap < GAP:
         raise ArithmeticError(
-            f"pid_of_joint: the minimum is known to {solver.upper - solver.lower:.1e} nats, not to {GAP:.0e}: probabilities from "
+            f"pid_of_joint: the minimum is known to {gap:.1e} nats, not to {GAP:.0e}: probabilities from "
             f"{joint[joint > 0].min():.1e} to {joint.max():.1e} are too far apart; merge or drop the rarest outcomes"
         )
     return _entropy(p1.sum(0)) + solver.upper
