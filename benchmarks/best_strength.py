@@ -29,11 +29,11 @@ from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep import run as run_sweep
 from modalign.report.results import Results, read
 
-STRENGTHS, RATIOS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0)
+STRENGTHS, RATIOS, ENDS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0), (0.3, 1.0)
 CHANGED: dict[str, dict[str, Any]] = {
     "gradient ratio": {"strength_kind": "gradient_ratio", "strengths": RATIOS},
-    "rising to": {"strength_schedule": "rising", "strengths": STRENGTHS},
-    "falling from": {"strength_schedule": "falling", "strengths": STRENGTHS},
+    "rising to": {"strength_schedule": "rising", "strengths": ENDS},
+    "falling from": {"strength_schedule": "falling", "strengths": ENDS},
 }
 
 
@@ -68,15 +68,15 @@ def ways(study: Path, folder: Path, reporter: Callable[[], Reporter]) -> dict[st
         found.setdefault("no alignment", []).extend(regrets_of(grid, grid, 0.0, one))
         for strength in STRENGTHS:
             found.setdefault(f"strength {strength:g}", []).extend(regrets_of(grid, grid, strength, one))
+        place = folder / f"{name}-tuned"
+        tune.run(sweep, place, tune.Budget(highest=max(grid.strengths)), reporter=reporter())
+        found.setdefault("modalign tune", []).extend(tune.against_grid(place, study / name))
         for way, changes in CHANGED.items():
             place = folder / f"{name}-{way.replace(' ', '-')}"
             run_sweep(parse({**content, **changes, "name": place.name}, place.name), place, reporter=reporter())
             other = read(place)
             for strength in changes["strengths"]:
                 found.setdefault(f"{way} {strength:g}", []).extend(regrets_of(grid, other, strength, one))
-        place = folder / f"{name}-tuned"
-        tune.run(sweep, place, tune.Budget(highest=max(grid.strengths)), reporter=reporter())
-        found.setdefault("modalign tune", []).extend(tune.against_grid(place, study / name))
     return found
 
 
