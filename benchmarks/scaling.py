@@ -61,7 +61,7 @@ def cycle(x: Path, y: Path, graphs: Path) -> dict[str, Any]:
 
 
 def cknna(x: Path, y: Path, graphs: Path) -> dict[str, Any]:
-    from modalign.metrics.neighborhoods import cknna_from_graphs
+    from modalign.metrics.edges import cknna_from_graphs
 
     return {"value": cknna_from_graphs(np.load(x, mmap_mode="r"), np.load(y, mmap_mode="r"), *_two(graphs))}
 

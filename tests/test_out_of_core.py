@@ -5,6 +5,7 @@ import contextlib
 import errno
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -368,7 +369,7 @@ def test_a_full_disk_keeps_what_is_finished(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np if at == "savez" else out_of_core.os, at, full)
+        patch.setattr(np if at == "savez" else os, at, full)
         with pytest.raises(
             OSError, match=r"cannot write .*block-00002.npz: No space left .* is kept: the same call continues"
         ) as caught:

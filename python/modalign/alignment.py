@@ -20,16 +20,11 @@ from torch import Tensor
 from modalign import preparation, sampling
 from modalign.arguments import one_of
 from modalign.budget import AFFORDED, seconds_of
+from modalign.metrics.edges import cknna_from_graphs, second_order_cosine_rows
+from modalign.metrics.hubs import duplicates, hubness, reciprocity
 from modalign.metrics.kernels import rbf_cka, rsa
 from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts, relabelled
-from modalign.metrics.neighborhoods import (
-    cknna_from_graphs,
-    duplicates,
-    hubness,
-    neighborhood_scores,
-    reciprocity,
-    second_order_cosine_rows,
-)
+from modalign.metrics.neighborhoods import neighborhood_scores
 from modalign.metrics.ranks import information_imbalance, retrieval
 from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn, neighbor_overlap

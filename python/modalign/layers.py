@@ -10,13 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.metrics.edges import cknna_from_graphs, second_order_cosine_rows
 from modalign.metrics.moments import OF_MOMENTS, moments
-from modalign.metrics.neighborhoods import (
-    cknna_from_graphs,
-    neighborhood_scores,
-    relabelled_overlap,
-    second_order_cosine_rows,
-)
+from modalign.metrics.neighborhoods import neighborhood_scores, relabelled_overlap
 from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn
 from modalign.preparation import prepare_layers

@@ -11,11 +11,9 @@ Every file appears whole or not at all, so a process may be killed at any moment
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor
 
 from modalign.arguments import require_groups
+from modalign.locking import claimed
 from modalign.ops.knn import METRICS, Report, Watch, merge, merge_bytes
 from modalign.provenance import write_atomically
 from modalign.sources import Rows
@@ -285,23 +284,9 @@ class _Folder:
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} must be a folder for the checkpoint, got a file; give another place")
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
         """Nobody else computes in this folder meanwhile; ValueError if somebody does already."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{self.path}: another process computes in this folder; wait for it or stop it"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-            yield
-        finally:
-            os.close(handle)
+        return claimed(self.path, "computes")
 
     def clear(self) -> None:
         """Take away what earlier calls left, and nothing else."""

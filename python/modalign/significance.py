@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modalign.graph import indices_of
-from modalign.metrics.neighborhoods import reciprocity
+from modalign.metrics.hubs import reciprocity
 from modalign.sources import open_rows
 
 __all__ = [

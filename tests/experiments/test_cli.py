@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import modalign
 from experiments.small import settings
 from modalign import cli
+from modalign.commands import train
 
 MAIN = [sys.executable, "-c", "from modalign.cli import main; main()"]
 
@@ -169,7 +170,7 @@ def test_the_demo_runs_both_sweeps_and_names_their_reports(tmp_path: Path, monke
     emoji = [{"label": "true pairs", "data": {"name": "emoji", "pair": "image-text"}}]
     written(tmp_path / "synthetic.yaml", name="synthetic")
     written(tmp_path / "emoji.yaml", name="emoji", cases=emoji)
-    monkeypatch.setattr(cli, "CONFIGS", tmp_path)
+    monkeypatch.setattr(train, "CONFIGS", tmp_path)
     result = call("demo", "--out", tmp_path / "demo", "--quiet")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

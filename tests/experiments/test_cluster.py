@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import sys
 import threading
 import time
@@ -34,12 +33,13 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     def kill() -> None:
         until = time.monotonic() + 90
         while not killed and time.monotonic() < until:
-            for process in psutil.process_iter(["cmdline"]):
-                if any("ray::_train" in word for word in process.info["cmdline"] or []):
-                    time.sleep(0.3)
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    return
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if any("ray::_train" in word for word in process.cmdline()):
+                        time.sleep(0.3)
+                        process.kill()
+                        killed.append(process.pid)
+                        return
             time.sleep(0.02)
 
     thread = threading.Thread(target=kill, daemon=True)

@@ -12,25 +12,18 @@ import pytest
 import torch
 
 import modalign
-from modalign.metrics import neighborhoods
+from modalign.metrics import graphs, hubs
+from modalign.metrics.edges import cknna, cknna_from_graphs, second_order_cosine, second_order_cosine_rows
+from modalign.metrics.hubs import Duplicates, Hubness, duplicates, hubness, reciprocity
 from modalign.metrics.neighborhoods import (
-    Duplicates,
-    Hubness,
-    cknna,
-    cknna_from_graphs,
     cycle_knn,
-    duplicates,
     edit_distance_knn,
-    hubness,
     jaccard_knn,
     lcs_knn,
     mutual_knn,
     neighborhood_scores,
     rank_similarity,
-    reciprocity,
     relabelled_overlap,
-    second_order_cosine,
-    second_order_cosine_rows,
 )
 
 LISTS: dict[str, Callable[..., float]] = {
@@ -311,7 +304,7 @@ def test_duplicates_are_no_guess_where_hashes_collide(shared: int, monkeypatch: 
     counts = np.unique(rows, axis=0, return_counts=True)[1]
     expected = Duplicates(int(counts[counts > 1].sum()), int((counts > 1).sum()), int(counts.max()))
     assert duplicates(rows) == expected
-    monkeypatch.setattr(neighborhoods, "_hashes", lambda block: block.sum(1).long() % shared)
+    monkeypatch.setattr(hubs, "_hashes", lambda block: block.sum(1).long() % shared)
     assert duplicates(rows) == expected
 
 
@@ -320,7 +313,7 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     x, y = data()
     rows = np.repeat(x, 2, axis=0)
     expected = METRICS[name](x, y, 5)
-    monkeypatch.setattr(neighborhoods, "BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(graphs, "BLOCK_ELEMENTS", 100)
     assert METRICS[name](x, y, 5) == pytest.approx(expected, rel=1e-13)
     assert duplicates(rows) == Duplicates(140, 70, 2)
     graph = torch.as_tensor(modalign.knn(x, 5).indices)
@@ -445,9 +438,11 @@ def test_refusals_of_relabellings() -> None:
 MEMORY = """
 import json, pathlib, re
 import torch
-from modalign.metrics import neighborhoods
+from modalign.metrics import graphs
+from modalign.metrics.edges import *
+from modalign.metrics.hubs import *
 from modalign.metrics.neighborhoods import *
-neighborhoods.BLOCK_ELEMENTS = 1 << 16
+graphs.BLOCK_ELEMENTS = 1 << 16
 torch.set_num_threads(1)
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024

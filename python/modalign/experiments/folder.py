@@ -12,13 +12,11 @@ Every file appears whole or not at all, so a process may be killed at any moment
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ import torch
 
 from modalign import provenance
 from modalign.experiments.config import Sweep, differences, dump, load
+from modalign.locking import claimed
 
 __all__ = ["Folder"]
 
@@ -52,23 +51,9 @@ class Folder:
     def started(self) -> bool:
         return (self.path / "config.yaml").is_file()
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
         """Nobody else runs a sweep in this folder meanwhile; ValueError if somebody does already."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{self.path}: another process runs a sweep in this folder; wait for it or stop it"
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-            yield
-        finally:
-            os.close(handle)
+        return claimed(self.path, "runs a sweep")
 
     def clear(self) -> None:
         """Take away what a sweep leaves, and nothing else."""

@@ -1,5 +1,7 @@
 """Alignment scores of two representations of the same items, by the field's names."""
 
+from modalign.metrics.edges import cknna, second_order_cosine
+from modalign.metrics.hubs import Duplicates, Hubness, duplicates, hubness, reciprocity
 from modalign.metrics.kernels import Approximate, rbf_cka, rbf_cka_of_features, rsa
 from modalign.metrics.moments import (
     Moments,
@@ -16,19 +18,12 @@ from modalign.metrics.moments import (
     unbiased_cka,
 )
 from modalign.metrics.neighborhoods import (
-    Duplicates,
-    Hubness,
-    cknna,
     cycle_knn,
-    duplicates,
     edit_distance_knn,
-    hubness,
     jaccard_knn,
     lcs_knn,
     mutual_knn,
     rank_similarity,
-    reciprocity,
-    second_order_cosine,
 )
 from modalign.metrics.ranks import InformationImbalance, Ranks, Retrieval, information_imbalance, retrieval
 from modalign.metrics.registry import METRICS, Metric

@@ -1,0 +1,1 @@
+"""The commands of ``modalign``, by what they are for; ``modalign.cli`` gathers them."""
