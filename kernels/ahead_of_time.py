@@ -34,6 +34,7 @@ from modalign.kernels.sigmoid_loss import (
     _sigmoid_loss_fwd_kernel,
     _sigmoid_loss_weights_kernel,
 )
+from modalign.kernels.survivors import _knn_append_kernel
 from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE, VARIANTS, Row, interpreted
 
 __all__ = ["SHARED_LIMIT", "Record", "record", "records"]
@@ -59,6 +60,7 @@ KERNELS = {
         _sigmoid_loss_weights_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
     ),
     "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 7 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
+    "knn_append": (_knn_append_kernel, "*T *T *i64" + 8 * " *fp32" + " *i64 *i32 i64 i32 i32 i32 i32"),
     "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
     "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
 }  # fmt: skip
@@ -141,6 +143,7 @@ def _flags(row: Row, variant: str) -> dict[str, object]:
         "sigmoid_loss_backward": {"SCALE_OWN": True, "ROUND": False},
         "sigmoid_loss_weights": {"ROUND": False},
         "knn_screen": {"KEPT": row.up_to},
+        "knn_append": {"SYMMETRIC": True},
         "knn_exact": {"CANDIDATES": row.up_to <= 128, "EUCLIDEAN": True},
         "neighbor_overlap": {},
     }[row.kernel]

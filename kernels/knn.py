@@ -5,10 +5,20 @@ keeps the m rows of the highest u: every discarded row has u <= the lowest kept 
 scores, and if the k-th of them exceeds the lowest kept u, no discarded row can be a neighbour: the query is *proved*.
 Queries that are not are searched again with a larger m, float32 rows then in float32 rather than float16, and what
 remains against the whole gallery in float64.
-The order is always (float64 score, lower index), so the answer does not depend on tiles, splits or rounding.
+
+Keeping the highest u of so many costs more than the products do. A large gallery is therefore sampled first: the k-th
+exact score among the kept rows of the sample is a threshold that no neighbour lies below, and one pass over the whole
+gallery appends what reaches it (modalign.kernels.survivors), both sides of a pair at once when a gallery is searched
+for itself. The sample takes a tenth of the products of all pairs, and any k is served; a row with more survivors than
+there is room for goes the way of the small galleries.
+
+The order is always (float64 score, lower index), so the answer does not depend on tiles, splits, the order in which
+survivors are appended, or rounding.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,13 +27,17 @@ import triton.language as tl
 from torch import Tensor
 
 from modalign.kernels.launch import launch, readable
-from modalign.kernels.screen import Screen
+from modalign.kernels.screen import Screen, unpacked
+from modalign.kernels.survivors import survivors
 from modalign.kernels.tiles import ANY, architecture, tile
 
 __all__ = ["knn"]
 
 KEPT = (32, 128)  # rows kept by the first screen and by the second
 SLACK = 8  # fewer kept rows than k + SLACK prove too little to be worth a screen
+LARGE = 1 << 15  # galleries from this size on are sampled and then searched for survivors
+ROOM = 16  # survivors a row has room for, for each of its k neighbours (at least 16 of them)
+SURVIVORS_AT_ONCE = 1 << 28  # 8 bytes each
 ROWS_AT_ONCE = 1 << 14
 SCORES_AT_ONCE = 1 << 22  # float64 scores held by the search without a screen
 
@@ -36,30 +50,32 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
 
     x: [n, d], queries: [m, d] of one dtype (float32, float16, bfloat16), or None to search x for itself.
     metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64, scores [m, k] float64, and
-    what it took. Memory beyond the results: O(n + m) and a fixed working set, and a copy of x and queries when their
-    values are so large or small that float32 products of them would leave its range.
+    what it took. Memory beyond the results: O(n + m) and a fixed working set, float16 codes of float32 rows, a copy of
+    x and queries when their values are so large or small that float32 products of them would leave its range, and
+    from 2^15 rows on survivors, 128 m max(16, k) bytes or twice that, at most 2 GiB.
     """
     search = _Search(x, queries, k, metric)
     indices = torch.empty(len(search.rows), k, dtype=torch.int64, device=x.device)
     scores = torch.empty(len(search.rows), k, dtype=torch.float64, device=x.device)
-    redone = scored = 0
-    for start in range(0, len(search.rows), ROWS_AT_ONCE):
-        which = torch.arange(start, min(start + ROWS_AT_ONCE, len(search.rows)), device=x.device)
-        for level, (kept, narrow) in enumerate(search.levels):
-            scored += len(which) * kept
-            indices[which], scores[which], proved = search.screened(which, kept, narrow)
-            which = which[~proved]
-            redone += len(which) if level == 0 else 0
-            if len(which) == 0:
-                break
-        redone += 0 if search.levels else len(which)
-        scored += len(which) * search.candidates
-        at_once = max(1, SCORES_AT_ONCE // len(x))
-        for first in range(0, len(which), at_once):
-            part = which[first : first + at_once]
-            indices[part], scores[part] = search.exhaustive(part)
+    left = torch.arange(len(search.rows), device=x.device)
+    ways = [search.survived] if search.room else []
+    ways += [partial(search.screened, kept=kept, narrow=narrow) for kept, narrow in search.levels]
+    redone = 0 if ways else len(left)
+    for number, way in enumerate(ways):
+        if len(left) == 0:
+            break
+        unproved = []
+        for which in left.split(
+            ROWS_AT_ONCE if number or not search.room else max(1, SURVIVORS_AT_ONCE // search.room)
+        ):
+            indices[which], scores[which], proved = way(which)
+            unproved.append(which[~proved])
+        left = torch.cat(unproved)
+        redone += len(left) if number == 0 else 0
+    for which in left.split(max(1, SCORES_AT_ONCE // len(x))) if len(left) else ():
+        indices[which], scores[which] = search.exhaustive(which)
     name = "float16" if search.levels and search.levels[0][1] else str(x.dtype).removeprefix("torch.")
-    return indices, scores, (name, len(search.rows) - redone, redone, scored)
+    return indices, scores, (name, len(search.rows) - redone, redone, search.scored)
 
 
 class _Search:
@@ -72,31 +88,99 @@ class _Search:
         self.rows = self.x if queries is None else queries.contiguous()
         self.itself = queries is None
         self.candidates = len(x) - self.itself
-        wide = x.dtype == torch.float32
-        levels = [*((kept, wide) for kept in KEPT), *([(KEPT[-1], False)] if wide else [])]
+        self.wide = x.dtype == torch.float32
+        levels = [*((kept, self.wide) for kept in KEPT), *([(KEPT[-1], False)] if self.wide else [])]
         self.levels = [(kept, narrow) for kept, narrow in levels if kept >= min(k + SLACK, self.candidates)]
+        room = ROOM * triton.next_power_of_2(max(k, 16))
+        # a smaller gallery would be sampled for more than its k neighbours in vain
+        self.room = room if len(x) >= LARGE and 4 * room <= len(x) else 0
         self.screens: dict[bool, Screen] = {}
+        self.scored = 0
         if metric == "cosine":
             self.inverse = inverse_norms(squared_norms(self.x))
             self.row_inverse = self.inverse if self.itself else inverse_norms(squared_norms(self.rows))
 
     def screened(self, which: Tensor, kept: int, narrow: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Neighbours of the rows ``which`` among the ``kept`` highest upper bounds, and whether they are proved."""
-        if narrow not in self.screens:
-            self.screens[narrow] = Screen(self.x, self.rows, self.metric, narrow)
-        screen = self.screens[narrow]
-        bounds, candidates = screen.highest(which, which if self.itself else torch.full_like(which, -1), kept)
-        last_bound, last_id = bounds[:, -1].double(), candidates[:, -1]
+        screen = self.screen(narrow)
+        bounds, candidates = screen.highest(which, self.excluded(which), kept)
+        indices, best = self.best(which, candidates)
+        proved = self.proved(screen, which, indices, best, bounds[:, -1], candidates[:, -1])
+        return indices, best, proved | (kept >= self.candidates)
+
+    def survived(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Neighbours of the rows ``which`` among those that survive a threshold, and whether they are proved."""
+        screen = self.screen(self.wide)
+        at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // self.room))
+        thresholds = torch.cat([self.thresholds(screen, part) for part in which.split(at_once)])
+        everything = self.itself and len(which) == len(self.rows) and screen.queries is screen.x
+        keys, counts = survivors(screen, None if everything else which, self.excluded(which), thresholds, self.room)
+        found = [
+            self.among(screen, which[part], keys[part], counts[part])
+            for part in torch.arange(len(which), device=which.device).split(at_once)
+        ]
+        indices, best, proved = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return indices, best, proved
+
+    def thresholds(self, screen: Screen, which: Tensor) -> Tensor:
+        """For each row a bound, in float32, that k rows of a sample of the gallery are known to reach."""
+        # of a sample of the share s, k / s are expected to survive, give or take sqrt(k) / s
+        size = int((self.k + 4 * self.k**0.5 + 4) / self.room * len(self.x))
+        sample = torch.arange(size, device=which.device) * len(self.x) // size
+        kept = KEPT[0] if self.k + SLACK <= KEPT[0] else KEPT[1]
+        parts = -(-2 * self.k // kept)
+        candidates = []
+        for part in (sample[first::parts].contiguous() for first in range(parts)):
+            places = torch.searchsorted(part, which).clamp_(max=len(part) - 1)
+            excluded = torch.where(part[places] == which, places, -1) if self.itself else torch.full_like(which, -1)
+            ids = screen.over(part).highest(which, excluded, kept)[1]
+            candidates.append(torch.where(ids >= 0, part[ids.clamp(min=0)], -1))
+        best = self.best(which, torch.cat(candidates, 1))[1]
+        lowest, margin = screen.in_bound_units(best[:, -1], which)
+        rounded = (lowest - margin).float()
+        return torch.where(
+            rounded.double() > lowest - margin, rounded.nextafter(rounded.new_tensor(-torch.inf)), rounded
+        )
+
+    def among(self, screen: Screen, which: Tensor, keys: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Neighbours of the rows ``which`` among their survivors: among the highest if that proves them, or all."""
+        keys = keys[:, : max(self.k, int(counts.max()))].sort(dim=1, descending=True).values
+        complete = counts <= self.room
+        bounds, candidates = unpacked(keys)
+        kept = min(keys.shape[1], max(KEPT[0], 2 * self.k))
+        indices, best = self.best(which, candidates[:, :kept])
+        proved = self.proved(screen, which, indices, best, bounds[:, kept - 1], candidates[:, kept - 1])
+        proved |= counts <= kept
+        again = (~proved & complete).nonzero()[:, 0]
+        if len(again):
+            indices[again], best[again] = self.best(which[again], candidates[again])
+        return indices, best, complete
+
+    def proved(
+        self, screen: Screen, which: Tensor, indices: Tensor, best: Tensor, last_bound: Tensor, last_id: Tensor
+    ) -> Tensor:
+        """Whether no row whose bound is at most ``last_bound`` can be a neighbour."""
+        lowest, margin = screen.in_bound_units(best[:, -1], which)
+        # margin 0 marks rows whose bounds are exact: there a discarded row of equal score has a higher index
+        ties = (margin == 0) & (lowest == last_bound.double()) & (indices[:, -1] <= last_id)
+        return (lowest - margin > last_bound.double()) | ties
+
+    def best(self, which: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """The k best by exact score of the candidates [r, c] of the rows ``which``; -1 is no candidate."""
         candidates = torch.where(candidates >= 0, candidates, len(self.x)).sort(dim=1).values
         missing = candidates == len(self.x)
         scores = self.exact(which, candidates.masked_fill(missing, 0)).masked_fill_(missing, -torch.inf)
         order = scores.sort(dim=1, descending=True, stable=True)  # stable: ties to the lower index
-        indices, best = candidates.gather(1, order.indices[:, : self.k]), order.values[:, : self.k]
-        lowest, margin = screen.in_bound_units(best[:, -1], which)
-        # margin 0 marks rows whose bounds are exact: there a discarded row of equal score has a higher index
-        ties = (margin == 0) & (lowest == last_bound) & (indices[:, -1] <= last_id)
-        nothing_discarded = kept >= self.candidates
-        return indices, best, (lowest - margin > last_bound) | ties | nothing_discarded
+        return candidates.gather(1, order.indices[:, : self.k]), order.values[:, : self.k]
+
+    def excluded(self, which: Tensor) -> Tensor:
+        """The gallery row that each of the rows must not find, -1 for none."""
+        return which if self.itself else torch.full_like(which, -1)
+
+    def screen(self, narrow: bool) -> Screen:
+        if narrow not in self.screens:
+            self.screens[narrow] = Screen(self.x, self.rows, self.metric, narrow)
+        return self.screens[narrow]
 
     def exhaustive(self, which: Tensor) -> tuple[Tensor, Tensor]:
         """Neighbours of the rows ``which`` from their exact scores with the whole gallery."""
@@ -108,6 +192,7 @@ class _Search:
 
     def exact(self, which: Tensor, candidates: Tensor | None) -> Tensor:
         """float64 scores of the rows ``which`` with their candidates [len(which), m], or with the whole gallery."""
+        self.scored += len(which) * (self.candidates if candidates is None else candidates.shape[1])
         total = exact_scores(self.rows[which], self.x, candidates, self.metric == "euclidean")
         if self.metric == "cosine":
             total *= self.row_inverse[which][:, None]

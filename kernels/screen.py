@@ -21,6 +21,8 @@ truncate. Underflow is kept out by powers of two: rows far from 1 are scaled, ex
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import triton
 import triton.language as tl
@@ -29,11 +31,12 @@ from torch import Tensor
 from modalign.kernels.launch import dot_tile, launch, operand
 from modalign.kernels.tiles import architecture, tile
 
-__all__ = ["Screen", "power_of_two"]
+__all__ = ["NO_KEY", "Screen", "packed", "power_of_two", "unpacked", "upper_bounds"]
 
 MILD = 32  # rows whose largest entry lies within 2^-32 .. 2^32 are screened as they are
 CODE_RANGE = 60  # exponents of rows in float16: beyond it float32 scales would leave their range, and E tells
 FLOOR = 2.0**-50  # of |x_j| in dot's slack: covers products that underflow
+NO_KEY = -(1 << 63)  # where a list or a buffer has a place for a row and no row
 PROGRAMS = 256  # enough to fill a device; fewer row blocks than this split the gallery
 
 
@@ -107,6 +110,14 @@ class Screen:
         shift = 1.0 if self.metric == "cosine" else self.shift[which]
         return scores * shift + self.row_constant[which], self.margin[which]
 
+    def over(self, columns: Tensor) -> Screen:
+        """The same bounds for the gallery rows ``columns`` alone, numbered as they stand there."""
+        part = copy.copy(self)
+        part.x = self.x[columns]
+        for name in ("col_scale", "col_offset", "col_slack", "col_error"):
+            setattr(part, name, getattr(self, name)[columns])
+        return part
+
     def highest(self, which: Tensor, excluded: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """Bounds [r, kept] in falling order and ids [r, kept] of the kept rows; id -1 where the gallery has no more.
 
@@ -125,7 +136,7 @@ class Screen:
             self.col_slack, self.col_error, keys, len(which), n, d, splits, split_length, KEPT=kept,
         )  # fmt: skip
         keys = keys.flatten(1).sort(dim=1, descending=True).values[:, :kept]
-        return _unpacked(keys)
+        return unpacked(keys)
 
 
 def power_of_two(exponents: Tensor) -> Tensor:
@@ -169,7 +180,7 @@ def _inverse(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, 1 / norms, 0.0)
 
 
-def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
+def unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
     """The bounds and ids in keys made by the kernel; id -1 for an empty place."""
     ordered = (keys >> 32).to(torch.int32)
     bits = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered)
@@ -178,11 +189,18 @@ def _unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def _packed(scores, cols):
+def packed(scores, cols):
     """64-bit keys in the order of (score, lower column first): float bits made monotonic above the reversed column."""
     bits = scores.to(tl.int32, bitcast=True)
     ordered = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (ordered.to(tl.int64) << 32) | (0xFFFFFFFF - cols.to(tl.int64))
+
+
+@triton.jit
+def upper_bounds(dots, row_scale, row_slack, row_norm, col_scale, col_offset, col_slack, col_error):
+    """u of a tile of products; the vectors of its rows and its columns are told apart by their shapes."""
+    bounds = dots * row_scale * col_scale + col_offset
+    return bounds + (row_slack * col_slack + row_norm * col_error)
 
 
 @triton.jit(do_not_specialize=["n_rows", "n", "splits"])
@@ -194,7 +212,7 @@ def _knn_screen_kernel(
     n_rows, n, d, splits, split_length,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
-    NO_KEY: tl.constexpr = -(1 << 63)
+    EMPTY: tl.constexpr = -(1 << 63)
     split = tl.program_id(0) % splits
     rows = (tl.program_id(0) // splits) * BLOCK_M + tl.arange(0, BLOCK_M)
     excluded = tl.load(excluded_ptr + rows, rows < n_rows, other=-1)
@@ -204,7 +222,7 @@ def _knn_screen_kernel(
 
     # distinct empty places, so that one key takes the place of one
     slots = tl.arange(0, KEPT)
-    kept = NO_KEY + slots[None, :].to(tl.int64) + tl.zeros([BLOCK_M, KEPT], tl.int64)
+    kept = EMPTY + slots[None, :].to(tl.int64) + tl.zeros([BLOCK_M, KEPT], tl.int64)
     lowest = tl.min(kept, 1)
     for first_col in range(split * split_length, tl.minimum(n, (split + 1) * split_length), BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
@@ -212,17 +230,19 @@ def _knn_screen_kernel(
         col_scale = tl.load(col_scale_ptr + cols, cols < n, other=0.0)
         col_offset = tl.load(col_offset_ptr + cols, cols < n, other=0.0)
         col_slack = tl.load(col_slack_ptr + cols, cols < n, other=0.0)
-        bounds = dots * row_scale[:, None] * col_scale[None, :] + col_offset[None, :]
         col_error = tl.load(col_error_ptr + cols, cols < n, other=0.0)
-        bounds += row_slack[:, None] * col_slack[None, :] + row_norm[:, None] * col_error[None, :]
+        bounds = upper_bounds(
+            dots, row_scale[:, None], row_slack[:, None], row_norm[:, None],
+            col_scale[None, :], col_offset[None, :], col_slack[None, :], col_error[None, :],
+        )  # fmt: skip
         candidate = (cols[None, :] < n) & (cols[None, :] != excluded[:, None]) & (rows[:, None] < n_rows)
-        keys = tl.where(candidate, _packed(bounds, cols[None, :]), NO_KEY)
+        keys = tl.where(candidate, packed(bounds, cols[None, :]), EMPTY)
         # one round for each key that any row still has to take in; soon most tiles need none
         best = tl.max(keys, 1)
         while tl.max((best > lowest).to(tl.int32), 0) > 0:
             replaced = (kept == lowest[:, None]) & (best > lowest)[:, None]
             kept = tl.where(replaced, best[:, None], kept)
-            keys = tl.where(keys == best[:, None], NO_KEY, keys)
+            keys = tl.where(keys == best[:, None], EMPTY, keys)
             lowest = tl.min(kept, 1)
             best = tl.max(keys, 1)
 

@@ -50,6 +50,10 @@ def _product(m: int, n: int, d: int, *, warps: int, stages: int, v: int | None =
     return Tile(blocks if v is None else {**blocks, "BLOCK_V": v}, warps, stages)
 
 
+def _grouped(tile: Tile) -> Tile:
+    return dataclasses.replace(tile, blocks={**tile.blocks, "GROUP": 8})
+
+
 def _block(m: int, n: int) -> Tile:
     return Tile({"BLOCK_M": m, "BLOCK_N": n})
 
@@ -99,6 +103,12 @@ TABLE = (
     Row("knn_screen", FLOAT, ARCHITECTURES, 32, _product(64, 64, 32, warps=8, stages=2)),
     Row("knn_screen", FLOAT, ARCHITECTURES, 128, _product(32, 32, 16, warps=8, stages=2)),
     Row("knn_screen", HALF + FLOAT, INTERPRETER, 128, _product(128, 32, 256, warps=1, stages=1)),
+    # products, bounds and what survives, of both sides in turn; GROUP rows of squares of BLOCK_M share their columns
+    Row("knn_append", HALF, ("sm_80",), ANY, _grouped(_product(128, 64, 64, warps=8, stages=3))),
+    Row("knn_append", HALF, ("sm_90",), ANY, _grouped(_product(128, 64, 64, warps=8, stages=4))),
+    Row("knn_append", HALF, ("sm_100",), ANY, _grouped(_product(64, 64, 64, warps=8, stages=4))),
+    Row("knn_append", FLOAT, ARCHITECTURES, ANY, _grouped(_product(64, 64, 32, warps=8, stages=2))),
+    Row("knn_append", HALF + FLOAT, INTERPRETER, ANY, _grouped(_product(64, 32, 256, warps=1, stages=1))),
     # up_to is the number of columns: a row with itself (norms), the kept rows, or the gallery
     Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 1, _block(128, 1)),
     Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 128, _block(4, 32)),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from modalign import _core
+from modalign.kernels import knn as kernels
 from modalign.ops.knn import METRICS, knn
 from modalign.reference import knn as reference
 
@@ -88,6 +89,23 @@ def test_neighbours_are_exact(family: str) -> None:
                 told = f"{family}, seed {seed}, {metric}, {dtype}, {where}"
                 assert torch.equal(found[0], expected[0]), told
                 assert torch.equal(found[1], expected[1].to(found[1].dtype)), told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_survivors_of_a_threshold_are_exact(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Triton kernels' way through a large gallery, on small ones: little room, so that much is redone by lists."""
+    monkeypatch.setattr(kernels, "LARGE", 64)
+    monkeypatch.setattr(kernels, "ROOM", 1)
+    for seed in range(max(1, COUNT // 40)):
+        rng = np.random.default_rng(seed)
+        n, d, k = int(rng.integers(64, 110)), int(rng.choice([1, 3, 16, 33])), int(rng.integers(1, 4))
+        x = torch.from_numpy(FAMILIES[family](rng, n, d)).to([torch.float32, torch.bfloat16][(seed + len(family)) % 2])
+        for metric in METRICS:
+            assert kernels._Search(x, None, k, metric).room
+            expected = reference.knn(x, None, k, metric)
+            found = kernels.knn(x, None, k, metric)
+            assert torch.equal(found[0], expected[0]), f"{family}, seed {seed}, {metric}"
+            assert torch.equal(found[1], expected[1]), f"{family}, seed {seed}, {metric}"
 
 
 @pytest.mark.parametrize("largest", [127, 32767])
