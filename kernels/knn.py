@@ -29,9 +29,9 @@ from torch import Tensor
 from modalign.kernels.launch import launch, readable
 from modalign.kernels.screen import Screen, unpacked
 from modalign.kernels.survivors import survivors
-from modalign.kernels.tiles import ANY, architecture, tile
+from modalign.kernels.tiles import ANY, architecture, interpreted, tile
 
-__all__ = ["knn"]
+__all__ = ["knn", "merge"]
 
 KEPT = (32, 128)  # rows kept by the first screen and by the second
 SLACK = 8  # fewer kept rows than k + SLACK prove too little to be worth a screen
@@ -76,6 +76,44 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
         indices[which], scores[which] = search.exhaustive(which)
     name = "float16" if search.levels and search.levels[0][1] else str(x.dtype).removeprefix("torch.")
     return indices, scores, (name, len(search.rows) - redone, redone, search.scored)
+
+
+def merge(
+    x: Tensor, y: Tensor | None, metric: str, x_best: tuple[Tensor, Tensor] | None,
+    y_best: tuple[Tensor, Tensor] | None, *, x_start: int = 0, y_start: int = 0,
+    watch: tuple[Tensor, Tensor] | None = None, **of_other_backends: object,
+) -> Report:  # fmt: skip
+    """Fold the pairs of two blocks in the host's memory into the lists of best neighbours of either, in place there.
+
+    x, y, lists, starts and watch: as in ``modalign.ops.knn.merge``. The blocks are searched on the GPU, one for the
+    other in turn. Memory there: both blocks, and what ``knn`` takes for them.
+    """
+    itself = y is None
+    own = x if interpreted() else x.to("cuda")
+    other = own if itself else (y if interpreted() else y.to("cuda"))
+    sides = [(x_best, own, other, x_start if itself else y_start), (y_best, other, own, x_start)]
+    screens, tally = set(), np.zeros(3, dtype=np.int64)
+    for best, rows, gallery, start in sides:
+        k = 0 if best is None else min(best[0].shape[1], len(gallery) - itself)
+        if k:
+            indices, scores, (screen, *counts) = knn(gallery, None if itself else rows, k, metric)
+            screens.add(screen)
+            tally += counts
+            for part in torch.arange(len(rows)).split(ROWS_AT_ONCE):
+                found = indices[part].cpu() + start, scores[part].cpu()
+                _fold(best[0][part[0] : part[-1] + 1], best[1][part[0] : part[-1] + 1], *found)
+    if watch is not None:
+        watch[0].add_(len(own) * len(other))
+    return ", ".join(sorted(screens)) or "none", *map(int, tally)
+
+
+def _fold(ids: Tensor, scores: Tensor, new_ids: Tensor, new_scores: Tensor) -> None:
+    """The best of two lists, in place of the first: by falling score, ties by the lower id."""
+    every_id, every_score = torch.cat([ids, new_ids], 1), torch.cat([scores, new_scores], 1)
+    by_id = every_id.sort(dim=1)
+    by_score = every_score.gather(1, by_id.indices).sort(dim=1, descending=True, stable=True)
+    ids.copy_(by_id.values.gather(1, by_score.indices[:, : ids.shape[1]]))
+    scores.copy_(by_score.values[:, : ids.shape[1]])
 
 
 class _Search:

@@ -108,6 +108,53 @@ def test_k_may_be_all_the_others(n: int) -> None:
     require_same(knn_out_of_core(open_rows(x), n - 1, metric="dot", block_size=2), knn(x, None, n - 1, "dot"))
 
 
+@pytest.mark.parametrize("block_size", [64, 100])
+@pytest.mark.parametrize("metric", METRICS)
+def test_blocks_on_the_gpu_give_the_same_bits(metric: str, block_size: int) -> None:
+    """In the interpreter, where the GPU is this process."""
+    x, queries = some_rows(), some_rows(90, seed=1)
+    found = knn_out_of_core(open_rows(x), K, metric=metric, block_size=block_size, backend="triton")
+    require_same(found, knn(x, None, K, metric))
+    found = knn_out_of_core(
+        open_rows(x), K, queries=open_rows(queries), metric=metric, block_size=block_size, backend="triton"
+    )
+    require_same(found, knn(x, queries, K, metric))
+
+
+def test_a_checkpoint_of_one_backend_is_continued_by_another(tmp_path: Path) -> None:
+    """With more neighbours than a block has rows."""
+    x = some_rows(130, torch.float16)
+    with stopped_after(5):
+        knn_out_of_core(open_rows(x), 70, block_size=60, checkpoint=tmp_path, backend="triton")
+    assert len(list(tmp_path.glob("block-*.npz"))) >= 1
+    require_same(knn_out_of_core(open_rows(x), 70, block_size=60, checkpoint=tmp_path), knn(x, None, 70, "cosine"))
+
+
+@pytest.mark.parametrize(
+    ("x", "more", "reason"),
+    [
+        (some_rows(dtype=torch.int8), {}, "triton: dtype torch.int8"),
+        (some_rows(), {"groups": torch.zeros(N, dtype=torch.int64).index_fill(0, torch.arange(90), 1)}, "no groups"),
+    ],
+    ids=["int8", "groups"],
+)
+def test_what_the_gpu_cannot_search_is_refused_before_anything_is_written(
+    x: Tensor, more: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NotImplementedError, match=reason):
+        knn_out_of_core(open_rows(x), K, checkpoint=tmp_path / "new", backend="triton", **more)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="backend must be 'auto' or one of"):
+        knn_out_of_core(open_rows(some_rows()), K, backend="reference")
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    if not torch.cuda.is_available():
+        with pytest.raises(NotImplementedError, match="triton: torch sees no GPU"):
+            knn_out_of_core(open_rows(some_rows()), K, block_size=50, backend="triton")
+
+
 def test_one_row_has_itself_for_a_neighbour_of_queries() -> None:
     x = open_rows(torch.ones(1, 3))
     assert knn_out_of_core(x, 1, queries=x)[0].tolist() == [[0]]

@@ -69,7 +69,7 @@ def knn(
         num_threads: of the search on a CPU; None for as many as torch has.
         progress: a bar on standard error, if that is a terminal.
         backend: "auto" or the name of one; see ``modalign.explain("knn", x, None, 10, "cosine")``. A search by blocks
-            runs on the CPU.
+            runs on the CPU, or with "triton" on the GPU, block by block: files and rows larger than its memory.
 
     Returns:
         ``modalign.Neighbors``: indices (m, k) int64, scores (m, k) in falling order, float64 for float64 inputs else
@@ -109,7 +109,7 @@ def knn(
             source, k, queries=None if queries is None else open_rows(queries, "queries"), metric=metric,
             groups=own, query_groups=of_queries, max_memory=None if max_memory is None else bytes_of(max_memory),
             block_size=block_size, checkpoint=None if checkpoint is None else Path(checkpoint), fresh=fresh,
-            threads=num_threads, progress=progress,
+            threads=num_threads, progress=progress, backend=backend,
         )  # fmt: skip
         return _result(x, indices, scores.to(accumulator(source.dtype)), metric, source.shape[0], Certificate(*report))
     gallery = as_tensor("knn", "x", x, DTYPES)

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from modalign.arguments import require_groups
+from modalign.backends import select
 from modalign.locking import claimed
-from modalign.ops.knn import METRICS, Report, Watch, merge, merge_bytes
+from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, Watch, merge, merge_bytes
 from modalign.provenance import write_atomically
 from modalign.sources import Rows
 from modalign.watching import bar, watched
@@ -44,6 +45,7 @@ def knn_out_of_core(
     x: Rows, k: int, *, queries: Rows | None = None, metric: str = "cosine", groups: Tensor | None = None,
     query_groups: Tensor | None = None, max_memory: int | None = None, block_size: int | None = None,
     checkpoint: Path | None = None, fresh: bool = False, threads: int | None = None, progress: bool = False,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
     """The k rows of ``x`` with the highest score for each query, exactly, as ``modalign.knn`` defines it, with two
     blocks of rows in memory at a time.
@@ -66,6 +68,7 @@ def knn_out_of_core(
         fresh: start over: take away the files of an earlier call in ``checkpoint``, and no others.
         threads: of the search; None: as many as torch has.
         progress: a bar on standard error, if that is a terminal.
+        backend: "auto" and "cpp": the CPU; "triton": each pair of blocks is searched on the GPU, which must hold two.
 
     Returns:
         Indices (m, k) int64 and scores (m, k) float64 in falling order; equal scores by the lower index. And the report
@@ -76,6 +79,7 @@ def knn_out_of_core(
         ValueError: k out of range, shapes that do not match, too few candidates outside a row's group, NaN or inf,
             float64 rows whose squares float64 cannot hold, a max_memory too small, a checkpoint of something else or
             damaged.
+        NotImplementedError: the named backend refuses the rows, with its reason.
         OSError: a checkpoint cannot be written: what is finished is kept, and the same call continues.
 
     Examples:
@@ -95,6 +99,7 @@ def knn_out_of_core(
         if of is not None and of.dtype != torch.int64:
             raise TypeError(f"knn: {name} must be int64, got {of.dtype}")
     require_groups(x.shape[0], rows.shape[0], int(k), groups, row_groups)
+    select(KNN_BLOCKS, "merge", backend, torch.empty(0, x.shape[1], dtype=x.dtype), groups)
     with contextlib.ExitStack() as stack:
         folder = None
         if checkpoint is not None:
@@ -148,7 +153,7 @@ def knn_out_of_core(
                 x_start=i * size, y_start=j * size,
                 x_groups=None if row_groups is None else row_groups[i * size : (i + 1) * size],
                 y_groups=None if groups is None or itself else groups[j * size : (j + 1) * size],
-                threads=threads or torch.get_num_threads(), watch=watch,
+                threads=threads or torch.get_num_threads(), watch=watch, backend=backend,
             )  # fmt: skip
 
         for i, j in pairs():

@@ -14,16 +14,25 @@ else float32). Rows of equal groups, int64 numbers, are no neighbours.
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from modalign.backends import Implementation, Operation, select
-from modalign.ops._refusals import FLOATS, HALF_AND_FLOAT, interpreter_is_for_tests, no_triton, not_on_cpu, wrong_dtype
+from modalign.ops._refusals import (
+    FLOATS,
+    HALF_AND_FLOAT,
+    interpreter_is_for_tests,
+    no_triton,
+    not_on_cpu,
+    triton_interpreted,
+    wrong_dtype,
+)
 from modalign.ops.info_nce import accumulator
 
-__all__ = ["DTYPES", "KNN", "METRICS", "Best", "Report", "Watch", "knn", "merge", "merge_bytes", "search"]
+__all__ = ["DTYPES", "KNN", "KNN_BLOCKS", "METRICS", "Best", "Report", "Watch", "knn", "merge", "merge_bytes", "search"]
 
 METRICS = ("cosine", "dot", "euclidean")
 DTYPES = (*FLOATS, torch.int8)
@@ -42,6 +51,26 @@ KNN = Operation(
             "cpp", {"search": "modalign.ops._cpp:knn"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
         Implementation("reference", {"search": "modalign.reference.knn:knn"}, lambda x, *_: wrong_dtype(x, DTYPES)),
+    ),
+)
+
+
+def _refused_by_gpu_blocks(x: Tensor, groups: Tensor | None = None) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    if not (triton_interpreted() or torch.cuda.is_available()):
+        return "torch sees no GPU"
+    return wrong_dtype(x, HALF_AND_FLOAT) or ("it knows no groups" if groups is not None else None)
+
+
+# of blocks in the host's memory; triton takes them to the GPU
+KNN_BLOCKS = Operation(
+    "knn_blocks",
+    (
+        Implementation(
+            "cpp", {"merge": "modalign.ops._cpp:knn_merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
+        ),
+        Implementation("triton", {"merge": "modalign.kernels.knn:merge"}, _refused_by_gpu_blocks),
     ),
 )
 
@@ -82,18 +111,18 @@ def search(
 def merge(
     x: Tensor, y: Tensor | None, metric: str, x_best: Best | None, y_best: Best | None, *,
     x_start: int = 0, y_start: int = 0, x_groups: Tensor | None = None, y_groups: Tensor | None = None,
-    threads: int | None = None, watch: Watch | None = None,
+    threads: int | None = None, watch: Watch | None = None, backend: str = "auto",
 ) -> Report:  # fmt: skip
-    """Fold the pairs of rows of x with rows of y into the lists of best neighbours of either, in place, on the CPU.
+    """Fold the pairs of rows of x with rows of y into the lists of best neighbours of either, in place, in the host's
+    memory.
     x: [n, d], the rows x_start, x_start + 1, .. of a set; y: [m, d], likewise, or None: x with itself, each row left
     out of its own list. x_best: lists of x's rows, for which y's rows are candidates; y_best the reverse; None for a
     side that wants none. Candidates are numbered from x_start and y_start. Rows of equal groups [n], [m] int64 are no
     neighbours. A pair must be folded in once only. The order is that of ``knn``.
     """
-    from modalign.ops import _cpp
-
+    run = select(KNN_BLOCKS, "merge", backend, x, x_groups)
     return Report(
-        *_cpp.knn_merge(
+        *run(
             x, y, metric, x_best, y_best, x_start=x_start, y_start=y_start, x_groups=x_groups, y_groups=y_groups,
             threads=threads, watch=watch,
         )
