@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ def main() -> None:
     case = next(case for case in CASES[suite]() if case.name == name)
     inputs = case.make()
     case.rivals[rival](*few(inputs))  # whatever a first call loads stays out
+    # what making the inputs took and gave back is neither in the base nor room for the call
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
     base = peak()
     case.rivals[rival](*inputs)
     print(peak() - base)
