@@ -237,6 +237,18 @@ def test_interval_of_a_mean() -> None:
     assert (high - low) / 2 == pytest.approx(2.06 * float(values.std()) / 20, rel=0.35)
 
 
+def test_no_interval_leaves_what_a_score_can_be() -> None:
+    x, y = (np.random.default_rng(seed).normal(size=(300, 6)) for seed in (0, 1))
+    found = align(x, y, "all", null="none")
+    for score in found.scores:
+        least, most = metrics.METRICS[score.metric].range
+        assert score.low is not None, score.metric
+        assert least <= score.low <= score.value <= score.high <= most, score.metric
+    assert found["unbiased_cka"].low < 0
+    assert population_interval(0.01, [[0.0, 0.3]] * 5, None, within=(0, 1))[0] == 0
+    assert population_interval(0.99, [[0.7, 1.0]] * 5, None, within=(0, 1))[1] == 1
+
+
 def test_mistakes() -> None:
     x, y = pair(100)
     for options, message in (

@@ -336,7 +336,9 @@ class _Run:
             return [[found[name] for found in split] for split in splits]
 
         return {
-            name: population_interval(values[name], of(name, halves), of(name, quarters), self.confidence)
+            name: population_interval(
+                values[name], of(name, halves), of(name, quarters), self.confidence, within=METRICS[name].range
+            )
             for name in names
         }
 
@@ -447,10 +449,11 @@ class _Run:
             halves = [[of_part(part == which) for which in range(2)] for part in random_parts(PIECES, 2, self.seed)]
         return {
             name: population_interval(
-                values[name], [[part[name] for part in split] for split in halves], None, self.confidence, PIECES - 1
+                values[name], [[part[name] for part in split] for split in halves], None, self.confidence,
+                PIECES - 1, METRICS[name].range,
             )
             for name in names
-        }
+        }  # fmt: skip
 
     def _defined(self, names: list[str], quarter: Moments) -> list[str]:
         """Those that a quarter of the items has: a half of twice the width or less says little of the whole."""

@@ -29,6 +29,7 @@ def population_interval(
     quarters: list[list[float]] | None,
     confidence: float = 0.95,
     freedom: int = FREEDOM,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
     """The interval of a score of n items, from its values on both halves and on the four quarters of random splits.
 
@@ -38,6 +39,7 @@ def population_interval(
         value +- t sqrt(A_2 min(3/2, max(1/2, A_2 / A_4)))      A_p = V_(n/p) / p      t: Student's of ``freedom``
 
     halves: (splits, 2); quarters: (splits, 4), or None for a smooth score of means, whose variance goes with 1 / n.
+    within: what the score cannot leave; the interval ends there.
 
     Examples:
         >>> from modalign.splitting import population_interval
@@ -53,7 +55,7 @@ def population_interval(
     a_4 = a_2 if quarters is None else float(np.var(quarters, axis=1, ddof=1).mean()) / 4
     trend = min(1.5, max(0.5, a_2 / a_4)) if a_4 > 0 else 1.0
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a_2 * trend)
-    return value - half, value + half
+    return max(within[0], value - half), min(within[1], value + half)
 
 
 def random_parts(
