@@ -35,7 +35,7 @@ __all__ = ["knn", "merge"]
 
 KEPT = (32, 128)  # rows kept by the first screen and by the second
 SLACK = 8  # fewer kept rows than k + SLACK prove too little to be worth a screen
-LARGE = 1 << 15  # galleries from this size on are sampled and then searched for survivors
+LARGE = 1 << 15  # galleries from this size on, or searched for more than lists keep, are sampled for thresholds
 ROOM = 16  # survivors a row has room for, for each of its k neighbours (at least 16 of them)
 SURVIVORS_AT_ONCE = 1 << 28  # 8 bytes each
 ROWS_AT_ONCE = 1 << 14
@@ -52,29 +52,28 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
     metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64, scores [m, k] float64, and
     what it took. Memory beyond the results: O(n + m) and a fixed working set, float16 codes of float32 rows, a copy of
     x and queries when their values are so large or small that float32 products of them would leave its range, and
-    from 2^15 rows on survivors, 128 m max(16, k) bytes or twice that, at most 2 GiB.
+    of a large gallery survivors, 128 m max(16, k) bytes or twice that, at most 2 GiB.
     """
     search = _Search(x, queries, k, metric)
     indices = torch.empty(len(search.rows), k, dtype=torch.int64, device=x.device)
     scores = torch.empty(len(search.rows), k, dtype=torch.float64, device=x.device)
     left = torch.arange(len(search.rows), device=x.device)
-    ways = [search.survived] if search.room else []
-    ways += [partial(search.screened, kept=kept, narrow=narrow) for kept, narrow in search.levels]
+    ways = [(partial(search.screened, kept=kept, narrow=narrow), ROWS_AT_ONCE) for kept, narrow in search.levels]
+    if search.room:
+        ways.insert(0, (search.survived, max(1, SURVIVORS_AT_ONCE // search.room)))
     redone = 0 if ways else len(left)
-    for number, way in enumerate(ways):
-        if len(left) == 0:
-            break
+    for number, (way, at_once) in enumerate(ways):
         unproved = []
-        for which in left.split(
-            ROWS_AT_ONCE if number or not search.room else max(1, SURVIVORS_AT_ONCE // search.room)
-        ):
+        for which in left.split(at_once):
             indices[which], scores[which], proved = way(which)
             unproved.append(which[~proved])
         left = torch.cat(unproved)
         redone += len(left) if number == 0 else 0
+        if len(left) == 0:
+            break
     for which in left.split(max(1, SCORES_AT_ONCE // len(x))) if len(left) else ():
         indices[which], scores[which] = search.exhaustive(which)
-    name = "float16" if search.levels and search.levels[0][1] else str(x.dtype).removeprefix("torch.")
+    name = "float16" if search.wide and ways else str(x.dtype).removeprefix("torch.")
     return indices, scores, (name, len(search.rows) - redone, redone, search.scored)
 
 
@@ -131,7 +130,8 @@ class _Search:
         self.levels = [(kept, narrow) for kept, narrow in levels if kept >= min(k + SLACK, self.candidates)]
         room = ROOM * triton.next_power_of_2(max(k, 16))
         # a smaller gallery would be sampled for more than its k neighbours in vain
-        self.room = room if len(x) >= LARGE and 4 * room <= len(x) else 0
+        wanted = len(x) >= LARGE or k + SLACK > KEPT[-1]
+        self.room = room if wanted and 4 * room <= len(x) else 0
         self.screens: dict[bool, Screen] = {}
         self.scored = 0
         if metric == "cosine":

@@ -22,8 +22,8 @@ VALUES = ("score", "distance", "connectivity")
 class Certificate:
     """How the neighbours are known.
 
-    screen: the precision in which candidates were excluded ("int8", "int16", "bfloat16", "float32"), "none" where
-        float64 scored every pair, or the library of an approximate search.
+    screen: the precision in which candidates were excluded ("int8", "int16", "bfloat16", "float16", "float32"), "none"
+        where float64 scored every pair, or the library of an approximate search.
     proved: rows whose neighbours the screen's error bound proves, once float64 scored what the screen could not
     exclude.
     redone: rows for which the screen excluded too little, so that float64 scored most of their candidates, or a second
