@@ -121,6 +121,16 @@ def test_blocks_on_the_gpu_give_the_same_bits(metric: str, block_size: int) -> N
     require_same(found, knn(x, queries, K, metric))
 
 
+@pytest.mark.parametrize("block_size", [17, 100])
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_reference_goes_by_blocks_too(metric: str, block_size: int) -> None:
+    x, groups, queries = some_rows(), torch.randint(-3, 4, (N,)), some_rows(90, seed=1)
+    settings: dict[str, Any] = {"metric": metric, "block_size": block_size, "backend": "reference"}
+    found = knn_out_of_core(open_rows(x), K, groups=groups, **settings)
+    require_same(found, knn(x, None, K, metric, groups=groups))
+    require_same(knn_out_of_core(open_rows(x), K, queries=open_rows(queries), **settings), knn(x, queries, K, metric))
+
+
 def test_a_checkpoint_of_one_backend_is_continued_by_another(tmp_path: Path) -> None:
     """With more neighbours than a block has rows."""
     x = some_rows(130, torch.float16)
@@ -145,7 +155,7 @@ def test_what_the_gpu_cannot_search_is_refused_before_anything_is_written(
         knn_out_of_core(open_rows(x), K, checkpoint=tmp_path / "new", backend="triton", **more)
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="backend must be 'auto' or one of"):
-        knn_out_of_core(open_rows(some_rows()), K, backend="reference")
+        knn_out_of_core(open_rows(some_rows()), K, backend="torch")
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,8 @@ def knn_out_of_core(
         fresh: start over: take away the files of an earlier call in ``checkpoint``, and no others.
         threads: of the search; None: as many as torch has.
         progress: a bar on standard error, if that is a terminal.
-        backend: "auto" and "cpp": the CPU; "triton": each pair of blocks is searched on the GPU, which must hold two.
+        backend: "auto" and "cpp": the CPU; "triton": each pair of blocks is searched on the GPU, which must hold two;
+            "reference": the definition.
 
     Returns:
         Indices (m, k) int64 and scores (m, k) float64 in falling order; equal scores by the lower index. And the report

@@ -71,6 +71,11 @@ KNN_BLOCKS = Operation(
             "cpp", {"merge": "modalign.ops._cpp:knn_merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
         Implementation("triton", {"merge": "modalign.kernels.knn:merge"}, _refused_by_gpu_blocks),
+        Implementation(
+            "reference",
+            {"merge": "modalign.reference.knn:merge"},
+            lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES),
+        ),
     ),
 )
 
