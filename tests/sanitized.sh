@@ -9,10 +9,9 @@ rm -rf "$copy/package"
 "$python" -m pip install --quiet --no-deps --target "$copy/package" \
   --config-settings=cmake.define.MODALIGN_SANITIZE=ON --config-settings=build-dir="$copy/cmake" .
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-# what runs in triton's interpreter or in numba has nothing of the core to find, and takes minutes
+# what runs in triton's interpreter has nothing of the core to find
 # python itself leaks by design; what must be found is a bad access or undefined arithmetic
 MODALIGN_FUZZ=4 ASAN_OPTIONS=detect_leaks=0:strict_init_order=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so):$(${CXX:-g++} -print-file-name=libubsan.so)" \
 PYTHONPATH="$copy/package:$site" "$python" -S -m pytest -q -p no:cacheprovider tests/contract tests/properties/test_knn_fuzz.py \
-  --ignore tests/contract/test_approximate.py \
   -k "(cpp or exact or many_blocks or threads or core or beyond) and not survivors" --deselect tests/contract/test_operators.py::test_compiles_as_one_graph
