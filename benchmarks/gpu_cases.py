@@ -177,6 +177,10 @@ def _knn(n: int, d: int, k: int, queries: int) -> Case:
         "modalign": lambda x, q=None: modalign.knn(x, k, queries=q, metric="dot").indices,
         "torch mm + topk": lambda x, q=None: _by_tiles(x, k, q),
     }
+    if _installed("modalign._cuda"):
+        rivals["modalign, cuda backend"] = lambda x, q=None: modalign.knn(
+            x, k, queries=q, metric="dot", backend="cuda"
+        ).indices
     if _installed("flashlib"):
         search = importlib.import_module("flashlib").flash_knn
         rivals["FlashLib"] = lambda x, q=None: _without_itself(search, x, k, q)
@@ -218,6 +222,9 @@ def _graphs_agree(inputs: tuple[Tensor, ...], name: str, answer: Tensor, ours: T
         wanted = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
         wrong = int((ours[drawn] != wanted).any(1).sum())
         return f"{wrong} of {len(drawn)} rows are not those of float64" if wrong else None
+    if name.startswith("modalign"):
+        wrong = int((answer != ours).any(1).sum())
+        return f"{wrong} rows are not those of the other backend" if wrong else None
     same = (answer[drawn][:, :, None] == ours[drawn][:, None]).any(2).double().mean()
     return None if same >= 0.98 else f"{float(same):.1%} of its neighbours are the true ones"
 

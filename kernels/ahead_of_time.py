@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from modalign.kernels.info_nce import _info_nce_fwd_kernel
+from modalign.kernels.info_nce import _info_nce_combine_kernel, _info_nce_fwd_kernel
 from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
 from modalign.kernels.knn import _knn_exact_kernel
 from modalign.kernels.launch import OPTIONS
@@ -43,24 +43,26 @@ __all__ = ["SHARED_LIMIT", "Record", "record", "records"]
 SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64"}
 
-# the types of each kernel's arguments up to its constants, T for the dtype of the row. A table marked ? is None in the
-# lean variant, one marked ~ for all dtypes but float16
+# the types of each kernel's arguments up to its constants, T for the dtype of the row; T@M and T@N are tables of
+# dot_tile, read by blocks of BLOCK_M or BLOCK_N. A table marked ? is None in the lean variant, one marked ~ for all
+# dtypes but float16
 SIDE = "*i64? *fp32? *fp32 *fp32"
 KERNELS = {
     "info_nce_forward": (
-        _info_nce_fwd_kernel, "*T *T *fp32 *i64? *i64? *fp32? *fp32 *fp32" + 3 * " *fp32?" + 4 * " i32",
+        _info_nce_fwd_kernel, "T@M T@N *fp32 *i64? *fp32? *i64? *fp32?" + 3 * " *fp32" + " *fp32?" + 9 * " i32",
     ),
+    "info_nce_combine": (_info_nce_combine_kernel, 6 * "*fp32 " + 3 * "i32 " + 5 * "i64 " + 3 * "i32 "),
     "info_nce_backward": (_info_nce_bwd_kernel, f"*T *T *T *fp32 *fp32~ {SIDE} {SIDE} *fp32 *fp32" + 4 * " i32"),
-    "info_nce_weights": (_info_nce_weights_kernel, f"*T *T *fp32? *fp32 *fp32~ {SIDE} {SIDE} *fp32 *T" + 10 * " i32"),
-    "sigmoid_loss_forward": (_sigmoid_loss_fwd_kernel, "*T *T *fp32 *fp32 *i64? *i64? *fp32 i32 i32 i32"),
+    "info_nce_weights": (_info_nce_weights_kernel, f"T@M T@N *fp32? *fp32 *fp32~ {SIDE} {SIDE} *fp32 *T" + 10 * " i32"),
+    "sigmoid_loss_forward": (_sigmoid_loss_fwd_kernel, "T@M T@N *fp32 *fp32 *i64? *i64? *fp32 i32 i32 i32"),
     "sigmoid_loss_backward": (
         _sigmoid_loss_bwd_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *fp32 *fp32 i32 i32 i32",
     ),
     "sigmoid_loss_weights": (
-        _sigmoid_loss_weights_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
+        _sigmoid_loss_weights_kernel, "T@M T@N *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
     ),
-    "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 7 * " *fp32" + " *i64 i32 i32 i32 i32 i32"),
-    "knn_append": (_knn_append_kernel, "*T *T *i64" + 8 * " *fp32" + " *i64 *i32 i64 i32 i32 i32 i32"),
+    "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 7 * " *fp32" + " *i64? *i64? *i64 i32 i32 i32 i32 i32"),
+    "knn_append": (_knn_append_kernel, "T@M T@N *i64" + 8 * " *fp32" + " *i64? *i64? *i64 *i32 i64 i32 i32 i32 i32"),
     "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
     "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
 }  # fmt: skip
@@ -85,6 +87,7 @@ class Record:
     registers: int
     local: int
     products: str
+    bulk_copies: bool
     fused_float64: bool
     seconds: float
 
@@ -105,7 +108,8 @@ def record(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Rec
     """Compile one row for one dtype and architecture, for aligned tensors as torch allocates them."""
     started = time.perf_counter()
     kernel, types = KERNELS[row.kernel]
-    arguments = dict(zip(kernel.arg_names, types.replace("T", TYPES[dtype]).split(), strict=False))
+    written = types.replace("T", TYPES[dtype]).split()
+    arguments = dict(zip(kernel.arg_names, (_type(kind, row.tile.blocks) for kind in written), strict=False))
     missing = ("?" if variant == "lean" else "") + ("" if dtype == torch.float16 else "~")
     constants: dict[str, object] = {**row.tile.blocks, **_flags(row, variant)}
     constants.update((name, None) for name, kind in arguments.items() if kind[-1] in missing)
@@ -127,8 +131,16 @@ def record(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Rec
     products = next((name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx), "fma")
     return Record(
         row.kernel, variant, TYPES[dtype], architecture, row.up_to, compiled.metadata.shared, registers, stack + local,
-        products, fused, round(time.perf_counter() - started, 2),
+        products, "cp.async.bulk.tensor" in ptx, fused, round(time.perf_counter() - started, 2),
     )  # fmt: skip
+
+
+def _type(kind: str, blocks: dict[str, int]) -> str:
+    """A kind in Triton's words: T@M is a pointer, or the descriptor of a table in blocks of BLOCK_M x BLOCK_D."""
+    dtype, _, side = kind.partition("@")
+    if not side:
+        return kind
+    return f"tensordesc<{dtype}[{blocks['BLOCK_' + side]}, {blocks['BLOCK_D']}]>" if blocks["DESCRIPTORS"] else f"*{dtype}"
 
 
 def _flags(row: Row, variant: str) -> dict[str, object]:
@@ -136,7 +148,8 @@ def _flags(row: Row, variant: str) -> dict[str, object]:
     mask = "diagonal" if variant == "lean" else "same"
     row_side = variant == "lean"
     return {
-        "info_nce_forward": {"SCALE_OWN": row_side, "MASK": mask},
+        "info_nce_forward": {"MASK": mask, "STATS": not row_side, "ONE_STREAM": False},
+        "info_nce_combine": {"STATS": True},
         "info_nce_backward": {"SCALE_OWN": row_side, "MASK": mask, "ROUND": False},
         "info_nce_weights": {"MASK": mask, "ROUND": False},
         "sigmoid_loss_forward": {},
@@ -163,7 +176,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="one record a line")
     chosen = parser.parse_args(arguments)
     names = [field.name for field in dataclasses.fields(Record)]
-    widths = [23, 9, 7, 14, 8, 8, 11, 7, 17, 15, 8]
+    widths = [23, 9, 7, 14, 8, 8, 11, 7, 17, 13, 15, 8]
     if not chosen.json:
         print("".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
     for found in records(tuple(chosen.architecture or ARCHITECTURES)):

@@ -3,9 +3,11 @@
     S_ij = scale_i <x_i, y_j>     row_lse_i = log sum_j exp S_ij     col_lse_j = log sum_i exp S_ij
     W_ij = scale_i (grad_row_i exp(S_ij - row_lse_i) + grad_col_j exp(S_ij - col_lse_j) + [i = j] grad_positive_i)
 
-over the entries that count. Each forward program owns a block of rows of ``own`` and walks over all rows of ``other``:
-there is no sum between programs, so the result is the same every time. (own, other) = (x, y) gives the row side, (y, x)
-the column side. ``modalign.reference.info_nce`` defines both operators.
+over the entries that count. A forward program computes a block of rows of S for a part of the columns, once for both
+directions: it keeps the largest logit and the sum of exponentials of its rows while it walks, and writes those of each
+tile's columns. A second kernel puts the parts together in order, so the result is the same every time. One stream is
+symmetric: tiles on and above the diagonal serve both of their sides. ``modalign.reference.info_nce`` defines both
+operators.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from torch import Tensor
 
 from modalign.kernels.entries import contiguous, left_out, scaled, weight_scale
 from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
-from modalign.kernels.launch import dot_tile, launch, misread, operand
-from modalign.kernels.products import Block, banded_products, choose
-from modalign.kernels.tiles import architecture, tile
+from modalign.kernels.launch import dot_tile, launch, misread, operand, table
+from modalign.kernels.products import BAND_BYTES, Block, banded_products, choose
+from modalign.kernels.tiles import ANY, architecture, tile
 
 __all__ = ["info_nce_backward", "info_nce_forward"]
+
+PROGRAMS = 1024  # enough to fill a device; fewer row blocks than this split the columns
 
 
 def info_nce_forward(
@@ -41,32 +45,53 @@ def info_nce_forward(
     row_id, col_id = contiguous(row_id), contiguous(col_id)
     row_cap, col_cap, scale = _float(row_cap), _float(col_cap), _float(logit_scale)
     square = y is not None and m == n
-    own = operand(x)
-    other = own if y is None else operand(y)
+    one_stream = y is None
+    left = operand(x)
+    right = left if y is None else operand(y)
+    if one_stream:
+        col_id, col_cap = row_id, row_cap
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=x.device)
 
     row_lse, col_lse = empty(b, n), empty(b, m if columns else 0)
     positive = empty(b, n if square else 0)
-    stored = empty(0 if y is None else min(b * n, workspace // (4 * m)), m)
+    stored = empty(0 if one_stream else min(b * n, workspace // (4 * m)), m)
     row_best, row_mean = (empty(b, n if stats else 0) for _ in range(2))
     col_best, col_mean = (empty(b, m if stats and columns else 0) for _ in range(2))
+    row = (row_lse, row_best if stats else None, row_mean if stats else None)
+    col = (col_lse, col_best if stats else None, col_mean if stats else None) if columns else (None, None, None)
     variant = "full" if stats or stored.numel() or _any(row_id, row_cap, col_cap) else "lean"
     sizes = tile("info_nce_forward", x.dtype, width, architecture(x.device), variant)
-
-    launch(
-        _info_nce_fwd_kernel, b * triton.cdiv(n, sizes.blocks["BLOCK_M"]), sizes,
-        own, other, scale, row_id, row_id if y is None else col_id, row_cap,
-        row_lse, positive if square else None, row_best if stats else None, row_mean if stats else None,
-        stored if stored.numel() else None, len(stored), n, m, own.shape[2], SCALE_OWN=True, MASK=mask,
-    )  # fmt: skip
-    if columns:
+    height = sizes.blocks["BLOCK_M"]
+    kinds = 3 if stats else 2
+    # rows go in bands, so that the parts of the columns, one for each block of rows, take little memory
+    blocks = triton.cdiv(n, height)
+    both_sides = columns or one_stream
+    together = min(blocks, max(1, BAND_BYTES // max(1, 4 * kinds * b * m) - 1)) if both_sides else blocks
+    splits = max(1, min(PROGRAMS // max(1, b * together), triton.cdiv(m, sizes.blocks["BLOCK_N"]) // 4))
+    length = triton.cdiv(triton.cdiv(m, splits), sizes.blocks["BLOCK_N"]) * sizes.blocks["BLOCK_N"]
+    row_parts = empty(b, splits, kinds, together * height)
+    col_parts = empty(b, 1 + together, kinds, m) if both_sides else None
+    for first in range(0, blocks, together):
+        count = min(together, blocks - first)
         launch(
-            _info_nce_fwd_kernel, b * triton.cdiv(m, sizes.blocks["BLOCK_M"]), sizes,
-            other, own, scale, col_id, row_id, col_cap,
-            col_lse, None, col_best if stats else None, col_mean if stats else None,
-            None, 0, m, n, own.shape[2], SCALE_OWN=False, MASK=mask,
+            _info_nce_fwd_kernel, b * count * splits, sizes,
+            table(left, "BLOCK_M", sizes), table(right, "BLOCK_N", sizes), scale, row_id, row_cap, col_id, col_cap,
+            row_parts, col_parts,
+            positive if square else None, stored if stored.numel() else None,
+            first, count, together, splits, length, len(stored), n, m, left.shape[2],
+            MASK=mask, STATS=stats, ONE_STREAM=one_stream,
+        )  # fmt: skip
+        if col_parts is not None:
+            _combine(
+                col_parts, 1 if first == 0 else 0, 1 + count, m, running=True,
+                above=(first * height, height) if one_stream else (0, 0),
+                results=col if first + count == blocks else (None, None, None),
+            )  # fmt: skip
+        _combine(
+            row_parts, 0, splits, min(count * height, n - first * height),
+            more=col_parts if one_stream else None, results=row, offset=first * height,
         )  # fmt: skip
     return row_lse, col_lse, positive, stored, row_best, row_mean, col_best, col_mean
 
@@ -128,7 +153,7 @@ def info_nce_backward(
         programs = triton.cdiv(block.rows, tiles.blocks["BLOCK_M"]) * triton.cdiv(block.cols, tiles.blocks["BLOCK_N"])
         launch(
             _info_nce_weights_kernel, block.problems * programs, tiles,
-            left, right, stored if reading else None, scale, scale_of_weights, *row, *col, positive,
+            table(left, "BLOCK_M", tiles), table(right, "BLOCK_N", tiles), stored if reading else None, scale, scale_of_weights, *row, *col, positive,
             weights, weights.stride(1), block.problem, block.row, block.rows, block.col, block.cols,
             len(stored), n, m, left.shape[2], **constants,
         )  # fmt: skip
@@ -165,67 +190,164 @@ def _largest(values: Tensor | None) -> Tensor | float:
     return values.float().abs().amax(1) if values is not None and values.shape[1] else 0.0
 
 
-@triton.jit(do_not_specialize=["stored_rows", "n_own", "n_other"])
+def _combine(
+    parts: Tensor, first: int, last: int, size: int, *,
+    running: bool = False, above: tuple[int, int] = (0, 0), more: Tensor | None = None,
+    results: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None), offset: int = 0,
+) -> None:  # fmt: skip
+    """Put parts [b, ., kinds, .], ``first`` to ``last``, of the first ``size`` rows or columns together.
+
+    running: the outcome takes the place of part 0. results: log-sum-exp, largest logit and mean [b, .], from ``offset``
+    on, which part 0 of ``more``, from there on too, is part of. above: (row, height) where part p > 0 is that of the
+    rows from row + (p - 1) height on, and of one stream: it holds only the columns right of its block.
+    """
+    sizes = tile("info_nce_combine", parts.dtype, ANY, architecture(parts.device))
+    lse = results[0]
+    launch(
+        _info_nce_combine_kernel, len(parts) * triton.cdiv(size, sizes.blocks["BLOCK_N"]), sizes,
+        parts, parts if running else None, more, *results, first, last, size, parts.stride(0), parts.stride(2),
+        0 if more is None else more.stride(0), 0 if more is None else more.stride(2),
+        0 if lse is None else lse.shape[1], offset, *above, STATS=parts.shape[2] == 3,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["first_block", "blocks", "band", "splits", "length", "stored_rows", "n", "m"])
 def _info_nce_fwd_kernel(
-    own_ptr,  # [b, n_own, d]
-    other_ptr,  # [b, n_other, d]
-    scale_ptr,  # [b, n_own] if SCALE_OWN, else [b, n_other]
-    own_id_ptr, other_id_ptr, own_cap_ptr,  # [b, n_own], [b, n_other], [b, n_own]; or None
-    lse_ptr, positive_ptr, best_ptr, mean_ptr,  # [b, n_own]; all but the first or None
-    stored_ptr,  # [stored_rows, n_other] or None
-    stored_rows, n_own, n_other, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, SCALE_OWN: tl.constexpr, MASK: tl.constexpr,
+    x, y,  # [b, n, d], [b, m, d], tables of dot_tile
+    scale_ptr,  # [b, n]
+    row_id_ptr, row_cap_ptr,  # [b, n], or None
+    col_id_ptr, col_cap_ptr,  # [b, m], or None
+    row_part_ptr,  # [b, splits, kinds, band * BLOCK_M]: largest logit, sum of exponentials, with STATS times logits
+    col_part_ptr,  # [b, 1 + band, kinds, m], or None
+    positive_ptr,  # [b, n] or None
+    stored_ptr,  # [stored_rows, m] or None
+    first_block, blocks, band, splits, length, stored_rows, n, m, d,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASK: tl.constexpr, STATS: tl.constexpr, ONE_STREAM: tl.constexpr,
 ):  # fmt: skip
-    row_blocks = tl.cdiv(n_own, BLOCK_M)
-    problem = (tl.program_id(0) // row_blocks).to(tl.int64)
-    first_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    KINDS: tl.constexpr = 3 if STATS else 2
+    block = tl.program_id(0) % blocks
+    split = tl.program_id(0) // blocks % splits
+    problem = (tl.program_id(0) // (blocks * splits)).to(tl.int64)
+    first_row = (first_block + block) * BLOCK_M
     rows = first_row + tl.arange(0, BLOCK_M)
-    own_ptr += problem * n_own * d
-    other_ptr += problem * n_other * d
-    scale_ptr += problem * (n_own if SCALE_OWN else n_other)
-    if own_id_ptr is not None:
-        own_id_ptr += problem * n_own
-        other_id_ptr += problem * n_other
-    if own_cap_ptr is not None:
-        own_cap = tl.load(own_cap_ptr + problem * n_own + rows, rows < n_own, other=0.0)
+    scale_ptr += problem * n
+    if row_id_ptr is not None:
+        row_id_ptr += problem * n
+        col_id_ptr += problem * m
+    if row_cap_ptr is not None:
+        row_cap = tl.load(row_cap_ptr + problem * n + rows, rows < n, other=0.0)
 
     running_max = tl.full([BLOCK_M], -float("inf"), tl.float32)
     running_sum = tl.zeros([BLOCK_M], tl.float32)
     running_dot = tl.zeros([BLOCK_M], tl.float32)
     positive = tl.zeros([BLOCK_M], tl.float32)
-    for first_col in range(0, n_other, BLOCK_N):
+    first, last = split * length, tl.minimum(m, (split + 1) * length)
+    if ONE_STREAM:  # what lies left of the block's own columns is met above the diagonal
+        first = tl.maximum(first, first_row // BLOCK_N * BLOCK_N)
+    for first_col in range(first, last, BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(own_ptr, other_ptr, rows, cols, n_own, n_other, d, BLOCK_M, BLOCK_N, BLOCK_D)
-        logits = scaled(dots, scale_ptr, rows, cols, n_own, n_other, SCALE_OWN)
+        dots = dot_tile(
+            x, y, problem * n, problem * m, first_row, first_col, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS
+        )
+        logits = scaled(dots, scale_ptr, rows, cols, n, m, True)
         # the diagonal is read from the same logits: a pair alone has a loss of exactly 0
         if positive_ptr is not None:  # noqa: SIM102 - decided when compiling, the next one when running
             if (first_col < first_row + BLOCK_M) & (first_row < first_col + BLOCK_N):
                 positive += tl.sum(tl.where(rows[:, None] == cols[None, :], logits, 0.0), 1)
         if stored_ptr is not None:
-            index = problem * n_own + rows
+            index = problem * n + rows
             tl.store(
-                stored_ptr + index[:, None] * n_other + cols[None, :], logits,
-                (rows < n_own)[:, None] & (index < stored_rows)[:, None] & (cols < n_other)[None, :],
+                stored_ptr + index[:, None] * m + cols[None, :], logits,
+                (rows < n)[:, None] & (index < stored_rows)[:, None] & (cols < m)[None, :],
             )  # fmt: skip
-        kept = tl.where(cols[None, :] < n_other, logits, -float("inf"))
-        kept = left_out(kept, rows, cols, own_id_ptr, other_id_ptr, n_own, n_other, MASK)
-        if own_cap_ptr is not None:
-            kept = tl.where(kept <= own_cap[:, None], kept, -float("inf"))
+        counted = left_out(logits, rows, cols, row_id_ptr, col_id_ptr, n, m, MASK)
+        kept = tl.where((cols < m)[None, :], counted, -float("inf"))
+        if ONE_STREAM:
+            kept = tl.where((cols >= first_row)[None, :], kept, -float("inf"))
+        if row_cap_ptr is not None:
+            kept = tl.where(kept <= row_cap[:, None], kept, -float("inf"))
         new_max = tl.maximum(running_max, tl.max(kept, 1))
-        # a row that counts nothing yet has the sum 0, not NaN
-        shift = tl.where(new_max == -float("inf"), 0.0, new_max)
-        exps = tl.exp(kept - shift[:, None])
-        correction = tl.exp(running_max - shift)
+        exps, correction = _exponentials(kept, new_max[:, None]), _exponentials(running_max, new_max)
         running_sum = running_sum * correction + tl.sum(exps, 1)
-        if mean_ptr is not None:
+        if STATS:
             running_dot = running_dot * correction + tl.sum(exps * tl.where(exps > 0.0, kept, 0.0), 1)
         running_max = new_max
+        if col_part_ptr is not None:
+            kept = tl.where((rows < n)[:, None], counted, -float("inf"))
+            if col_cap_ptr is not None:
+                col_cap = tl.load(col_cap_ptr + problem * m + cols, cols < m, other=0.0)
+                kept = tl.where(kept <= col_cap[None, :], kept, -float("inf"))
+            col_max = tl.max(kept, 0)
+            exps = _exponentials(kept, col_max[None, :])
+            place = col_part_ptr + (problem * (1 + band) + 1 + block) * KINDS * m + cols
+            tl.store(place, col_max, cols < m)
+            tl.store(place + m, tl.sum(exps, 0), cols < m)
+            if STATS:
+                tl.store(place + 2 * m.to(tl.int64), tl.sum(exps * tl.where(exps > 0.0, kept, 0.0), 0), cols < m)
 
-    # a row that counts something has at least exp(0)
-    total = tl.where(running_sum == 0.0, 1.0, running_sum)
-    tl.store(lse_ptr + problem * n_own + rows, running_max + tl.log(total), rows < n_own)
+    width = band * BLOCK_M
+    place = row_part_ptr + (problem * splits + split) * KINDS * width + block * BLOCK_M + tl.arange(0, BLOCK_M)
+    tl.store(place, running_max)
+    tl.store(place + width, running_sum)
+    if STATS:
+        tl.store(place + 2 * width, running_dot)
     if positive_ptr is not None:
-        tl.store(positive_ptr + problem * n_own + rows, positive, rows < n_own)
-    if mean_ptr is not None:
-        tl.store(best_ptr + problem * n_own + rows, running_max, rows < n_own)
-        tl.store(mean_ptr + problem * n_own + rows, running_dot / total, rows < n_own)
+        tl.store(positive_ptr + problem * n + rows, positive, (rows >= first) & (rows < last) & (rows < n))
+
+
+@triton.jit
+def _exponentials(logits, largest):
+    """exp(logits - largest), and 0, not NaN, where both are -inf."""
+    return tl.exp(logits - tl.where(largest == -float("inf"), 0.0, largest))
+
+
+@triton.jit
+def _taken_in(largest, total, dot, part_ptr, kind_stride, there, STATS: tl.constexpr):
+    """A part more: the largest logit, the sum of exponentials below it and, with STATS, that of them times logits."""
+    part_max = tl.load(part_ptr, there, other=-float("inf"))
+    part_sum = tl.load(part_ptr + kind_stride, there, other=0.0)
+    new_max = tl.maximum(largest, part_max)
+    own, of_part = _exponentials(largest, new_max), _exponentials(part_max, new_max)
+    if STATS:
+        dot = dot * own + tl.load(part_ptr + 2 * kind_stride, there, other=0.0) * of_part
+    return new_max, total * own + part_sum * of_part, dot
+
+
+@triton.jit(do_not_specialize=["first", "last", "size", "offset", "row", "height"])
+def _info_nce_combine_kernel(
+    part_ptr, running_ptr,  # [b, ., kinds, kind_stride]; the second or None
+    more_ptr,  # [b, ., kinds, more_kind_stride] or None
+    lse_ptr, best_ptr, mean_ptr,  # [b, result_stride] or None
+    first, last, size, part_stride, kind_stride, more_stride, more_kind_stride, result_stride, offset, row, height,
+    BLOCK_N: tl.constexpr, STATS: tl.constexpr,
+):  # fmt: skip
+    KINDS: tl.constexpr = 3 if STATS else 2
+    blocks = tl.cdiv(size, BLOCK_N)
+    problem = (tl.program_id(0) // blocks).to(tl.int64)
+    index = tl.program_id(0) % blocks * BLOCK_N + tl.arange(0, BLOCK_N)
+    part_ptr += problem * part_stride + index
+    largest = tl.full([BLOCK_N], -float("inf"), tl.float32)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    dot = tl.zeros([BLOCK_N], tl.float32)
+    for part in range(first, last):
+        there = (index < size) & ((part == 0) | (height == 0) | (index >= row + part * height))
+        place = part_ptr + tl.cast(part, tl.int64) * KINDS * kind_stride
+        largest, total, dot = _taken_in(largest, total, dot, place, kind_stride, there, STATS)
+    if more_ptr is not None:
+        place = more_ptr + problem * more_stride + offset + index
+        largest, total, dot = _taken_in(largest, total, dot, place, more_kind_stride, index < size, STATS)
+    if running_ptr is not None:
+        running_ptr += problem * part_stride + index
+        tl.store(running_ptr, largest, index < size)
+        tl.store(running_ptr + kind_stride, total, index < size)
+        if STATS:
+            tl.store(running_ptr + 2 * kind_stride, dot, index < size)
+    if lse_ptr is not None:
+        # what counts something has at least exp(0)
+        total = tl.where(total == 0.0, 1.0, total)
+        place = problem * result_stride + offset + index
+        tl.store(lse_ptr + place, largest + tl.log(total), index < size)
+        if STATS:
+            tl.store(best_ptr + place, largest, index < size)
+            tl.store(mean_ptr + place, dot / total, index < size)

@@ -73,11 +73,10 @@ def _info_nce_bwd_kernel(
     chunks = tl.cdiv(e, BLOCK_V)
     problem = (tl.program_id(0) // (row_blocks * chunks)).to(tl.int64)
     chunk = (tl.program_id(0) // row_blocks) % chunks
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
     features = chunk * BLOCK_V + tl.arange(0, BLOCK_V)
     own_row, other_row = problem * n_own, problem * n_other
-    own_ptr += own_row * d
-    other_ptr += other_row * d
     values_ptr += other_row * e
     product_ptr += own_row * e
     scale_ptr += own_row if SCALE_OWN else other_row
@@ -102,7 +101,10 @@ def _info_nce_bwd_kernel(
     product = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
     for first_col in range(0, n_other, BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(own_ptr, other_ptr, rows, cols, n_own, n_other, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        dots = dot_tile(
+            own_ptr, other_ptr, own_row, other_row, first_row, first_col, n_own, n_other, d,
+            BLOCK_M, BLOCK_N, BLOCK_D, False,
+        )  # fmt: skip
         logits = scaled(dots, scale_ptr, rows, cols, n_own, n_other, SCALE_OWN)
         weights = _weights(
             logits, rows, cols, n_own, n_other, scale_ptr,
@@ -127,8 +129,7 @@ def _info_nce_bwd_kernel(
 
 @triton.jit(do_not_specialize=["problem", "row", "n_rows", "col", "n_cols", "stored_rows", "n", "m"])
 def _info_nce_weights_kernel(
-    x_ptr,  # [b, n, d]
-    y_ptr,  # [b, m, d]
+    x, y,  # [b, n, d], [b, m, d], tables of dot_tile
     stored_ptr,  # [stored_rows, m] or None
     scale_ptr,  # [b, n]
     weight_scale_ptr,  # [b] or None
@@ -137,13 +138,15 @@ def _info_nce_weights_kernel(
     positive_grad_ptr,  # [b, n = m] or None
     weights_ptr,  # [problems, n_rows, stride], of which n_cols columns are written
     stride, problem, row, n_rows, col, n_cols, stored_rows, n, m, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASK: tl.constexpr, ROUND: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASK: tl.constexpr, ROUND: tl.constexpr,
 ):  # fmt: skip
     """W for n_rows rows and n_cols columns from ``row`` and ``col`` on, of one or more problems: a tile a program."""
     row_blocks, col_blocks = tl.cdiv(n_rows, BLOCK_M), tl.cdiv(n_cols, BLOCK_N)
     # neighbours in time share the rows of y: a block's x stays in the cache
-    row_in_block = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    col_in_block = (tl.program_id(0) // row_blocks % col_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tile_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    tile_col = (tl.program_id(0) // row_blocks % col_blocks) * BLOCK_N
+    row_in_block, col_in_block = tile_row + tl.arange(0, BLOCK_M), tile_col + tl.arange(0, BLOCK_N)
     problem_in_block = (tl.program_id(0) // (row_blocks * col_blocks)).to(tl.int64)
     rows, cols = row + row_in_block, col + col_in_block
     first_row, first_col = (problem + problem_in_block) * n, (problem + problem_in_block) * m
@@ -174,11 +177,14 @@ def _info_nce_weights_kernel(
             logits = tl.load(stored_ptr + index, inside, other=0.0)
         else:
             dots = dot_tile(
-                x_ptr + first_row * d, y_ptr + first_col * d, rows, cols, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D
-            )
+                x, y, first_row, first_col, row + tile_row, col + tile_col, n, m, d,
+                BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS,
+            )  # fmt: skip
             logits = scaled(dots, scale_ptr, rows, cols, n, m, True)
     else:
-        dots = dot_tile(x_ptr + first_row * d, y_ptr + first_col * d, rows, cols, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        dots = dot_tile(
+            x, y, first_row, first_col, row + tile_row, col + tile_col, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS
+        )
         logits = scaled(dots, scale_ptr, rows, cols, n, m, True)
     weights = _weights(
         logits, rows, cols, n, m, scale_ptr,

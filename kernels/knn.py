@@ -18,6 +18,7 @@ survivors are appended, or rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -45,16 +46,23 @@ SCORES_AT_ONCE = 1 << 22  # float64 scores held by the search without a screen
 Report = tuple[str, int, int, int]  # the screen, rows it proved, rows searched again, pairs scored in float64
 
 
-def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor, Tensor, Report]:
+def knn(
+    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
+    query_groups: Tensor | None = None, survivors: Callable[..., tuple[Tensor, Tensor]] = survivors,
+) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
     """The k rows of x of the highest score for each query, ties to the lower index, self excluded by id.
 
     x: [n, d], queries: [m, d] of one dtype (float32, float16, bfloat16), or None to search x for itself.
-    metric: "cosine", "dot" or "euclidean". Returns indices [m, k] int64, scores [m, k] float64, and
-    what it took. Memory beyond the results: O(n + m) and a fixed working set, float16 codes of float32 rows, a copy of
-    x and queries when their values are so large or small that float32 products of them would leave its range, and
-    of a large gallery survivors, 128 m max(16, k) bytes or twice that, at most 2 GiB.
+    metric: "cosine", "dot" or "euclidean". groups: [n] int64, and query_groups [m] where there are queries: rows of
+    equal groups are no neighbours. survivors: what screens a large gallery, as modalign.kernels.survivors does.
+    Returns indices [m, k] int64 and scores [m, k] float64, -1 and -inf where there is no neighbour, and what it took.
+    Memory beyond the results: O(n + m) and a fixed working set, float16 codes of float32 rows, a copy of x and queries
+    when their values are so large or small that float32 products of them would leave its range, and of a large gallery
+    survivors, 128 m max(16, k) bytes or twice that, at most 2 GiB.
     """
-    search = _Search(x, queries, k, metric)
+    groups = None if groups is None else groups.to(x.device)
+    query_groups = groups if query_groups is None else query_groups.to(x.device)
+    search = _Search(x, queries, k, metric, (groups, query_groups), survivors)
     indices = torch.empty(len(search.rows), k, dtype=torch.int64, device=x.device)
     scores = torch.empty(len(search.rows), k, dtype=torch.float64, device=x.device)
     left = torch.arange(len(search.rows), device=x.device)
@@ -73,6 +81,7 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
             break
     for which in left.split(max(1, SCORES_AT_ONCE // len(x))) if len(left) else ():
         indices[which], scores[which] = search.exhaustive(which)
+    indices.masked_fill_(scores == -torch.inf, -1)
     name = "float16" if search.wide and ways else str(x.dtype).removeprefix("torch.")
     return indices, scores, (name, len(search.rows) - redone, redone, search.scored)
 
@@ -80,26 +89,35 @@ def knn(x: Tensor, queries: Tensor | None, k: int, metric: str) -> tuple[Tensor,
 def merge(
     x: Tensor, y: Tensor | None, metric: str, x_best: tuple[Tensor, Tensor] | None,
     y_best: tuple[Tensor, Tensor] | None, *, x_start: int = 0, y_start: int = 0,
-    watch: tuple[Tensor, Tensor] | None = None, **of_other_backends: object,
+    x_groups: Tensor | None = None, y_groups: Tensor | None = None, watch: tuple[Tensor, Tensor] | None = None,
+    threads: int | None = None,
 ) -> Report:  # fmt: skip
     """Fold the pairs of two blocks in the host's memory into the lists of best neighbours of either, in place there.
 
-    x, y, lists, starts and watch: as in ``modalign.ops.knn.merge``. The blocks are searched on the GPU, one for the
+    x, y, lists, starts, groups and watch: as in ``modalign.ops.knn.merge``; threads are not needed. The blocks are searched on the GPU, one for the
     other in turn. Memory there: both blocks, and what ``knn`` takes for them.
     """
     itself = y is None
     own = x if interpreted() else x.to("cuda")
     other = own if itself else (y if interpreted() else y.to("cuda"))
-    sides = [(x_best, own, other, x_start if itself else y_start), (y_best, other, own, x_start)]
+    other_groups = x_groups if itself else y_groups
+    sides = [
+        (x_best, own, other, x_start if itself else y_start, x_groups, other_groups),
+        (y_best, other, own, x_start, other_groups, x_groups),
+    ]
     screens, tally = set(), np.zeros(3, dtype=np.int64)
-    for best, rows, gallery, start in sides:
+    for best, rows, gallery, start, of_rows, of_gallery in sides:
         k = 0 if best is None else min(best[0].shape[1], len(gallery) - itself)
         if k:
-            indices, scores, (screen, *counts) = knn(gallery, None if itself else rows, k, metric)
+            indices, scores, (screen, *counts) = knn(
+                gallery, None if itself else rows, k, metric, groups=of_gallery,
+                query_groups=None if itself else of_rows,
+            )  # fmt: skip
+            indices = torch.where(indices >= 0, indices + start, -1)
             screens.add(screen)
             tally += counts
             for part in torch.arange(len(rows)).split(ROWS_AT_ONCE):
-                found = indices[part].cpu() + start, scores[part].cpu()
+                found = indices[part].cpu(), scores[part].cpu()
                 _fold(best[0][part[0] : part[-1] + 1], best[1][part[0] : part[-1] + 1], *found)
     if watch is not None:
         watch[0].add_(len(own) * len(other))
@@ -118,10 +136,14 @@ def _fold(ids: Tensor, scores: Tensor, new_ids: Tensor, new_scores: Tensor) -> N
 class _Search:
     """What is known of the gallery and the queries before the first row is searched."""
 
-    def __init__(self, x: Tensor, queries: Tensor | None, k: int, metric: str) -> None:
+    def __init__(
+        self, x: Tensor, queries: Tensor | None, k: int, metric: str,
+        groups: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+        survivors: Callable[..., tuple[Tensor, Tensor]] = survivors,
+    ) -> None:  # fmt: skip
         if len(x) >= 1 << 30:
             raise NotImplementedError(f"knn: the Triton kernels take fewer than 2^30 rows, got {len(x)}")
-        self.x, self.k, self.metric = x.contiguous(), k, metric
+        self.x, self.k, self.metric, self.groups, self.survivors = x.contiguous(), k, metric, groups, survivors
         self.rows = self.x if queries is None else queries.contiguous()
         self.itself = queries is None
         self.candidates = len(x) - self.itself
@@ -144,7 +166,8 @@ class _Search:
         bounds, candidates = screen.highest(which, self.excluded(which), kept)
         indices, best = self.best(which, candidates)
         proved = self.proved(screen, which, indices, best, bounds[:, -1], candidates[:, -1])
-        return indices, best, proved | (kept >= self.candidates)
+        # a list that has room left holds all that the row may find
+        return indices, best, proved | (kept >= self.candidates) | (candidates[:, -1] < 0)
 
     def survived(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Neighbours of the rows ``which`` among those that survive a threshold, and whether they are proved."""
@@ -152,7 +175,7 @@ class _Search:
         at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // self.room))
         thresholds = torch.cat([self.thresholds(screen, part) for part in which.split(at_once)])
         everything = self.itself and len(which) == len(self.rows) and screen.queries is screen.x
-        keys, counts = survivors(screen, None if everything else which, self.excluded(which), thresholds, self.room)
+        keys, counts = self.survivors(screen, None if everything else which, self.excluded(which), thresholds, self.room)
         found = [
             self.among(screen, which[part], keys[part], counts[part])
             for part in torch.arange(len(which), device=which.device).split(at_once)
@@ -217,7 +240,7 @@ class _Search:
 
     def screen(self, narrow: bool) -> Screen:
         if narrow not in self.screens:
-            self.screens[narrow] = Screen(self.x, self.rows, self.metric, narrow)
+            self.screens[narrow] = Screen(self.x, self.rows, self.metric, narrow, self.groups)
         return self.screens[narrow]
 
     def exhaustive(self, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,6 +248,9 @@ class _Search:
         scores = self.exact(which, None)
         if self.itself:
             scores.scatter_(1, which[:, None], -torch.inf)
+        groups, query_groups = self.groups
+        if groups is not None and query_groups is not None:
+            scores.masked_fill_(query_groups[which][:, None] == groups, -torch.inf)
         order = scores.sort(dim=1, descending=True, stable=True)
         return order.indices[:, : self.k], order.values[:, : self.k]
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -41,10 +42,17 @@ PROGRAMS = 256  # enough to fill a device; fewer row blocks than this split the 
 
 
 class Screen:
-    """Scaled rows and the vectors of the bound, for one gallery and one set of queries."""
+    """Scaled rows and the vectors of the bound, for one gallery and one set of queries.
 
-    def __init__(self, x: Tensor, queries: Tensor, metric: str, narrow: bool = False) -> None:
+    groups: int64 [n] and [m] of the gallery's rows and of the queries, equal ones are no neighbours; None for none.
+    """
+
+    def __init__(
+        self, x: Tensor, queries: Tensor, metric: str, narrow: bool = False,
+        groups: tuple[Tensor, Tensor] | tuple[None, None] = (None, None),
+    ) -> None:  # fmt: skip
         self.metric = metric
+        self.groups, self.query_groups = groups
         itself = queries is x
         exponents, query_exponents = _exponents(x), _exponents(queries)
         if metric == "euclidean":  # one power of two for both sides
@@ -116,7 +124,22 @@ class Screen:
         part.x = self.x[columns]
         for name in ("col_scale", "col_offset", "col_slack", "col_error"):
             setattr(part, name, getattr(self, name)[columns])
+        part.groups = None if self.groups is None else self.groups[columns]
         return part
+
+    def groups_of(self, which: Tensor | slice) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Groups of the queries ``which``, and of the gallery."""
+        if self.groups is None or self.query_groups is None:
+            return None, None
+        return self.query_groups[which], self.groups
+
+    def extremes(self, rows: int) -> Tensor:
+        """[ceil(n / rows), 5] float32: of so many gallery rows each, the largest offset, slack, error and scale, and
+        the least scale."""
+        largest = torch.stack([self.col_offset, self.col_slack, self.col_error, self.col_scale, -self.col_scale])
+        padded = F.pad(largest, (0, -largest.shape[1] % rows), value=-torch.inf)
+        most = padded.unflatten(1, (-1, rows)).amax(2).T
+        return torch.cat([most[:, :4], -most[:, 4:]], 1).contiguous()
 
     def highest(self, which: Tensor, excluded: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """Bounds [r, kept] in falling order and ids [r, kept] of the kept rows; id -1 where the gallery has no more.
@@ -133,7 +156,8 @@ class Screen:
         launch(
             _knn_screen_kernel, row_blocks * splits, sizes, self.queries[which], self.x, excluded,
             self.row_scale[which], self.row_slack[which], self.row_norm[which], self.col_scale, self.col_offset,
-            self.col_slack, self.col_error, keys, len(which), n, d, splits, split_length, KEPT=kept,
+            self.col_slack, self.col_error, *self.groups_of(which), keys, len(which), n, d, splits, split_length,
+            KEPT=kept,
         )  # fmt: skip
         keys = keys.flatten(1).sort(dim=1, descending=True).values[:, :kept]
         return unpacked(keys)
@@ -208,13 +232,15 @@ def _knn_screen_kernel(
     queries_ptr, x_ptr,  # [n_rows, d], [n, d]
     excluded_ptr, row_scale_ptr, row_slack_ptr, row_norm_ptr,  # [n_rows]
     col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr,  # [n]
+    row_group_ptr, col_group_ptr,  # [n_rows], [n] int64, or None
     keys_ptr,  # [n_rows, splits, KEPT] int64
     n_rows, n, d, splits, split_length,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, KEPT: tl.constexpr,
 ):  # fmt: skip
     EMPTY: tl.constexpr = -(1 << 63)
     split = tl.program_id(0) % splits
-    rows = (tl.program_id(0) // splits) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = (tl.program_id(0) // splits) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
     excluded = tl.load(excluded_ptr + rows, rows < n_rows, other=-1)
     row_scale = tl.load(row_scale_ptr + rows, rows < n_rows, other=0.0)
     row_slack = tl.load(row_slack_ptr + rows, rows < n_rows, other=0.0)
@@ -226,7 +252,9 @@ def _knn_screen_kernel(
     lowest = tl.min(kept, 1)
     for first_col in range(split * split_length, tl.minimum(n, (split + 1) * split_length), BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(queries_ptr, x_ptr, rows, cols, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        dots = dot_tile(
+            queries_ptr, x_ptr, 0, 0, first_row, first_col, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D, False
+        )
         col_scale = tl.load(col_scale_ptr + cols, cols < n, other=0.0)
         col_offset = tl.load(col_offset_ptr + cols, cols < n, other=0.0)
         col_slack = tl.load(col_slack_ptr + cols, cols < n, other=0.0)
@@ -236,6 +264,9 @@ def _knn_screen_kernel(
             col_scale[None, :], col_offset[None, :], col_slack[None, :], col_error[None, :],
         )  # fmt: skip
         candidate = (cols[None, :] < n) & (cols[None, :] != excluded[:, None]) & (rows[:, None] < n_rows)
+        if row_group_ptr is not None:
+            row_group = tl.load(row_group_ptr + rows, rows < n_rows, other=0)
+            candidate &= row_group[:, None] != tl.load(col_group_ptr + cols, cols < n, other=0)[None, :]
         keys = tl.where(candidate, packed(bounds, cols[None, :]), EMPTY)
         # one round for each key that any row still has to take in; soon most tiles need none
         best = tl.max(keys, 1)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from modalign.kernels.entries import as_weights, contiguous, scaled, weight_scale
-from modalign.kernels.launch import dot_tile, launch, misread, operand
+from modalign.kernels.launch import dot_tile, launch, misread, operand, table
 from modalign.kernels.products import Block, banded_products, choose
 from modalign.kernels.tiles import architecture, tile
 
@@ -32,7 +32,8 @@ def sigmoid_loss_forward(
     loss = torch.empty(b, n, dtype=torch.float32, device=x.device)
     launch(
         _sigmoid_loss_fwd_kernel, b * triton.cdiv(n, sizes.blocks["BLOCK_M"]), sizes,
-        x, y, logit_scale.float().contiguous(), bias.float().contiguous(), row_id, col_id, loss, n, m, x.shape[2],
+        table(x, "BLOCK_M", sizes), table(y, "BLOCK_N", sizes), logit_scale.float().contiguous(),
+        bias.float().contiguous(), row_id, col_id, loss, n, m, x.shape[2],
     )  # fmt: skip
     return loss
 
@@ -77,7 +78,8 @@ def sigmoid_loss_backward(
         launch(
             _sigmoid_loss_weights_kernel,
             block.problems * triton.cdiv(block.rows, tiles.blocks["BLOCK_M"]) * col_blocks, tiles,
-            left, right, scale, scale_of_weights, bias, grad, row_id, col_id, weights, parts,
+            table(left, "BLOCK_M", tiles), table(right, "BLOCK_N", tiles), scale, scale_of_weights, bias, grad,
+            row_id, col_id, weights, parts,
             weights.stride(1), block.problem, block.row, block.rows, block.col, block.cols, n, m, width,
             ROUND=misread(dtype),
         )  # fmt: skip
@@ -144,18 +146,17 @@ def _slopes(
 
 @triton.jit(do_not_specialize=["n", "m"])
 def _sigmoid_loss_fwd_kernel(
-    x_ptr, y_ptr,  # [b, n, d], [b, m, d]
+    x, y,  # [b, n, d], [b, m, d], tables of dot_tile
     scale_ptr, bias_ptr,  # [b, n], [b]
     row_id_ptr, col_id_ptr,  # [b, n], [b, m] or None
     loss_ptr,  # [b, n]
     n, m, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
     row_blocks = tl.cdiv(n, BLOCK_M)
     problem = (tl.program_id(0) // row_blocks).to(tl.int64)
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
-    x_ptr += problem * n * d
-    y_ptr += problem * m * d
+    first_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
     scale_ptr += problem * n
     if row_id_ptr is not None:
         row_id_ptr += problem * n
@@ -164,7 +165,9 @@ def _sigmoid_loss_fwd_kernel(
     loss = tl.zeros([BLOCK_M], tl.float32)
     for first_col in range(0, m, BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(x_ptr, y_ptr, rows, cols, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        dots = dot_tile(
+            x, y, problem * n, problem * m, first_row, first_col, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS
+        )
         logits = scaled(dots, scale_ptr, rows, cols, n, m, True)
         _, shifted = _signs_and_shifted(logits, bias_ptr + problem, rows, cols, row_id_ptr, col_id_ptr, n, m)
         loss += tl.sum(_log1p_exp(-shifted), 1)
@@ -189,11 +192,10 @@ def _sigmoid_loss_bwd_kernel(
     chunks = tl.cdiv(d, BLOCK_V) if product_ptr is not None else 1
     problem = (tl.program_id(0) // (row_blocks * chunks)).to(tl.int64)
     chunk = (tl.program_id(0) // row_blocks) % chunks
-    rows = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    rows = first_row + tl.arange(0, BLOCK_M)
     features = chunk * BLOCK_V + tl.arange(0, BLOCK_V)
     own_row, other_row = problem * n_own, problem * n_other
-    own_ptr += own_row * d
-    other_ptr += other_row * d
     scale_ptr += own_row if SCALE_OWN else other_row
     grad_ptr += own_row if SCALE_OWN else other_row
     if own_id_ptr is not None:
@@ -206,7 +208,10 @@ def _sigmoid_loss_bwd_kernel(
     product = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
     for first_col in range(0, n_other, BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(own_ptr, other_ptr, rows, cols, n_own, n_other, d, BLOCK_M, BLOCK_N, BLOCK_D)
+        dots = dot_tile(
+            own_ptr, other_ptr, own_row, other_row, first_row, first_col, n_own, n_other, d,
+            BLOCK_M, BLOCK_N, BLOCK_D, False,
+        )  # fmt: skip
         logits = scaled(dots, scale_ptr, rows, cols, n_own, n_other, SCALE_OWN)
         slopes = _slopes(
             logits, bias_ptr + problem, grad_ptr, rows, cols, own_id_ptr, other_id_ptr, n_own, n_other, SCALE_OWN
@@ -216,7 +221,7 @@ def _sigmoid_loss_bwd_kernel(
         if product_ptr is not None:
             weights = scaled(slopes, scale_ptr, rows, cols, n_own, n_other, SCALE_OWN)
             values = tl.load(
-                other_ptr + cols[:, None].to(tl.int64) * d + features[None, :],
+                other_ptr + (other_row + cols)[:, None] * d + features[None, :],
                 (cols[:, None] < n_other) & (features[None, :] < d), other=0.0,
             )  # fmt: skip
             weights = as_weights(weights, weight_scale_ptr, values.dtype, ROUND)
@@ -235,7 +240,7 @@ def _sigmoid_loss_bwd_kernel(
 
 @triton.jit(do_not_specialize=["problem", "row", "n_rows", "col", "n_cols", "n", "m"])
 def _sigmoid_loss_weights_kernel(
-    x_ptr, y_ptr,  # [b, n, d], [b, m, d]
+    x, y,  # [b, n, d], [b, m, d], tables of dot_tile
     scale_ptr,  # [b, n]
     weight_scale_ptr, bias_ptr,  # [b]; the first or None
     grad_ptr,  # [b, n]
@@ -243,11 +248,13 @@ def _sigmoid_loss_weights_kernel(
     weights_ptr,  # [problems, n_rows, stride], of which n_cols columns are written
     slope_ptr,  # [problems, n_rows, n_cols / BLOCK_N rounded up]
     stride, problem, row, n_rows, col, n_cols, n, m, d,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, ROUND: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    ROUND: tl.constexpr,
 ):  # fmt: skip
     """W for n_rows rows and n_cols columns from ``row`` and ``col`` on: a tile a program, and its row sums of dS."""
     row_blocks, col_blocks = tl.cdiv(n_rows, BLOCK_M), tl.cdiv(n_cols, BLOCK_N)
-    row_in_block = (tl.program_id(0) % row_blocks) * BLOCK_M + tl.arange(0, BLOCK_M)
+    tile_row = (tl.program_id(0) % row_blocks) * BLOCK_M
+    row_in_block = tile_row + tl.arange(0, BLOCK_M)
     col_block = tl.program_id(0) // row_blocks % col_blocks
     col_in_block = col_block * BLOCK_N + tl.arange(0, BLOCK_N)
     problem_in_block = (tl.program_id(0) // (row_blocks * col_blocks)).to(tl.int64)
@@ -261,7 +268,10 @@ def _sigmoid_loss_weights_kernel(
     if weight_scale_ptr is not None:
         weight_scale_ptr += problem + problem_in_block
 
-    dots = dot_tile(x_ptr + first_row * d, y_ptr + first_col * d, rows, cols, n, m, d, BLOCK_M, BLOCK_N, BLOCK_D)
+    dots = dot_tile(
+        x, y, first_row, first_col, row + tile_row, col + col_block * BLOCK_N, n, m, d,
+        BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS,
+    )  # fmt: skip
     logits = scaled(dots, scale_ptr + first_row, rows, cols, end_row, end_col, True)
     slopes = _slopes(
         logits, bias_ptr + problem + problem_in_block, grad_ptr + first_row, rows, cols,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.launch import dot_tile, launch
+from modalign.kernels.launch import dot_tile, launch, table
 from modalign.kernels.screen import NO_KEY, Screen, packed, upper_bounds
 from modalign.kernels.tiles import architecture, tile
 
@@ -36,7 +36,7 @@ def survivors(
     """
     n, d = screen.x.shape
     own = slice(None) if which is None else which
-    device = screen.x.device
+    queries, device = screen.queries[own], screen.x.device
     keys = torch.full((len(thresholds), capacity), NO_KEY, dtype=torch.int64, device=device)
     counts = torch.zeros(len(thresholds), dtype=torch.int32, device=device)
     sizes = tile("knn_append", screen.x.dtype, n, architecture(device))
@@ -46,9 +46,10 @@ def survivors(
     programs = squares * (side // sizes.blocks["BLOCK_N"])
     for first in range(0, programs, PROGRAMS_AT_ONCE):
         launch(
-            _knn_append_kernel, min(PROGRAMS_AT_ONCE, programs - first), sizes, screen.queries[own], screen.x, excluded,
-            screen.row_scale[own], screen.row_slack[own], screen.row_norm[own], screen.col_scale, screen.col_offset,
-            screen.col_slack, screen.col_error, thresholds, keys, counts, first, len(thresholds), n, d, capacity,
+            _knn_append_kernel, min(PROGRAMS_AT_ONCE, programs - first), sizes,
+            table(queries, "BLOCK_M", sizes), table(screen.x, "BLOCK_N", sizes), excluded, screen.row_scale[own],
+            screen.row_slack[own], screen.row_norm[own], screen.col_scale, screen.col_offset, screen.col_slack,
+            screen.col_error, thresholds, *screen.groups_of(own), keys, counts, first, len(thresholds), n, d, capacity,
             SYMMETRIC=which is None,
         )  # fmt: skip
     return keys, counts
@@ -56,13 +57,15 @@ def survivors(
 
 @triton.jit(do_not_specialize=["first", "n_rows", "n", "capacity"])
 def _knn_append_kernel(
-    queries_ptr, x_ptr,  # [n_rows, d], [n, d]
+    queries, x,  # [n_rows, d], [n, d], tables of dot_tile
     excluded_ptr, row_scale_ptr, row_slack_ptr, row_norm_ptr,  # [n_rows]
     col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr,  # [n]
     threshold_ptr,  # [n_rows]
+    row_group_ptr, col_group_ptr,  # [n_rows], [n] int64, or None
     keys_ptr, counts_ptr,  # [n_rows, capacity] int64, [n_rows] int32
     first, n_rows, n, d, capacity,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, GROUP: tl.constexpr, SYMMETRIC: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    GROUP: tl.constexpr, SYMMETRIC: tl.constexpr,
 ):  # fmt: skip
     # squares of BLOCK_M rows and columns, in parts of BLOCK_N columns
     PARTS: tl.constexpr = BLOCK_M // BLOCK_N
@@ -85,28 +88,27 @@ def _knn_append_kernel(
     if wanted:
         first_row, first_col = i * BLOCK_M, j * BLOCK_M + part * BLOCK_N
         dots = dot_tile(
-            queries_ptr, x_ptr, first_row + tl.arange(0, BLOCK_M), first_col + tl.arange(0, BLOCK_N), n_rows, n, d,
-            BLOCK_M, BLOCK_N, BLOCK_D,
+            queries, x, 0, 0, first_row, first_col, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D, DESCRIPTORS,
         )  # fmt: skip
         _append(
             keys_ptr, counts_ptr, dots, first_row, first_col, excluded_ptr, row_scale_ptr, row_slack_ptr,
-            row_norm_ptr, col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr, n_rows, n,
-            capacity, BLOCK_M, BLOCK_N, 1,
+            row_norm_ptr, col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr, row_group_ptr,
+            col_group_ptr, n_rows, n, capacity, BLOCK_M, BLOCK_N, 1,
         )  # fmt: skip
         if SYMMETRIC:  # noqa: SIM102  a constant: without it, nothing below is compiled
             if i != j:
                 _append(
                     keys_ptr, counts_ptr, dots, first_col, first_row, excluded_ptr, row_scale_ptr, row_slack_ptr,
-                    row_norm_ptr, col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr, n_rows,
-                    n, capacity, BLOCK_N, BLOCK_M, 0,
+                    row_norm_ptr, col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr,
+                    row_group_ptr, col_group_ptr, n_rows, n, capacity, BLOCK_N, BLOCK_M, 0,
                 )  # fmt: skip
 
 
 @triton.jit
 def _append(
     keys_ptr, counts_ptr, dots, first_owner, first_other, excluded_ptr, row_scale_ptr, row_slack_ptr, row_norm_ptr,
-    col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr, n_rows, n, capacity,
-    OWNERS: tl.constexpr, OTHERS: tl.constexpr, AXIS: tl.constexpr,
+    col_scale_ptr, col_offset_ptr, col_slack_ptr, col_error_ptr, threshold_ptr, row_group_ptr, col_group_ptr, n_rows, n,
+    capacity, OWNERS: tl.constexpr, OTHERS: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Append what survives of a tile of products to its rows (AXIS 1), or to its columns (AXIS 0)."""
     SIDE: tl.constexpr = 1 - AXIS  # where the owners lie
@@ -125,6 +127,9 @@ def _append(
     excluded = tl.expand_dims(tl.load(excluded_ptr + owner, owned, other=-1).to(tl.int32), AXIS)
     column = tl.expand_dims(other, SIDE)
     survives = (bounds >= threshold) & (column != excluded) & (column < n) & tl.expand_dims(owned, AXIS)
+    if row_group_ptr is not None:
+        row_group = tl.expand_dims(tl.load(row_group_ptr + owner, owned, other=0), AXIS)
+        survives &= row_group != tl.expand_dims(tl.load(col_group_ptr + other, other < n, other=0), SIDE)
     # places in the tile from 1 on, 0 for what does not survive
     place = tl.where(survives, tl.expand_dims(1 + tl.arange(0, OTHERS), SIDE), 0)
     # one round for each survivor of any owner; most tiles have one round or none

@@ -45,13 +45,13 @@ class Row:
     variants: tuple[str, ...] = VARIANTS
 
 
-def _product(m: int, n: int, d: int, *, warps: int, stages: int, v: int | None = None) -> Tile:
-    blocks = {"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": d}
-    return Tile(blocks if v is None else {**blocks, "BLOCK_V": v}, warps, stages)
+def _product(m: int, n: int, d: int, *, warps: int, stages: int, **more: int) -> Tile:
+    return Tile({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_D": d, **more}, warps, stages)
 
 
-def _grouped(tile: Tile) -> Tile:
-    return dataclasses.replace(tile, blocks={**tile.blocks, "GROUP": 8})
+def _tile(m: int, n: int, d: int, *, warps: int, stages: int, copied: bool = False, **more: int) -> Tile:
+    """A product whose operands are read by pointers, or ``copied`` by tensor descriptors, from sm_90 on."""
+    return _product(m, n, d, warps=warps, stages=stages, DESCRIPTORS=int(copied), **more)
 
 
 def _block(m: int, n: int) -> Tile:
@@ -69,33 +69,34 @@ LEAN, FULL = VARIANTS[:1], VARIANTS[1:]
 
 TABLE = (
     # two half tiles of 128 x 64 are 32 KiB a stage
-    *_losses("forward", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3), variants=LEAN),
-    *_losses("forward", HALF, HOPPER_UP, ANY, _product(128, 128, 64, warps=8, stages=4), variants=LEAN),
-    *_losses("forward", HALF, ("sm_80",), ANY, _product(128, 64, 64, warps=8, stages=3), variants=FULL),
-    *_losses("forward", HALF, HOPPER_UP, ANY, _product(128, 64, 64, warps=8, stages=4), variants=FULL),
+    *_losses("forward", HALF, ("sm_80",), ANY, _tile(128, 128, 64, warps=8, stages=3), variants=LEAN),
+    *_losses("forward", HALF, HOPPER_UP, ANY, _tile(128, 128, 64, warps=8, stages=4, copied=True), variants=LEAN),
+    *_losses("forward", HALF, ("sm_80",), ANY, _tile(128, 64, 64, warps=8, stages=3), variants=FULL),
+    *_losses("forward", HALF, HOPPER_UP, ANY, _tile(128, 64, 64, warps=8, stages=4, copied=True), variants=FULL),
     # float32 products run on the ordinary units, from registers: small tiles
-    *_losses("forward", FLOAT, ARCHITECTURES, ANY, _product(64, 32, 32, warps=8, stages=2), variants=FULL),
-    Row("info_nce_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2), LEAN),
-    Row("sigmoid_loss_forward", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 16, warps=8, stages=2), LEAN),
-    *_losses("forward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
+    *_losses("forward", FLOAT, ARCHITECTURES, ANY, _tile(64, 32, 32, warps=8, stages=2), variants=FULL),
+    Row("info_nce_forward", FLOAT, ARCHITECTURES, ANY, _tile(64, 64, 32, warps=8, stages=2), LEAN),
+    Row("sigmoid_loss_forward", FLOAT, ARCHITECTURES, ANY, _tile(64, 64, 16, warps=8, stages=2), LEAN),
+    *_losses("forward", HALF + FLOAT, INTERPRETER, ANY, _tile(32, 64, 256, warps=1, stages=1)),
+    Row("info_nce_combine", FLOAT, (*ARCHITECTURES, *INTERPRETER), ANY, Tile({"BLOCK_N": 256})),
     # the weights of a block. BLOCK_D is that of info_nce_forward: the logits that it stores have the same bits
-    *_losses("weights", HALF, ("sm_80",), ANY, _product(128, 128, 64, warps=8, stages=3), variants=LEAN),
-    *_losses("weights", HALF, ("sm_90",), ANY, _product(128, 128, 64, warps=8, stages=4), variants=LEAN),
-    *_losses("weights", HALF, ("sm_100",), ANY, _product(128, 64, 64, warps=8, stages=4), variants=LEAN),
-    *_losses("weights", HALF, ("sm_80",), ANY, _product(128, 64, 64, warps=8, stages=3), variants=FULL),
-    *_losses("weights", HALF, HOPPER_UP, ANY, _product(128, 64, 64, warps=8, stages=4), variants=FULL),
-    *_losses("weights", FLOAT, ARCHITECTURES, ANY, _product(64, 64, 32, warps=8, stages=2)),
-    *_losses("weights", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1)),
+    *_losses("weights", HALF, ("sm_80",), ANY, _tile(128, 128, 64, warps=8, stages=3), variants=LEAN),
+    *_losses("weights", HALF, ("sm_90",), ANY, _tile(128, 128, 64, warps=8, stages=4, copied=True), variants=LEAN),
+    *_losses("weights", HALF, ("sm_100",), ANY, _tile(128, 64, 64, warps=8, stages=4, copied=True), variants=LEAN),
+    *_losses("weights", HALF, ("sm_80",), ANY, _tile(128, 64, 64, warps=8, stages=3), variants=FULL),
+    *_losses("weights", HALF, HOPPER_UP, ANY, _tile(128, 64, 64, warps=8, stages=4, copied=True), variants=FULL),
+    *_losses("weights", FLOAT, ARCHITECTURES, ANY, _tile(64, 64, 32, warps=8, stages=2)),
+    *_losses("weights", HALF + FLOAT, INTERPRETER, ANY, _tile(32, 64, 256, warps=1, stages=1)),
     # BLOCK_M x BLOCK_V float32 sums stay in registers; wider tables make the weights again for each BLOCK_V features
-    *_losses("backward", HALF, ("sm_80",), 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
-    *_losses("backward", HALF, ("sm_90",), 128, _product(64, 64, 64, warps=8, stages=2, v=128)),
-    Row("info_nce_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=8, stages=2, v=128)),
-    Row("sigmoid_loss_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=4, stages=2, v=128)),
-    *_losses("backward", HALF, ARCHITECTURES, ANY, _product(64, 64, 64, warps=8, stages=2, v=256)),
-    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, v=128), variants=LEAN),
-    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, v=64), variants=FULL),
-    *_losses("backward", FLOAT, HOPPER_UP, ANY, _product(64, 32, 32, warps=8, stages=2, v=128)),
-    *_losses("backward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1, v=256)),
+    *_losses("backward", HALF, ("sm_80",), 128, _product(64, 64, 64, warps=4, stages=2, BLOCK_V=128)),
+    *_losses("backward", HALF, ("sm_90",), 128, _product(64, 64, 64, warps=8, stages=2, BLOCK_V=128)),
+    Row("info_nce_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=8, stages=2, BLOCK_V=128)),
+    Row("sigmoid_loss_backward", HALF, ("sm_100",), 128, _product(64, 64, 64, warps=4, stages=2, BLOCK_V=128)),
+    *_losses("backward", HALF, ARCHITECTURES, ANY, _product(64, 64, 64, warps=8, stages=2, BLOCK_V=256)),
+    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, BLOCK_V=128), variants=LEAN),
+    *_losses("backward", FLOAT, ("sm_80",), ANY, _product(64, 32, 32, warps=8, stages=2, BLOCK_V=64), variants=FULL),
+    *_losses("backward", FLOAT, HOPPER_UP, ANY, _product(64, 32, 32, warps=8, stages=2, BLOCK_V=128)),
+    *_losses("backward", HALF + FLOAT, INTERPRETER, ANY, _product(32, 64, 256, warps=1, stages=1, BLOCK_V=256)),
     # BLOCK_M x kept 64-bit keys stay in registers; up_to is the number kept
     Row("knn_screen", HALF, ("sm_80", "sm_90"), 32, _product(64, 64, 64, warps=4, stages=3)),
     Row("knn_screen", HALF, ("sm_100",), 32, _product(64, 64, 64, warps=8, stages=3)),  # with 4 it spills
@@ -104,11 +105,11 @@ TABLE = (
     Row("knn_screen", FLOAT, ARCHITECTURES, 128, _product(32, 32, 16, warps=8, stages=2)),
     Row("knn_screen", HALF + FLOAT, INTERPRETER, 128, _product(128, 32, 256, warps=1, stages=1)),
     # products, bounds and what survives, of both sides in turn; GROUP rows of squares of BLOCK_M share their columns
-    Row("knn_append", HALF, ("sm_80",), ANY, _grouped(_product(128, 64, 64, warps=8, stages=3))),
-    Row("knn_append", HALF, ("sm_90",), ANY, _grouped(_product(128, 64, 64, warps=8, stages=4))),
-    Row("knn_append", HALF, ("sm_100",), ANY, _grouped(_product(64, 64, 64, warps=8, stages=4))),
-    Row("knn_append", FLOAT, ARCHITECTURES, ANY, _grouped(_product(64, 64, 32, warps=8, stages=2))),
-    Row("knn_append", HALF + FLOAT, INTERPRETER, ANY, _grouped(_product(64, 32, 256, warps=1, stages=1))),
+    Row("knn_append", HALF, ("sm_80",), ANY, _tile(128, 64, 64, warps=8, stages=3, GROUP=8)),
+    Row("knn_append", HALF, ("sm_90",), ANY, _tile(128, 64, 64, warps=8, stages=4, copied=True, GROUP=8)),
+    Row("knn_append", HALF, ("sm_100",), ANY, _tile(64, 64, 64, warps=8, stages=4, copied=True, GROUP=8)),
+    Row("knn_append", FLOAT, ARCHITECTURES, ANY, _tile(64, 64, 32, warps=8, stages=2, GROUP=8)),
+    Row("knn_append", HALF + FLOAT, INTERPRETER, ANY, _tile(64, 32, 256, warps=1, stages=1, GROUP=8)),
     # up_to is the number of columns: a row with itself (norms), the kept rows, or the gallery
     Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 1, _block(128, 1)),
     Row("knn_exact", HALF + FLOAT, ARCHITECTURES, 128, _block(4, 32)),

@@ -7,6 +7,23 @@ build=$PWD/build/cuda
 rm -rf "$build/package"
 "$python" -m pip install --quiet --no-deps --target "$build/package" \
   --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON --config-settings=build-dir="$build/cmake" .
+# the kernel of sm_90a: products and copies as they are meant to be, and no register in memory
+cuobjdump=$("$python" -c 'import triton; print(triton.knobs.nvidia.cuobjdump.path)')
+"$python" - "$cuobjdump" "$build"/package/modalign/_cuda*.so <<'PYTHON'
+import re, subprocess, sys
+def read(option):
+    command = [sys.argv[1], option, "-arch", "sm_90a", sys.argv[2]]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+usage = re.findall(r"Function (\S*knn_survivors\S*):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", read("-res-usage"))
+assert len(usage) == 4, usage
+for name, registers, stack, shared, local in usage:
+    print(f"{name}: {registers} registers, {stack} bytes of stack, {local} of local memory")
+    assert int(stack) == int(local) == 0
+kernels = [part for part in read("-sass").split("Function : ") if part.startswith("_Z") and "knn_survivors" in part.splitlines()[0]]
+assert len(kernels) == 4
+for text in kernels:
+    assert "HGMMA.64x256x16.F32" in text and "UTMALDG.2D" in text
+PYTHON
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PYTHONPATH="$build/package:$site" "$python" -S - <<'PYTHON'
 import torch, modalign

@@ -20,7 +20,7 @@ def rows(n: int = 60, d: int = 6, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
+@pytest.mark.parametrize("backend", ["cpp", "triton", "reference"])
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
 def test_rows_of_one_group_are_no_neighbours(backend: str, metric: str) -> None:
     x, groups = rows(200), torch.arange(200) // 4 - 7
@@ -159,7 +159,6 @@ X = rows(12)
         (ValueError, "fresh forgets what a checkpoint holds", {"fresh": True}),
         (ValueError, "excludes max_memory", {"exact": False, "max_memory": "1GB"}),
         (ValueError, "exact=False knows no groups", {"exact": False, "groups": [*range(12)]}),
-        (NotImplementedError, "triton: .*", {"backend": "triton", "groups": [*range(12)]}),
     ],
 )
 def test_bad_input(error: type[Exception], message: str, settings: dict) -> None:

@@ -15,7 +15,9 @@ TENSOR_CORES = {"sm_80": "mma.sync", "sm_90": "wgmma.mma_async", "sm_100": "tcge
 LOSSES = tuple(
     f"{loss}_{kernel}" for loss in ("info_nce", "sigmoid_loss") for kernel in ("forward", "weights", "backward")
 )
-WITH_PRODUCTS = (*LOSSES, "knn_screen")
+WITH_PRODUCTS = (*LOSSES, "knn_screen", "knn_append")
+WITH_VARIANTS = WITH_PRODUCTS  # which have tables that a call may lack
+COPIED = ("info_nce_forward", "info_nce_weights", "sigmoid_loss_forward", "sigmoid_loss_weights", "knn_append")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def records() -> list[dict]:
 
 def test_every_row_was_compiled(records: list[dict]) -> None:
     expected = sum(
-        len(row.dtypes) * (len(row.variants) if row.kernel in LOSSES else 1)
+        len(row.dtypes) * (len(row.variants) if row.kernel in WITH_VARIANTS else 1)
         for row in TABLE
         for architecture in row.architectures
         if architecture in ARCHITECTURES
@@ -55,6 +57,12 @@ def test_half_precision_runs_on_the_tensor_cores_of_each_architecture(records: l
         assert record["products"] == TENSOR_CORES[record["architecture"]], record
 
 
+def test_tiles_are_copied_in_bulk_where_the_table_says_so(records: list[dict]) -> None:
+    for record in records:
+        half_on_hopper = record["dtype"] in ("fp16", "bf16") and record["architecture"] != "sm_80"
+        assert record["bulk_copies"] == (half_on_hopper and record["kernel"] in COPIED), record
+
+
 def test_float32_products_are_not_rounded_to_tf32(records: list[dict]) -> None:
     found = [record for record in records if record["kernel"] in WITH_PRODUCTS and record["dtype"] == "fp32"]
     assert found
@@ -70,6 +78,6 @@ def test_float64_scores_are_not_contracted(records: list[dict]) -> None:
 def test_the_table_serves_every_size(records: list[dict]) -> None:
     for kernel in {record["kernel"] for record in records}:
         widest = ANY if kernel != "knn_screen" else 128
-        for variant in ("lean", "full") if kernel in LOSSES else ("full",):
+        for variant in ("lean", "full") if kernel in WITH_VARIANTS else ("full",):
             found = [r for r in records if (r["kernel"], r["variant"], r["up_to"]) == (kernel, variant, widest)]
             assert {record["architecture"] for record in found} == set(ARCHITECTURES)

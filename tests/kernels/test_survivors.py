@@ -105,6 +105,29 @@ def test_the_neighbours_are_the_definitions(itself: bool, dtype: torch.dtype, me
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_rows_of_a_group_are_no_neighbours(metric: str, passes: list) -> None:
+    """Groups of seven, and one so large that a sample of the gallery holds fewer than k others for its rows."""
+    x, queries = torch.randn(330, 9), torch.randn(70, 9)
+    groups, query_groups = torch.arange(330) // 7, torch.arange(70)
+    groups[:300] = -1
+    query_groups[:5] = -1
+    for rows, of_rows in ((None, None), (queries, query_groups)):
+        found = kernels.knn(x, rows, 10, metric, groups=groups, query_groups=of_rows)
+        expected = reference.knn(x, rows, 10, metric, groups=groups, query_groups=of_rows)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    assert ("survived", 330) in passes
+
+
+def test_a_row_may_have_fewer_neighbours_than_asked_for(passes: list) -> None:
+    x, groups = torch.randn(300, 6), torch.zeros(300, dtype=torch.int64)
+    groups[:3] = 1
+    indices, scores, _ = kernels.knn(x, None, 5, "dot", groups=groups)
+    assert bool((indices[3:, 3:] == -1).all() & (scores[3:, 3:] == -torch.inf).all())
+    assert torch.equal(indices[3:, :3].sort(1).values, torch.arange(3).expand(297, 3))
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_threshold_is_reached_by_k_rows(metric: str, passes: list) -> None:
     x = torch.randn(300, 9) * torch.logspace(-3, 3, 300)[:, None]
     search, which = kernels._Search(x, None, 10, metric), torch.arange(300)

@@ -25,6 +25,7 @@ from modalign.ops._refusals import (
     FLOATS,
     HALF_AND_FLOAT,
     interpreter_is_for_tests,
+    no_cuda_module,
     no_triton,
     not_on_cpu,
     triton_interpreted,
@@ -39,13 +40,26 @@ DTYPES = (*FLOATS, torch.int8)
 
 
 def _refused_by_triton(x: Tensor, *rest: object) -> str | None:
-    grouped = len(rest) > 3 and rest[3] is not None
-    return no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT) or ("it knows no groups" if grouped else None)
+    return no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT)
+
+
+def _refused_by_cuda(x: Tensor, *_: object) -> str | None:
+    reason = no_cuda_module(x) or no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT)
+    if reason is None and torch.cuda.get_device_capability(x.device) != (9, 0):
+        major, minor = torch.cuda.get_device_capability(x.device)
+        reason = f"compute capability {major}.{minor} (takes 9.0)"
+    return reason
 
 
 KNN = Operation(
     "knn",
     (
+        Implementation(
+            "cuda",
+            {"search": "modalign.ops._cuda:knn"},
+            _refused_by_cuda,
+            lambda *_: "it is chosen by its name only, until it has been measured beside triton",
+        ),
         Implementation("triton", {"search": "modalign.kernels.knn:knn"}, _refused_by_triton, interpreter_is_for_tests),
         Implementation(
             "cpp", {"search": "modalign.ops._cpp:knn"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
@@ -60,7 +74,7 @@ def _refused_by_gpu_blocks(x: Tensor, groups: Tensor | None = None) -> str | Non
         return "triton is not installed (pip install triton)"
     if not (triton_interpreted() or torch.cuda.is_available()):
         return "torch sees no GPU"
-    return wrong_dtype(x, HALF_AND_FLOAT) or ("it knows no groups" if groups is not None else None)
+    return wrong_dtype(x, HALF_AND_FLOAT)
 
 
 # of blocks in the host's memory; triton takes them to the GPU
