@@ -38,12 +38,12 @@ lint: $(VENV)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 format: $(VENV)/lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
+	$(BIN)/clang-format -i $$(find csrc tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 docs: $(VENV)/docs
 	$(BIN)/mkdocs build --strict

@@ -178,9 +178,9 @@ def _knn(n: int, d: int, k: int, queries: int) -> Case:
         "torch mm + topk": lambda x, q=None: _by_tiles(x, k, q),
     }
     if _installed("modalign._cuda"):
-        rivals["modalign, cuda backend"] = lambda x, q=None: modalign.knn(
-            x, k, queries=q, metric="dot", backend="cuda"
-        ).indices
+        rivals["modalign, cuda backend"] = lambda x, q=None: (
+            modalign.knn(x, k, queries=q, metric="dot", backend="cuda").indices
+        )
     if _installed("flashlib"):
         search = importlib.import_module("flashlib").flash_knn
         rivals["FlashLib"] = lambda x, q=None: _without_itself(search, x, k, q)

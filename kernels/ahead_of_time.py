@@ -140,7 +140,9 @@ def _type(kind: str, blocks: dict[str, int]) -> str:
     dtype, _, side = kind.partition("@")
     if not side:
         return kind
-    return f"tensordesc<{dtype}[{blocks['BLOCK_' + side]}, {blocks['BLOCK_D']}]>" if blocks["DESCRIPTORS"] else f"*{dtype}"
+    if not blocks["DESCRIPTORS"]:
+        return f"*{dtype}"
+    return f"tensordesc<{dtype}[{blocks['BLOCK_' + side]}, {blocks['BLOCK_D']}]>"
 
 
 def _flags(row: Row, variant: str) -> dict[str, object]:

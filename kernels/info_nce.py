@@ -153,9 +153,9 @@ def info_nce_backward(
         programs = triton.cdiv(block.rows, tiles.blocks["BLOCK_M"]) * triton.cdiv(block.cols, tiles.blocks["BLOCK_N"])
         launch(
             _info_nce_weights_kernel, block.problems * programs, tiles,
-            table(left, "BLOCK_M", tiles), table(right, "BLOCK_N", tiles), stored if reading else None, scale, scale_of_weights, *row, *col, positive,
-            weights, weights.stride(1), block.problem, block.row, block.rows, block.col, block.cols,
-            len(stored), n, m, left.shape[2], **constants,
+            table(left, "BLOCK_M", tiles), table(right, "BLOCK_N", tiles), stored if reading else None, scale,
+            scale_of_weights, *row, *col, positive, weights, weights.stride(1), block.problem, block.row, block.rows,
+            block.col, block.cols, len(stored), n, m, left.shape[2], **constants,
         )  # fmt: skip
 
     if schedule == "fused":

@@ -94,8 +94,8 @@ def merge(
 ) -> Report:  # fmt: skip
     """Fold the pairs of two blocks in the host's memory into the lists of best neighbours of either, in place there.
 
-    x, y, lists, starts, groups and watch: as in ``modalign.ops.knn.merge``; threads are not needed. The blocks are searched on the GPU, one for the
-    other in turn. Memory there: both blocks, and what ``knn`` takes for them.
+    x, y, lists, starts, groups and watch: as in ``modalign.ops.knn.merge``; threads are not needed. The blocks are
+    searched on the GPU, one for the other in turn. Memory there: both blocks, and what ``knn`` takes for them.
     """
     itself = y is None
     own = x if interpreted() else x.to("cuda")
@@ -175,7 +175,8 @@ class _Search:
         at_once = max(1, min(ROWS_AT_ONCE, SCORES_AT_ONCE // self.room))
         thresholds = torch.cat([self.thresholds(screen, part) for part in which.split(at_once)])
         everything = self.itself and len(which) == len(self.rows) and screen.queries is screen.x
-        keys, counts = self.survivors(screen, None if everything else which, self.excluded(which), thresholds, self.room)
+        whose = None if everything else which
+        keys, counts = self.survivors(screen, whose, self.excluded(which), thresholds, self.room)
         found = [
             self.among(screen, which[part], keys[part], counts[part])
             for part in torch.arange(len(which), device=which.device).split(at_once)

@@ -252,9 +252,7 @@ def _knn_screen_kernel(
     lowest = tl.min(kept, 1)
     for first_col in range(split * split_length, tl.minimum(n, (split + 1) * split_length), BLOCK_N):
         cols = first_col + tl.arange(0, BLOCK_N)
-        dots = dot_tile(
-            queries_ptr, x_ptr, 0, 0, first_row, first_col, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D, False
-        )
+        dots = dot_tile(queries_ptr, x_ptr, 0, 0, first_row, first_col, n_rows, n, d, BLOCK_M, BLOCK_N, BLOCK_D, False)
         col_scale = tl.load(col_scale_ptr + cols, cols < n, other=0.0)
         col_offset = tl.load(col_offset_ptr + cols, cols < n, other=0.0)
         col_slack = tl.load(col_slack_ptr + cols, cols < n, other=0.0)

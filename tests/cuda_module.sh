@@ -18,7 +18,7 @@ usage = re.findall(r"Function (\S*knn_survivors\S*):\s*\n\s*REG:(\d+) STACK:(\d+
 assert len(usage) == 4, usage
 for name, registers, stack, shared, local in usage:
     print(f"{name}: {registers} registers, {stack} bytes of stack, {local} of local memory")
-    assert int(stack) == int(local) == 0
+    assert int(stack) == int(local) == 0 and int(registers) == 168  # what give_ and take_registers count on
 kernels = [part for part in read("-sass").split("Function : ") if part.startswith("_Z") and "knn_survivors" in part.splitlines()[0]]
 assert len(kernels) == 4
 for text in kernels:

@@ -93,9 +93,7 @@ def test_a_set_that_queries_itself_finds_itself() -> None:
 def test_rows_of_a_group_are_no_neighbours(metric: str, backend: str, block_size: int) -> None:
     x, groups = some_rows(), torch.randint(-3, 4, (N,))
     groups[:70] = 9  # a block may hold nothing for a row
-    found = knn_out_of_core(
-        open_rows(x), K, metric=metric, groups=groups, block_size=block_size, backend=backend
-    )
+    found = knn_out_of_core(open_rows(x), K, metric=metric, groups=groups, block_size=block_size, backend=backend)
     require_same(found, knn(x, None, K, metric, groups=groups))
     queries, query_groups = some_rows(90, seed=1), torch.randint(-4, 5, (90,))  # groups x has not among them
     found = knn_out_of_core(
@@ -144,10 +142,8 @@ def test_a_checkpoint_of_one_backend_is_continued_by_another(tmp_path: Path) -> 
 
 
 def test_what_the_gpu_cannot_search_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="triton: dtype torch.int8"):
-        knn_out_of_core(
-            open_rows(some_rows(dtype=torch.int8)), K, checkpoint=tmp_path / "new", backend="triton"
-        )
+    with pytest.raises(NotImplementedError, match=r"triton: dtype torch\.int8"):
+        knn_out_of_core(open_rows(some_rows(dtype=torch.int8)), K, checkpoint=tmp_path / "new", backend="triton")
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="backend must be 'auto' or one of"):
         knn_out_of_core(open_rows(some_rows()), K, backend="torch")

@@ -28,8 +28,8 @@ T* table(uintptr_t address) {
 void neighbor_overlap(uintptr_t a, uintptr_t b, int64_t n, int64_t k, uintptr_t counts, int device, uintptr_t stream) {
   if (n < 1 || k < 1) throw std::invalid_argument("sizes must be at least 1");
   check(cudaSetDevice(device));
-  check(modalign::cuda::neighbor_overlap(table<const int64_t>(a), table<const int64_t>(b), n, k,
-                                         table<int32_t>(counts), reinterpret_cast<cudaStream_t>(stream)));
+  check(modalign::cuda::neighbor_overlap(table<const int64_t>(a), table<const int64_t>(b), n, k, table<int32_t>(counts),
+                                         reinterpret_cast<cudaStream_t>(stream)));
 }
 
 // row: scale, slack, norm, threshold; col: scale, offset, slack, error; groups: of both, or 0.

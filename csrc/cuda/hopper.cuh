@@ -11,11 +11,11 @@
 namespace modalign::cuda::hopper {
 
 constexpr int kWarpgroup = 128;
-constexpr int kFeatures = 64;          // of a tile: 128 bytes a row in half precision, the widest swizzle
-constexpr int kProducts = 256;         // columns of one product, 64 rows x 256 columns x 16 features
-constexpr int kSums = kProducts / 2;   // of them that one of its 128 threads holds
-constexpr int kStep = 16;              // features of one product
-constexpr int kTileAlignment = 1024;   // bytes: eight rows, after which the swizzle repeats
+constexpr int kFeatures = 64;         // of a tile: 128 bytes a row in half precision, the widest swizzle
+constexpr int kProducts = 256;        // columns of one product, 64 rows x 256 columns x 16 features
+constexpr int kSums = kProducts / 2;  // of them that one of its 128 threads holds
+constexpr int kStep = 16;             // features of one product
+constexpr int kTileAlignment = 1024;  // bytes: eight rows, after which the swizzle repeats
 
 using Barrier = uint64_t;  // in shared memory
 
@@ -72,7 +72,9 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, int feature, 
 }
 
 // All threads of the block that give this id (1 to 15) meet; `threads` is how many there are.
-__device__ inline void meet(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ inline void meet(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 template <int kRegisters>
 __device__ inline void give_registers() {
@@ -107,27 +109,28 @@ __device__ inline void products_done(float (&sums)[kSums]) {
   for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-#define MODALIGN_8(i)                                                                                          \
+#define MODALIGN_8(i)                                                                                           \
   "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]), "+f"(sums[i + 4]), "+f"(sums[i + 5]), \
       "+f"(sums[i + 6]), "+f"(sums[i + 7])
 #define MODALIGN_32(i) MODALIGN_8(i), MODALIGN_8(i + 8), MODALIGN_8(i + 16), MODALIGN_8(i + 24)
-#define MODALIGN_PRODUCT(type)                                                                              \
-  asm volatile(                                                                                             \
-      "{\n"                                                                                                 \
-      ".reg .pred add;\n"                                                                                   \
-      "setp.ne.b32 add, %130, 0;\n"                                                                         \
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {"                                     \
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                              \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                    \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                    \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                    \
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                    \
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                    \
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "        \
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "   \
-      "%128, %129, add, 1, 1, 0, 0;\n"                                                                      \
-      "}\n"                                                                                                 \
-      : MODALIGN_32(0), MODALIGN_32(32), MODALIGN_32(64), MODALIGN_32(96)                                   \
+#define MODALIGN_PRODUCT(type)                                                                            \
+  asm volatile(                                                                                           \
+      "{\n"                                                                                               \
+      ".reg .pred add;\n"                                                                                 \
+      "setp.ne.b32 add, %130, 0;\n"                                                                       \
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                        \
+      " {"                                                                                                \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                            \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "                  \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "                  \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "                  \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                  \
+      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "                  \
+      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "      \
+      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
+      "%128, %129, add, 1, 1, 0, 0;\n"                                                                    \
+      "}\n"                                                                                               \
+      : MODALIGN_32(0), MODALIGN_32(32), MODALIGN_32(64), MODALIGN_32(96)                                 \
       : "l"(rows), "l"(columns), "r"(int(add)))
 
 // sums (+)= the products of 64 rows with kProducts columns over kStep features. Thread t of the warpgroup holds in

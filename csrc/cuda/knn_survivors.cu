@@ -1,7 +1,6 @@
-#include "cuda/knn_survivors.cuh"
-
 #include <algorithm>
 
+#include "cuda/knn_survivors.cuh"
 #include "cuda/knn_survivors.hpp"
 #include "cuda/tensor_map.hpp"
 

@@ -15,7 +15,7 @@ namespace modalign::cuda {
 
 constexpr int kExtremeRows = 128;  // gallery rows that have their extremes together
 constexpr int kSquare = kTileColumns;
-constexpr int kChunk = 16;         // columns looked at together
+constexpr int kChunk = 16;           // columns looked at together
 constexpr int kQueue = 16 * kChunk;  // what of them a warp can find
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -163,8 +163,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x > kConsumers) return;
     for (int64_t number = blockIdx.x; number < last; number += gridDim.x) {
       const Tile tile = tile_at<kSymmetric>(number, on.m, on.n);
-      if (tile.wanted)
-        copy_products(shared.ring, place, &rows, &columns, tile.first_row, tile.first_column, on.d);
+      if (tile.wanted) copy_products(shared.ring, place, &rows, &columns, tile.first_row, tile.first_column, on.d);
     }
     return;
   }
@@ -184,10 +183,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
     if (kSymmetric) {
       const int column = tile.first_column + thread;
-      shared.col_least[thread] =
-          column < on.n ? least_product(on.threshold[column], on.row_scale[column], on.row_slack[column],
-                                        on.row_norm[column], on.extremes[tile.first_row / kExtremeRows])
-                        : kInfinity;
+      shared.col_least[thread] = column < on.n
+                                     ? least_product(on.threshold[column], on.row_scale[column], on.row_slack[column],
+                                                     on.row_norm[column], on.extremes[tile.first_row / kExtremeRows])
+                                     : kInfinity;
     }
     hopper::meet(1, kConsumers);
     multiply_tile<kBfloat16>(shared.ring, place, sums, on.d, thread / hopper::kWarpgroup);

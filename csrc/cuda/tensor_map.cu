@@ -1,8 +1,7 @@
-#include "cuda/tensor_map.hpp"
-
 #include <cuda_runtime.h>
 
 #include "cuda/hopper.cuh"
+#include "cuda/tensor_map.hpp"
 
 namespace modalign::cuda {
 

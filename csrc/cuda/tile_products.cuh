@@ -11,8 +11,8 @@ namespace modalign::cuda {
 constexpr int kTileRows = 128;
 constexpr int kTileColumns = hopper::kProducts;
 constexpr int kStages = 4;
-constexpr int kConsumers = 2 * hopper::kWarpgroup;             // threads that multiply
-constexpr int kThreads = kConsumers + hopper::kWarpgroup;      // and a warpgroup of which one thread copies
+constexpr int kConsumers = 2 * hopper::kWarpgroup;                // threads that multiply
+constexpr int kThreads = kConsumers + hopper::kWarpgroup;         // and a warpgroup of which one thread copies
 constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // 504 a thread of each: the 64 K of a multiprocessor
 
 struct Stage {

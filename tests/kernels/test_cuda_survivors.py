@@ -128,10 +128,8 @@ def check(keys: Tensor, counts: Tensor, expected: Tensor, allowed: Tensor, thres
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_what_reaches_the_threshold_is_appended_once(
-    metric: str, dtype: torch.dtype, survivors: Function
-) -> None:
-    """By symmetry, and some rows without it: 700 rows are three squares, the last one in part; 70 features, two loads."""
+def test_what_reaches_the_threshold_is_appended_once(metric: str, dtype: torch.dtype, survivors: Function) -> None:
+    """By symmetry, and some rows without it: 700 rows are three squares, the last in part; 70 features, two loads."""
     n, d = 700, 70
     x = (torch.randn(n, d) * torch.logspace(-1, 1, n)[torch.randperm(n), None]).to(dtype)
     groups = torch.arange(n) // 7
@@ -166,9 +164,7 @@ def test_too_many_are_counted_and_none_is_written_beyond(survivors: Function) ->
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
-def test_the_neighbours_are_the_definitions(
-    metric: str, survivors: Function, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_neighbours_are_the_definitions(metric: str, survivors: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "LARGE", 200)
     monkeypatch.setattr(kernels, "ROOM", 3)
     x, groups = torch.randn(600, 40), torch.arange(600) % 20

@@ -126,7 +126,8 @@ def test_sums_of_bands_and_splits_are_the_reference_s(
     monkeypatch.setattr(module, "BAND_BYTES", 3 * 4 * 3 * 2 * m)
     monkeypatch.setattr(module, "PROGRAMS", 8)
     call = (one.x, one.y, one.scale, *one.entries, mask, True, True, 4 * m * 50)
-    largest = 1 + float((one.scale.amax() * one.x.norm(dim=2).amax() * (one.x if one_stream else one.y).norm(dim=2).amax()))
+    y = one.x if one.y is None else one.y
+    largest = 1 + float(one.scale.amax() * one.x.norm(dim=2).amax() * y.norm(dim=2).amax())
     for actual, wanted in zip(info_nce_forward(*call), reference.info_nce_forward(*call), strict=True):
         finite = wanted.isfinite()
         assert torch.equal(actual[~finite], wanted[~finite])

@@ -32,7 +32,10 @@ def knn(
     """The search of modalign.kernels.knn, its large galleries screened by the compiled kernel."""
     from modalign.kernels.knn import knn as search
 
-    return search(x, queries, k, metric, groups=groups, query_groups=query_groups, survivors=survivors)
+    found: tuple[Tensor, Tensor, Report] = search(
+        x, queries, k, metric, groups=groups, query_groups=query_groups, survivors=survivors
+    )
+    return found
 
 
 def survivors(
@@ -42,7 +45,7 @@ def survivors(
     from modalign.kernels.screen import NO_KEY
 
     own = slice(None) if which is None else which
-    device = screen.x.device
+    (n, d), device = screen.x.shape, screen.x.device
     keys = torch.full((len(thresholds), capacity), NO_KEY, dtype=torch.int64, device=device)
     counts = torch.zeros(len(thresholds), dtype=torch.int32, device=device)
     rows = [table[own].contiguous() for table in (screen.row_scale, screen.row_slack, screen.row_norm)]
@@ -56,7 +59,7 @@ def survivors(
         queries.data_ptr(), screen.x.data_ptr(), screen.x.dtype == torch.bfloat16, which is None,
         [table.data_ptr() for table in (*rows, thresholds)], [table.data_ptr() for table in columns],
         extremes.data_ptr(), excluded.data_ptr(), [0 if table is None else table.data_ptr() for table in groups],
-        keys.data_ptr(), counts.data_ptr(), len(thresholds), *screen.x.shape, capacity, stream.device_index,
+        keys.data_ptr(), counts.data_ptr(), len(thresholds), n, d, capacity, stream.device_index,
         stream.cuda_stream,
     )  # fmt: skip
     return keys, counts

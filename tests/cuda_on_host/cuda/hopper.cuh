@@ -231,16 +231,17 @@ template <bool kBfloat16>
 inline void multiply(float (&sums)[kSums], uint64_t rows, uint64_t columns, bool add) {
   const int thread = threadIdx.x % kWarpgroup;
   host::self().products.push_back({[&sums, rows, columns, add, thread] {
-                       for (int i = 0; i < kSums; ++i) {
-                         const int row = 16 * (thread / 32) + thread % 32 / 4 + 8 * (i % 4 / 2);
-                         const int column = i / 4 * 8 + 2 * (thread % 4) + i % 2;
-                         float sum = add ? sums[i] : 0.0f;
-                         for (int c = 0; c < kStep; ++c)
-                           sum += element<kBfloat16>(rows, row, c) * element<kBfloat16>(columns, column, c);
-                         sums[i] = sum;
-                       }
-                     },
-                     false});
+                                     for (int i = 0; i < kSums; ++i) {
+                                       const int row = 16 * (thread / 32) + thread % 32 / 4 + 8 * (i % 4 / 2);
+                                       const int column = i / 4 * 8 + 2 * (thread % 4) + i % 2;
+                                       float sum = add ? sums[i] : 0.0f;
+                                       for (int c = 0; c < kStep; ++c)
+                                         sum +=
+                                             element<kBfloat16>(rows, row, c) * element<kBfloat16>(columns, column, c);
+                                       sums[i] = sum;
+                                     }
+                                   },
+                                   false});
 }
 
 }  // namespace modalign::cuda::hopper

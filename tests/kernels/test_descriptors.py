@@ -1,0 +1,83 @@
+"""Tiles copied by tensor descriptors, as on a GPU from sm_90 on, in the interpreter: the same bits as by pointers."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from modalign.kernels import info_nce, sigmoid_loss, survivors
+from modalign.kernels.launch import operand
+from modalign.kernels.screen import Screen
+from modalign.kernels.tiles import tile
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered")
+
+
+def by_descriptors(*call: object) -> object:
+    found = tile(*call)
+    if "DESCRIPTORS" not in found.blocks:
+        return found
+    return dataclasses.replace(found, blocks={**found.blocks, "DESCRIPTORS": 1})
+
+
+@pytest.fixture(params=[torch.float32, torch.float16], ids=str)
+def tables(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three problems, so that a tile reaches into the next one, and the values of one of them are out of this world."""
+    x, y = torch.randn(3, 45, 300).to(request.param), torch.randn(3, 70, 300).to(request.param)
+    x[2], y[2] = torch.inf, torch.nan
+    return x, y
+
+
+def test_info_nce(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    (x, y), scale = tables, torch.full((3, 45), 0.3)
+    ids = torch.arange(45) % 7, torch.arange(70) % 7
+    ids = tuple(of_side.expand(3, -1) for of_side in ids)
+
+    def run() -> list[torch.Tensor]:
+        forward = info_nce.info_nce_forward(x, y, scale, *ids, mask="same", stats=True)
+        grads = torch.rand(3, 45, generator=torch.Generator().manual_seed(0)), torch.ones(3, 70), torch.empty(3, 0)
+        products = info_nce.info_nce_backward(
+            *grads, x, y, y, x, scale, *ids, None, None, "same", *forward[:2], forward[3], schedule="banded"
+        )
+        return [result[:2] for result in (*forward[:3], *forward[4:], *products)]
+
+    by_pointers = run()
+    monkeypatch.setattr(info_nce, "tile", by_descriptors)
+    assert all(bool(result.isfinite().all()) for result in by_pointers)
+    assert all(map(torch.equal, run(), by_pointers))
+
+
+def test_sigmoid_loss(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    (x, y), scale, bias = tables, torch.full((3, 45), 0.3), torch.full((3,), -2.0)
+
+    def run() -> list[torch.Tensor]:
+        loss = sigmoid_loss.sigmoid_loss_forward(x, y, scale, bias, None, None)
+        grads = sigmoid_loss.sigmoid_loss_backward(
+            torch.ones(3, 45), x, y, scale, bias, None, None, True, True, schedule="banded"
+        )
+        return [result[:2] for result in (loss, *grads)]
+
+    by_pointers = run()
+    monkeypatch.setattr(sigmoid_loss, "tile", by_descriptors)
+    assert all(bool(result.isfinite().all()) for result in by_pointers)
+    assert all(map(torch.equal, run(), by_pointers))
+
+
+def test_survivors(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(150, 11)
+    screen = Screen(x, x, "euclidean", narrow=True)
+    thresholds = torch.full((150,), -20.0)
+    by_pointers = survivors.survivors(screen, None, torch.arange(150), thresholds, 150)
+    monkeypatch.setattr(survivors, "tile", by_descriptors)
+    found = survivors.survivors(screen, None, torch.arange(150), thresholds, 150)
+    assert torch.equal(found[1], by_pointers[1])
+    assert torch.equal(found[0].sort(1).values, by_pointers[0].sort(1).values)
+    assert bool((found[1] > 0).any())
+
+
+def test_an_operand_starts_where_a_copy_may() -> None:
+    memory = torch.arange(16 * 5 + 1).half()
+    x = memory[1:].view(5, 16)
+    assert x.data_ptr() % 16
+    assert operand(x).data_ptr() % 16 == 0
+    assert torch.equal(operand(x), x)
