@@ -19,6 +19,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,7 @@
 namespace modalign {
 namespace {
 
+constexpr int64_t kLine = 64;
 constexpr int64_t kManyProblems = 16;  // from here on problems alone keep the threads busy
 constexpr int64_t kPackedWords = int64_t{1}
                                  << 20;  // operands up to this size are packed once, larger ones for each job
@@ -100,6 +102,15 @@ class Ids {
   std::vector<int32_t> row_, col_;
 };
 
+// Starts at a cache line, as panels and the rows of weights then do.
+struct Free {
+  void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{kLine}); }
+};
+using Memory = std::unique_ptr<std::byte[], Free>;
+Memory allocate(int64_t bytes) {
+  return Memory(static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes), std::align_val_t{kLine})));
+}
+
 // An operand in panels: all of it packed beforehand, or a stripe at a time by the thread that needs it.
 class Operand {
  public:
@@ -107,7 +118,7 @@ class Operand {
   Operand(const void* data, Dtype dtype, int64_t width, const Cut& cut, int64_t copies, int64_t bytes, bool at_once,
           Pack pack)
       : data_(data), dtype_(dtype), width_(width), cut_(cut), bytes_(bytes), at_once_(at_once), pack_(std::move(pack)) {
-    if (data_) memory_ = std::make_unique_for_overwrite<std::byte[]>(bytes_ * copies);
+    if (data_) memory_ = allocate(bytes_ * copies);
   }
   void prepare(int64_t problem, int64_t stripe) {
     if (data_ && at_once_) pack(problem, stripe, place(problem * cut_.count + stripe));
@@ -131,7 +142,7 @@ class Operand {
   int64_t bytes_;
   bool at_once_;
   Pack pack_;
-  std::unique_ptr<std::byte[]> memory_;
+  Memory memory_;
 };
 
 // One call: how it is cut, its operands, and what every block of it is made of.
@@ -168,10 +179,8 @@ class Call {
                        [this](Rows from, void* out) { tiles.pack_right(from, out); })),
         v_(features(products.v, products.v_width, cols)),
         u_(features(products.u, products.u_width, rows)) {
-    const auto bytes = static_cast<size_t>(tiles.scratch_bytes);
     if (products.v || products.u)
-      for (int thread = 0; thread < this->threads; ++thread)
-        scratch_.push_back(std::make_unique_for_overwrite<std::byte[]>(bytes));
+      for (int thread = 0; thread < this->threads; ++thread) scratch_.push_back(allocate(tiles.scratch_bytes));
   }
 
   // work(block, operands, problem, first row, first column, on the diagonal) for every block, in an order that no two
@@ -231,7 +240,8 @@ class Call {
   }
   Operand operand(const void* data, int64_t width, const Cut& by, int64_t words, Operand::Pack pack) {
     const int64_t copies = at_once_ ? call_.problems * by.count : threads;
-    return Operand(data, call_.dtype, width, by, copies, words * tiles.word_bytes, at_once_, std::move(pack));
+    const int64_t bytes = whole(words * tiles.word_bytes + kPackedBeyond, kLine) * kLine;
+    return Operand(data, call_.dtype, width, by, copies, bytes, at_once_, std::move(pack));
   }
   Operand features(const void* data, int64_t width, const Cut& by) {
     const int64_t words = whole(width, tiles.col_panel) * tiles.col_panel * by.size / tiles.per_word;
@@ -263,7 +273,7 @@ class Call {
   bool at_once_;
   bool recomputes_;  // logits; not in a backward pass that finds all of them stored
   Operand left_, right_, v_, u_;
-  std::vector<std::unique_ptr<std::byte[]>> scratch_;
+  std::vector<Memory> scratch_;
 };
 
 // Sums of one side while they run: [b, n] of rows or columns.

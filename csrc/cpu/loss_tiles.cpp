@@ -3,15 +3,16 @@
 //
 //   info_nce forward    a strip of kRows x kGroup logits -> running maximum and sum of its rows and columns
 //   sigmoid forward     the same strip -> sums of log(1 + exp(-z t))
-//   backward of both    kWeightRows x kWeightCols of W from recomputed or stored logits, then two products with it
+//   backward of both    a few hundred rows x kWeightCols of W from recomputed or stored logits, then two products with
+//   it
 #include "cpu/product.hpp"
 
 namespace modalign::MODALIGN_ISA {
 namespace {
 
 constexpr int64_t kGroup = 256;  // kRows x 256 floats stay in the first-level cache
-constexpr int64_t kWeightRows = 192, kWeightCols = 192;
-static_assert(kWeightRows % kRows == 0 && kWeightCols % kRows == 0 && kWeightCols % kCols<float> == 0);
+constexpr int64_t kWeightCols = 192;
+static_assert(kWeightCols % kRows == 0 && kWeightCols % kCols<float> == 0);
 
 template <class T>
 typename Simd<T>::Vector where(typename Simd<T>::Mask mask, typename Simd<T>::Vector a, typename Simd<T>::Vector b) {
@@ -292,7 +293,8 @@ struct Weights;
 
 template <class T>
 struct Weights<Plain<T>> {
-  static constexpr int64_t bytes = kWeightRows * kWeightCols * sizeof(T);
+  static constexpr int64_t most_rows = sizeof(T) == 4 ? 384 : 192;
+  static constexpr int64_t bytes = most_rows * kWeightCols * sizeof(T);
   static constexpr int64_t row_stride = kWeightCols, col_stride = kWeightCols;
   T* numbers;
   explicit Weights(void* scratch) : numbers(static_cast<T*>(scratch)) {}
@@ -305,7 +307,8 @@ struct Weights<Plain<T>> {
 // Rounded to bfloat16: pairs of columns for W v, pairs of rows for W' u.
 template <>
 struct Weights<Pairs> {
-  static constexpr int64_t count = kWeightRows * kWeightCols;
+  static constexpr int64_t most_rows = 192;
+  static constexpr int64_t count = most_rows * kWeightCols;
   static constexpr int64_t bytes = count * 8;
   static constexpr int64_t row_stride = kWeightCols / 2, col_stride = kWeightCols;
   float* numbers;
@@ -347,7 +350,8 @@ void backward(const void* left, const void* right, const void* v, const void* u,
   constexpr int64_t panel = kCols<T>;
   Weights<P> weights(block.scratch);
   const int64_t depth = (block.d + P::per_word - 1) / P::per_word;
-  const int64_t row_step = part(block.rows, kWeightRows, kRows), col_step = part(block.cols, kWeightCols, panel);
+  const int64_t row_step = part(block.rows, Weights<P>::most_rows, kRows),
+                col_step = part(block.cols, kWeightCols, panel);
   const int64_t v_depth = padded_cols / P::per_word, u_depth = padded_rows / P::per_word;
   for (int64_t group = 0; group < block.cols; group += col_step) {
     const int64_t cols = block.cols - group < col_step ? block.cols - group : col_step;

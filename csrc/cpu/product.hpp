@@ -101,6 +101,8 @@ __attribute__((always_inline)) inline void product(const typename P::Word* a, co
   constexpr int width = Simd<typename P::Sum>::width;
   for (int64_t k = 0; k < depth; ++k) {
     const auto b0 = P::load(b), b1 = P::load(b + width);
+    __builtin_prefetch(b + 16 * width);
+    __builtin_prefetch(b + 17 * width);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const auto value = P::broadcast(a + r * row_stride);
@@ -133,6 +135,10 @@ __attribute__((noinline)) void accumulate_tile(const typename P::Word* a, const 
   using T = typename P::Sum;
   using S = Simd<T>;
   typename S::Vector acc[kRows][2] = {};
+  for (int64_t r = 0; r < kRows && r < rows; ++r) {
+    __builtin_prefetch(out + r * ld, 1);
+    __builtin_prefetch(out + r * ld + S::width, 1);
+  }
   product<P, row_stride, depth_stride>(a, b, depth, acc);
   if (rows >= kRows && cols >= kCols<T>) {
 #pragma GCC unroll 16
@@ -174,6 +180,35 @@ void with_source(Rows rows, F f) {
   }
 }
 
+typedef uint32_t Bits32 __attribute__((may_alias));
+
+template <int width>
+constexpr int kWholeEights = (width + 7) / 8 * 8;
+
+// out[k * width + r] = row_r[k] with some bits flipped, for kWholeEights rows, of which `width` count. May write
+// kPackedBeyond bytes beyond.
+template <int width, uint32_t flip>
+void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, Bits32* out) {
+  // the highest rows first: eight are written where fewer belong, and the rows that follow are written over the rest
+  for (int r = (width - 1) / 8 * 8; r >= 0; r -= 8) {
+    int64_t k = 0;
+#if defined(MODALIGN_EIGHT)
+    for (; k + 8 <= words; k += 8) {
+      Eight v[8];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) v[i] = *reinterpret_cast<const EightUnaligned*>(row[r + i] + k);
+      transpose(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i)
+        *reinterpret_cast<EightUnaligned*>(out + (k + i) * width + r) =
+            reinterpret_cast<Eight>(reinterpret_cast<Order>(v[i]) ^ static_cast<int>(flip));
+    }
+#endif
+    for (; k < words; ++k)
+      for (int i = 0; i < 8 && r + i < width; ++i) out[k * width + r + i] = row[r + i][k] ^ flip;
+  }
+}
+
 constexpr int64_t kPackedAtOnce =
     16;  // words of each row: the panel's part being written stays in the first-level cache
 
@@ -184,6 +219,14 @@ void pack(Rows rows, typename P::Word* out) {
   with_source<P>(rows, [&](const auto* source) {
     for (int64_t start = 0; start < rows.rows; start += width, out += depth * width) {
       const int64_t filled = rows.rows - start < width ? rows.rows - start : width;
+      if constexpr (std::is_same_v<P, Plain<float>> && std::is_same_v<decltype(source), const float*>)
+        if (filled == width) {
+          const Bits32* row[kWholeEights<width>];
+          for (int r = 0; r < kWholeEights<width>; ++r)
+            row[r] = reinterpret_cast<const Bits32*>(source + (start + (r < width ? r : width - 1)) * d);
+          pack_words<width, 0>(row, d, reinterpret_cast<Bits32*>(out));
+          continue;
+        }
       for (int64_t first = 0; first < depth; first += kPackedAtOnce) {
         const int64_t last = first + kPackedAtOnce < depth ? first + kPackedAtOnce : depth;
         for (int64_t r = 0; r < filled; ++r) {

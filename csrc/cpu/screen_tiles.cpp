@@ -58,30 +58,13 @@ inline Floats as_floats(Integers sum) { return __builtin_convertvector(sum, Floa
 // codes [rows][words] -> out[panel][word][row in panel], the last row again beyond the last
 template <int width, uint32_t flip>
 void pack_codes(const void* codes, int64_t rows, int64_t words, void* packed) {
-  typedef uint32_t Word __attribute__((may_alias));
-  const Word* from = static_cast<const Word*>(codes);
-  Word* out = static_cast<Word*>(packed);
-  for (int64_t start = 0; start < rows; start += width, out += words * width)
-    // the highest rows first: eight are written where fewer belong, and the rows that follow are written over the rest
-    for (int r = (width - 1) / 8 * 8; r >= 0; r -= 8) {
-      const Word* row[8];
-      for (int i = 0; i < 8; ++i) row[i] = from + (start + r + i < rows ? start + r + i : rows - 1) * words;
-      int64_t k = 0;
-#if defined(MODALIGN_EIGHT)
-      for (; k + 8 <= words; k += 8) {
-        Eight v[8];
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) v[i] = *reinterpret_cast<const EightUnaligned*>(row[i] + k);
-        transpose(v);
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i)
-          *reinterpret_cast<EightUnaligned*>(out + (k + i) * width + r) =
-              reinterpret_cast<Eight>(reinterpret_cast<Order>(v[i]) ^ static_cast<int>(flip));
-      }
-#endif
-      for (; k < words; ++k)
-        for (int i = 0; i < 8 && r + i < width; ++i) out[k * width + r + i] = row[i][k] ^ flip;
-    }
+  const Bits32* from = static_cast<const Bits32*>(codes);
+  Bits32* out = static_cast<Bits32*>(packed);
+  for (int64_t start = 0; start < rows; start += width, out += words * width) {
+    const Bits32* row[kWholeEights<width>];
+    for (int r = 0; r < kWholeEights<width>; ++r) row[r] = from + (start + r < rows ? start + r : rows - 1) * words;
+    pack_words<width, flip>(row, words, out);
+  }
 }
 
 // One panel of searchers or candidates against another, once their products are there. Apart from the loop over
