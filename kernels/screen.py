@@ -133,11 +133,11 @@ class Screen:
             return None, None
         return self.query_groups[which], self.groups
 
-    def extremes(self, rows: int) -> Tensor:
-        """[ceil(n / rows), 5] float32: of so many gallery rows each, the largest offset, slack, error and scale, and
-        the least scale."""
+    def extremes(self, rows: int, multiple: int) -> Tensor:
+        """[., 5] float32: of so many gallery rows each, the largest offset, slack, error and scale, and the least
+        scale; a ``multiple`` of them, those beyond the last row neutral."""
         largest = torch.stack([self.col_offset, self.col_slack, self.col_error, self.col_scale, -self.col_scale])
-        padded = F.pad(largest, (0, -largest.shape[1] % rows), value=-torch.inf)
+        padded = F.pad(largest, (0, -largest.shape[1] % (rows * multiple)), value=-torch.inf)
         most = padded.unflatten(1, (-1, rows)).amax(2).T
         return torch.cat([most[:, :4], -most[:, 4:]], 1).contiguous()
 

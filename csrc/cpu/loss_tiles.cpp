@@ -115,6 +115,87 @@ void add_columns(const T* logits, int64_t ld, int64_t rows, const T* caps, Runni
   if (weighted) S::store(running.weighted, mean);
 }
 
+// References of log-sum-exps, and one shift for all of them that are near it: at most kNear apart.
+//
+// exp(logit - shift) then serves a row and a column at once. It is at most exp(kNear), and where it is clamped at
+// exp(-87) the entry is below exp(kNear - 87) of either sum, which no float holds beside it.
+template <class T>
+constexpr T kNear = 40;
+
+template <class T>
+struct Span {
+  T low = -kNever<T>, high = kNever<T>;
+  void take(T value) {
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  T middle() const { return low / 2 + high / 2; }
+  bool near(T shift) const { return shift - low <= kNear<T> && high - shift <= kNear<T>; }
+};
+
+// The columns of a group while their sums are taken below one shift, as long as it is near to their references.
+template <class T>
+struct Columns {
+  using S = Simd<T>;
+  alignas(kVectorBytes) T sum[kGroup];  // of exp(logit - shift)
+  Running<T> running;                   // null: columns are not wanted
+  int64_t cols, padded;
+  Span<T> span;
+  T shift = 0;
+  bool waiting = false;  // sums that are not where they belong
+
+  Columns(Running<T> running, int64_t cols, int64_t padded) : running(running), cols(cols), padded(padded) { start(); }
+
+  void start() {
+    span = {};
+    if (running.max)
+      for (int64_t c = 0; c < cols; ++c) span.take(running.max[c]);
+    shift = running.max ? span.middle() : T(0);
+    for (int64_t c = 0; c < padded; ++c) sum[c] = 0;
+    waiting = false;
+  }
+  void finish() {
+    if (!running.max || !waiting) return;
+    for (int64_t c = 0; c < padded; c += S::width) {
+      const auto factor = Exp<T>::of(S::min(shift - S::load(running.max + c), S::broadcast(kNear<T>)));
+      S::store(running.sum + c, S::load(running.sum + c) + S::load(sum + c) * factor);
+    }
+  }
+};
+
+// A strip's entries into the sums of its rows and columns, each with one exponential; false, and nothing is done, where
+// the shift is not near to all they have so far, or to the largest logit. Rows of the strip beyond `rows` are lost.
+template <class T>
+bool add_both(T* strip, int64_t rows, Running<T> row, Columns<T>& columns) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  Span<T> of_rows;
+  for (int64_t r = 0; r < rows; ++r) of_rows.take(row.max[r]);
+  const T shift = columns.running.max ? columns.shift : of_rows.middle();
+  if (!of_rows.near(shift) || (columns.running.max && !columns.span.near(shift))) return false;
+  V best = S::broadcast(kNever<T>);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns.padded; c += S::width) best = S::max(best, S::load(strip + r * kGroup + c));
+  if (!(S::horizontal_max(best) - shift <= kNear<T>)) return false;
+  for (int64_t r = rows; r < kRows; ++r)
+    for (int64_t c = 0; c < columns.padded; c += S::width) S::store(strip + r * kGroup + c, S::broadcast(kNever<T>));
+  V row_sum[kRows] = {};
+  for (int64_t c = 0; c < columns.padded; c += S::width) {
+    V sum = S::load(columns.sum + c);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const V share = Exp<T>::of(S::load(strip + r * kGroup + c) - shift);
+      row_sum[r] += share;
+      sum += share;
+    }
+    S::store(columns.sum + c, sum);
+  }
+  for (int64_t r = 0; r < rows; ++r)
+    row.sum[r] += S::horizontal_sum(row_sum[r]) * Exp<T>::of(S::broadcast(shift - row.max[r]))[0];
+  columns.waiting = true;
+  return true;
+}
+
 template <class P, bool capped, bool weighted>
 void forward_as(const typename P::Word* left, const typename P::Word* right,
                 const ForwardBlock<typename P::Sum>& block) {
@@ -125,6 +206,7 @@ void forward_as(const typename P::Word* left, const typename P::Word* right,
   for (int64_t group = 0; group < block.cols; group += kGroup) {
     const int64_t cols = block.cols - group < kGroup ? block.cols - group : kGroup;
     const int64_t padded = whole_panels<T>(cols);
+    Columns<T> columns(block.col.from(group), cols, padded);
     for (int64_t row = 0; row < block.rows; row += kRows) {
       const int64_t rows = block.rows - row < kRows ? block.rows - row : kRows;
       logits_strip<P>(left, right, depth, row, group, padded, block, strip, kGroup);
@@ -135,13 +217,19 @@ void forward_as(const typename P::Word* left, const typename P::Word* right,
         if (i < block.stored_rows)
           for (int64_t c = 0; c < cols; ++c) block.stored[i * block.stored_ld + group + c] = logits[c];
         leave_out(logits, i, group, cols, padded, block);
-        add_row<T, capped, weighted>(logits, padded, capped ? block.row_cap[i] : T(0), block.row.from(i));
       }
+      if (!capped && !weighted && add_both<T>(strip, rows, block.row.from(row), columns)) continue;
+      if (!capped && !weighted) columns.finish();
+      for (int64_t r = 0; r < rows; ++r)
+        add_row<T, capped, weighted>(strip + r * kGroup, padded, capped ? block.row_cap[row + r] : T(0),
+                                     block.row.from(row + r));
       if (block.col.max)
         for (int64_t c = 0; c < padded; c += S::width)
           add_columns<T, capped, weighted>(strip + c, kGroup, rows, capped ? block.col_cap + group + c : nullptr,
                                            block.col.from(group + c));
+      if (!capped && !weighted) columns.start();
     }
+    columns.finish();
   }
 }
 
@@ -180,6 +268,34 @@ void weigh_row(T* line, int64_t i, int64_t group, int64_t padded, const Backward
   }
 }
 
+// W of a block where every log-sum-exp is near to one shift, with one exponential an entry; false, and nothing is done,
+// where they are not.
+template <class T>
+bool weigh_near(T* weights, int64_t row, int64_t group, int64_t rows, int64_t cols, int64_t padded,
+                const BackwardBlock<T>& block) {
+  using S = Simd<T>;
+  using V = typename S::Vector;
+  Span<T> span;
+  for (int64_t r = 0; r < rows; ++r) span.take(block.row_lse[row + r]);
+  for (int64_t c = 0; c < cols; ++c) span.take(block.col_lse[group + c]);
+  const T shift = span.middle();
+  if (!span.near(shift)) return false;
+  alignas(kVectorBytes) T by_col[kWeightCols];
+  for (int64_t c = 0; c < padded; c += S::width)
+    S::store(by_col + c, Exp<T>::of(S::min(shift - S::load(block.col_lse + group + c), S::broadcast(kNear<T>))) *
+                             S::load(block.grad_col + group + c));
+  for (int64_t r = 0; r < rows; ++r) {
+    T* line = weights + r * kWeightCols;
+    const T scale = block.scale[row + r];
+    const T by_row = Exp<T>::of(S::broadcast(shift - block.row_lse[row + r]))[0] * block.grad_row[row + r];
+    for (int64_t c = 0; c < padded; c += S::width) {
+      const V share = Exp<T>::of(S::load(line + c) - shift);
+      S::store(line + c, share * (S::load(by_col + c) + by_row) * scale);
+    }
+  }
+  return true;
+}
+
 template <class T>
 void weigh(T* weights, int64_t row, int64_t group, int64_t rows, int64_t cols, int64_t padded,
            const BackwardBlock<T>& block) {
@@ -191,10 +307,11 @@ void weigh(T* weights, int64_t row, int64_t group, int64_t rows, int64_t cols, i
                                         : (colwise ? one(no, yes, yes) : one(no, no, yes)))
                              : (rowwise ? (colwise ? one(yes, yes, no) : one(yes, no, no))
                                         : (colwise ? one(no, yes, no) : one(no, no, no)));
+  const bool done = rowwise && colwise && !choosy && weigh_near(weights, row, group, rows, cols, padded, block);
   for (int64_t r = 0; r < rows; ++r) {
     T* line = weights + r * kWeightCols;
     const int64_t i = row + r, pair = i + block.diagonal_shift - group;
-    kernel(line, i, group, padded, block);
+    if (!done) kernel(line, i, group, padded, block);
     if (pair >= 0 && pair < cols) {
       if (block.mask == Mask::diagonal) line[pair] = 0;
       if (block.grad_positive) line[pair] += block.grad_positive[i] * block.scale[i];

@@ -196,6 +196,8 @@ void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, 
     for (; k + 8 <= words; k += 8) {
       Eight v[8];
 #pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) __builtin_prefetch(row[r + i] + k + 128);
+#pragma GCC unroll 8
       for (int i = 0; i < 8; ++i) v[i] = *reinterpret_cast<const EightUnaligned*>(row[r + i] + k);
       transpose(v);
 #pragma GCC unroll 8
@@ -252,6 +254,8 @@ void pack_features(Rows rows, int64_t padded_rows, typename P::Word* out) {
       for (int64_t k = 0; k < depth; ++k, out += cols) {
         const int64_t r = k * P::per_word;
         const auto* row = source + r * d + start;
+        __builtin_prefetch(row + 32 * d);
+        __builtin_prefetch(row + 32 * d + cols / 2);
         int64_t c = 0;
         if (r < rows.rows)
           for (; c < filled; ++c) out[c] = P::word(row + c, d, rows.rows - r);

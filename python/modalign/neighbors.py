@@ -69,7 +69,8 @@ def knn(
         num_threads: of the search on a CPU; None for as many as torch has.
         progress: a bar on standard error, if that is a terminal.
         backend: "auto" or the name of one; see ``modalign.explain("knn", x, None, 10, "cosine")``. A search by blocks
-            runs on the CPU, or with "triton" on the GPU, block by block: files and rows larger than its memory.
+            runs on the CPU, or with "triton" on the GPU, block by block: files and rows larger than its memory. "cuda"
+            screens large galleries by a compiled kernel, on GPUs of compute capability 9.0.
 
     Returns:
         ``modalign.Neighbors``: indices (m, k) int64, scores (m, k) in falling order, float64 for float64 inputs else

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modalign.kernels.knn import Report
     from modalign.kernels.screen import Screen
 
-EXTREME_ROWS = 128  # of csrc/cuda/knn_survivors.cuh
+EXTREME_ROWS = 128  # of csrc/cuda/knn_survivors.cuh, where a tile has two of them
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def survivors(
         table.contiguous() for table in (screen.col_scale, screen.col_offset, screen.col_slack, screen.col_error)
     ]
     groups = [None if table is None else table.contiguous() for table in screen.groups_of(own)]
-    queries, extremes = screen.queries[own], screen.extremes(EXTREME_ROWS)
+    queries, extremes = screen.queries[own], screen.extremes(EXTREME_ROWS, multiple=2)
     stream = torch.cuda.current_stream(device)
     _cuda.knn_survivors(
         queries.data_ptr(), screen.x.data_ptr(), screen.x.dtype == torch.bfloat16, which is None,
