@@ -107,6 +107,40 @@ def test_forward_and_backward_agree_with_float64(
         assert_close(actual, expected, float(expected.abs().max()) + 1e-300, TOLERANCE[dtype].gradient, name)
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+@pytest.mark.parametrize("order", ["rising", "falling", "mixed"])
+def test_sums_of_every_size_side_by_side(loss_backend: str, device: str, order: str, dtype: torch.dtype) -> None:
+    """Log-sum-exps from 40 or less to 200 or more, in rows and in columns, in whatever order they come: what one shift
+    serves, and what it cannot."""
+    n, m = (400, 600) if loss_backend != "triton" else (70, 90)
+    x, y, scale = tables((1, n, m, 20), dtype, device)
+    for table in (x, y):
+        sizes = torch.logspace(-1, 0.7, table.shape[1], dtype=dtype, device=device)
+        sizes = {"rising": sizes, "falling": sizes.flip(0), "mixed": sizes[torch.randperm(len(sizes))]}[order]
+        table.mul_(sizes[:, None])
+    args = (x, y, scale, *4 * [None], "none", True, False, 0)
+    if refuses(loss_backend, dtype, lambda: forward_operator(*args, loss_backend)):
+        return
+    exact = (x.double(), y.double(), scale.double(), *4 * [None], "none")
+    wanted = reference.info_nce_forward(*exact, True, False, 0)
+    assert wanted[0].amin() < 40
+    largest_lse = float(max(wanted[0].amax(), wanted[1].amax()))
+    assert largest_lse > 200
+    got = forward_operator(*args, loss_backend)
+    for name, actual, expected in zip(("row_lse", "col_lse"), got, wanted, strict=False):
+        # each within the rounding of its own logits
+        largest = 1 + expected.abs()
+        assert float(((actual - expected).abs() / largest).max()) < 20 * torch.finfo(dtype).eps, name
+    grads = [torch.rand(size, dtype=dtype, device=device) for size in (x.shape[:2], y.shape[:2], got[2].shape)]
+    wanted = reference.info_nce_backward(
+        *(grad.double() for grad in grads), *exact[:2], exact[1], exact[0], *exact[2:], *wanted[:2], wanted[3]
+    )
+    got = backward_operator(*grads, x, y, y, x, scale, *4 * [None], "none", got[0], got[1], got[3], loss_backend)
+    for name, actual, expected in zip(("dx", "dy"), got, wanted, strict=True):
+        # the tolerance is for logits up to 40
+        assert_close(actual, expected, float(expected.abs().max()), TOLERANCE[dtype].gradient * largest_lse / 40, name)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(2, 37, 37, 19), (1, 200, 300, 33)], ids=str)
 def test_kept_logits_change_no_bit(

@@ -7,6 +7,7 @@ tests/cuda_on_host/hopper.cuh, the threads of a block by threads. "device" runs 
 import ctypes
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     source = ROOT / "tests/cuda_on_host/knn_survivors.cpp"
     options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
     folders = [f"-I{ROOT / 'tests/cuda_on_host'}", f"-I{ROOT / 'csrc'}"]
+    options += shlex.split(os.environ.get("CXXFLAGS", ""))
     subprocess.run([compiler, *options, *folders, str(source), "-o", str(library)], check=True)
     run = ctypes.CDLL(str(library)).knn_survivors
 
