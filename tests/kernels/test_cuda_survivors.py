@@ -71,9 +71,9 @@ def survivors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """modalign.ops._cuda.survivors, for tensors where it runs, which are torch's default meanwhile."""
     if request.param == "device":
         if importlib.util.find_spec("modalign._cuda") is None or not torch.cuda.is_available():
-            pytest.skip("needs a GPU and modalign._cuda")
+            pytest.skip("needs a GPU and modalign._cuda: make gpu has both; the host runs the same kernel")
         if torch.cuda.get_device_capability() != (9, 0):
-            pytest.skip("needs compute capability 9.0")
+            pytest.skip("the kernel is for compute capability 9.0; the host runs it too")
         from modalign.ops import _cuda as on_device
 
         with torch.device("cuda"):
