@@ -67,6 +67,8 @@ def _loss(n: int, d: int, workspace: int, dense: bool, small: bool) -> Case:
     losses: Rivals = {"modalign": ours}
     if n <= 65536:  # the floor: the same blocks through the vendor's matrix products
         losses["modalign, torch backend"] = functools.partial(ours, workspace=0, backend="torch")
+    if _installed("modalign._cuda") and not (workspace or small):
+        losses["modalign, cuda backend"] = functools.partial(ours, backend="cuda")
     if dense:
         losses |= {"dense torch": _dense, "torch.compile": torch.compile(_dense, dynamic=False)}
     if not small:  # their kernels want a GPU

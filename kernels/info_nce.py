@@ -12,6 +12,9 @@ operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -23,9 +26,24 @@ from modalign.kernels.launch import dot_tile, launch, misread, operand, table
 from modalign.kernels.products import BAND_BYTES, Block, banded_products, choose
 from modalign.kernels.tiles import ANY, architecture, tile
 
-__all__ = ["info_nce_backward", "info_nce_forward"]
+__all__ = ["Compiled", "info_nce_backward", "info_nce_forward"]
 
 PROGRAMS = 1024  # enough to fill a device; fewer row blocks than this split the columns
+
+
+class Compiled(NamedTuple):
+    """Tiles by other kernels than Triton's, of one bfloat16 problem [1, n, d], [1, m, d] in two streams, where every
+    entry counts but those that the mask "diagonal" leaves out, and nothing is stored.
+
+    sums(x, y, scale, row_parts, col_parts, positive, mask, row, rows): the parts of the rows from ``row`` on, each of
+    ``height`` rows or ``width`` columns. weights(x, y, scale, row, col, positive_grad, mask, weights, block): the
+    band's, row and col being log-sum-exps and gradients.
+    """
+
+    height: int
+    width: int
+    sums: Callable[..., None]
+    weights: Callable[..., None]
 
 
 def info_nce_forward(
@@ -33,11 +51,13 @@ def info_nce_forward(
     row_id: Tensor | None = None, col_id: Tensor | None = None,
     row_cap: Tensor | None = None, col_cap: Tensor | None = None,
     mask: str = "none", columns: bool = True, stats: bool = False, workspace: int = 0,
+    *, compiled: Compiled | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """row_lse, col_lse, positive, stored, row_best, row_mean, col_best, col_mean, all float32; the reference says more.
 
     x, y: [b, n, d], [b, m, d] float32, float16 or bfloat16; the rest is on their device, where the host never waits.
     Products are accumulated in float32 (float32 inputs without tf32). What is not asked for is not computed.
+    ``compiled`` makes the tiles in the kernel's place.
     """
     b, n, width = x.shape
     m = n if y is None else y.shape[1]
@@ -46,8 +66,8 @@ def info_nce_forward(
     row_cap, col_cap, scale = _float(row_cap), _float(col_cap), _float(logit_scale)
     square = y is not None and m == n
     one_stream = y is None
-    left = operand(x)
-    right = left if y is None else operand(y)
+    left = operand(x, compiled is not None)
+    right = left if y is None else operand(y, compiled is not None)
     if one_stream:
         col_id, col_cap = row_id, row_cap
 
@@ -63,18 +83,26 @@ def info_nce_forward(
     col = (col_lse, col_best if stats else None, col_mean if stats else None) if columns else (None, None, None)
     variant = "full" if stats or stored.numel() or _any(row_id, row_cap, col_cap) else "lean"
     sizes = tile("info_nce_forward", x.dtype, width, architecture(x.device), variant)
-    height = sizes.blocks["BLOCK_M"]
+    height = compiled.height if compiled else sizes.blocks["BLOCK_M"]
     kinds = 3 if stats else 2
-    # rows go in bands, so that the parts of the columns, one for each block of rows, take little memory
+    # rows go in bands, so that the parts, of the columns one for each block of rows, take little memory
     blocks = triton.cdiv(n, height)
     both_sides = columns or one_stream
-    together = min(blocks, max(1, BAND_BYTES // max(1, 4 * kinds * b * m) - 1)) if both_sides else blocks
-    splits = max(1, min(PROGRAMS // max(1, b * together), triton.cdiv(m, sizes.blocks["BLOCK_N"]) // 4))
+    splits = triton.cdiv(m, compiled.width) if compiled else 0
+    of_block = 4 * kinds * b * ((m if both_sides else 0) + splits * height)
+    together = min(blocks, max(1, BAND_BYTES // max(1, of_block) - 1))
+    if not compiled:
+        splits = max(1, min(PROGRAMS // max(1, b * together), triton.cdiv(m, sizes.blocks["BLOCK_N"]) // 4))
     length = triton.cdiv(triton.cdiv(m, splits), sizes.blocks["BLOCK_N"]) * sizes.blocks["BLOCK_N"]
     row_parts = empty(b, splits, kinds, together * height)
     col_parts = empty(b, 1 + together, kinds, m) if both_sides else None
-    for first in range(0, blocks, together):
-        count = min(together, blocks - first)
+
+    def write(first: int, count: int) -> None:
+        if compiled:
+            rows = min(count * height, n - first * height)
+            diagonal = positive if square else None
+            compiled.sums(left, right, scale, row_parts, col_parts, diagonal, mask, first * height, rows)
+            return
         launch(
             _info_nce_fwd_kernel, b * count * splits, sizes,
             table(left, "BLOCK_M", sizes), table(right, "BLOCK_N", sizes), scale, row_id, row_cap, col_id, col_cap,
@@ -83,6 +111,10 @@ def info_nce_forward(
             first, count, together, splits, length, len(stored), n, m, left.shape[2],
             MASK=mask, STATS=stats, ONE_STREAM=one_stream,
         )  # fmt: skip
+
+    for first in range(0, blocks, together):
+        count = min(together, blocks - first)
+        write(first, count)
         if col_parts is not None:
             _combine(
                 col_parts, 1 if first == 0 else 0, 1 + count, m, running=True,
@@ -100,7 +132,7 @@ def info_nce_backward(
     grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
     x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
     row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
-    row_lse: Tensor, col_lse: Tensor, stored: Tensor, *, schedule: str | None = None,
+    row_lse: Tensor, col_lse: Tensor, stored: Tensor, *, schedule: str | None = None, compiled: Compiled | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """W v [b, n, e] and W' u [b, m, e] in float32, for v [b, m, e] and u [b, n, e]; [b, 0, d] for one that is None.
 
@@ -108,6 +140,7 @@ def info_nce_backward(
     their problem. ``schedule``: "fused", "banded" or "stored", as ``modalign.kernels.products`` describes them; by
     default the one that should cost least. ValueError for another or for "stored" with nothing stored,
     NotImplementedError for one that cannot run here.
+    ``compiled`` makes the weights of the bands.
     """
     b, n, d = x.shape
     m = n if y is None else y.shape[1]
@@ -119,14 +152,15 @@ def info_nce_backward(
     e = max(widths, default=0)
     variant = "full" if _any(row_id, row_cap, col_cap) else "lean"
     sizes = tile("info_nce_backward", x.dtype, e, architecture(x.device), variant)
+    schedule = "banded" if compiled else schedule
     schedule = choose(schedule, "info_nce_backward", x, e, len(widths), sizes.blocks["BLOCK_V"], bool(stored.numel()))
     scale = _float(logit_scale)
     scale_of_weights = None
     if x.dtype == torch.float16:
         largest = _largest(scale) * (_largest(grad_row) + _largest(grad_col) + _largest(grad_positive))
         scale_of_weights = weight_scale(largest)
-    left = operand(x)
-    right = left if y is None else operand(y)
+    left = operand(x, compiled is not None)
+    right = left if y is None else operand(y, compiled is not None)
     v_table, u_table = (None if values is None else operand(values.to(x.dtype)) for values in (v, u))
     positive = _given(grad_positive)
     row = (row_id, _float(row_cap), _float(row_lse), _given(grad_row))
@@ -148,6 +182,9 @@ def info_nce_backward(
         return product
 
     def write(weights: Tensor, block: Block) -> None:
+        if compiled:
+            compiled.weights(left, right, scale, row[2:], col[2:], positive, mask, weights, block)
+            return
         reading = schedule == "stored"
         tiles = tile("info_nce_weights", x.dtype, d, architecture(x.device), "full" if reading else variant)
         programs = triton.cdiv(block.rows, tiles.blocks["BLOCK_M"]) * triton.cdiv(block.cols, tiles.blocks["BLOCK_N"])
@@ -304,14 +341,15 @@ def _exponentials(logits, largest):
 
 @triton.jit
 def _taken_in(largest, total, dot, part_ptr, kind_stride, there, STATS: tl.constexpr):
-    """A part more: the largest logit, the sum of exponentials below it and, with STATS, that of them times logits."""
+    """Some parts more [parts, size]: largest logits, sums of exponentials below them and, with STATS, times logits."""
     part_max = tl.load(part_ptr, there, other=-float("inf"))
     part_sum = tl.load(part_ptr + kind_stride, there, other=0.0)
-    new_max = tl.maximum(largest, part_max)
-    own, of_part = _exponentials(largest, new_max), _exponentials(part_max, new_max)
+    new_max = tl.maximum(largest, tl.max(part_max, 0))
+    own, of_part = _exponentials(largest, new_max), _exponentials(part_max, new_max[None, :])
     if STATS:
-        dot = dot * own + tl.load(part_ptr + 2 * kind_stride, there, other=0.0) * of_part
-    return new_max, total * own + part_sum * of_part, dot
+        part_dot = tl.load(part_ptr + 2 * kind_stride, there, other=0.0)
+        dot = dot * own + tl.sum(part_dot * of_part, 0)
+    return new_max, total * own + tl.sum(part_sum * of_part, 0), dot
 
 
 @triton.jit(do_not_specialize=["first", "last", "size", "offset", "row", "height"])
@@ -320,8 +358,9 @@ def _info_nce_combine_kernel(
     more_ptr,  # [b, ., kinds, more_kind_stride] or None
     lse_ptr, best_ptr, mean_ptr,  # [b, result_stride] or None
     first, last, size, part_stride, kind_stride, more_stride, more_kind_stride, result_stride, offset, row, height,
-    BLOCK_N: tl.constexpr, STATS: tl.constexpr,
+    BLOCK_N: tl.constexpr, PARTS: tl.constexpr, STATS: tl.constexpr,
 ):  # fmt: skip
+    """PARTS of them at a time, so that as many loads are on their way."""
     KINDS: tl.constexpr = 3 if STATS else 2
     blocks = tl.cdiv(size, BLOCK_N)
     problem = (tl.program_id(0) // blocks).to(tl.int64)
@@ -330,13 +369,15 @@ def _info_nce_combine_kernel(
     largest = tl.full([BLOCK_N], -float("inf"), tl.float32)
     total = tl.zeros([BLOCK_N], tl.float32)
     dot = tl.zeros([BLOCK_N], tl.float32)
-    for part in range(first, last):
-        there = (index < size) & ((part == 0) | (height == 0) | (index >= row + part * height))
-        place = part_ptr + tl.cast(part, tl.int64) * KINDS * kind_stride
+    for start in range(first, last, PARTS):
+        parts = (start + tl.arange(0, PARTS))[:, None]
+        there = (index < size)[None, :] & (parts < last)
+        there &= (parts == 0) | (height == 0) | (index[None, :] >= row + parts * height)
+        place = part_ptr[None, :] + parts.to(tl.int64) * KINDS * kind_stride
         largest, total, dot = _taken_in(largest, total, dot, place, kind_stride, there, STATS)
     if more_ptr is not None:
-        place = more_ptr + problem * more_stride + offset + index
-        largest, total, dot = _taken_in(largest, total, dot, place, more_kind_stride, index < size, STATS)
+        place = (more_ptr + problem * more_stride + offset + index)[None, :]
+        largest, total, dot = _taken_in(largest, total, dot, place, more_kind_stride, (index < size)[None, :], STATS)
     if running_ptr is not None:
         running_ptr += problem * part_stride + index
         tl.store(running_ptr, largest, index < size)

@@ -43,10 +43,10 @@ def readable(x: Tensor) -> Tensor:
     return x.float().contiguous() if misread(x.dtype) else x.contiguous()
 
 
-def operand(x: Tensor) -> Tensor:
-    """x [..., d], readable, with zero features up to a multiple of FEATURES, which change no product; it starts at a
-    multiple of 16 bytes."""
-    x = readable(x)
+def operand(x: Tensor, compiled: bool = False) -> Tensor:
+    """x [..., d], readable (by compiled kernels as it is), with zero features up to a multiple of FEATURES, which
+    change no product; it starts at a multiple of 16 bytes."""
+    x = x.contiguous() if compiled else readable(x)
     x = F.pad(x, (0, -x.shape[-1] % FEATURES)) if x.shape[-1] % FEATURES else x
     return x if x.data_ptr() % 16 == 0 else x.clone()
 

@@ -81,7 +81,7 @@ TABLE = (
     Row("info_nce_forward", FLOAT, ("sm_90",), ANY, _tile(64, 32, 32, warps=8, stages=2), LEAN),
     Row("sigmoid_loss_forward", FLOAT, ARCHITECTURES, ANY, _tile(64, 64, 16, warps=8, stages=2), LEAN),
     *_losses("forward", HALF + FLOAT, INTERPRETER, ANY, _tile(32, 64, 256, warps=1, stages=1)),
-    Row("info_nce_combine", FLOAT, (*ARCHITECTURES, *INTERPRETER), ANY, Tile({"BLOCK_N": 256})),
+    Row("info_nce_combine", FLOAT, (*ARCHITECTURES, *INTERPRETER), ANY, Tile({"BLOCK_N": 128, "PARTS": 8})),
     # the weights of a block. BLOCK_D is that of info_nce_forward: the logits that it stores have the same bits
     *_losses("weights", HALF, ("sm_80",), ANY, _tile(128, 128, 64, warps=8, stages=3), variants=LEAN),
     *_losses("weights", HALF, ("sm_90",), ANY, _tile(128, 128, 64, warps=8, stages=4, copied=True), variants=LEAN),

@@ -7,22 +7,27 @@ build=$PWD/build/cuda
 rm -rf "$build/package"
 "$python" -m pip install --quiet --no-deps --target "$build/package" \
   --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON --config-settings=build-dir="$build/cmake" .
-# the kernel of sm_90a: products and copies as they are meant to be, and no register in memory
+# the kernels of sm_90a: products and copies as they are meant to be, and no register in memory
 cuobjdump=$("$python" -c 'import triton; print(triton.knobs.nvidia.cuobjdump.path)')
 "$python" - "$cuobjdump" "$build"/package/modalign/_cuda*.so <<'PYTHON'
 import re, subprocess, sys
+NEEDED = {
+    "knn_survivors_kernel": (4, ("HGMMA.64x256x16.F32", "UTMALDG.2D")),
+    "info_nce_sums_kernel": (1, ("HGMMA.64x256x16.F32.BF16", "UTMALDG.2D")),
+    "info_nce_weights_kernel": (1, ("HGMMA.64x256x16.F32.BF16", "UTMALDG.2D", "UTMASTG.2D", "F2FP.BF16")),
+}
 def read(option):
     command = [sys.argv[1], option, "-arch", "sm_90a", sys.argv[2]]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-usage = re.findall(r"Function (\S*knn_survivors\S*):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", read("-res-usage"))
-assert len(usage) == 4, usage
-for name, registers, stack, shared, local in usage:
-    print(f"{name}: {registers} registers, {stack} bytes of stack, {local} of local memory")
-    assert int(stack) == int(local) == 0 and int(registers) == 168  # what give_ and take_registers count on
-kernels = [part for part in read("-sass").split("Function : ") if part.startswith("_Z") and "knn_survivors" in part.splitlines()[0]]
-assert len(kernels) == 4
-for text in kernels:
-    assert "HGMMA.64x256x16.F32" in text and "UTMALDG.2D" in text
+usage = re.findall(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", read("-res-usage"))
+kernels = {text.split()[0]: text for text in read("-sass").split("Function : ")[1:]}
+for kernel, (count, instructions) in NEEDED.items():
+    found = [function for function in usage if kernel in function[0]]
+    assert len(found) == count, (kernel, usage)
+    for name, registers, stack, shared, local in found:
+        print(f"{name}: {registers} registers, {stack} bytes of stack, {local} of local memory")
+        assert int(stack) == int(local) == 0 and int(registers) == 168  # what give_ and take_registers count on
+        assert all(instruction in kernels[name] for instruction in instructions), instructions
 PYTHON
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PYTHONPATH="$build/package:$site" "$python" -S - <<'PYTHON'

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/info_nce.hpp"
 #include "cuda/knn_survivors.hpp"
 #include "cuda/neighbor_overlap.hpp"
 
@@ -14,7 +15,10 @@ namespace py = pybind11;
 namespace {
 
 using modalign::cuda::Extremes;
+using modalign::cuda::Part;
+using modalign::cuda::Sums;
 using modalign::cuda::Survivors;
+using modalign::cuda::Weights;
 
 void check(cudaError_t error) {
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
@@ -54,11 +58,54 @@ void knn_survivors(uintptr_t queries, uintptr_t gallery, bool bfloat16, bool sym
                                       reinterpret_cast<cudaStream_t>(stream)));
 }
 
+Part checked_part(const std::array<int, 4>& part, int n, int m, int d) {
+  const auto [row, rows, col, cols] = part;
+  if (rows < 1 || cols < 1 || d < 8 || d % 8 != 0)
+    throw std::invalid_argument("sizes must be at least 1, and d a multiple of 8");
+  if (row < 0 || row > n - rows || col < 0 || col > m - cols) throw std::invalid_argument("the part is not in S");
+  return {row, rows, col, cols};
+}
+
+// part: first row, rows, first column, columns.
+void info_nce_sums(uintptr_t x, uintptr_t y, uintptr_t scale, uintptr_t row_parts, int64_t row_stride,
+                   uintptr_t col_parts, uintptr_t positive, bool pairs_left_out, const std::array<int, 4>& part, int n,
+                   int m, int d, int device, uintptr_t stream) {
+  Sums on{};
+  on.scale = table<const float>(scale), on.row_parts = table<float>(row_parts), on.row_stride = row_stride;
+  on.col_parts = table<float>(col_parts), on.positive = table<float>(positive);
+  on.part = checked_part(part, n, m, d), on.n = n, on.m = m, on.d = d, on.pairs_left_out = pairs_left_out;
+  if (on.part.cols != m || row_stride < on.part.rows)
+    throw std::invalid_argument("the part must have all columns, and row_stride room for its rows");
+  check(cudaSetDevice(device));
+  check(modalign::cuda::info_nce_sums(table<const void>(x), table<const void>(y), on,
+                                      reinterpret_cast<cudaStream_t>(stream)));
+}
+
+// row, col: log-sum-exps and gradients, or 0.
+void info_nce_weights(uintptr_t x, uintptr_t y, uintptr_t scale, const std::array<uintptr_t, 2>& row,
+                      const std::array<uintptr_t, 2>& col, uintptr_t positive_grad, bool pairs_left_out,
+                      uintptr_t weights, int64_t stride, const std::array<int, 4>& part, int n, int m, int d,
+                      int device, uintptr_t stream) {
+  Weights on{};
+  on.scale = table<const float>(scale);
+  on.row_lse = table<const float>(row[0]), on.row_grad = table<const float>(row[1]);
+  on.col_lse = table<const float>(col[0]), on.col_grad = table<const float>(col[1]);
+  on.positive_grad = table<const float>(positive_grad);
+  on.part = checked_part(part, n, m, d), on.n = n, on.m = m, on.d = d, on.pairs_left_out = pairs_left_out;
+  if (stride % 8 != 0 || stride < on.part.cols || weights % 16 != 0)
+    throw std::invalid_argument("rows of weights must hold the part and start at multiples of 16 bytes");
+  check(cudaSetDevice(device));
+  check(modalign::cuda::info_nce_weights(table<const void>(x), table<const void>(y), table<void>(weights), stride, on,
+                                         reinterpret_cast<cudaStream_t>(stream)));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
   module.doc() = "CUDA kernels of modalign; see csrc/README.md.";
   module.attr("architectures") = MODALIGN_CUDA_ARCHITECTURES;
+  module.def("info_nce_sums", &info_nce_sums);
+  module.def("info_nce_weights", &info_nce_weights);
   module.def("neighbor_overlap", &neighbor_overlap);
   module.def("knn_survivors", &knn_survivors);
 }

@@ -71,6 +71,31 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, int feature, 
       : "memory");
 }
 
+// Where a byte of a tile lies, given where it would lie without the swizzle: bits 4 to 6 change with bits 7 to 9.
+__device__ inline uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
+
+// By every thread that wrote a tile into shared memory, before one of them calls store_tile.
+__device__ inline void stores_begin() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// The way back of copy_tile: what lies outside the table is not written. One thread calls it.
+__device__ inline void store_tile(const CUtensorMap* map, int feature, int row, const void* from) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+                   reinterpret_cast<uint64_t>(map)),
+               "r"(feature), "r"(row), "r"(shared_address(from))
+               : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Returns when every tile that this thread stored has been read: it may be overwritten, or the block may end.
+__device__ inline void stores_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+
+// Two numbers rounded to the nearest bfloat16, the first in the lower half.
+__device__ inline uint32_t bfloat16_pair(float first, float second) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+  return pair;
+}
+
 // All threads of the block that give this id (1 to 15) meet; `threads` is how many there are.
 __device__ inline void meet(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");

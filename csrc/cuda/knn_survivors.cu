@@ -26,8 +26,8 @@ cudaError_t knn_survivors(const void* queries, const void* gallery, bool bfloat1
   int multiprocessors = 0;
   CUtensorMap rows, columns;
   cudaError_t error = hopper_multiprocessors(&multiprocessors);
-  if (error == cudaSuccess) error = tensor_map(&rows, queries, on.m, on.d, kTileRows);
-  if (error == cudaSuccess) error = tensor_map(&columns, gallery, on.n, on.d, kTileColumns);
+  if (error == cudaSuccess) error = tensor_map(&rows, queries, on.m, on.d, on.d, kTileRows);
+  if (error == cudaSuccess) error = tensor_map(&columns, gallery, on.n, on.d, on.d, kTileColumns);
   if (error != cudaSuccess) return error;
   const auto run = symmetric ? (bfloat16 ? launch<true, true> : launch<true, false>)
                              : (bfloat16 ? launch<false, true> : launch<false, false>);

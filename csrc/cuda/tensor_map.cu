@@ -5,7 +5,7 @@
 
 namespace modalign::cuda {
 
-cudaError_t tensor_map(CUtensorMap* map, const void* table, int64_t rows, int64_t d, int box_rows) {
+cudaError_t tensor_map(CUtensorMap* map, const void* table, int64_t rows, int64_t d, int64_t pitch, int box_rows) {
   // from the driver that is loaded, so that nothing links against one
   void* found = nullptr;
   cudaDriverEntryPointQueryResult result;
@@ -14,7 +14,7 @@ cudaError_t tensor_map(CUtensorMap* map, const void* table, int64_t rows, int64_
   if (error != cudaSuccess) return error;
   if (result != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(d), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t row_bytes[1] = {static_cast<cuuint64_t>(2 * d)};
+  const cuuint64_t row_bytes[1] = {static_cast<cuuint64_t>(2 * pitch)};
   const cuuint32_t box[2] = {hopper::kFeatures, static_cast<cuuint32_t>(box_rows)};
   const cuuint32_t every[2] = {1, 1};
   const CUresult made = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found)(

@@ -11,8 +11,9 @@ namespace modalign::cuda {
 constexpr int kTileRows = 128;
 constexpr int kTileColumns = hopper::kProducts;
 constexpr int kStages = 4;
-constexpr int kConsumers = 2 * hopper::kWarpgroup;                // threads that multiply
-constexpr int kThreads = kConsumers + hopper::kWarpgroup;         // and a warpgroup of which one thread copies
+constexpr int kLead = 2;                                   // stages that the first warpgroup may be ahead of the second
+constexpr int kConsumers = 2 * hopper::kWarpgroup;         // threads that multiply
+constexpr int kThreads = kConsumers + hopper::kWarpgroup;  // and a warpgroup of which one thread copies
 constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // 504 a thread of each: the 64 K of a multiprocessor
 
 struct Stage {
@@ -58,6 +59,13 @@ __device__ inline void copy_products(Ring& ring, Place& place, const CUtensorMap
     hopper::copy_tile(stage.rows, rows, feature, first_row, full);
     hopper::copy_tile(stage.columns, columns, feature, first_column, full);
   }
+}
+
+// Keeps the second warpgroup, once, until the first has what it needs to be `kLead` stages ahead: where they do not
+// meet at every tile, one multiplies while the other uses its sums.
+__device__ inline void fall_behind(Ring& ring, int d, int warpgroup) {
+  const int stages = (d - 1) / hopper::kFeatures + 1;
+  if (warpgroup == 1) hopper::barrier_wait(ring.full + (stages > kLead ? kLead : stages - 1), 0);
 }
 
 // The products of the rows of this warpgroup (0 or 1) of the tile, in the layout of hopper::multiply.

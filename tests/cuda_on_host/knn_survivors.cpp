@@ -13,9 +13,9 @@ void run(const CUtensorMap& rows, const CUtensorMap& columns, const Survivors& o
 
 }  // namespace
 
-extern "C" void knn_survivors(const uint16_t* queries, const uint16_t* gallery, int bfloat16, int symmetric, int blocks,
+extern "C" void knn_survivors(uint16_t* queries, uint16_t* gallery, int bfloat16, int symmetric, int blocks,
                               const Survivors* on) {
-  const CUtensorMap rows{queries, on->m, on->d, kTileRows}, columns{gallery, on->n, on->d, kTileColumns};
+  const CUtensorMap rows{queries, on->m, on->d, on->d, kTileRows}, columns{gallery, on->n, on->d, on->d, kTileColumns};
   const auto of =
       symmetric ? (bfloat16 ? run<true, true> : run<true, false>) : (bfloat16 ? run<false, true> : run<false, false>);
   of(rows, columns, *on, blocks);

@@ -1,30 +1,20 @@
 """The CUDA kernel of knn's screen: what it appends is what reaches the threshold.
 
-"host" runs it on a CPU: each instruction of csrc/cuda/hopper.cuh done as its manual says, by
-tests/cuda_on_host/hopper.cuh, the threads of a block by threads. "device" runs it on a GPU of compute capability 9.0.
+"host" runs it on a CPU, "device" on a GPU of compute capability 9.0.
 """
 
 import ctypes
-import importlib.util
-import os
-import shlex
-import shutil
-import subprocess
-import sys
-import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import modalign
+import cuda_host
 from modalign.kernels import knn as kernels
 from modalign.kernels.screen import Screen, unpacked
 from modalign.reference import knn as reference
 
-ROOT = Path(__file__).parents[2]
 POINTERS = [
     "row_scale", "row_slack", "row_norm", "threshold", "col_scale", "col_offset", "col_slack", "col_error", "extremes",
     "excluded", "row_group", "col_group", "keys", "counts",
@@ -43,15 +33,7 @@ class Survivors(ctypes.Structure):
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """modalign._cuda.knn_survivors, by threads; two blocks of them share the tiles."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    assert compiler, "a C++ compiler is needed, as for the installation: put c++ on PATH or set CXX"
-    library = tmp_path_factory.mktemp("cuda") / "knn_survivors.so"
-    source = ROOT / "tests/cuda_on_host/knn_survivors.cpp"
-    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-    folders = [f"-I{ROOT / 'tests/cuda_on_host'}", f"-I{ROOT / 'csrc'}"]
-    options += shlex.split(os.environ.get("CXXFLAGS", ""))
-    subprocess.run([compiler, *options, *folders, str(source), "-o", str(library)], check=True)
-    run = ctypes.CDLL(str(library)).knn_survivors
+    run = cuda_host.compiled("knn_survivors", tmp_path_factory.mktemp("cuda")).knn_survivors
 
     def knn_survivors(
         queries: int, gallery: int, bfloat16: bool, symmetric: bool, row: list[int], col: list[int], extremes: int,
@@ -70,24 +52,11 @@ Function = Callable[..., tuple[Tensor, Tensor]]
 def survivors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Function]:
     """modalign.ops._cuda.survivors, for tensors where it runs, which are torch's default meanwhile."""
     if request.param == "device":
-        if importlib.util.find_spec("modalign._cuda") is None or not torch.cuda.is_available():
-            pytest.skip("needs a GPU and modalign._cuda: make gpu has both; the host runs the same kernel")
-        if torch.cuda.get_device_capability() != (9, 0):
-            pytest.skip("the kernel is for compute capability 9.0; the host runs it too")
-        from modalign.ops import _cuda as on_device
-
+        on_device = cuda_host.on_device()
         with torch.device("cuda"):
             yield on_device.survivors
         return
-    module = types.ModuleType("modalign._cuda")
-    module.knn_survivors = request.getfixturevalue("kernel")
-    monkeypatch.setitem(sys.modules, "modalign._cuda", module)
-    monkeypatch.setattr(modalign, "_cuda", module, raising=False)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: types.SimpleNamespace(device_index=0, cuda_stream=0))
-    found = importlib.util.find_spec("modalign.ops._cuda")
-    on_host = importlib.util.module_from_spec(found)  # a copy of its own, with that kernel
-    found.loader.exec_module(on_host)
-    yield on_host.survivors
+    yield cuda_host.on_host(monkeypatch, knn_survivors=request.getfixturevalue("kernel")).survivors
 
 
 def narrow(x: Tensor, queries: Tensor, metric: str, dtype: torch.dtype, **more: object) -> Screen:

@@ -41,7 +41,9 @@ def products_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def narrow_tile(kernel: str, *of_call: object) -> Tile:
-    blocks = {"BLOCK_N": 32} if kernel == "info_nce_combine" else {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_D": 16}
+    if kernel == "info_nce_combine":
+        return Tile({"BLOCK_N": 32, "PARTS": 4}, 1, 1)
+    blocks = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_D": 16}
     return Tile({**blocks, "DESCRIPTORS": 0} if kernel == "info_nce_forward" else blocks, 1, 1)
 
 

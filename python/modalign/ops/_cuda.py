@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,19 +10,76 @@ from torch import Tensor
 from modalign import _cuda
 
 if TYPE_CHECKING:
+    from modalign.kernels.info_nce import Compiled
     from modalign.kernels.knn import Report
+    from modalign.kernels.products import Block
     from modalign.kernels.screen import Screen
 
 EXTREME_ROWS = 128  # of csrc/cuda/knn_survivors.cuh, where a tile has two of them
+Sides = tuple[Tensor, Tensor | None]  # the log-sum-exps of rows or columns, and their gradients
+SUM_ROWS, SUM_COLUMNS = 64, 256  # that have one part together, of csrc/cuda/info_nce.cuh
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.contiguous(), b.contiguous()
     n, k = a.shape
     counts = torch.empty(n, k, dtype=torch.int32, device=a.device)
-    stream = torch.cuda.current_stream(a.device)
-    _cuda.neighbor_overlap(a.data_ptr(), b.data_ptr(), n, k, counts.data_ptr(), stream.device_index, stream.cuda_stream)
+    _cuda.neighbor_overlap(a.data_ptr(), b.data_ptr(), n, k, counts.data_ptr(), *_stream(a))
     return counts
+
+
+def info_nce_forward(*tables: Any) -> tuple[Tensor, ...]:
+    """The operator of modalign.kernels.info_nce, its tiles by the compiled kernel."""
+    from modalign.kernels.info_nce import info_nce_forward as forward
+
+    sums: tuple[Tensor, ...] = forward(*tables, compiled=_tiles())
+    return sums
+
+
+def info_nce_backward(*tables: Any) -> tuple[Tensor, Tensor]:
+    """The operator of modalign.kernels.info_nce, its weights by the compiled kernel."""
+    from modalign.kernels.info_nce import info_nce_backward as backward
+
+    products: tuple[Tensor, Tensor] = backward(*tables, compiled=_tiles())
+    return products
+
+
+def _tiles() -> Compiled:
+    from modalign.kernels.info_nce import Compiled
+
+    return Compiled(SUM_ROWS, SUM_COLUMNS, _info_nce_sums, _info_nce_weights)
+
+
+def _info_nce_sums(
+    x: Tensor, y: Tensor, scale: Tensor, row_parts: Tensor, col_parts: Tensor | None, positive: Tensor | None,
+    mask: str, row: int, rows: int,
+) -> None:  # fmt: skip
+    (_, n, d), m = x.shape, y.shape[1]
+    _cuda.info_nce_sums(
+        x.data_ptr(), y.data_ptr(), scale.data_ptr(), row_parts.data_ptr(), row_parts.shape[-1],
+        _address(col_parts), _address(positive), mask == "diagonal", (row, rows, 0, m), n, m, d, *_stream(x),
+    )  # fmt: skip
+
+
+def _info_nce_weights(
+    x: Tensor, y: Tensor, scale: Tensor, row: Sides, col: Sides, positive_grad: Tensor | None, mask: str,
+    weights: Tensor, block: Block,
+) -> None:  # fmt: skip
+    (_, n, d), m = x.shape, y.shape[1]
+    _cuda.info_nce_weights(
+        x.data_ptr(), y.data_ptr(), scale.data_ptr(), [_address(table) for table in row],
+        [_address(table) for table in col], _address(positive_grad), mask == "diagonal",
+        weights.data_ptr(), weights.stride(1), (block.row, block.rows, block.col, block.cols), n, m, d, *_stream(x),
+    )  # fmt: skip
+
+
+def _address(table: Tensor | None) -> int:
+    return 0 if table is None else table.data_ptr()
+
+
+def _stream(x: Tensor) -> tuple[int, int]:
+    stream = torch.cuda.current_stream(x.device)
+    return stream.device_index, stream.cuda_stream
 
 
 def knn(
@@ -54,12 +111,10 @@ def survivors(
     ]
     groups = [None if table is None else table.contiguous() for table in screen.groups_of(own)]
     queries, extremes = screen.queries[own], screen.extremes(EXTREME_ROWS, multiple=2)
-    stream = torch.cuda.current_stream(device)
     _cuda.knn_survivors(
         queries.data_ptr(), screen.x.data_ptr(), screen.x.dtype == torch.bfloat16, which is None,
         [table.data_ptr() for table in (*rows, thresholds)], [table.data_ptr() for table in columns],
-        extremes.data_ptr(), excluded.data_ptr(), [0 if table is None else table.data_ptr() for table in groups],
-        keys.data_ptr(), counts.data_ptr(), len(thresholds), n, d, capacity, stream.device_index,
-        stream.cuda_stream,
+        extremes.data_ptr(), excluded.data_ptr(), [_address(table) for table in groups],
+        keys.data_ptr(), counts.data_ptr(), len(thresholds), n, d, capacity, *_stream(screen.x),
     )  # fmt: skip
     return keys, counts

@@ -47,3 +47,16 @@ def no_cuda_module(x: Tensor) -> str | None:
     if importlib.util.find_spec("modalign._cuda") is None:
         return "modalign._cuda is not built (install with -C cmake.define.MODALIGN_WITH_CUDA=ON)"
     return None
+
+
+def no_hopper(x: Tensor) -> str | None:
+    """Of the kernels of sm_90a, which work together with those of triton."""
+    reason = no_cuda_module(x) or no_triton(x)
+    if reason is None and torch.cuda.get_device_capability(x.device) != (9, 0):
+        major, minor = torch.cuda.get_device_capability(x.device)
+        reason = f"compute capability {major}.{minor} (takes 9.0)"
+    return reason
+
+
+def not_measured(*_: object) -> str:
+    return "it is chosen by its name only, until it has been measured beside triton"

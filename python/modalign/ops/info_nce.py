@@ -16,7 +16,16 @@ from torch import Tensor
 
 from modalign.backends import Implementation, Operation, select
 from modalign.ops import _torch
-from modalign.ops._refusals import FLOATS, HALF_AND_FLOAT, interpreter_is_for_tests, no_triton, not_on_cpu, wrong_dtype
+from modalign.ops._refusals import (
+    FLOATS,
+    HALF_AND_FLOAT,
+    interpreter_is_for_tests,
+    no_hopper,
+    no_triton,
+    not_measured,
+    not_on_cpu,
+    wrong_dtype,
+)
 from modalign.ops._transforms import differentiable, register_vmap
 
 __all__ = ["INFO_NCE", "accumulator", "backward_operator", "forward_operator", "info_nce_backward", "info_nce_forward"]
@@ -44,7 +53,42 @@ def implementations(operation: str) -> tuple[Implementation, ...]:
     )
 
 
-INFO_NCE = Operation("info_nce", implementations("info_nce"))
+PLAIN = "nothing more"
+
+
+def _asked(ids: Tensor | None, caps: tuple[Tensor | None, ...], stats: bool, workspace: int) -> str:
+    """What a call has beyond two tables and their scales, in words."""
+    asked = {
+        "ids": ids is not None,
+        "caps": any(cap is not None for cap in caps),
+        "statistics": stats,
+        "stored logits": workspace > 0,
+    }
+    return ", ".join(name for name, there in asked.items() if there) or PLAIN
+
+
+def _refused_by_cuda(x: Tensor, y: Tensor | None = None, _: Tensor | None = None, asked: str = PLAIN) -> str | None:
+    if asked != PLAIN:
+        return f"takes no ids, caps, statistics or stored logits (workspace=0 stores none); this call has {asked}"
+    if y is None:
+        return "one stream (takes two)"
+    if x.dim() == 3 and len(x) != 1:
+        return f"a batch of {len(x)} problems (takes one)"
+    return wrong_dtype(x, (torch.bfloat16,)) or no_hopper(x)
+
+
+INFO_NCE = Operation(
+    "info_nce",
+    (
+        Implementation(
+            "cuda",
+            {role: f"modalign.ops._cuda:info_nce_{role}" for role in ("forward", "backward")},
+            _refused_by_cuda,
+            not_measured,
+        ),
+        *implementations("info_nce"),
+    ),
+)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -64,7 +108,8 @@ def forward_operator(
     without ``stats``, positive unless n = m in two streams. ``stored``: the first rows of S, as many as fit into
     ``workspace`` bytes; the backward pass reads them again. The first three are differentiable.
     """
-    forward = select(INFO_NCE, "forward", backend, x, y, logit_scale)
+    asked = _asked(row_id, (row_cap, col_cap), stats, workspace)
+    forward = select(INFO_NCE, "forward", backend, x, y, logit_scale, asked)
     tables = [x, y, logit_scale, row_id, col_id, row_cap, col_cap]
     outputs = forward(*map(contiguous, tables), mask, columns, stats, workspace)
     if x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
@@ -105,7 +150,8 @@ def backward_operator(
 
     W_ij = logit_scale_i (grad_row_i exp(S_ij - row_lse_i) + grad_col_j exp(S_ij - col_lse_j) + [i = j] grad_positive_i)
     """
-    backward = select(INFO_NCE, "backward", backend, x, y, logit_scale)
+    asked = _asked(row_id, (row_cap, col_cap), False, stored.numel())
+    backward = select(INFO_NCE, "backward", backend, x, y, logit_scale, asked)
     tables = [grad_row, grad_col, grad_positive, x, y, v, u, logit_scale, row_id, col_id, row_cap, col_cap]
     products: tuple[Tensor, Tensor] = backward(
         *map(contiguous, tables), mask, *map(contiguous, (row_lse, col_lse, stored))

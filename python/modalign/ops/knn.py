@@ -25,8 +25,9 @@ from modalign.ops._refusals import (
     FLOATS,
     HALF_AND_FLOAT,
     interpreter_is_for_tests,
-    no_cuda_module,
+    no_hopper,
     no_triton,
+    not_measured,
     not_on_cpu,
     triton_interpreted,
     wrong_dtype,
@@ -43,22 +44,14 @@ def _refused_by_triton(x: Tensor, *rest: object) -> str | None:
     return no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT)
 
 
-def _refused_by_cuda(x: Tensor, *_: object) -> str | None:
-    reason = no_cuda_module(x) or no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT)
-    if reason is None and torch.cuda.get_device_capability(x.device) != (9, 0):
-        major, minor = torch.cuda.get_device_capability(x.device)
-        reason = f"compute capability {major}.{minor} (takes 9.0)"
-    return reason
-
-
 KNN = Operation(
     "knn",
     (
         Implementation(
             "cuda",
             {"search": "modalign.ops._cuda:knn"},
-            _refused_by_cuda,
-            lambda *_: "it is chosen by its name only, until it has been measured beside triton",
+            lambda x, *_: no_hopper(x) or wrong_dtype(x, HALF_AND_FLOAT),
+            not_measured,
         ),
         Implementation("triton", {"search": "modalign.kernels.knn:knn"}, _refused_by_triton, interpreter_is_for_tests),
         Implementation(

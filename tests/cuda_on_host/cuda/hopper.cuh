@@ -1,8 +1,9 @@
 // csrc/cuda/hopper.cuh on a CPU: each instruction does what the PTX manual says it does, at the worst moment that it
-// allows: a copy lands at once, a product reads its tiles when it is waited for.
+// allows: a copy lands at once, a product reads its tiles when it is waited for, and so does a tile's way back.
 //
 // The threads of a block are contexts that take turns in one thread, in another order every round; one that waits looks
-// again when its turn comes. A round in which nobody gets on is a deadlock, and ends the process.
+// again when its turn comes. Now and then a warp sleeps for many rounds, and the others get as far ahead of it as they
+// can. A thousand rounds in which nobody gets on, longer than any sleep, are a deadlock, and end the process.
 #pragma once
 
 #include <ucontext.h>
@@ -18,6 +19,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #define __device__
@@ -27,8 +29,8 @@
 #define __launch_bounds__(...)
 
 struct CUtensorMap {
-  const uint16_t* table;
-  int64_t rows, d;
+  uint16_t* table;
+  int64_t rows, d, pitch;
   int box_rows;
 };
 
@@ -57,12 +59,17 @@ struct Thread {
   ucontext_t context;
   std::unique_ptr<std::byte[]> stack;
   std::vector<Product> products;
-  unsigned votes = 0;  // that it has taken part in
+  std::vector<std::function<void()>> stores;
+  unsigned exchanges = 0;  // that it has taken part in
+  unsigned votes = 0;      // that it has taken part in
   bool ended = false;
 };
 
 struct Warp {
   Meeting meeting;
+  int asleep = 0;          // rounds
+  float exchanged[2][32];  // this exchange's, and the last one's, which may still be read
+  int fenced = 0;          // threads that have called stores_begin since the last store
   unsigned votes[3] = {};  // the last one, which may still be read, this one, and room for the next
 };
 
@@ -112,6 +119,15 @@ inline unsigned __ballot_sync(unsigned, bool yes) {
   return warp.votes[vote % 3];
 }
 inline bool __any_sync(unsigned lanes, bool yes) { return __ballot_sync(lanes, yes) != 0; }
+inline float __shfl_xor_sync(unsigned, float value, int bits) {
+  host::Warp& warp = host::block->warps[threadIdx.x / 32];
+  float* exchanged = warp.exchanged[host::self().exchanges++ % 2];
+  exchanged[threadIdx.x % 32] = value;
+  __syncwarp();
+  return exchanged[(threadIdx.x % 32) ^ bits];
+}
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __expf(float x) { return std::exp(x); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int32_t __float_as_int(float x) { return std::bit_cast<int32_t>(x); }
 inline int32_t atomicAdd(int32_t* to, int32_t more) {
@@ -166,7 +182,6 @@ inline void barrier_wait(Barrier* barrier, int parity) {
   host::wait_until([&] { return state(barrier).phase != parity; });
 }
 
-// The 128-byte swizzle: bits 4 to 6 of an address in shared memory change with its bits 7 to 9.
 inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
 
 inline void copy_tile(void* to, const CUtensorMap* map, int feature, int row, Barrier* barrier) {
@@ -175,10 +190,39 @@ inline void copy_tile(void* to, const CUtensorMap* map, int feature, int row, Ba
   for (int r = 0; r < map->box_rows; ++r)
     for (int c = 0; c < kFeatures; ++c) {
       const bool inside = row + r < map->rows && feature + c < map->d;
-      const uint16_t value = inside ? map->table[(row + r) * map->d + feature + c] : 0;
+      const uint16_t value = inside ? map->table[(row + r) * map->pitch + feature + c] : 0;
       std::memcpy(host::block->shared + swizzled(start + r * 2 * kFeatures + c * 2), &value, 2);
     }
   change(barrier, 0, -map->box_rows * kFeatures * 2);
+}
+
+inline void stores_begin() { ++host::block->warps[threadIdx.x / 32].fenced; }
+
+inline void store_tile(const CUtensorMap* map, int feature, int row, const void* from) {
+  const uint32_t start = shared_address(from);
+  if (start % kTileAlignment != 0) host::fail("a tile starts between the places where its swizzle repeats");
+  if (feature < 0 || row < 0) host::fail("a tile is stored before the start of its table");
+  if (std::exchange(host::block->warps[threadIdx.x / 32].fenced, 0) != 32)
+    host::fail("a tile is stored before every thread of the warp has said that it is written");
+  host::self().stores.push_back([=] {
+    for (int r = 0; r < map->box_rows && row + r < map->rows; ++r)
+      for (int c = 0; c < kFeatures && feature + c < map->d; ++c)
+        std::memcpy(map->table + (row + r) * map->pitch + feature + c,
+                    host::block->shared + swizzled(start + r * 2 * kFeatures + c * 2), 2);
+  });
+}
+
+inline void stores_wait() {
+  for (const auto& store : host::self().stores) store();
+  host::self().stores.clear();
+}
+
+inline uint32_t bfloat16_pair(float first, float second) {
+  const auto rounded = [](float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    return std::isnan(x) ? 0x7fffu : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  };
+  return rounded(first) | rounded(second) << 16;
 }
 
 inline void meet(int id, int threads) { host::meet(host::block->named[id], threads); }
@@ -252,6 +296,7 @@ inline const std::function<void()>* kernel_of_block;
 
 inline void run_thread() {
   (*kernel_of_block)();
+  if (!self().stores.empty()) fail("a thread ends before its tiles have been read");
   self().ended = true;
   block->moved = true;
   swapcontext(&self().context, &block->scheduler);
@@ -261,6 +306,7 @@ inline void run_thread() {
 inline void launch(int blocks, int threads, size_t bytes, const std::function<void()>& kernel) {
   constexpr size_t kStack = 64 << 10;
   std::mt19937 generator(0);
+  std::uniform_int_distribution<int> one_in_sixteen(0, 15), nap(20, 200);
   std::vector<int> order(threads);
   std::iota(order.begin(), order.end(), 0);
   kernel_of_block = &kernel;
@@ -280,17 +326,27 @@ inline void launch(int blocks, int threads, size_t bytes, const std::function<vo
       thread.context.uc_link = nullptr;
       makecontext(&thread.context, run_thread, 0);
     }
+    int still = 0;  // rounds in which nobody got on
     for (int left = threads; left > 0;) {
       std::shuffle(order.begin(), order.end(), generator);
       own.moved = false;
       left = 0;
+      for (Warp& warp : own.warps) {
+        if (warp.asleep == 0 && one_in_sixteen(generator) == 0) warp.asleep = nap(generator);
+        if (warp.asleep > 0) --warp.asleep;
+      }
       for (const int t : order) {
         if (own.threads[t].ended) continue;
+        if (own.warps[t / 32].asleep > 0) {
+          ++left;
+          continue;
+        }
         threadIdx.x = t;
         swapcontext(&own.scheduler, &own.threads[t].context);
         left += !own.threads[t].ended;
       }
-      if (left > 0 && !own.moved) fail("deadlock");
+      still = own.moved ? 0 : still + 1;
+      if (still > 1000) fail("deadlock");
     }
     std::free(own.shared);
   }
