@@ -13,6 +13,11 @@
 // columns, and what both sides gathered is added at the end. Blocks on the diagonal serve their rows alone.
 #include "cpu/info_nce.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -31,15 +36,17 @@ namespace {
 
 constexpr int64_t kLine = 64;
 constexpr int64_t kManyProblems = 16;  // from here on problems alone keep the threads busy
-constexpr int64_t kPackedWords = int64_t{1}
-                                 << 20;  // operands up to this size are packed once, larger ones for each job
+constexpr int64_t kPackedOnce = int64_t{1}
+                                << 22;  // numbers of a call's operands; what is beyond is packed for each job
 
-// Stripes of equal size, whole panels each.
+// Stripes of whole panels, as many in each as in any other, or one less: the threads of a phase end together.
 struct Cut {
-  int64_t n, size, count;
-  int64_t start(int64_t stripe) const { return stripe * size; }
-  int64_t rows(int64_t stripe) const { return std::clamp<int64_t>(n - start(stripe), 0, size); }
-  int64_t padded() const { return count * size; }
+  int64_t n, multiple, count;
+  int64_t panels() const { return (n + multiple - 1) / multiple; }
+  int64_t start(int64_t stripe) const { return panels() * stripe / count * multiple; }
+  int64_t rows(int64_t stripe) const { return std::min(start(stripe + 1), n) - start(stripe); }
+  int64_t size() const { return (panels() + count - 1) / count * multiple; }  // of the largest
+  int64_t padded() const { return panels() * multiple; }
 };
 
 Cut cut(int64_t n, int64_t d, int64_t problems, int64_t multiple) {
@@ -48,8 +55,7 @@ Cut cut(int64_t n, int64_t d, int64_t problems, int64_t multiple) {
   const int64_t most = std::clamp<int64_t>((1 << 19) / d, 96, 960);
   const int64_t least = problems >= kManyProblems ? 1 : std::min<int64_t>(8, parts(n, 96));
   const int64_t wanted = std::max(parts(n, most), least);
-  const int64_t size = parts(parts(n, wanted), multiple) * multiple;
-  return {n, size, parts(n, size)};
+  return {n, multiple, std::min(wanted, parts(n, multiple))};
 }
 
 // [b, n] values as tile kernels read them: stripes of every problem, whole panels.
@@ -111,6 +117,17 @@ Memory allocate(int64_t bytes) {
   return Memory(static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes), std::align_val_t{kLine})));
 }
 
+// Fresh memory that is about to be written all over: pages of megabytes cost a fault each, not 512. It is a hint.
+void prefer_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
+#if defined(__linux__)
+  constexpr int64_t kWorthIt = int64_t{32} << 20;  // memory of its own, not a piece of a heap
+  if (!memory || bytes < kWorthIt) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 // An operand in panels: all of it packed beforehand, or a stripe at a time by the thread that needs it.
 class Operand {
  public:
@@ -120,8 +137,9 @@ class Operand {
       : data_(data), dtype_(dtype), width_(width), cut_(cut), bytes_(bytes), at_once_(at_once), pack_(std::move(pack)) {
     if (data_) memory_ = allocate(bytes_ * copies);
   }
+  bool at_once() const { return data_ && at_once_; }
   void prepare(int64_t problem, int64_t stripe) {
-    if (data_ && at_once_) pack(problem, stripe, place(problem * cut_.count + stripe));
+    if (at_once() && stripe < cut_.count) pack(problem, stripe, place(problem * cut_.count + stripe));
   }
   const void* get(int64_t problem, int64_t stripe, int thread) {
     if (!data_) return nullptr;
@@ -168,14 +186,13 @@ class Call {
                 std::numeric_limits<T>::max()),
         stored_(stored),
         stored_rows_(stored_rows),
-        at_once_(call.problems * std::max(call.n, call.m) * call.d <= kPackedWords),
         recomputes_(!(products.v || products.u) || stored_rows < call.problems * call.n),
-        left_(operand(recomputes_ ? call.x : nullptr, call.d, rows, whole(call.d, tiles.per_word) * rows.size,
+        left_(operand(recomputes_ ? call.x : nullptr, call.d, rows, whole(call.d, tiles.per_word) * rows.size(),
                       [this](Rows from, void* out) { tiles.pack_left(from, out); })),
         right_(operand(!recomputes_  ? nullptr
                        : one_stream_ ? call.x
                                      : call.y,
-                       call.d, cols, whole(call.d, tiles.per_word) * cols.size,
+                       call.d, cols, whole(call.d, tiles.per_word) * cols.size(),
                        [this](Rows from, void* out) { tiles.pack_right(from, out); })),
         v_(features(products.v, products.v_width, cols)),
         u_(features(products.u, products.u_width, rows)) {
@@ -186,14 +203,11 @@ class Call {
   // work(block, operands, problem, first row, first column, on the diagonal) for every block, in an order that no two
   // threads disturb
   void each_block(auto work) {
-    if (at_once_) {
+    Operand* operands[] = {&left_, &right_, &v_, &u_};
+    if (std::ranges::any_of(operands, &Operand::at_once)) {
       const int64_t stripes = std::max(rows.count, cols.count);
       run_phases(threads, 1, call_.problems * stripes, [&](int, int64_t, int64_t job) {
-        const int64_t problem = job / stripes, stripe = job % stripes;
-        for (Operand* operand : {&left_, &u_})
-          if (stripe < rows.count) operand->prepare(problem, stripe);
-        for (Operand* operand : {&right_, &v_})
-          if (stripe < cols.count) operand->prepare(problem, stripe);
+        for (Operand* operand : operands) operand->prepare(job / stripes, job % stripes);
       });
     }
     const int64_t jobs = std::min(rows.count, cols.count), turns = std::max(rows.count, cols.count);
@@ -216,7 +230,6 @@ class Call {
                      .stored = nullptr,
                      .stored_rows = 0,
                      .stored_ld = call_.m};
-      if (block.rows == 0 || block.cols == 0) return;
       const int64_t first = problem * call_.n + rows.start(i);
       if (stored_ && first < stored_rows_) {
         block.stored = stored_ + first * call_.m + cols.start(j);
@@ -239,14 +252,17 @@ class Call {
     return static_cast<int>(std::clamp(work / 1.6e7, 1.0, static_cast<double>(wanted)));
   }
   Operand operand(const void* data, int64_t width, const Cut& by, int64_t words, Operand::Pack pack) {
-    const int64_t copies = at_once_ ? call_.problems * by.count : threads;
+    const int64_t numbers = data ? call_.problems * by.n * width : 0;
+    const bool at_once = numbers <= room_;
+    if (at_once) room_ -= numbers;
+    const int64_t copies = at_once ? call_.problems * by.count : threads;
     const int64_t bytes = whole(words * tiles.word_bytes + kPackedBeyond, kLine) * kLine;
-    return Operand(data, call_.dtype, width, by, copies, bytes, at_once_, std::move(pack));
+    return Operand(data, call_.dtype, width, by, copies, bytes, at_once, std::move(pack));
   }
   Operand features(const void* data, int64_t width, const Cut& by) {
-    const int64_t words = whole(width, tiles.col_panel) * tiles.col_panel * by.size / tiles.per_word;
+    const int64_t words = whole(width, tiles.col_panel) * tiles.col_panel * by.size() / tiles.per_word;
     return operand(data, width, by, words,
-                   [this, size = by.size](Rows from, void* out) { tiles.pack_features(from, size, out); });
+                   [this, size = by.size()](Rows from, void* out) { tiles.pack_features(from, size, out); });
   }
   T* cap(Padded<T>& caps, int64_t problem, int64_t i) {
     if (no_cap_.empty()) return nullptr;
@@ -270,7 +286,7 @@ class Call {
   std::vector<T> no_cap_;
   T* stored_;
   int64_t stored_rows_;
-  bool at_once_;
+  int64_t room_ = kPackedOnce;
   bool recomputes_;  // logits; not in a backward pass that finds all of them stored
   Operand left_, right_, v_, u_;
   std::vector<Memory> scratch_;
@@ -333,6 +349,7 @@ void zero(const Products<T>& products, const Similarity<T>& call) {
 template <class T>
 void info_nce_forward(const Similarity<T>& call, Summary<T> row, Summary<T> col, T* positive, T* stored,
                       int64_t stored_rows, int threads) {
+  prefer_large_pages(stored, stored_rows * call.m * static_cast<int64_t>(sizeof(T)));
   Call<T> whole(call, {}, stored, stored_rows, threads);
   const bool columns = col.lse || !call.y, means = row.mean;
   Sums<T> by_row(call.problems, whole.rows, true, means), by_col(call.problems, whole.cols, columns, means);
@@ -368,7 +385,7 @@ void info_nce_backward(const Similarity<T>& call, const Gradients<T>& grads, con
   whole.each_block([&](const Block<T>& block, const void* left, const void* right, const void* v, const void* u,
                        int64_t problem, int64_t i, int64_t j, bool diagonal, void* scratch) {
     whole.tiles.backward(
-        left, right, v, u, whole.rows.size, whole.cols.size,
+        left, right, v, u, whole.rows.size(), whole.cols.size(),
         {block, row_lse.at(problem, i), col_lse.at(problem, j), grad_row.at(problem, i), grad_col.at(problem, j),
          grad_positive.at(problem, i), all.v ? all.by_row + (problem * call.n + i) * all.v_width : nullptr,
          all.u && !diagonal ? all.by_col + (problem * call.m + j) * all.u_width : nullptr, all.v_width, all.u_width,
@@ -400,7 +417,7 @@ void sigmoid_loss_backward(const Similarity<T>& call, const T* bias, const T* gr
   whole.each_block([&](const Block<T>& block, const void* left, const void* right, const void* v, const void* u,
                        int64_t problem, int64_t i, int64_t j, bool, void* scratch) {
     whole.tiles.sigmoid_backward(
-        left, right, v, u, whole.rows.size, whole.cols.size,
+        left, right, v, u, whole.rows.size(), whole.cols.size(),
         {block, bias[problem], nullptr, grad_row + problem * call.n + i, slope + problem * call.n + i,
          products.v ? products.by_row + (problem * call.n + i) * products.v_width : nullptr,
          products.u ? products.by_col + (problem * call.m + j) * products.u_width : nullptr, products.v_width,

@@ -320,6 +320,15 @@ inline int64_t part(int64_t size, int64_t most, int64_t multiple) {
   return (((size + parts - 1) / parts) + multiple - 1) / multiple * multiple;
 }
 
+// `cols` logits of a row, and zeros up to `padded`. The row kRows further, on another page, is asked for meanwhile.
+template <class T>
+void read_stored(const T* stored, int64_t ld, int64_t cols, int64_t padded, T* out) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t c = 0; c < cols; c += line) __builtin_prefetch(stored + kRows * ld + c);
+  for (int64_t c = 0; c < cols; ++c) out[c] = stored[c];
+  for (int64_t c = cols; c < padded; ++c) out[c] = 0;
+}
+
 template <class P, class B>
 void backward(const void* left, const void* right, const void* v, const void* u, int64_t padded_rows,
               int64_t padded_cols, const B& block) {
@@ -342,8 +351,8 @@ void backward(const void* left, const void* right, const void* v, const void* u,
         const int64_t wanted = block.rows - row - r < kRows ? block.rows - row - r : kRows;
         if (row + r + wanted <= block.stored_rows) {
           for (int64_t k = 0; k < wanted; ++k)
-            for (int64_t c = 0; c < padded; ++c)
-              line[k * kWeightCols + c] = c < cols ? block.stored[(row + r + k) * block.stored_ld + group + c] : T(0);
+            read_stored(block.stored + (row + r + k) * block.stored_ld + group, block.stored_ld, cols, padded,
+                        line + k * kWeightCols);
         } else {
           logits_strip<P>(static_cast<const Word*>(left), static_cast<const Word*>(right), depth, row + r, group,
                           padded, block, line, kWeightCols);

@@ -100,8 +100,8 @@ inline void transpose(Eight (&v)[8]) {
 #endif
 
 // exp(x) for x <= 0, within 2 units in the last place; below the smallest normal number it gives about that number,
-// which no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a Taylor polynomial of r (it
-// is the shortest: minimax coefficients would save one term), and 2^n by the exponent's bits.
+// which no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a polynomial of r, and 2^n by
+// the exponent's bits or, where there is one, an instruction.
 template <class T>
 struct Exp;
 
@@ -111,21 +111,30 @@ struct Exp<float> {
   static constexpr float lowest = -87.33654f;  // log of the smallest normal number
   static S::Vector of(S::Vector x) {
     x = S::max(x, S::broadcast(lowest));
+#if defined(MODALIGN_ISA_avx512)
+    const __m512 wide = reinterpret_cast<__m512>(x * 1.44269504f);
+    const S::Vector n = reinterpret_cast<S::Vector>(_mm512_roundscale_ps(wide, _MM_FROUND_NO_EXC));
+#else
     const S::Vector shifter = S::broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
     const S::Vector rounded = x * 1.44269504f + shifter;
     const S::Vector n = rounded - shifter;
+#endif
     S::Vector r = x - n * 0.693359375f;  // log 2 in two parts, the first short enough for n * part to be exact
     r = r - n * -2.12194440e-4f;
-    S::Vector p = S::broadcast(1.0f / 5040);
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
+    // the smallest largest error relative to exp, 2e-9, of those with exp(0) = 1
+    S::Vector p = S::broadcast(1.38436444e-3f);
+    p = p * r + 8.37416295e-3f;
+    p = p * r + 4.16680016e-2f;
+    p = p * r + 1.66664317e-1f;
+    p = p * r + 4.99999940e-1f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
+#if defined(MODALIGN_ISA_avx512)
+    return reinterpret_cast<S::Vector>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
     const S::Bits bits = (reinterpret_cast<S::Bits>(rounded) << 23) + (uint32_t{127} << 23);
     return p * reinterpret_cast<S::Vector>(bits);
+#endif
   }
 };
 
