@@ -13,11 +13,6 @@
 // columns, and what both sides gathered is added at the end. Blocks on the diagonal serve their rows alone.
 #include "cpu/info_nce.hpp"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -115,17 +110,6 @@ struct Free {
 using Memory = std::unique_ptr<std::byte[], Free>;
 Memory allocate(int64_t bytes) {
   return Memory(static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes), std::align_val_t{kLine})));
-}
-
-// Fresh memory that is about to be written all over: pages of megabytes cost a fault each, not 512. It is a hint.
-void prefer_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
-#if defined(__linux__)
-  constexpr int64_t kWorthIt = int64_t{32} << 20;  // memory of its own, not a piece of a heap
-  if (!memory || bytes < kWorthIt) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)), start = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t first = (start + page - 1) / page * page, last = (start + bytes) / page * page;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
 }
 
 // An operand in panels: all of it packed beforehand, or a stripe at a time by the thread that needs it.
@@ -349,7 +333,6 @@ void zero(const Products<T>& products, const Similarity<T>& call) {
 template <class T>
 void info_nce_forward(const Similarity<T>& call, Summary<T> row, Summary<T> col, T* positive, T* stored,
                       int64_t stored_rows, int threads) {
-  prefer_large_pages(stored, stored_rows * call.m * static_cast<int64_t>(sizeof(T)));
   Call<T> whole(call, {}, stored, stored_rows, threads);
   const bool columns = col.lse || !call.y, means = row.mean;
   Sums<T> by_row(call.problems, whole.rows, true, means), by_col(call.problems, whole.cols, columns, means);
