@@ -31,7 +31,7 @@ validate: $(VENV)/tests
 gpu: $(VENV)/tests
 	-@$(PIP) --no-deps memeff==0.3.1 inf-cl==1.2.1 siglip-kernel==0.1.2 flashlib==0.4.0
 	@if command -v nvcc >/dev/null; then $(PIP) --no-deps --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON --editable .; fi
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/contract tests/kernels/test_cuda_*.py -k "triton or device or gpu"
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/contract tests/kernels/test_cuda_*.py -k "triton or device"
 	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')-$$(date +%F).json
 
 lint: $(VENV)/lint

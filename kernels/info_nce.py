@@ -36,12 +36,14 @@ class Compiled(NamedTuple):
     entry counts but those that the mask "diagonal" leaves out, and nothing is stored.
 
     sums(x, y, scale, row_parts, col_parts, positive, mask, row, rows): the parts of the rows from ``row`` on, each of
-    ``height`` rows or ``width`` columns. weights(x, y, scale, row, col, positive_grad, mask, weights, block): the
-    band's, row and col being log-sum-exps and gradients.
+    ``height`` rows or ``width`` columns; ``together`` such blocks of rows are a tile.
+    weights(x, y, scale, row, col, positive_grad, mask, weights, block): the band's, row and col being log-sum-exps and
+    gradients.
     """
 
     height: int
     width: int
+    together: int
     sums: Callable[..., None]
     weights: Callable[..., None]
 
@@ -91,6 +93,8 @@ def info_nce_forward(
     splits = triton.cdiv(m, compiled.width) if compiled else 0
     of_block = 4 * kinds * b * ((m if both_sides else 0) + splits * height)
     together = min(blocks, max(1, BAND_BYTES // max(1, of_block) - 1))
+    if compiled and together < blocks:  # whole tiles
+        together = max(compiled.together, together // compiled.together * compiled.together)
     if not compiled:
         splits = max(1, min(PROGRAMS // max(1, b * together), triton.cdiv(m, sizes.blocks["BLOCK_N"]) // 4))
     length = triton.cdiv(triton.cdiv(m, splits), sizes.blocks["BLOCK_N"]) * sizes.blocks["BLOCK_N"]

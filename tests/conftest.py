@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: this suite needs no GPU
+# nan_filled_memory asks torch for deterministic algorithms, of which its matrix products on a GPU are none without this
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # before torch loads its threads: on a machine that is busy with other things they wait asleep, not spinning
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

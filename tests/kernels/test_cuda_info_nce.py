@@ -196,9 +196,11 @@ def test_one_direction_and_one_tower(cuda: types.ModuleType) -> None:
 
 @pytest.mark.usefixtures("nan_filled_memory")
 def test_bands_and_blocks(cuda: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 64 rows and bands of weights that end inside of tiles."""
+    """Bands of two tiles of rows, of one, and bands of weights that end inside of tiles."""
     x, y, scale = tables(450, 450, 24)
     monkeypatch.setattr(kernels, "BAND_BYTES", 4 * 8 * (450 + 2 * 64))
+    check_sums(cuda, x, y, scale)
+    monkeypatch.setattr(kernels, "BAND_BYTES", 6 * 8 * (450 + 2 * 64))
     monkeypatch.setattr(products, "BAND_ROWS", 200)
     monkeypatch.setattr(products, "BAND_BYTES", 200 * 384 * 2)
     assert len(list(products.blocks(1, 450, 450, 2))) == 6
@@ -225,7 +227,7 @@ def test_the_same_bits_whoever_takes_which_tile(library: ctypes.CDLL, monkeypatc
         assert all(torch.equal(first, other) for other in others)
 
 
-def test_the_loss_and_its_gradients_on_a_gpu() -> None:
+def test_the_loss_and_its_gradients_on_the_device() -> None:
     cuda_host.on_device()
     x, y = torch.randn(2, 1000, 512, device="cuda").bfloat16()
     losses = []

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 EXTREME_ROWS = 128  # of csrc/cuda/knn_survivors.cuh, where a tile has two of them
 Sides = tuple[Tensor, Tensor | None]  # the log-sum-exps of rows or columns, and their gradients
-SUM_ROWS, SUM_COLUMNS = 64, 256  # that have one part together, of csrc/cuda/info_nce.cuh
+# of csrc/cuda/info_nce.cuh: rows and columns that have one part together, and how many such rows a tile has
+SUM_ROWS, SUM_COLUMNS, OF_TILE = 64, 256, 2
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def info_nce_backward(*tables: Any) -> tuple[Tensor, Tensor]:
 def _tiles() -> Compiled:
     from modalign.kernels.info_nce import Compiled
 
-    return Compiled(SUM_ROWS, SUM_COLUMNS, _info_nce_sums, _info_nce_weights)
+    return Compiled(SUM_ROWS, SUM_COLUMNS, OF_TILE, _info_nce_sums, _info_nce_weights)
 
 
 def _info_nce_sums(
