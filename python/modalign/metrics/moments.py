@@ -46,7 +46,7 @@ def cka(x: Any, y: Any) -> float:
     ``modalign.sources.open_rows`` takes them. Returns a number from 0 to 1, from float64 sums of one pass.
     It grows with width over n for unrelated representations; ``unbiased_cka`` does not.
     Peak memory: 8 (d_x d_y + d_x^2 + d_y^2) bytes three times, and a block of rows that has 16 MB in float64 (or 256
-    rows, where they have more) four times. The rows are read once. Time O(n d^2).
+    rows, where they have more) three times. The rows are read once. Time O(n d^2).
     Raises TypeError for other dtypes or devices that differ, ValueError for different numbers of rows, NaN or inf,
     float64 values whose fourth powers leave float64, or a representation that is constant.
     Source: Kornblith et al. 2019 (arXiv:1905.00414), equation 4.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,8 +157,7 @@ def relabelled(found: Moments, x: Any, y: Any) -> Moments:
     """
     left, right = _readers(found.operation, x, y)
     crossed = {name: torch.zeros_like(found.sums[name]) for name in CROSSED}
-    for start, stop in _blocks(left, right):
-        u, v = left.read(start, stop).sub_(found.a), right.read(start, stop).sub_(found.b)
+    for _, u, v in _blocks(left, right, found.a, found.b):
         p, q = u.square().sum(1), v.square().sum(1)
         crossed["uv"].addmm_(u.T, v)
         crossed["pv"].addmv_(v.T, p)
@@ -186,18 +185,16 @@ def moments_of_parts(x: Any, y: Any, parts: Any, operation: str = "moments") -> 
     left, right = _readers(operation, x, y)
     labels = torch.zeros(left.n, dtype=torch.int64) if parts is None else _labels(operation, parts, left.n)
     counts = torch.bincount(labels)
-    blocks = _blocks(left, right)
-    a, b = (rows.read(*blocks[0]).mean(0) for rows in (left, right))
+    first = min(left.n, _rows_of_a_block(left, right))
+    a, b = (rows.fetch(0, first).double().mean(0) for rows in (left, right))
     sums = _zeros(len(counts), a, b)
-    for start, stop in blocks:
-        u, v = left.read(start, stop).sub_(a), right.read(start, stop).sub_(b)
-        here = labels[start:stop]
-        if len(counts) > 1:
+    for rows, u, v in _blocks(left, right, a, b):
+        here = labels[rows]
+        if len(counts) == 1:
+            _add(sums, u, v, here)
+        else:
             order = here.argsort(stable=True)
-            here = here[order]
-            u = u[order.to(u.device)]
-            v = v[order.to(u.device)]
-        _add(sums, u, v, here)
+            _add(sums, u[order.to(u.device)], v[order.to(u.device)], here[order])
     for name, center, length in (("x", a, "p"), ("y", b, "q")):
         _require_range(operation, name, left.n * float(center @ center), float(sums[length].sum()))
     return [
@@ -256,7 +253,7 @@ class _Reader:
     n: int
     d: int
     device: torch.device
-    read: Callable[[int, int], Tensor]  # a float64 copy
+    fetch: Callable[[int, int], Tensor]
 
 
 def _readers(operation: str, x: Any, y: Any) -> tuple[_Reader, _Reader]:
@@ -267,19 +264,28 @@ def _readers(operation: str, x: Any, y: Any) -> tuple[_Reader, _Reader]:
     return left, right
 
 
-def _blocks(left: _Reader, right: _Reader) -> list[tuple[int, int]]:
-    """Rows that are looked at together."""
-    step = max(FEWEST_ROWS, BLOCK_BYTES // (8 * (left.d + right.d)))
-    return [(start, min(start + step, left.n)) for start in range(0, left.n, step)] or [(0, 0)]
+def _rows_of_a_block(left: _Reader, right: _Reader) -> int:
+    return max(FEWEST_ROWS, BLOCK_BYTES // (8 * (left.d + right.d)))
+
+
+def _blocks(left: _Reader, right: _Reader, a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Which rows, x - a and y - b of them in float64: a block at a time, all in the same memory."""
+    step = _rows_of_a_block(left, right)
+    u, v = (near.new_empty(min(left.n, step), len(near)) for near in (a, b))
+    for start in range(0, left.n, step):
+        stop = min(start + step, left.n)
+        for side, near, block in ((left, a, u), (right, b, v)):
+            block[: stop - start].copy_(side.fetch(start, stop)).sub_(near)
+        yield slice(start, stop), u[: stop - start], v[: stop - start]
 
 
 def _reader(operation: str, name: str, rows: Any) -> _Reader:
-    """Rows as float64 blocks. Files and memory maps are looked at once only, arrays are checked first."""
+    """Files and memory maps are looked at once only, arrays are checked first."""
     if not isinstance(rows, (str, Path, Rows, np.memmap)):
         table = as_tensor(operation, name, rows)
         n, d = table.shape
-        return _Reader(n, d, table.device, lambda start, stop: table[start:stop].to(torch.float64, copy=True))
+        return _Reader(n, d, table.device, lambda start, stop: table[start:stop])
     source = open_rows(rows, f"{operation}: {name}")
     if source.dtype not in FLOATS:
         raise TypeError(f"{operation}: {name} must be floating point, got {source.dtype}")
-    return _Reader(*source.shape, torch.device("cpu"), lambda start, stop: source.read(start, stop).double())
+    return _Reader(*source.shape, torch.device("cpu"), source.read)
