@@ -32,7 +32,7 @@ from torch import Tensor
 from modalign.kernels.launch import dot_tile, launch, operand
 from modalign.kernels.tiles import architecture, tile
 
-__all__ = ["NO_KEY", "Screen", "packed", "power_of_two", "unpacked", "upper_bounds"]
+__all__ = ["NO_KEY", "Screen", "no_survivors", "packed", "power_of_two", "unpacked", "upper_bounds"]
 
 MILD = 32  # rows whose largest entry lies within 2^-32 .. 2^32 are screened as they are
 CODE_RANGE = 60  # exponents of rows in float16: beyond it float32 scales would leave their range, and E tells
@@ -202,6 +202,12 @@ def _norms(x: Tensor) -> Tensor:
 
 def _inverse(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, 1 / norms, 0.0)
+
+
+def no_survivors(rows: int, capacity: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Room for the keys of each row's survivors [rows, capacity], and how many it has [rows]: none yet."""
+    keys = torch.full((rows, capacity), NO_KEY, dtype=torch.int64, device=device)
+    return keys, torch.zeros(rows, dtype=torch.int32, device=device)
 
 
 def unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,12 @@ Rows that append more than there is room for are counted and said, never cut.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from modalign.kernels.launch import dot_tile, launch, table
-from modalign.kernels.screen import NO_KEY, Screen, packed, upper_bounds
+from modalign.kernels.screen import Screen, no_survivors, packed, upper_bounds
 from modalign.kernels.tiles import architecture, tile
 
 __all__ = ["survivors"]
@@ -37,8 +36,7 @@ def survivors(
     n, d = screen.x.shape
     own = slice(None) if which is None else which
     queries, device = screen.queries[own], screen.x.device
-    keys = torch.full((len(thresholds), capacity), NO_KEY, dtype=torch.int64, device=device)
-    counts = torch.zeros(len(thresholds), dtype=torch.int32, device=device)
+    keys, counts = no_survivors(len(thresholds), capacity, device)
     sizes = tile("knn_append", screen.x.dtype, n, architecture(device))
     side = sizes.blocks["BLOCK_M"]
     row_blocks = triton.cdiv(len(thresholds), side)

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "python" / "modalign"
 
 # from the ground up; a module may import from its own layer and those before it
 LAYERS = [
-    {"backends", "locking", "provenance", "tables"},
+    {"array_files", "backends", "locking", "provenance", "tables"},
     {"ops", "reference"},
     {"arguments", "labels", "sources", "watching"},
     {"anchors", "approximate", "out_of_core", "preparation"},

@@ -100,12 +100,11 @@ def survivors(
     screen: Screen, which: Tensor | None, excluded: Tensor, thresholds: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor]:
     """As modalign.kernels.survivors.survivors."""
-    from modalign.kernels.screen import NO_KEY
+    from modalign.kernels.screen import no_survivors
 
     own = slice(None) if which is None else which
-    (n, d), device = screen.x.shape, screen.x.device
-    keys = torch.full((len(thresholds), capacity), NO_KEY, dtype=torch.int64, device=device)
-    counts = torch.zeros(len(thresholds), dtype=torch.int32, device=device)
+    n, d = screen.x.shape
+    keys, counts = no_survivors(len(thresholds), capacity, screen.x.device)
     rows = [table[own].contiguous() for table in (screen.row_scale, screen.row_slack, screen.row_norm)]
     columns = [
         table.contiguous() for table in (screen.col_scale, screen.col_offset, screen.col_slack, screen.col_error)
