@@ -21,8 +21,25 @@ using modalign::cuda::Survivors;
 using modalign::cuda::Weights;
 
 void check(cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would report it
+  throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
+
+// The device of a call; the caller's is current again afterwards.
+class Current {
+ public:
+  explicit Current(int device) {
+    check(cudaGetDevice(&before_));
+    check(cudaSetDevice(device));
+  }
+  ~Current() { cudaSetDevice(before_); }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+ private:
+  int before_ = 0;
+};
 
 template <typename T>
 T* table(uintptr_t address) {
@@ -31,7 +48,7 @@ T* table(uintptr_t address) {
 
 void neighbor_overlap(uintptr_t a, uintptr_t b, int64_t n, int64_t k, uintptr_t counts, int device, uintptr_t stream) {
   if (n < 1 || k < 1) throw std::invalid_argument("sizes must be at least 1");
-  check(cudaSetDevice(device));
+  const Current current(device);
   check(modalign::cuda::neighbor_overlap(table<const int64_t>(a), table<const int64_t>(b), n, k, table<int32_t>(counts),
                                          reinterpret_cast<cudaStream_t>(stream)));
 }
@@ -53,7 +70,7 @@ void knn_survivors(uintptr_t queries, uintptr_t gallery, bool bfloat16, bool sym
   on.row_group = table<const int64_t>(groups[0]), on.col_group = table<const int64_t>(groups[1]);
   on.keys = table<int64_t>(keys), on.counts = table<int32_t>(counts);
   on.m = m, on.n = n, on.d = d, on.capacity = capacity;
-  check(cudaSetDevice(device));
+  const Current current(device);
   check(modalign::cuda::knn_survivors(table<const void>(queries), table<const void>(gallery), bfloat16, symmetric, on,
                                       reinterpret_cast<cudaStream_t>(stream)));
 }
@@ -76,7 +93,7 @@ void info_nce_sums(uintptr_t x, uintptr_t y, uintptr_t scale, uintptr_t row_part
   on.part = checked_part(part, n, m, d), on.n = n, on.m = m, on.d = d, on.pairs_left_out = pairs_left_out;
   if (on.part.cols != m || row_stride < on.part.rows)
     throw std::invalid_argument("the part must have all columns, and row_stride room for its rows");
-  check(cudaSetDevice(device));
+  const Current current(device);
   check(modalign::cuda::info_nce_sums(table<const void>(x), table<const void>(y), on,
                                       reinterpret_cast<cudaStream_t>(stream)));
 }
@@ -94,7 +111,7 @@ void info_nce_weights(uintptr_t x, uintptr_t y, uintptr_t scale, const std::arra
   on.part = checked_part(part, n, m, d), on.n = n, on.m = m, on.d = d, on.pairs_left_out = pairs_left_out;
   if (stride % 8 != 0 || stride < on.part.cols || weights % 16 != 0)
     throw std::invalid_argument("rows of weights must hold the part and start at multiples of 16 bytes");
-  check(cudaSetDevice(device));
+  const Current current(device);
   check(modalign::cuda::info_nce_weights(table<const void>(x), table<const void>(y), table<void>(weights), stride, on,
                                          reinterpret_cast<cudaStream_t>(stream)));
 }

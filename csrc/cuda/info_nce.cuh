@@ -243,12 +243,12 @@ __device__ inline Middle prepare_weights(const Weights& on, WeightsShared& share
                                          const Held& held) {
   const int thread = threadIdx.x % hopper::kWarpgroup, warpgroup = threadIdx.x / hopper::kWarpgroup;
   const int row = first_row + warpgroup * kOwnRows + thread;
-  float least = -kNothing, most = kNothing, lse[2] = {0, 0};
+  float least = -kNothing, most = kNothing, lse[2] = {-kNothing, -kNothing};
   if (thread < kOwnRows && row < on.n) least = most = counted(on.row_lse[row]);
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
     const int column = first_column + thread + part * hopper::kWarpgroup;
-    if (column >= on.m) continue;
+    if (column >= on.m || !on.col_grad) continue;
     lse[part] = counted(on.col_lse[column]);
     least = fminf(least, lse[part]);
     most = fmaxf(most, lse[part]);
@@ -347,6 +347,8 @@ __global__ void __launch_bounds__(kThreads, 1)
         else
           sum_up<false>(on, shared, row, column, dots, held);
       });
+#else
+  __trap();  // built without sm_90a
 #endif
 }
 
@@ -367,6 +369,8 @@ __global__ void __launch_bounds__(kThreads, 1)
           write_weights<false>(on, shared, weights, row, column, sums, held, middle.value);
       });
   if (threadIdx.x < kConsumers && held.lane == 0) hopper::stores_wait();
+#else
+  __trap();  // built without sm_90a
 #endif
 }
 

@@ -192,6 +192,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_tile<kBfloat16>(shared.ring, place, sums, on.d, thread / hopper::kWarpgroup);
     look_through<kSymmetric>(on, tile, shared, sums, thread);
   }
+#else
+  __trap();  // built without sm_90a
 #endif
 }
 

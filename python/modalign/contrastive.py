@@ -116,7 +116,7 @@ def info_nce(
         stats: True to get ``Stats`` too. "gradient" adds the gradient's norms: it differentiates at once and keeps the
             gradients, so the backward pass only scales them, and nothing is left to differentiate twice.
         workspace: bytes of logits to keep from the forward to the backward pass: each row kept saves recomputing it.
-            None keeps them when all fit into 16 MiB. It changes no bit of the result.
+            None keeps them when all fit into 16 MiB ("cuda" keeps none). It changes no bit of the result.
         backend: "auto" or the name of one; see ``modalign.explain("info_nce", x, y)``.
 
     Returns:
@@ -292,7 +292,7 @@ def _info_nce(
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in differentiable)
     options = anchors.Options(
         ids, groups is not None, positives, float(label_smoothing), margin, stats,
-        _workspace(workspace, scale, y.shape[-2]) if wants_gradient else 0, backend,
+        _workspace(workspace, scale, y.shape[-2], backend) if wants_gradient else 0, backend,
     )  # fmt: skip
     taught = None if teacher is None else _teacher(teacher, normalize, x, left.dtype, scale)
     with torch.autocast(x.device.type, enabled=False):
@@ -422,9 +422,11 @@ def _bias(bias: float | Tensor, batch: torch.Size, x: Tensor, dtype: torch.dtype
         ) from error
 
 
-def _workspace(workspace: int | None, scale: Tensor, m: int) -> int:
+def _workspace(workspace: int | None, scale: Tensor, m: int, backend: str) -> int:
     if workspace is not None:
         return workspace
+    if backend == "cuda":
+        return 0
     everything = scale.numel() * m * scale.itemsize
     return everything if everything <= KEPT_BYTES else 0
 

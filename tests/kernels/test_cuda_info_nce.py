@@ -128,7 +128,7 @@ def check_products(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """rows, cols, positives: which gradients there are; needed: of which tables the products are."""
     (_, n, d), m = x.shape, y.shape[1]
-    sums = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask)
+    sums = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask, columns=cols)
     sizes = (n if rows else 0, m if cols else 0, n if positives and n == m else 0)
     grads = [torch.randn(1, size) for size in sizes]
     v, u = (torch.randn(1, size, d).bfloat16() if need else None for size, need in zip((m, n), needed, strict=True))
@@ -253,8 +253,7 @@ def test_the_loss_and_its_gradients_on_the_device() -> None:
     ids=str,
 )
 def test_what_it_does_not_take_is_said(change: dict[str, object], reason: str) -> None:
-    call = {"x": torch.ones(4, 8).bfloat16(), "y": torch.ones(4, 8).bfloat16(), "workspace": 0}
-    call |= {"backend": "cuda", **change}
+    call = {"x": torch.ones(4, 8).bfloat16(), "y": torch.ones(4, 8).bfloat16(), "backend": "cuda", **change}
     call["x"].requires_grad_()  # nothing is stored without
     with pytest.raises(NotImplementedError, match=f"cuda: {reason}"):
         modalign.info_nce(**call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 
@@ -55,6 +56,8 @@ def no_hopper(x: Tensor) -> str | None:
     if reason is None and torch.cuda.get_device_capability(x.device) != (9, 0):
         major, minor = torch.cuda.get_device_capability(x.device)
         reason = f"compute capability {major}.{minor} (takes 9.0)"
+    if reason is None and "90a" not in importlib.import_module("modalign._cuda").architectures:
+        reason = "modalign._cuda is built without sm_90a (CMAKE_CUDA_ARCHITECTURES must have 90a)"
     return reason
 
 
