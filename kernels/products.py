@@ -72,7 +72,7 @@ def choose(wanted: str | None, operation: str, x: Tensor, e: int, products: int,
     best = schedule(x.dtype, x.shape[2], e, products, block_v)
     if best == "fused" or refusal is not None:
         return "fused"
-    # the choice above must not depend on what is stored: the results have the same bits with and without
+    # the choice above must not depend on what is stored: the products have the same bits with and without
     return "stored" if stored else "banded"
 
 

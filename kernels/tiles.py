@@ -2,7 +2,7 @@
 
 A row serves every size up to its ``up_to``: the widths of the losses' tables, the number of rows kept by knn's screen,
 the columns of its exact kernel, the neighbours k of neighbor_overlap. A "lean" call of a loss has no ids, caps,
-statistics or stored logits, which cost a "full" one registers.
+statistics or stored logits, which cost a "full" one registers: where its tiles are others, sums have another order.
 The sm_80 rows fit the 99 KiB of shared memory of sm_86, sm_89 and sm_120, which therefore use them too.
 ``python -m modalign.kernels.ahead_of_time`` compiles every row and prints its registers and shared memory.
 """

@@ -116,7 +116,8 @@ def info_nce(
         stats: True to get ``Stats`` too. "gradient" adds the gradient's norms: it differentiates at once and keeps the
             gradients, so the backward pass only scales them, and nothing is left to differentiate twice.
         workspace: bytes of logits to keep from the forward to the backward pass: each row kept saves recomputing it.
-            None keeps them when all fit into 16 MiB ("cuda" keeps none). It changes no bit of the result.
+            None keeps them when all fit into 16 MiB ("cuda" keeps none). On the CPU it changes no bit of the result, on
+            a GPU the order of sums of half-precision inputs.
         backend: "auto" or the name of one; see ``modalign.explain("info_nce", x, y)``.
 
     Returns:

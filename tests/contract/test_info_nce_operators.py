@@ -61,8 +61,9 @@ def masks(x: Tensor, y: Tensor, scale: Tensor, ids: bool, caps: bool) -> list[Te
     return [*both, *cap]
 
 
-def small(backend: str, shape: tuple[int, int, int, int]) -> bool:
-    return backend != "triton" or max(shape) < 600
+def interpreted(backend: str, device: str) -> bool:
+    """Where a thousand rows take a minute."""
+    return backend == "triton" and device == "cpu"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -76,7 +77,7 @@ def test_forward_and_backward_agree_with_float64(
     dtype: torch.dtype,
 ) -> None:
     mask, ids, caps, stats = option
-    if not small(loss_backend, shape):
+    if interpreted(loss_backend, device) and max(shape) >= 600:
         shape = (1, 130, 70, 20)
     x, y, scale = tables(shape, dtype, device)
     extra = masks(x, y, scale, ids, caps)
@@ -112,7 +113,7 @@ def test_forward_and_backward_agree_with_float64(
 def test_sums_of_every_size_side_by_side(loss_backend: str, device: str, order: str, dtype: torch.dtype) -> None:
     """Log-sum-exps from 40 or less to 200 or more, in rows and in columns, in whatever order they come: what one shift
     serves, and what it cannot."""
-    n, m = (400, 600) if loss_backend != "triton" else (70, 90)
+    n, m = (70, 90) if interpreted(loss_backend, device) else (400, 600)
     x, y, scale = tables((1, n, m, 20), dtype, device)
     for table in (x, y):
         sizes = torch.logspace(-1, 0.7, table.shape[1], dtype=dtype, device=device)
@@ -146,6 +147,7 @@ def test_sums_of_every_size_side_by_side(loss_backend: str, device: str, order: 
 def test_kept_logits_change_no_bit(
     loss_backend: str, device: str, shape: tuple[int, int, int, int], dtype: torch.dtype
 ) -> None:
+    """But for none against some on a GPU, whose tiles are not the same: the sums have another order."""
     x, y, scale = tables(shape, dtype, device)
     if refuses(
         loss_backend, dtype, lambda: forward_operator(x, y, scale, *4 * [None], "none", True, False, 0, loss_backend)
@@ -163,8 +165,15 @@ def test_kept_logits_change_no_bit(
             *grads, x, y, y, x, scale, *4 * [None], "none", forward[0], forward[1], forward[3], loss_backend
         )
         results.append((*forward[:3], *products))
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+    without, *kept = results
+    for other in kept:
+        assert all(torch.equal(one, two) for one, two in zip(kept[0], other, strict=True))
+    for i, (one, two) in enumerate(zip(without, kept[0], strict=True)):
+        if device == "cpu":
+            assert torch.equal(one, two)
+        else:
+            allowed = TOLERANCE[dtype].sums if i < 3 else TOLERANCE[dtype].gradient
+            assert_close(one, two, 1 + float(two.abs().max()), allowed, f"output {i}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -172,7 +181,7 @@ def test_kept_logits_change_no_bit(
 def test_one_stream_is_two_with_the_same_rows(
     loss_backend: str, device: str, n: int, d: int, dtype: torch.dtype
 ) -> None:
-    n = min(n, 90) if loss_backend == "triton" else n
+    n = min(n, 90) if interpreted(loss_backend, device) else n
     x, _, _ = tables((2, n, n, d), dtype, device)
     scale = torch.tensor([0.7, 1.3], dtype=torch.float64 if dtype == torch.float64 else torch.float32, device=device)
     scale = scale[:, None].repeat(1, n)
@@ -240,7 +249,7 @@ def test_no_problem_is_no_error(loss_backend: str, device: str) -> None:
 def test_sigmoid_loss_agrees_with_float64(
     loss_backend: str, device: str, shape: tuple[int, int, int, int], ids: bool, dtype: torch.dtype
 ) -> None:
-    if not small(loss_backend, shape):
+    if interpreted(loss_backend, device) and max(shape) >= 600:
         shape = (1, 130, 70, 20)
     x, y, scale = tables(shape, dtype, device)
     bias = torch.linspace(-4, 1, shape[0], dtype=scale.dtype, device=device)
