@@ -26,13 +26,9 @@ bench: $(VENV)/bench
 validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
 
-# the kernels of a GPU: their tests against the definition, then the record beside the peers that can be had. The CUDA
-# module is built where there is nvcc
-gpu: $(VENV)/tests
-	-@$(PIP) --no-deps memeff==0.3.1 inf-cl==1.2.1 siglip-kernel==0.1.2 flashlib==0.4.0
-	@if command -v nvcc >/dev/null; then $(PIP) --no-deps --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON --editable .; fi
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/contract tests/kernels/test_cuda_*.py -k "triton or device"
-	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/$$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')-$$(date +%F).json
+# with OFFLINE=1, on a machine without network, by $(PYTHON) and what is installed with it
+gpu: $(if $(OFFLINE),,$(VENV)/tests)
+	benchmarks/gpu.sh $(if $(OFFLINE),$(PYTHON),$(BIN)/python)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import cases, compare, gpu, gpu_cases, knn_cases  # noqa: E402
+
+import modalign  # noqa: E402
 
 
 def test_rivals_agree_with_modalign() -> None:
@@ -101,9 +104,14 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert row["rounds"] >= 3
 
 
-@pytest.mark.parametrize(
-    "case", [*gpu_cases.loss_cases(small=True)[:1], *gpu_cases.knn_cases(small=True)], ids=lambda case: case.name
-)
+GPU_CASES = [*gpu_cases.loss_cases(small=True), *gpu_cases.knn_cases(small=True)]
+
+
+def on_cpu(case: gpu_cases.Case, **options: object) -> dict:
+    return gpu.measure(case, torch.device("cpu"), torch.float32, rounds=2, **options)
+
+
+@pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
 def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: gpu_cases.Case) -> None:
     def off(*inputs: torch.Tensor) -> object:
         answer = case.rivals["modalign"](*inputs)
@@ -112,16 +120,92 @@ def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: gpu_cases.Case) -> N
     def broken(*inputs: torch.Tensor) -> object:
         raise RuntimeError("no kernel image")
 
-    honest = {name: rival for name, rival in case.rivals.items() if name in ("modalign", "torch mm + topk")}
-    changed = dataclasses.replace(case, rivals=honest | {"off": off, "broken": broken})
-    row = gpu.measure(changed, torch.device("cpu"), torch.float32, rounds=2)
+    honest = {name: rival for name, rival in case.rivals.items() if name != "torch.compile"}
+    row = on_cpu(dataclasses.replace(case, rivals=honest | {"off": off, "broken": broken}))
     assert set(row["milliseconds"]) == set(honest)
     assert "RuntimeError: no kernel image" in row["not_timed"]["broken"]
     assert "ours" in row["not_timed"]["off"] or "true ones" in row["not_timed"]["off"]
 
 
-def test_our_own_wrong_answer_on_a_gpu_ends_the_run() -> None:
-    case = gpu_cases.knn_cases(small=True)[0]
-    wrong = dataclasses.replace(case, rivals={"modalign": lambda x: case.rivals["torch mm + topk"](x).flip(1)})
-    with pytest.raises(SystemExit, match="modalign is wrong, 64 of 64 rows are not those of float64"):
-        gpu.measure(wrong, torch.device("cpu"), torch.float32, rounds=2)
+@pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
+def test_our_own_wrong_answer_on_a_gpu_is_a_row_that_failed(case: gpu_cases.Case) -> None:
+    def wrong(*inputs: torch.Tensor) -> object:
+        answer = case.rivals["modalign"](*inputs)
+        return (answer[0], answer[1] * 1.05, answer[2]) if isinstance(answer, tuple) else answer.flip(1)
+
+    row = on_cpu(dataclasses.replace(case, rivals=case.rivals | {"modalign": wrong}))
+    assert row.keys() == {"case", "failed"}
+    assert "64 of 64 rows are not those of float64" in row["failed"] or "off that of the definition" in row["failed"]
+
+
+@pytest.mark.parametrize("loss", [modalign.info_nce, modalign.sigmoid_loss], ids=lambda loss: loss.__name__)
+def test_a_gradient_without_negatives_is_seen(loss: object) -> None:
+    case = GPU_CASES[0 if loss is modalign.info_nce else 2]
+    x, y = case.make(torch.device("cpu"))
+    value, *_ = answer = case.rivals["modalign"](x, y)
+    assert case.right((x, y), answer) is None
+    leaves = [table.clone().requires_grad_() for table in (x, y)]
+    pairs = torch.nn.functional.cosine_similarity(*leaves).mean() / gpu_cases.TEMPERATURE
+    assert "the gradient of x is" in str(case.right((x, y), (value, *torch.autograd.grad(-pairs, leaves))))
+
+
+def test_a_rival_that_would_take_too_long_is_foreseen() -> None:
+    case = GPU_CASES[-1]
+    rates: dict[str, float] = {}
+    assert "torch mm + topk" in on_cpu(case, rates=rates)["milliseconds"]
+    row = on_cpu(case, rates=rates | {"torch mm + topk": case.operations / 90}, longest=60)
+    assert row["not_timed"] == {"torch mm + topk": "a step would take about 90 s"}
+
+
+def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case that fails costs no other, and those that a record has are not measured again."""
+    first, second = gpu_cases.knn_cases(small=True)
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    shared = {"torch mm + topk": second.rivals["torch mm + topk"]}
+    cases = [
+        dataclasses.replace(first, rivals=shared | {"modalign": broken}),
+        dataclasses.replace(second, rivals=shared | {"modalign": second.rivals["modalign"]}),
+    ]
+    monkeypatch.setattr(gpu, "SUITES", {"knn": (lambda small: cases, torch.float32)})
+    out = tmp_path / "r.json"
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--small", "--out", str(out)])
+    with pytest.raises(SystemExit, match=f"failed: {first.name}"):
+        gpu.main()
+    rows = {row["case"]: row for row in json.loads(out.read_text())["suites"]["knn"]}
+    assert rows[first.name]["failed"] == "RuntimeError: out of memory"
+    assert "milliseconds" in rows[second.name]
+    monkeypatch.setattr(gpu, "measure", None)
+    with pytest.raises(SystemExit, match=f"failed: {first.name}"):
+        gpu.main()
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("broken", ["nothing", "pytest", "memeff", "CUDA"])
+def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path: Path) -> None:
+    """benchmarks/gpu.sh, with a python that says what it was asked to do, and fails at one thing."""
+
+    def program(name: str, does: str) -> Path:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
+        return path
+
+    said = tmp_path / "said"
+    python = program("python", f'echo "$*" >>{said}\ncase "$*" in *{broken}*) exit 1;; -c*capability*) echo 90;; esac')
+    program("nvidia-smi", "echo A big card")
+    program("nvcc", "exit 0")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RESULTS": str(tmp_path / "results")}
+    environment |= {"OFFLINE": "1", "WHEELS": "wheels"} if offline else {}
+    run = subprocess.run(
+        [ROOT / "benchmarks" / "gpu.sh", python], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == (1 if broken in ("pytest", "CUDA") else 0), run.stderr
+    asked = said.read_text().splitlines()
+    kinds = [next(kind for kind in ("benchmarks.gpu", "pytest", "pip", "-c") if kind in line) for line in asked]
+    assert kinds == [*4 * ["pip"], "-c", "pip", "pytest", "benchmarks.gpu"]
+    assert all(("--no-index" in line) == offline for line in asked if "pip" in line)
+    assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in asked[5]
+    assert f"--out {tmp_path}/results/A-big-card-" in asked[-1]

@@ -1,4 +1,4 @@
-"""Triton's kernels at sizes that only a GPU has time for: several bands, all parts of a row, thresholds from a sample."""
+"""Triton's kernels at sizes that only a GPU has time for: several bands, and thresholds from a sample."""
 
 from collections.abc import Callable
 
