@@ -149,6 +149,21 @@ def test_a_gradient_without_negatives_is_seen(loss: object) -> None:
     assert "the gradient of x is" in str(case.right((x, y), (value, *torch.autograd.grad(-pairs, leaves))))
 
 
+def test_a_rival_that_fails_later_costs_no_other() -> None:
+    case = GPU_CASES[-1]
+    calls = []
+
+    def tired(x: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        calls.append(len(x))
+        if len(calls) > 2:
+            raise RuntimeError("no memory left")
+        return case.rivals["torch mm + topk"](x, queries)
+
+    row = on_cpu(dataclasses.replace(case, rivals=case.rivals | {"tired": tired}))
+    assert row["not_timed"] == {"tired": "RuntimeError: no memory left"}
+    assert row["milliseconds"].keys() == case.rivals.keys()
+
+
 def test_a_rival_that_would_take_too_long_is_foreseen() -> None:
     case = GPU_CASES[-1]
     rates: dict[str, float] = {}
@@ -179,6 +194,16 @@ def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch:
     assert "milliseconds" in rows[second.name]
     monkeypatch.setattr(gpu, "measure", None)
     with pytest.raises(SystemExit, match=f"failed: {first.name}"):
+        gpu.main()
+
+
+def test_another_kernel_of_ours_that_is_wrong_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = gpu_cases.knn_cases(small=True)[1]
+    other = {"modalign, other backend": lambda x, q: case.rivals["modalign"](x, q).flip(1)}
+    wrong = dataclasses.replace(case, rivals=case.rivals | other)
+    monkeypatch.setattr(gpu, "SUITES", {"knn": (lambda small: [wrong], torch.float32)})
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--small", "--longest", "0"])
+    with pytest.raises(SystemExit, match="failed: 100 queries"):
         gpu.main()
 
 
