@@ -148,6 +148,8 @@ def test_kept_logits_change_no_bit(
     loss_backend: str, device: str, shape: tuple[int, int, int, int], dtype: torch.dtype
 ) -> None:
     """But for none against some on a GPU, whose tiles are not the same: the sums have another order."""
+    if interpreted(loss_backend, device):
+        shape = (shape[0], *(min(size, 100) for size in shape[1:]))  # four blocks of rows and two of columns
     x, y, scale = tables(shape, dtype, device)
     if refuses(
         loss_backend, dtype, lambda: forward_operator(x, y, scale, *4 * [None], "none", True, False, 0, loss_backend)
