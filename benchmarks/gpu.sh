@@ -2,7 +2,7 @@
 # What `make gpu` runs, with the python it is given: the kernels of a GPU tested against the definition, then the record
 # beside the peers that can be had. Whatever fails, the rest is still done; the exit status tells.
 #
-# OFFLINE=1      no network: the python's own torch and tools to build with; nothing else is installed
+# OFFLINE=1      no network: the python has torch, triton, pybind11, scikit-build-core, pytest, pytest-xdist and hypothesis
 # WHEELS=folder  where pip finds the peers' wheels then
 # RESULTS=folder where the record goes
 set -uo pipefail
