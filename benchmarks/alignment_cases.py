@@ -36,6 +36,7 @@ def _mutual(name: str, n: int, d: int, rivals: dict[str, Any], rounds: int | Non
         lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
         2.0 * n * n * d,
         rounds=rounds,
+        rate="int8",
     )
 
 
@@ -60,7 +61,7 @@ def _layers(name: str, n: int, d: int, count: int) -> Case:
 
     return Case(
         name, make, {"modalign": ours, "every pair by itself": pair_by_pair},
-        lambda a, b: bool(np.abs(a - b).max() < 1e-12), 2.0 * count * n * n * d, rounds=1,
+        lambda a, b: bool(np.abs(a - b).max() < 1e-12), 2.0 * count * n * n * d, rounds=1, rate="int8",
     )  # fmt: skip
 
 

@@ -22,7 +22,8 @@ class Case:
     multiplications of the matrix products that the task needs, for a share of the machine's rate. ``right``: given
     the inputs and our answer, whether it is the true one, where rivals are too coarse to tell or absent. ``rounds``:
     how often rivals take turns, for cases that take minutes; otherwise what the time allows, at least 3. ``recall``: of
-    a rival's answer against ours, for rivals that are approximate."""
+    a rival's answer against ours, for rivals that are approximate. ``rate``: the number format whose matrix rate on the
+    machine is what ours is a share of."""
 
     name: str
     make: Callable[[], tuple[Any, ...]]
@@ -32,6 +33,7 @@ class Case:
     right: Callable[..., bool] = lambda *_: True
     rounds: int | None = None
     recall: Callable[..., float | None] = lambda *_: None
+    rate: str = "float32"
 
 
 def few(inputs: tuple[Any, ...]) -> list[Any]:
@@ -63,6 +65,7 @@ def info_nce_cases() -> list[Case]:
             _roughly_the_same_step,
             8.0 * n * n * d,
             lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            rate="bfloat16",
         )
     )
     problems, n, d = 64, 512, 16

@@ -25,13 +25,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import speed
 from benchmarks.cases import Case, few
 from benchmarks.suites import CASES
 from modalign import provenance
 
 
 def gemm_rates(seconds: float = 0.5) -> dict[str, float]:
-    """The machine's matrix rates by torch, in operations a second; that of float32 is the one the shares are of."""
+    """The machine's matrix rates by torch, in operations a second."""
     rates = {}
     for dtype in (torch.float32, torch.bfloat16, torch.int8):
         a, b = (10 * torch.randn(2, 2048, 2048)).to(dtype).unbind()
@@ -96,6 +97,7 @@ def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, An
         "recall": {name: value for name, value in recall.items() if value is not None},
         "megabytes": memory,
         "operations_per_second": case.operations / statistics.median(times["modalign"]),
+        "rate": case.rate,
     }
 
 
@@ -130,7 +132,7 @@ def main() -> None:
         table = Table(
             "case",
             "ms",
-            "share of GEMM rate",
+            "share of matrix rate",
             "times faster than",
             "MB above inputs",
             title=f"{suite} (load {load:.1f})",
@@ -142,9 +144,12 @@ def main() -> None:
                 if name != "modalign"
             ]
             megabytes = ", ".join(f"{name} {value:.0f}" for name, value in row["megabytes"].items())
-            share = row["operations_per_second"] / record["gemm_rates"]["float32"]
             table.add_row(
-                row["case"], f"{row['milliseconds']['modalign']:.2f}", f"{share:.0%}", ", ".join(rivals), megabytes
+                row["case"],
+                f"{row['milliseconds']['modalign']:.2f}",
+                speed.share(row, record),
+                ", ".join(rivals),
+                megabytes,
             )
         console.print(table)
     rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in record["gemm_rates"].items())

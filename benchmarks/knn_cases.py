@@ -70,6 +70,7 @@ def _case(
         f"{name} ({', '.join(absent)} not installed)" if absent else name,
         inputs, found, _agree, pairs * d, lambda x, y, answer: _is_exact(x, y, k, answer.indices), rounds,
         recall=lambda rival, answer: None if rival.exact else _overlap(rival.indices, answer.indices),
+        rate="int8",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, compare, gpu, gpu_cases, knn_cases  # noqa: E402
+from benchmarks import cases, compare, gpu, gpu_cases, knn_cases, speed  # noqa: E402
 
 import modalign  # noqa: E402
 
@@ -102,6 +102,34 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     row = record["suites"]["info_nce"][0]
     assert row["ratio"]["modalign"] == 1
     assert row["rounds"] >= 3
+
+
+def test_the_speed_page_is_that_of_the_records() -> None:
+    assert speed.PAGE.read_text(encoding="utf-8") == speed.page(list(speed.records()))
+
+
+def test_the_speed_page_takes_the_newest_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dataclasses.replace(cases.info_nce_cases()[0], make=lambda: tuple(torch.randn(2, 64, 8).unbind()))
+    monkeypatch.setattr(compare, "CASES", {"info_nce": lambda: [small]})
+    monkeypatch.setattr(gpu, "SUITES", {"info_nce": (lambda small: [GPU_CASES[0]], torch.float32)})
+    for module, arguments in (
+        (compare, ["info_nce", "--budget", "0.01", "--even-if-loaded", "--out", "whole.json"]),
+        (compare, ["info_nce", "--budget", "0.01", "--even-if-loaded", "--only", "x", "--out", "part.json"]),
+        (gpu, ["--device", "cpu", "--small", "--rounds", "2", "--out", "gpu.json"]),
+    ):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *arguments[:-1], str(tmp_path / arguments[-1])])
+        module.main()
+    on_gpu = json.loads((tmp_path / "gpu.json").read_text())
+    on_gpu["provenance"]["machine"]["gpus"] = ["a GPU"]
+    (tmp_path / "gpu.json").write_text(json.dumps(on_gpu))
+    found = list(speed.records(tmp_path))
+    assert [record["name"] for _, record in found if record["name"] != "gpu.json"] == ["whole.json"]
+    assert len(found) == 2
+    text = speed.page(found)
+    assert small.name in text
+    assert GPU_CASES[0].name in text
+    assert "naive torch **" in text
+    assert speed.picture(found).png.startswith(b"\x89PNG")
 
 
 GPU_CASES = [*gpu_cases.loss_cases(small=True), *gpu_cases.knn_cases(small=True)]

@@ -29,9 +29,7 @@ __all__ = ["Stats", "info_nce", "nt_xent", "sigmoid_loss"]
 
 DIRECTIONS = ("both", "x_to_y", "y_to_x")
 POSITIVES = ("pair", "out", "in")
-KEPT_BYTES = (
-    1 << 24
-)  # logits kept for the backward pass when all of them fit: small batches need three products not four
+KEPT_BYTES = 1 << 24  # of logits, kept for the backward pass when all fit: small batches need three products, not four
 
 
 class Stats(NamedTuple):
