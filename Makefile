@@ -22,6 +22,7 @@ test: $(VENV)/tests
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
+	$(BIN)/python -m benchmarks.speed --write
 
 validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json

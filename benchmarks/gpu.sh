@@ -41,4 +41,5 @@ TRITON_INTERPRET=0 "$python" -m pytest tests/contract tests/kernels/test_cuda_*.
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')
 mkdir -p "$results"
 "$python" -m benchmarks.gpu --seconds "${SECONDS_AT_MOST:-420}" --out "$results/$card-$(date +%F-%H%M).json" || failed=1
+echo "a record in benchmarks/results belongs on the speed page: python -m benchmarks.speed --write"
 exit "$failed"

@@ -105,7 +105,9 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_speed_page_is_that_of_the_records() -> None:
-    assert speed.PAGE.read_text(encoding="utf-8") == speed.page(list(speed.records()))
+    assert speed.PAGE.read_text(encoding="utf-8") == speed.page(list(speed.records())), (
+        "records are newer than the page: python -m benchmarks.speed --write"
+    )
 
 
 def test_the_speed_page_takes_the_newest_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
