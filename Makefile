@@ -1,5 +1,6 @@
 # make demo   the main job on real data, with a report at the end
-# make test   the tests            make bench  the benchmarks       make lint  style, types, C++ format
+# make test   the tests            make bench  the benchmarks (an hour; ARGS=--even-if-loaded)
+# make lint   style, types, C++ format
 # make gpu    tests and benchmarks on a GPU
 # make validate   how often intervals hold, by simulation
 # make docs   the documentation    make clean  forget .venv and build/
@@ -21,7 +22,7 @@ test: $(VENV)/tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: $(VENV)/bench
-	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F).json
+	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F-%H%M).json $(ARGS)
 	$(BIN)/python -m benchmarks.speed --write
 
 validate: $(VENV)/tests

@@ -116,6 +116,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only cases whose name holds this")
     parser.add_argument("--even-if-loaded", action="store_true", help="print ratios on a loaded machine too")
     arguments = parser.parse_args()
+    if arguments.out and not os.access(arguments.out.absolute().parent, os.W_OK):  # before an hour of work
+        parser.error(f"--out: {arguments.out.absolute().parent} is no folder to write into")
+    suites = {
+        suite: [case for case in CASES[suite]() if arguments.only in case.name]
+        for suite in (CASES if arguments.suite == "all" else [arguments.suite])
+    }
+    if not any(suites.values()):
+        parser.error(f"no case of {arguments.suite} has {arguments.only!r} in its name")
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     loaded = load > cores + 0.5
     if loaded and not arguments.even_if_loaded:
@@ -123,8 +131,7 @@ def main() -> None:
     console = Console()
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rates": gemm_rates()}
     record["suites"] = {}
-    for suite in CASES if arguments.suite == "all" else [arguments.suite]:
-        cases = [case for case in CASES[suite]() if arguments.only in case.name]
+    for suite, cases in suites.items():
         rows = record["suites"][suite] = []
         for case in track(cases, suite, console=console, transient=True):
             rows.append(measure(case, arguments.budget, suite if arguments.memory else None))
@@ -161,4 +168,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was measured is in the record, if --out named one")

@@ -8,6 +8,7 @@
 #include <string>
 #include <tuple>
 
+#include "common/parallel.hpp"
 #include "cpu/edge_products.hpp"
 #include "cpu/info_nce.hpp"
 #include "cpu/isa.hpp"
@@ -230,6 +231,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("isa_levels", &modalign::isa_levels);
   module.def("isa", &modalign::isa);
   module.def("use_isa", &modalign::use_isa, py::arg("level"));
+  module.def("forget_openmp", &modalign::forget_openmp);
   module.def("info_nce_forward_float32", &info_nce_forward<float>);
   module.def("info_nce_forward_float64", &info_nce_forward<double>);
   module.def("info_nce_backward_float32", &info_nce_backward<float>);

@@ -32,10 +32,10 @@ def info_nce(
             use = kept & (pair | ~mates) if positives == "pair" else kept.clone()
             if margin is not None:
                 use &= pair | (b @ a[i] <= a[i] @ b[i] + margin)
-            extra = [
-                inverse[i] * (unit(t) @ a[i])
-                for t in ([] if hard is None else [hard[i]]) + ([] if more is None else [more])
-            ]
+            extra = [unit(t) @ a[i] for t in ([] if hard is None else [hard[i]]) + ([] if more is None else [more])]
+            if margin is not None:
+                extra = [products[products <= a[i] @ b[i] + margin] for products in extra]
+            extra = [inverse[i] * products for products in extra]
             everything = torch.cat([logits[use], *extra])
             target = pair.double()
             if positives in ("out", "in"):

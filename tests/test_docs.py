@@ -18,6 +18,8 @@ MODULES = [
     "losses",
     "drop_ins",
     "chunked",
+    "gathering",
+    "metrics.hubs",
     "metrics",
     "diagnosis",
     "information.joint",
@@ -58,7 +60,7 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/alignment.md", "docs/information.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/alignment.md", "docs/information.md"])
 def test_examples(page: str, tmp_path: Path) -> None:
     """All Python blocks of the page, in order, in one process; a comment after a print says what it prints."""
     examples = blocks(ROOT / page, "python")

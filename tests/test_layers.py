@@ -12,11 +12,11 @@ PACKAGE = ROOT / "python" / "modalign"
 LAYERS = [
     {"array_files", "backends", "locking", "provenance", "tables"},
     {"ops", "reference"},
-    {"arguments", "labels", "sources", "watching"},
+    {"arguments", "labels", "sources", "steady", "watching"},
     {"anchors", "approximate", "out_of_core", "preparation"},
     {"graph"},
     {"contrastive", "neighbors"},
-    {"losses", "drop_ins", "chunked", "metrics", "information", "diagnosis"},
+    {"losses", "drop_ins", "chunked", "gathering", "metrics", "information", "diagnosis"},
     {"budget", "sampling", "significance", "splitting"},
     {"scores"},
     {"alignment", "layers"},

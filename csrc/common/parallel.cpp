@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 
 namespace modalign {
@@ -30,12 +31,10 @@ const OpenMP* find_openmp() {
 
 // A forked child has the runtime's memory but not its threads, and would wait for them for ever.
 std::atomic<bool> forked = false;
+[[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, forget_openmp);  // before anybody forks
 
 const OpenMP* openmp() {
-  static const OpenMP* found = [] {
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
-    return find_openmp();
-  }();
+  static const OpenMP* found = find_openmp();
   return forked ? nullptr : found;
 }
 
@@ -63,6 +62,8 @@ class Meeting {
 
 }  // namespace
 
+void forget_openmp() { forked = true; }
+
 void run_team(int threads, const std::function<void(int, const std::function<void()>&)>& body) {
   Meeting meeting;
   const std::function<void(int, int)> work = [&](int thread, int all) {
@@ -83,10 +84,20 @@ void run_team(int threads, const std::function<void(int, const std::function<voi
     runtime->parallel(join, &team, static_cast<unsigned>(std::max(threads, runtime->max_threads())), 0);
     return;
   }
+  std::atomic<int> all = 0;  // how many there are in the end: the system may give fewer threads
   std::vector<std::jthread> others;
   others.reserve(threads - 1);
-  for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread, threads);
-  work(0, threads);
+  try {
+    for (int thread = 1; thread < threads; ++thread)
+      others.emplace_back([&, thread] {
+        all.wait(0);
+        work(thread, all);
+      });
+  } catch (const std::system_error&) {
+  }
+  all = static_cast<int>(others.size()) + 1;
+  all.notify_all();
+  work(0, all);
 }
 
 }  // namespace modalign

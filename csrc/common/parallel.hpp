@@ -14,6 +14,9 @@ namespace modalign {
 // returns when all of them have called it.
 void run_team(int threads, const std::function<void(int thread, const std::function<void()>& meet)>& body);
 
+// For a process that was forked before this module was loaded: the runtime's threads are not in it.
+void forget_openmp();
+
 // Runs job(thread, phase, index) for every phase in order and every index < jobs, a phase starting when the one before
 // has ended. The jobs of a phase must not touch each other's results; then nothing depends on the number of threads.
 // job must not throw: allocate before.

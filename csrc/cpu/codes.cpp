@@ -81,6 +81,12 @@ CodeFacts Coding::code(double* y, void* out) const {
     for (int64_t c = 0; c < d_; ++c) squares += y[c] * y[c], most = std::max(most, std::abs(y[c]));
     return most;
   };
+  // the unit in which no entry is above `most`, and in which the norm of the code, at most that of the row and half a
+  // unit an entry for rounding, keeps products of two codes within 32 bits
+  const auto unit = [&](double most) {
+    const double longest = kLongest - 1 - std::sqrt(static_cast<double>(d_)) / 2, entry = largest();
+    return std::max(entry / most, std::sqrt(squares) / longest);
+  };
   // whole numbers of a unit, none above `most`; gives their sum
   const auto in_units = [&]<class Integer>(double unit, double most, Integer* code) {
     facts.scale = static_cast<float>(unit);
@@ -119,16 +125,14 @@ CodeFacts Coding::code(double* y, void* out) const {
       rounding += static_cast<double>(d_) * kUnit / 2;
       break;
     }
-    case Precision::int16: {
-      // the norm of a code is at most that of the row in units, and half a unit an entry for rounding
-      const double longest = kLongest - 1 - std::sqrt(static_cast<double>(d_)) / 2;
-      const double most = largest();
-      in_units(std::max(most / 32767, std::sqrt(squares) / longest), 32767, static_cast<int16_t*>(out));
+    case Precision::int16:
+      in_units(unit(32767), 32767, static_cast<int16_t*>(out));
       break;
-    }
     case Precision::int8: {
       rotate(y);
-      facts.offset = -128 * in_units(largest() / 127, 127, static_cast<int8_t*>(out));
+      // added to sums that may wrap, as they do
+      const auto sum = static_cast<uint32_t>(in_units(unit(127), 127, static_cast<int8_t*>(out)));
+      facts.offset = static_cast<int32_t>(-128 * sum);
       rounding += 0x1p-40;  // of the rotation
       break;
     }

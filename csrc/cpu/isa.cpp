@@ -51,7 +51,7 @@ std::vector<Level> available() {
 #ifdef MODALIGN_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     Level avx512 = MODALIGN_LEVEL(avx512);
     avx512.screens[Precision::int16] = avx512::make_screen_tiles<Precision::int16>();
     if (__builtin_cpu_supports("avx512vnni"))
@@ -65,7 +65,7 @@ std::vector<Level> available() {
     }
     levels.push_back(avx512);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     Level avx2 = MODALIGN_LEVEL(avx2);
     avx2.screens[Precision::int16] = avx2::make_screen_tiles<Precision::int16>();
     levels.push_back(avx2);
@@ -95,7 +95,10 @@ std::optional<Precision>& screen_in_use() {
 }
 
 const Level*& chosen() {
-  static const Level* level = std::getenv("MODALIGN_ISA") ? &find(std::getenv("MODALIGN_ISA")) : &levels().front();
+  static const Level* level = [] {
+    const char* wanted = std::getenv("MODALIGN_ISA");
+    return wanted && *wanted ? &find(wanted) : &levels().front();
+  }();
   return level;
 }
 
@@ -107,7 +110,10 @@ std::vector<std::string> isa_levels() {
   return names;
 }
 std::string isa() { return chosen()->name; }
-void use_isa(const std::string& level) { chosen() = &find(level); }
+void use_isa(const std::string& level) {
+  chosen() = &find(level);
+  if (screen_in_use() && !chosen()->screens.count(*screen_in_use())) screen_in_use().reset();
+}
 
 template <>
 const LossTiles<float>& loss_tiles<float>(Dtype dtype) {

@@ -52,9 +52,14 @@ inline T value(BFloat16 x) {
 }
 template <class T>
 inline T value(Half x) {
-  // exponent and mantissa moved to a float's places, then scaled by 2^112: exact, subnormals included
-  const float magnitude = as_float(static_cast<uint32_t>(x.bits & 0x7fff) << 13) * 5.192296858534828e33f;
+#if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
+  return static_cast<T>(_cvtsh_ss(x.bits));
+#else
+  // no subnormal float on the way: a thread may be told to flush those
+  const uint32_t bits = x.bits & 0x7fff;
+  const float magnitude = bits < 0x400 ? static_cast<float>(bits) * 0x1p-24f : as_float((bits << 13) + (uint32_t{112} << 23));
   return static_cast<T>((x.bits & 0x8000) ? -magnitude : magnitude);
+#endif
 }
 
 // One number a word: every dtype, converted to the type that sums are kept in.
@@ -203,7 +208,7 @@ void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, 
 #pragma GCC unroll 8
       for (int i = 0; i < 8; ++i)
         *reinterpret_cast<EightUnaligned*>(out + (k + i) * width + r) =
-            reinterpret_cast<Eight>(reinterpret_cast<Order>(v[i]) ^ static_cast<int>(flip));
+            reinterpret_cast<Eight>(reinterpret_cast<EightIntegers>(v[i]) ^ static_cast<int>(flip));
     }
 #endif
     for (; k < words; ++k)
@@ -211,8 +216,8 @@ void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, 
   }
 }
 
-constexpr int64_t kPackedAtOnce =
-    16;  // words of each row: the panel's part being written stays in the first-level cache
+// words of each row: the panel's part being written stays in the first-level cache
+constexpr int64_t kPackedAtOnce = 16;
 
 // out[panel][word][row in panel], zero beyond the last row: the operand of a product over features
 template <class P, int width>

@@ -77,24 +77,24 @@ struct Simd {
 #if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
 #define MODALIGN_EIGHT
 typedef float Eight __attribute__((vector_size(32)));
+typedef int EightIntegers __attribute__((vector_size(32)));
 typedef float EightUnaligned __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int Order __attribute__((vector_size(32)));
 
 // rows become columns
 inline void transpose(Eight (&v)[8]) {
   Eight a[8], b[8];
   for (int i = 0; i < 8; i += 2) {
-    a[i] = __builtin_shuffle(v[i], v[i + 1], Order{0, 8, 1, 9, 4, 12, 5, 13});
-    a[i + 1] = __builtin_shuffle(v[i], v[i + 1], Order{2, 10, 3, 11, 6, 14, 7, 15});
+    a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
   for (int i = 0; i < 8; i += 4)
     for (int k = 0; k < 2; ++k) {
-      b[i + 2 * k] = __builtin_shuffle(a[i + k], a[i + 2 + k], Order{0, 1, 8, 9, 4, 5, 12, 13});
-      b[i + 2 * k + 1] = __builtin_shuffle(a[i + k], a[i + 2 + k], Order{2, 3, 10, 11, 6, 7, 14, 15});
+      b[i + 2 * k] = __builtin_shufflevector(a[i + k], a[i + 2 + k], 0, 1, 8, 9, 4, 5, 12, 13);
+      b[i + 2 * k + 1] = __builtin_shufflevector(a[i + k], a[i + 2 + k], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   for (int i = 0; i < 4; ++i) {
-    v[i] = __builtin_shuffle(b[i], b[i + 4], Order{0, 1, 2, 3, 8, 9, 10, 11});
-    v[i + 4] = __builtin_shuffle(b[i], b[i + 4], Order{4, 5, 6, 7, 12, 13, 14, 15});
+    v[i] = __builtin_shufflevector(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
 #endif

@@ -9,8 +9,9 @@
 namespace modalign {
 
 inline double half_to_double(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
-  const float magnitude = std::bit_cast<float>(bits) * 0x1p112f;
+  const uint32_t bits = half & 0x7fff;
+  const float magnitude =
+      bits < 0x400 ? static_cast<float>(bits) * 0x1p-24f : std::bit_cast<float>((bits << 13) + (uint32_t{112} << 23));
   return (half & 0x8000) ? -magnitude : magnitude;
 }
 

@@ -4,6 +4,7 @@ info_nce, nt_xent, sigmoid_loss   contrastive losses without the similarity matr
 InfoNCE, NTXent, SigmoidLoss      the same as modules
 drop_ins                          the same under the signatures of other libraries
 chunked_forward                   a large batch through an encoder in the memory of a small one
+gather                            the rows of all processes, with their gradients
 knn, neighbor_overlap             exact k-NN graphs and what two of them share
 align, align_layers               any metric of two representations, with intervals and nulls
 mutual_knn, cka, unbiased_cka ..  the metrics one by one: modalign.metrics
@@ -16,6 +17,7 @@ from modalign.alignment import align
 from modalign.chunked import chunked_forward
 from modalign.contrastive import Stats, info_nce, nt_xent, sigmoid_loss
 from modalign.diagnosis import doctor, explain
+from modalign.gathering import gather
 from modalign.graph import Certificate, Neighbors
 from modalign.layers import align_layers
 from modalign.losses import InfoNCE, NTXent, SigmoidLoss
@@ -42,6 +44,7 @@ __all__ = [
     "data",
     "doctor",
     "explain",
+    "gather",
     "info_nce",
     "knn",
     "load_alignment",

@@ -20,8 +20,9 @@ from torch import Tensor
 from modalign import preparation, sampling
 from modalign.arguments import one_of
 from modalign.budget import AFFORDED, seconds_of
+from modalign.labels import as_classes
 from modalign.metrics.edges import cknna_from_graphs, second_order_cosine_rows
-from modalign.metrics.hubs import duplicates, hubness, reciprocity
+from modalign.metrics.hubs import duplicates, hubness, reciprocity, zero_rows
 from modalign.metrics.kernels import rbf_cka, rsa
 from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_parts, relabelled
 from modalign.metrics.neighborhoods import neighborhood_scores
@@ -77,10 +78,10 @@ def align(
         k: neighbours of an item, for the metrics of graphs; metric: of the neighbours, as in ``modalign.knn``.
         prepare: "platonic", "emergence" or "unit_rows" for rows as those papers' code prepares them
             (``modalign.preparation``); None leaves them alone.
-        groups: (n,) integers, items that belong together (captions of one image): they are not each other's neighbours,
-            a score is the mean over groups of the mean within, and intervals and nulls move whole groups.
-        within: (n,) integers, classes or clusters: the null relabels within them, so that a score counts as alignment
-            only beyond what the classes explain. Not together with groups.
+        groups: (n,) integers or strings, items that belong together (captions of one image): they are not each other's
+            neighbours, a score is the mean over groups of the mean within, and intervals and nulls move whole groups.
+        within: (n,) integers or strings, classes or clusters: the null relabels within them, so that a score counts as
+            alignment only beyond what the classes explain. Not together with groups.
         ids: the items' names in x and in y. Rows are paired by name, those without a partner left out; without ids
             the numbers of rows must be equal.
         sample: search the neighbours of this many items only, among all n: metrics that are means over items are
@@ -214,6 +215,8 @@ class _Run:
     # graphs
 
     def of_graphs(self, names: list[str], with_sizes: bool) -> dict[str, Score]:
+        if not 1 <= self.k < self.n:
+            raise ValueError(f"align: k must be between 1 and {self.n - 1} for {self.n} items, got {self.k}")
         self.intervals = self.intervals and self._enough_items()
         length = list_length(self.n, self.k) if self.intervals else self.k
         if with_sizes:
@@ -234,6 +237,9 @@ class _Run:
             }
             self.facts["duplicates"] = {
                 side: dataclasses.asdict(duplicates(indexable(rows))) for side, rows in (("x", self.x), ("y", self.y))
+            }
+            self.facts["zero_rows"] = {
+                side: zero_rows(indexable(rows)) for side, rows in (("x", self.x), ("y", self.y))
             }
         self._note_facts()
         counts = neighbor_overlap(*near).double()
@@ -412,6 +418,12 @@ class _Run:
                     f"{found['items']:,} items of {side} have an exact copy, in {found['groups']:,} groups: "
                     "neighbours among copies are chosen by index"
                 )
+        for side, count in self.facts["zero_rows"].items():
+            if count and self.metric == "cosine":
+                self.notes.append(
+                    f"{count:,} rows of {side} are all zero, without a direction: failed embeddings? Where both sides "
+                    "have them in the same places they look like alignment; leave them out"
+                )
 
     # moments
 
@@ -532,7 +544,11 @@ def _require(groups: Any, within: Any, sample: int | None, tolerance: float | No
 def _labels(name: str, labels: Any, n: int) -> Tensor | None:
     if labels is None:
         return None
-    table = torch.as_tensor(np.asarray(labels)) if not isinstance(labels, Tensor) else labels
+    if not isinstance(labels, Tensor):
+        array = np.asarray(labels)
+        text = array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat))
+        labels = torch.as_tensor(as_classes(array.tolist()) if text and array.ndim == 1 else array)
+    table: Tensor = labels
     if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool:
         raise TypeError(f"align: {name} must be integers, one for each item, got {table.dtype}")
     if tuple(table.shape) != (n,):

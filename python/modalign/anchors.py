@@ -16,10 +16,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from modalign.arguments import without_autocast
 from modalign.ops.info_nce import accumulator, info_nce_backward, info_nce_forward
+from modalign.steady import softplus
 
 __all__ = [
     "Options",
@@ -31,8 +32,8 @@ __all__ = [
     "own_negatives",
     "queued",
     "sides",
-    "softplus",
     "summary",
+    "union",
 ]
 
 
@@ -59,12 +60,14 @@ class Teacher:
 @dataclasses.dataclass(frozen=True)
 class Side:
     """One direction: anchors and candidates, row i paired with row i; ``scale`` [b, n] of the anchors, ``positive`` the
-    pairs' logits, ``pools`` of negatives, and ``mates``, the pool of all positives where they are summed."""
+    pairs' logits, ``cap`` the largest logits that negatives may have, ``pools`` of negatives, and ``mates``, the pool
+    of all positives where they are summed."""
 
     anchors: Tensor
     candidates: Tensor
     scale: Tensor
     positive: Tensor
+    cap: Tensor | None
     pools: tuple[Pool, ...]
     mates: Pool | None
     teacher: Teacher | None
@@ -88,24 +91,33 @@ def sides(
     x: Tensor, y: Tensor, scale: Tensor, teacher: Teacher | None, options: Options, both: bool
 ) -> tuple[Side, ...]:
     """Anchors x with candidates y and, if ``both``, the reverse, from one pass over S (two for positives="in")."""
-    negatives = {"pair": "same" if options.grouped else "diagonal", "in": "same", "out": "none"}[options.positives]
-    pools, positive = _batch_pools(x, y, scale, options, negatives, both)
+    # of SupCon's positives but the own pair, "out" has the others in the pool, and "in" none
+    negatives = {"pair": "same" if options.grouped else "diagonal", "in": "same", "out": "diagonal"}[options.positives]
+    cap = None if options.margin is None else _cap(x, y, scale, options.margin)
+    pools, positive = _batch_pools(x, y, scale, cap, options, negatives, both)
     mates: tuple[Pool | None, ...] = (None, None)
     if options.positives == "in":
-        mates, _ = _batch_pools(x, y, scale, options, "different", both)
-    forth = Side(x, y, scale, positive, pools[:1], mates[0], teacher)
+        mates, _ = _batch_pools(x, y, scale, None, options, "different", both)
+    forth = Side(x, y, scale, positive, cap, pools[:1], mates[0], teacher)
     if not both:
         return (forth,)
     reverse = None if teacher is None else Teacher(teacher.candidates, teacher.anchors, teacher.scale)
-    return forth, Side(y, x, scale, positive, pools[1:], mates[1], reverse)
+    return forth, Side(y, x, scale, positive, cap, pools[1:], mates[1], reverse)
+
+
+def _cap(x: Tensor, y: Tensor, scale: Tensor, margin: float) -> Tensor:
+    """The logits of the pairs and the margin, and what the rounding of two inner products may add: a tie counts."""
+    with torch.no_grad():
+        lengths = [torch.linalg.vector_norm(rows, dim=-1, dtype=scale.dtype) for rows in (x, y)]
+        slack = 32 * torch.finfo(scale.dtype).eps * lengths[0] * lengths[1]
+        cap: Tensor = scale * (dots(x, y) + margin + slack)
+    return cap
 
 
 def _batch_pools(
-    x: Tensor, y: Tensor, scale: Tensor, options: Options, mask: str, both: bool
+    x: Tensor, y: Tensor, scale: Tensor, cap: Tensor | None, options: Options, mask: str, both: bool
 ) -> tuple[tuple[Pool, ...], Tensor]:
-    ids, cap = options.ids, None
-    if options.margin is not None:
-        cap = (scale * (dots(x, y) + options.margin)).detach()
+    ids = options.ids
     row_lse, col_lse, positive, _, row_best, row_mean, col_best, col_mean = info_nce_forward(
         x, y, scale, ids, ids, cap, cap if both else None, mask, both, options.stats, options.workspace, options.backend
     )
@@ -118,73 +130,78 @@ def _batch_pools(
     return (row, col) if both else (row,), positive
 
 
-def own_negatives(x: Tensor, negatives: Tensor, scale: Tensor) -> Pool:
+def own_negatives(side: Side, negatives: Tensor) -> Pool:
     """The pool of each anchor's own negatives [b, n, h, d]."""
-    products = torch.linalg.vecdot(x[:, :, None].to(scale.dtype), negatives.to(scale.dtype))
-    logits = scale[:, :, None] * products
+    products = dots(side.anchors[:, :, None], negatives)
+    logits = side.scale[:, :, None] * products
+    if side.cap is not None:
+        logits = logits.masked_fill(logits > side.cap[:, :, None], -torch.inf)
     fixed = logits.detach()
-    count = torch.full_like(fixed[:, :, 0], negatives.shape[2])
-    return Pool(logits.logsumexp(2), fixed.amax(2), (fixed.softmax(2) * fixed).sum(2), lambda: (count, products.sum(2)))
+    lse, best = union(logits, 2), fixed.amax(2)
+    mean = ((fixed - lse.detach()[:, :, None]).exp() * fixed).nan_to_num(0.0).sum(2)
+    count = torch.full_like(best, negatives.shape[2])
+    return Pool(lse, best, mean, lambda: (count, products.sum(2)))
 
 
-def queued(x: Tensor, queue: Tensor, scale: Tensor, options: Options) -> Pool:
+def queued(side: Side, queue: Tensor, options: Options) -> Pool:
     """The pool of the queue's rows [b, m, d], negatives of every anchor."""
+    x = side.anchors
     lse, _, _, _, best, mean, _, _ = info_nce_forward(
-        x, queue, scale, None, None, None, None, "none", False, options.stats, options.workspace, options.backend
-    )
+        x, queue, side.scale, None, None, side.cap, None, "none", False, options.stats, options.workspace,
+        options.backend,
+    )  # fmt: skip
     return Pool(lse, best, mean, partial(_count_and_total, x, queue, None, "none"))
 
 
 def anchor_losses(side: Side, options: Options) -> tuple[Tensor, Tensor]:
     """The loss of each anchor and the log-sum-exp of all its candidates, [b, n]."""
     lses = [pool.lse for pool in side.pools]
-    negatives = lses[0] if len(lses) == 1 else torch.stack(lses).logsumexp(0)
+    negatives = lses[0] if len(lses) == 1 else union(torch.stack(lses), 0)
     smoothing = options.label_smoothing
     if side.mates is not None:
         count, _ = side.mates.count_and_total()
         # log(sum over all candidates / mean over the positives)
-        loss = count.clamp_min(1).log() + softplus(negatives - side.mates.lse)
-        return loss, torch.logaddexp(side.mates.lse, negatives)
-    if options.positives == "pair" and not smoothing and side.teacher is None:
-        # nothing cancels: exact where it is small
-        return softplus(negatives - side.positive), torch.logaddexp(side.positive, negatives)
-    everyone = options.positives == "out"  # the positives are in the pool already
-    lse = negatives if everyone else torch.logaddexp(side.positive, negatives)
-    target = side.positive
-    if everyone:
-        count, total = _count_and_total(side.anchors, side.candidates, options.ids, "different")
-        target = side.scale * total / count.clamp_min(1)
+        of_negatives = softplus(negatives - side.mates.lse)
+        return count.clamp_min(1).log() + of_negatives, side.mates.lse + of_negatives
+    of_negatives = softplus(negatives - side.positive)
+    # where the pair is the target nothing cancels: exact where it is small
+    loss = of_negatives
+    if options.positives == "out":
+        loss = loss + side.scale * _lead_over_mates(side.anchors, side.candidates, options.ids)
     if side.teacher is not None:
-        target = side.scale * _teacher_target(side, side.teacher, options)
+        loss = loss + side.positive - side.scale * _teacher_target(side, side.teacher, options)
     if smoothing:
         count, total = _sums(side.pools)
-        if not everyone:
-            count, total = count + 1, total + dots(side.anchors, side.candidates)
-        target = (1 - smoothing) * target + smoothing * side.scale * total / count.clamp_min(1)
-    return lse - target, lse
+        mean = (total + dots(side.anchors, side.candidates)) / (count + 1)
+        loss = (1 - smoothing) * loss + smoothing * (of_negatives + side.positive - side.scale * mean)
+    return loss, side.positive + of_negatives
 
 
 def summary(side: Side, options: Options) -> dict[str, Tensor]:
     """By-products for each anchor, [b, n]: see ``modalign.contrastive.Stats``."""
-    everyone = options.positives == "out"
     best = torch.stack([pool.best for pool in side.pools]).amax(0)
     count, total = _sums(side.pools)
-    log_count = count if everyone else count + 1
+    pair = dots(side.anchors, side.candidates)
+    log_count = count + 1
+    everyone = options.positives == "out"
     if everyone or side.mates is not None:
         mates = _count_and_total(side.anchors, side.candidates, options.ids, "different")
         if everyone:
-            count, total = count - mates[0], total - mates[1]
+            count, total = count + 1 - mates[0], total + pair - mates[1]
         else:
             log_count = count + mates[0]
     of_pair = (side.positive, side.positive) if side.mates is None else (side.mates.lse, side.mates.mean)
     negatives = [(pool.lse, pool.mean) for pool in side.pools]
+    there = torch.stack([lse for lse, _ in negatives]).amax(0) > -torch.inf
     return {
         "accuracy": (side.positive >= best).to(best.dtype),
-        "positive": dots(side.anchors, side.candidates),
+        "positive": pair,
         "negative": total / count.clamp_min(1),
         "log_count": log_count.clamp_min(1).log(),
-        "entropy": _entropy(negatives if everyone else [*negatives, of_pair]),
-        "effective_negatives": torch.where(count > 0, _entropy(negatives).exp(), 0.0),
+        "entropy": _entropy([*negatives, of_pair]),
+        "effective_negatives": torch.where(
+            there | everyone, _entropy([*negatives, of_pair] if everyone else negatives).exp(), 0.0
+        ),
     }
 
 
@@ -209,7 +226,7 @@ def _teacher_target(side: Side, teacher: Teacher, options: Options) -> Tensor:
         negatives, _, positive, stored, *_ = info_nce_forward(
             a, b, scale, ids, ids, None, None, mask, False, False, options.workspace, options.backend
         )
-        lse = torch.logaddexp(positive, negatives)
+        lse = positive + softplus(negatives - positive)
         none = lse[:, :0]
     # the rows of W are the teacher's softmax: its scale is divided out again
     of_pair = (positive - lse).exp() / scale
@@ -217,20 +234,20 @@ def _teacher_target(side: Side, teacher: Teacher, options: Options) -> Tensor:
         1 / scale, none, of_pair, a, b, side.candidates, None, scale, ids, ids, None, None, mask, lse, none, stored,
         options.backend,
     )  # fmt: skip
-    target: Tensor = torch.linalg.vecdot(side.anchors.to(mixed.dtype), mixed)
-    return target
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp x); beyond 40 the 1 is below the last digit. Not logsigmoid, which waits for all threads whatever the
-    size (torch 2.13)."""
-    return F.softplus(x, threshold=40)
+    return dots(side.anchors, mixed)
 
 
 def dots(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of paired rows, in the dtype sums are kept in."""
-    products: Tensor = torch.linalg.vecdot(a.to(accumulator(a.dtype)), b.to(accumulator(b.dtype)))
+    with without_autocast(a):
+        products: Tensor = torch.linalg.vecdot(a.to(accumulator(a.dtype)), b.to(accumulator(b.dtype)))
     return products
+
+
+def union(logs: Tensor, dim: int) -> Tensor:
+    """log-sum-exp along ``dim``; where all are -inf it is -inf too, with the gradient 0."""
+    nothing = (logs == -torch.inf).all(dim, keepdim=True)
+    return logs.masked_fill(nothing, 0.0).logsumexp(dim).masked_fill(nothing.squeeze(dim), -torch.inf)
 
 
 def _count_and_total(a: Tensor, b: Tensor, ids: Tensor | None, mask: str) -> tuple[Tensor, Tensor]:
@@ -245,11 +262,24 @@ def _count_and_total(a: Tensor, b: Tensor, ids: Tensor | None, mask: str) -> tup
     if mask == "diagonal":
         count, total = count - 1, total - dots(a, b)
     elif mask != "none":
-        # the slot after the last gathers the rows that are left out
-        slots = torch.where(ids >= 0, ids, ids.shape[1])
-        index = slots[..., None].expand_as(b)
-        sizes = present.new_zeros(len(ids), ids.shape[1] + 1).scatter_add(1, slots, present).gather(1, slots)
-        sums = b.new_zeros(len(b), b.shape[1] + 1, b.shape[2]).scatter_add(1, index, b).gather(1, index)
+        sizes, sums = _group_sums(b, ids)
         mates = sizes, dots(a, sums)
         count, total = mates if mask == "different" else (count - mates[0], total - mates[1])
     return count * present, total * present
+
+
+def _lead_over_mates(a: Tensor, b: Tensor, ids: Tensor | None) -> Tensor:
+    """<a_i, b_i> less the mean of <a_i, b_j> over the rows j of i's group, [b, n]: exactly 0 for a row alone."""
+    assert ids is not None
+    sizes, sums = _group_sums(b.to(accumulator(b.dtype)), ids)
+    return dots(a, sizes[..., None] * b - sums) / sizes
+
+
+def _group_sums(b: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """How many rows the group of each row has, [b, n], and their sum, [b, n, d]."""
+    # the slot after the last gathers the rows that are left out
+    slots = torch.where(ids >= 0, ids, ids.shape[1])
+    index = slots[..., None].expand_as(b)
+    sizes = b.new_zeros(len(ids), ids.shape[1] + 1).scatter_add(1, slots, torch.ones_like(slots, dtype=b.dtype))
+    sums = b.new_zeros(len(b), b.shape[1] + 1, b.shape[2]).scatter_add(1, index, b).gather(1, index)
+    return sizes.gather(1, slots), sums

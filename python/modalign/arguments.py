@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from modalign.ops.info_nce import accumulator
 from modalign.ops.unit_rows import unit_rows
+from modalign.steady import sum_rows
 
 __all__ = [
     "FLOATS",
@@ -20,6 +23,7 @@ __all__ = [
     "embeddings",
     "groups_and_ignored",
     "logit_scales",
+    "number",
     "one_of",
     "per_row",
     "readable",
@@ -28,6 +32,7 @@ __all__ = [
     "require_like",
     "require_pairs",
     "require_same_items",
+    "without_autocast",
 ]
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -39,13 +44,21 @@ def one_of(operation: str, name: str, value: object, allowed: tuple[str, ...]) -
         raise ValueError(f"{operation}: {name} must be one of {allowed}, got {value!r}")
 
 
+def number(operation: str, name: str, value: Any) -> float:
+    """``value`` if it is a number, of Python or NumPy."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"{operation}: {name} must be a number, got {value!r}")
+    return value  # type: ignore[return-value]
+
+
 def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
     for name, tensor in (("x", x), ("y", y)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
         if tensor.dtype not in FLOATS:
             raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    if x.device != y.device or (x.dtype != y.dtype and autocast_dtype(x) is None):
+    one_dtype = x.dtype == y.dtype or (autocast_dtype(x) is not None and autocast_dtype(y) is not None)
+    if x.device != y.device or not one_dtype:
         raise TypeError(
             f"{operation}: x and y must share dtype and device, got {x.dtype} {x.device} and {y.dtype} {y.device}"
         )
@@ -82,7 +95,8 @@ def require_like(
     if not any(map(fits, shapes)):
         wanted = " or ".join("(" + ", ".join(map(str, shape)) + ")" for shape in shapes)
         raise ValueError(f"{operation}: {name} must be {wanted} for x {tuple(x.shape)}, got {tuple(tensor.shape)}")
-    same = tensor.dtype == x.dtype or (tensor.dtype in FLOATS and (any_float or autocast_dtype(x) is not None))
+    cast = tensor.dtype in FLOATS and autocast_dtype(x) is not None and autocast_dtype(tensor) is not None
+    same = tensor.dtype == x.dtype or cast or (any_float and tensor.dtype in FLOATS)
     if tensor.device != x.device or not same:
         raise TypeError(
             f"{operation}: {name} must have the dtype and device of x, {x.dtype} {x.device}, "
@@ -93,21 +107,28 @@ def require_like(
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype in which autocast wants matrix products of ``x``; None outside it, and for float64."""
     device = x.device.type
-    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    if x.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
 
 
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """What is computed inside is computed in the dtypes it is given."""
+    device = x.device.type  # autocast does not know the devices of tensors without values
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
 def readable(values: Tensor) -> bool:
-    """Whether the host can look at values without waiting for a device, or stopping torch.compile or torch.func."""
+    """Whether the host can look at values without waiting for a device, or stopping torch.compile or torch.func, and
+    there are values."""
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values)
-    return values.device.type == "cpu" and not traced
+    return values.device.type == "cpu" and not traced and not isinstance(values, FakeTensor)
 
 
 def embeddings(x: Tensor, normalize: bool, problems: int) -> Tensor:
     """[problems, n, d] as the operators take it: rows of length one if asked for, autocast's dtype under autocast."""
     wanted = autocast_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         if normalize:
             x = unit_rows(x if wanted is None else x.float())
         return x.reshape(problems, *x.shape[-2:]).to(wanted or x.dtype)
@@ -126,7 +147,13 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
             raise TypeError(f"{operation}: temperature must be a number or a tensor, got {temperature!r}")
         if not 0 < temperature < math.inf:
             raise ValueError(f"{operation}: temperature must be positive and finite, got {temperature}")
+        if not 1 / float(temperature) <= torch.finfo(dtype).max:
+            raise ValueError(
+                f"{operation}: temperature must be at least 1 / {torch.finfo(dtype).max:.2g}, got {temperature}"
+            )
         return torch.full((problems, n), 1 / float(temperature), dtype=dtype, device=x.device), False
+    if temperature.numel() == 1:
+        temperature = temperature.reshape(())
     scale = 1 / temperature.to(device=x.device, dtype=dtype)
     if temperature.ndim == len(batch) + 1 and temperature.shape[-1] == n:
         try:
@@ -205,21 +232,22 @@ def reduced(
     operation: str, each: Tensor, batch: torch.Size, reduction: str, weights: Tensor | None, kept: Tensor | None
 ) -> Tensor:
     """Losses [problems, n] as "none" (..., n), "sum" or "mean" (...,): weighted, without the rows that are ignored."""
-    if weights is not None:
-        weights = weights.to(each.dtype)
-        if readable(weights) and not bool(((weights >= 0) & (weights < torch.inf)).all()):
-            raise ValueError(f"{operation}: weights must be finite and not negative")
+    if weights is not None and readable(weights) and not bool(((weights >= 0) & (weights < torch.inf)).all()):
+        raise ValueError(f"{operation}: weights must be finite and not negative")
     if kept is not None:
         each = torch.where(kept, each, 0.0)
         weights = kept.to(each.dtype) if weights is None else weights * kept
     if weights is not None:
-        total = weights.sum(1)
-        if readable(total) and not bool((total > 0).all()):
+        largest = weights.detach().amax(1, keepdim=True)
+        if readable(largest) and not bool((largest > 0).all()):
             raise ValueError(f"{operation}: the weights of a problem are all zero: there is no mean")
+        if reduction == "mean":  # their size makes no difference, and might leave the range of the sums
+            weights = weights / torch.where(largest > 0, largest, 1)
+        weights = weights.to(each.dtype)
         each = each * weights
     if reduction == "none":
         return each.reshape(*batch, -1)
-    if reduction == "sum":
-        return each.sum(1).reshape(batch)
-    mean = each.mean(1) if weights is None else each.sum(1) / total.clamp_min(torch.finfo(each.dtype).tiny)
-    return mean.reshape(batch)
+    total = sum_rows(each)
+    if reduction == "mean":
+        total = total / (each.shape[1] if weights is None else sum_rows(weights).clamp_min(1))
+    return total.reshape(batch)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 __all__ = ["Choice", "Implementation", "Operation", "operations", "select"]
+
+PROCESS = os.getpid()  # that imported the package
 
 
 @dataclasses.dataclass(frozen=True)

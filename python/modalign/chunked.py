@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from operator import itemgetter
 from typing import Any
 
@@ -63,7 +64,7 @@ def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) 
         >>> torch.allclose(image.weight.grad, whole, atol=1e-6)
         True
     """
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, Integral):
         raise TypeError(f"chunked_forward: chunk_size must be an integer, got {chunk_size!r}")
     if chunk_size < 1:
         raise ValueError(f"chunked_forward: chunk_size must be at least 1, got {chunk_size}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import torch
@@ -11,24 +12,30 @@ from torch import Tensor
 
 from modalign import anchors
 from modalign.arguments import (
+    FLOATS,
     REDUCTIONS,
+    autocast_dtype,
     embeddings,
     groups_and_ignored,
     logit_scales,
+    number,
     one_of,
     per_row,
     readable,
     reduced,
     require_like,
     require_pairs,
+    without_autocast,
 )
-from modalign.ops.info_nce import info_nce_forward, require_finite_tables
-from modalign.ops.sigmoid_loss import sigmoid_loss_forward
+from modalign.ops.info_nce import INFO_NCE, accumulator, info_nce_forward, raise_overflow, require_finite_tables
+from modalign.ops.sigmoid_loss import SIGMOID_LOSS, sigmoid_loss_forward
+from modalign.steady import softplus
 
 __all__ = ["Stats", "info_nce", "nt_xent", "sigmoid_loss"]
 
 DIRECTIONS = ("both", "x_to_y", "y_to_x")
 POSITIVES = ("pair", "out", "in")
+BACKENDS = ("auto", *(known.name for known in INFO_NCE.implementations))
 KEPT_BYTES = 1 << 24  # of logits, kept for the backward pass when all fit: small batches need three products, not four
 
 
@@ -37,12 +44,12 @@ class Stats(NamedTuple):
 
     x_lse, y_lse: (..., n) log-sum-exp of the logits of each anchor's candidates, differentiable; None for a direction
         that is not computed. The other fields are detached.
-    mutual_information: the InfoNCE bound, mean log(number of candidates) - mean loss, in nats.
+    mutual_information: the InfoNCE bound, mean log(number of candidates, before the margin) - mean loss, in nats.
     x_accuracy, y_accuracy: the share of anchors for which no candidate counted is more similar than their own pair.
     positive, negative: mean similarity <x_i, y_j> of the pairs and of the negatives (before the margin, if any).
     entropy: mean entropy of the anchors' softmax over their candidates, in nats.
     effective_negatives: mean exp(entropy) of the softmax over the negatives alone: how many of them carry the weight
-        (with positives="out": of that over all candidates).
+        (with positives="out": of that over all candidates); 0 for an anchor without any.
     x_gradient, y_gradient: Euclidean norms of the loss's gradient at x and at y, with stats="gradient"; else None.
     """
 
@@ -90,10 +97,12 @@ def info_nce(
     Args:
         x, y: (..., n, d) embeddings of two modalities, row i of x paired with row i of y. float16, bfloat16, float32 or
             float64, the same for both. Leading dimensions are independent problems: negatives never cross them.
-        temperature: positive; a float, a tensor that broadcasts to the leading dimensions (one value per problem), or a
-            tensor (..., n), one value per anchor: x_i and y_i.
+        temperature: positive; a float, a tensor with one element or one that broadcasts to the leading dimensions (one
+            value per problem), or a tensor (..., n), one value per anchor: x_i and y_i.
         normalize: divide every row by its Euclidean norm first, so that S is the cosine over the temperature. A zero
-            row stays zero. Half-precision rows are normalised in float32 and rounded back.
+            row stays zero. Half-precision rows are normalised in float32 and rounded back. With other targets than the
+            pair (positives="out", label_smoothing, teacher) they are then computed with in float32: near the optimum
+            the softmax and its target cancel, and weights in half precision would leave noise.
         direction: "both", "x_to_y" (anchors x, candidates y) or "y_to_x".
         negatives: (..., n, h, d), h more candidates for the anchor x_i alone: its own hard negatives.
         queue: (m, d) or (..., m, d), more candidates for every anchor x_i.
@@ -106,13 +115,16 @@ def info_nce(
         teacher: (tx, ty, teacher_temperature): soft targets instead of the pairs, softmax over the same candidates of
             <tx_i, ty_j> / teacher_temperature for (..., n, d') embeddings, normalised if x and y are. They are
             recomputed tile by tile and get no gradient.
-        margin: a negative counts for an anchor only if its similarity (before the temperature) is at most the pair's
-            plus the margin: presumed false negatives are left out. Which ones is a constant for the gradient.
+        margin: a negative (of the batch, the queue or its own) counts for an anchor only if its similarity (before the
+            temperature) is at most the pair's plus the margin: presumed false negatives are left out. A tie, to the
+            rounding of inner products, counts. Which ones is a constant for the gradient.
         weights: (..., n) or (n,), finite and not negative: the mean is sum_i w_i loss_i / sum_i w_i.
-        ignore: (..., n) or (n,) bool: rows that are neither anchors nor candidates. Their loss is 0.
+        ignore: (..., n) or (n,) bool: rows that are neither anchors nor candidates, whatever they hold. Their loss is
+            0.
         reduction: "mean" or "sum" over the n pairs of each problem, shape (...,); "none" for shape (..., n).
         stats: True to get ``Stats`` too. "gradient" adds the gradient's norms: it differentiates at once and keeps the
-            gradients, so the backward pass only scales them, and nothing is left to differentiate twice.
+            gradients, so the backward pass only scales them, and nothing is left to differentiate twice (nor for
+            ``torch.func`` and ``torch.compile(fullgraph=True)``).
         workspace: bytes of logits to keep from the forward to the backward pass: each row kept saves recomputing it.
             None keeps them when all fit into 16 MiB ("cuda" keeps none). On the CPU it changes no bit of the result, on
             a GPU the order of sums of half-precision inputs.
@@ -122,12 +134,13 @@ def info_nce(
         The loss, float64 for float64 inputs, float32 otherwise; with stats a pair (loss, Stats). Its gradient with
         respect to x, y, negatives, queue and a tensor temperature is exactly the gradient of the value returned: no
         factor is hidden in it. A side that needs no gradient costs none. Second derivatives are computed by blocks.
+        ``torch.func``'s grad, vjp, jacrev and vmap compose with it; forward-mode derivatives (jvp) do not exist.
 
     Under autocast x and y may differ in dtype; S is computed from rows in autocast's dtype, sums in float32.
 
     Peak memory beyond inputs and gradients: O(n d) for the normalised copies, the workspace, and O(threads d) for
-    tiles; never O(n^2). On the CPU the same inputs give the same bits for every number of threads (C++ backend), on a
-    GPU for every run.
+    tiles; never O(n^2). On the CPU the same inputs give the same bits of loss and gradients for every number of
+    threads (C++ backend), on a GPU for every run.
 
     Raises:
         TypeError: x or y is not a floating-point tensor, or dtypes or devices differ.
@@ -153,12 +166,13 @@ def info_nce(
     """
     require_pairs("info_nce", x, y)
     _require_options(
-        x, direction, negatives, queue, groups, positives, label_smoothing, teacher, margin, reduction, stats, workspace
-    )
-    given: dict[str, Any] = {"temperature": temperature, "negatives": negatives, "queue": queue}
+        x, direction, negatives, queue, groups, positives, label_smoothing, teacher, margin, reduction, stats,
+        workspace, backend,
+    )  # fmt: skip
+    given: dict[str, Any] = {"temperature": temperature, "negatives": negatives, "queue": queue, "weights": weights}
     settings: dict[str, Any] = {
         "normalize": normalize, "direction": direction, "groups": groups, "positives": positives,
-        "label_smoothing": label_smoothing, "teacher": teacher, "margin": margin, "weights": weights, "ignore": ignore,
+        "label_smoothing": label_smoothing, "teacher": teacher, "margin": margin, "ignore": ignore,
         "reduction": reduction, "workspace": workspace, "backend": backend,
     }  # fmt: skip
     if stats == "gradient" and torch.is_grad_enabled():
@@ -201,18 +215,21 @@ def nt_xent(
     """
     require_pairs("nt_xent", x, y)
     one_of("nt_xent", "reduction", reduction, REDUCTIONS)
+    one_of("nt_xent", "backend", backend, BACKENDS)
     batch = x.shape[:-2]
     scale, per_anchor = logit_scales("nt_xent", temperature, batch, x)
     if per_anchor:
         raise ValueError("nt_xent: temperature must be one value per problem, got one per anchor")
     left, right = (embeddings(rows, normalize, math.prod(batch)) for rows in (x, y))
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         both = torch.cat([left, right], 1)
-        lse = info_nce_forward(
-            both, None, torch.cat([scale, scale], 1), None, None, None, None, "diagonal", False, False, 0, backend
+        pairs = torch.arange(x.shape[-2], device=x.device).repeat(2).expand(both.shape[:2])
+        # the pair stays out of the pool, so that nothing cancels where it outweighs all others
+        negatives = info_nce_forward(
+            both, None, torch.cat([scale, scale], 1), pairs, pairs, None, None, "same", False, False, 0, backend
         )[0]
-        positive = scale * torch.linalg.vecdot(left.to(scale.dtype), right.to(scale.dtype))
-        each = lse - torch.cat([positive, positive], 1)
+        positive = scale * anchors.dots(left, right)
+        each = softplus(negatives - torch.cat([positive, positive], 1))
         return reduced("nt_xent", each, batch, reduction, None, None)
 
 
@@ -257,6 +274,7 @@ def sigmoid_loss(
     """
     require_pairs("sigmoid_loss", x, y)
     one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
+    one_of("sigmoid_loss", "backend", backend, ("auto", *(known.name for known in SIGMOID_LOSS.implementations)))
     batch = x.shape[:-2]
     problems = math.prod(batch)
     scale, per_anchor = logit_scales("sigmoid_loss", temperature, batch, x)
@@ -266,8 +284,8 @@ def sigmoid_loss(
     ids, kept = groups_and_ignored("sigmoid_loss", groups, ignore, x)
     if groups is None and kept is not None:  # pairs are told by their numbers
         ids = torch.where(kept, torch.arange(x.shape[-2], device=x.device), -1)
-    left, right = (embeddings(rows, normalize, problems) for rows in (x, y))
-    with torch.autocast(x.device.type, enabled=False):
+    left, right = (embeddings(rows, normalize, problems) for rows in (_kept_rows(x, kept), _kept_rows(y, kept)))
+    with without_autocast(x):
         each = sigmoid_loss_forward(left, right, scale, shift, ids, ids, backend)
         return reduced("sigmoid_loss", each, batch, reduction, None, kept)
 
@@ -283,18 +301,19 @@ def _info_nce(
     scale, per_anchor = logit_scales("info_nce", temperature, batch, x)
     ids, kept = groups_and_ignored("info_nce", groups, ignore, x)
     if weights is not None:
-        weights = per_row(
-            "info_nce", "weights", weights, x, (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        )
-    left, right = (embeddings(rows, normalize, problems) for rows in (x, y))
+        weights = per_row("info_nce", "weights", weights, x, FLOATS)
+    left, right = (embeddings(rows, normalize, problems) for rows in (_kept_rows(x, kept), _kept_rows(y, kept)))
+    if positives == "out" or label_smoothing or teacher is not None:
+        # near the optimum the softmax and its target cancel: weights in half precision would leave noise
+        left, right = (rows.to(accumulator(rows.dtype)) for rows in (left, right))
     differentiable = (t for t in (left, right, scale, negatives, queue) if t is not None)
     wants_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in differentiable)
     options = anchors.Options(
         ids, groups is not None, positives, float(label_smoothing), margin, stats,
         _workspace(workspace, scale, y.shape[-2], backend) if wants_gradient else 0, backend,
     )  # fmt: skip
-    taught = None if teacher is None else _teacher(teacher, normalize, x, left.dtype, scale)
-    with torch.autocast(x.device.type, enabled=False):
+    taught = None if teacher is None else _teacher(teacher, normalize, x, left.dtype, scale, kept)
+    with without_autocast(x):
         if direction == "both" and not per_anchor:
             both = anchors.sides(left, right, scale, taught, options, both=True)
         else:
@@ -312,6 +331,11 @@ def _info_nce(
     return loss, by_products
 
 
+def _kept_rows(rows: Tensor, kept: Tensor | None) -> Tensor:
+    """``rows`` (..., n, d) with zeros for those that are left out, whatever they hold."""
+    return rows if kept is None else rows.masked_fill(~kept.reshape(*rows.shape[:-1], 1), 0.0)
+
+
 def _with_more_candidates(
     side: anchors.Side, negatives: Tensor | None, queue: Tensor | None, normalize: bool, batch: torch.Size,
     options: anchors.Options,
@@ -320,13 +344,20 @@ def _with_more_candidates(
     if negatives is not None:
         n, h, d = negatives.shape[-3:]
         rows = embeddings(negatives.reshape(*batch, n * h, d), normalize, problems).reshape(problems, n, h, d)
+        if options.ids is not None:
+            rows = rows.masked_fill((options.ids < 0)[:, :, None, None], 0.0)
         if readable(rows):
             require_finite_tables("info_nce", {"negatives": rows})
-        pools += (anchors.own_negatives(side.anchors, rows, side.scale),)
+        pool = anchors.own_negatives(side, rows)
+        if readable(pool.lse) and not bool((pool.lse < torch.inf).all()):
+            raise_overflow("info_nce", side.anchors, rows, side.scale)
+        pools += (pool,)
     if queue is not None:
         rows = embeddings(queue, normalize, math.prod(queue.shape[:-2]))
+        if readable(rows):
+            require_finite_tables("info_nce", {"queue": rows})
         rows = rows.to(side.anchors.dtype).expand(problems, *rows.shape[1:])
-        pools += (anchors.queued(side.anchors, rows, side.scale, options),)
+        pools += (anchors.queued(side, rows, options),)
     return dataclasses.replace(side, pools=pools)
 
 
@@ -360,27 +391,37 @@ class _Scaled(torch.autograd.Function):
     """A loss whose gradients are there already: the backward pass multiplies them by its own gradient."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, *grads_and_inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, factor: float, *grads_and_inputs: Tensor) -> Tensor:
+        """The gradients are those of ``factor`` times the loss."""
         half = len(grads_and_inputs) // 2
         ctx.save_for_backward(*grads_and_inputs[:half])
+        ctx.factor = factor
         return loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        scaled = [(grad.reshape(grad.shape + (1,) * (own.ndim - grad.ndim)) * own).to(own.dtype) for own in saved]
-        return None, *len(saved) * [None], *scaled
+        saved, grad = ctx.saved_tensors, grad / ctx.factor
+        scaled = [
+            (grad.reshape(grad.shape + (1,) * (own.ndim - grad.ndim)) * own.to(grad.dtype)).to(own.dtype)
+            for own in saved
+        ]
+        return None, None, *len(saved) * [None], *scaled
 
 
 def _already_differentiated(
     x: Tensor, y: Tensor, given: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[Tensor, Stats]:
-    batch = x.shape[:-2]
-    logit_scales("info_nce", given["temperature"], batch, x)  # refuses what does not fit
+    batch, n = x.shape[:-2], x.shape[-2]
+    _, per_anchor = logit_scales("info_nce", given["temperature"], batch, x)  # refuses what does not fit
     inputs = {"x": x, "y": y, **given}
-    if isinstance(given["temperature"], Tensor) and given["temperature"].ndim <= len(batch):
-        inputs["temperature"] = given["temperature"].expand(batch)
+    # each problem has its own: the gradient of one is scaled with that of its loss
+    if isinstance(given["temperature"], Tensor):
+        one = given["temperature"].numel() == 1
+        temperature = given["temperature"].reshape(()) if one else given["temperature"]
+        inputs["temperature"] = temperature.expand((*batch, n) if per_anchor else batch)
+    if given["weights"] is not None:
+        inputs["weights"] = per_row("info_nce", "weights", given["weights"], x, FLOATS).reshape(*batch, n)
     if given["queue"] is not None:
         inputs["queue"] = given["queue"].expand(*batch, *given["queue"].shape[-2:])
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
@@ -391,29 +432,40 @@ def _already_differentiated(
     fixed = Stats(*(field.detach() if isinstance(field, Tensor) else field for field in stats))  # type: ignore[arg-type]
     if not wanted:
         return loss, fixed
-    grads = dict(zip(wanted, torch.autograd.grad(loss.sum(), [leaves[name] for name in wanted]), strict=True))
+    # the gradient of a mean may be too small for float16 until a scaler has multiplied it; that of a sum is not
+    halves = settings["reduction"] == "mean" and torch.float16 in (x.dtype, autocast_dtype(x))
+    factor = 2.0 ** (n.bit_length() - 1) if halves else 1.0
+    found = torch.autograd.grad((factor * loss).sum(), [leaves[name] for name in wanted])
+    grads = dict(zip(wanted, found, strict=True))
     norms = {
-        f"{name}_gradient": grads[name].to(loss.dtype).flatten(-2).norm(dim=-1) for name in ("x", "y") if name in grads
-    }
-    scaled: Tensor = _Scaled.apply(loss.detach(), *grads.values(), *(tensors[name] for name in wanted))  # type: ignore[no-untyped-call]
+        f"{name}_gradient": grads[name].to(loss.dtype).flatten(-2).norm(dim=-1) / factor
+        for name in ("x", "y") if name in grads
+    }  # fmt: skip
+    scaled: Tensor = _Scaled.apply(loss.detach(), factor, *found, *(tensors[name] for name in wanted))  # type: ignore[no-untyped-call]
     return scaled, fixed._replace(**norms)
 
 
 def _teacher(
-    teacher: tuple[Tensor, Tensor, float], normalize: bool, x: Tensor, dtype: torch.dtype, scale: Tensor
-) -> anchors.Teacher:
+    teacher: tuple[Tensor, Tensor, float], normalize: bool, x: Tensor, dtype: torch.dtype, scale: Tensor,
+    kept: Tensor | None,
+) -> anchors.Teacher:  # fmt: skip
     tx, ty, temperature = teacher
     problems = math.prod(x.shape[:-2])
-    left, right = (embeddings(rows.detach(), normalize, problems).to(dtype) for rows in (tx, ty))
+    left, right = (embeddings(_kept_rows(rows.detach(), kept), normalize, problems).to(dtype) for rows in (tx, ty))
+    if readable(left):
+        require_finite_tables("info_nce", {"the teacher's x": left, "the teacher's y": right})
     return anchors.Teacher(left, right, torch.full_like(scale, 1 / temperature, requires_grad=False))
 
 
 def _bias(bias: float | Tensor, batch: torch.Size, x: Tensor, dtype: torch.dtype) -> Tensor:
     if not isinstance(bias, Tensor):
-        if isinstance(bias, bool) or not isinstance(bias, (int, float)) or not math.isfinite(bias):
+        wrong = isinstance(bias, bool) or not isinstance(bias, (int, float))
+        # a compiler that takes the bias for a variable does not know its value
+        if wrong or (not torch.compiler.is_compiling() and not math.isfinite(bias)):
             raise ValueError(f"sigmoid_loss: bias must be a finite number or a tensor, got {bias!r}")
         return torch.full((math.prod(batch),), float(bias), dtype=dtype, device=x.device)
     try:
+        bias = bias.reshape(()) if bias.numel() == 1 else bias
         return bias.to(device=x.device, dtype=dtype).expand(batch).reshape(-1)
     except RuntimeError as error:
         raise ValueError(
@@ -423,7 +475,7 @@ def _bias(bias: float | Tensor, batch: torch.Size, x: Tensor, dtype: torch.dtype
 
 def _workspace(workspace: int | None, scale: Tensor, m: int, backend: str) -> int:
     if workspace is not None:
-        return workspace
+        return int(workspace)
     if backend == "cuda":
         return 0
     everything = scale.numel() * m * scale.itemsize
@@ -433,19 +485,22 @@ def _workspace(workspace: int | None, scale: Tensor, m: int, backend: str) -> in
 def _require_options(
     x: Tensor, direction: str, negatives: Tensor | None, queue: Tensor | None, groups: Tensor | None, positives: str,
     label_smoothing: float, teacher: tuple[Tensor, Tensor, float] | None, margin: float | None, reduction: str,
-    stats: bool | str, workspace: int | None,
+    stats: bool | str, workspace: int | None, backend: str,
 ) -> None:  # fmt: skip
     """Each option by itself, then those that exclude each other."""
     one_of("info_nce", "direction", direction, DIRECTIONS)
     one_of("info_nce", "positives", positives, POSITIVES)
     one_of("info_nce", "reduction", reduction, REDUCTIONS)
-    if workspace is not None and (isinstance(workspace, bool) or not isinstance(workspace, int) or workspace < 0):
+    one_of("info_nce", "backend", backend, BACKENDS)
+    whole = isinstance(workspace, numbers.Integral) and not isinstance(workspace, bool)
+    if workspace is not None and (not whole or workspace < 0):
         raise ValueError(f"info_nce: workspace must be None or a number of bytes, not negative, got {workspace!r}")
     if stats not in (False, True, "gradient"):
         raise ValueError(f"info_nce: stats must be False, True or 'gradient', got {stats!r}")
+    number("info_nce", "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"info_nce: label_smoothing must be in [0, 1), got {label_smoothing}")
-    if margin is not None and not math.isfinite(margin):
+    if margin is not None and not math.isfinite(number("info_nce", "margin", margin)):
         raise ValueError(f"info_nce: margin must be a finite number or None, got {margin}")
     batch, n, d = x.shape[:-2], *x.shape[-2:]
     if negatives is not None:
@@ -462,7 +517,7 @@ def _require_options(
                 "info_nce: the teacher's x and y must have one shape, "
                 f"got {tuple(teacher[0].shape)} and {tuple(teacher[1].shape)}"
             )
-        if not 0 < teacher[2] < math.inf:
+        if not 0 < number("info_nce", "the teacher's temperature", teacher[2]) < math.inf:
             raise ValueError(f"info_nce: the teacher's temperature must be positive and finite, got {teacher[2]}")
     more, grouped = negatives is not None or queue is not None, positives != "pair"
     for wrong, message in (

@@ -46,6 +46,9 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choic
     """
     if operation not in OPERATIONS:
         raise ValueError(f"explain: operation must be one of {sorted(OPERATIONS)}, got {operation!r}")
+    if not args or not isinstance(args[0], torch.Tensor):
+        came = type(args[0]).__name__ if args else "nothing"
+        raise TypeError(f"explain: {operation}'s tensors must follow, got {came}")
     return backends.choose(OPERATIONS[operation], backend, *args)
 
 

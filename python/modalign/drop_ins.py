@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from modalign.anchors import dots, softplus
-from modalign.arguments import REDUCTIONS
+from modalign.anchors import dots, union
+from modalign.arguments import FLOATS, REDUCTIONS, number, readable
 from modalign.contrastive import info_nce, nt_xent
 from modalign.ops.info_nce import accumulator, info_nce_forward
+from modalign.steady import softplus
 
 __all__ = ["ClipLoss", "MultipleNegativesRankingLoss", "NTXentLoss", "info_nce_loss"]
 
@@ -71,7 +72,7 @@ class ClipLoss(nn.Module):
         if world_size > 1:
             raise NotImplementedError(
                 f"ClipLoss: world_size must be 1, got {world_size}: the loss is of the rows of one process. Gather the "
-                "features with their gradients first, then call it on all of them"
+                "features with modalign.gather first, then call it on all of them"
             )
         self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
         self.rank, self.world_size, self.use_horovod = rank, world_size, use_horovod
@@ -84,8 +85,11 @@ class ClipLoss(nn.Module):
         logit_bias: float | Tensor | None = None,
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
+        _require_rows("ClipLoss", image_features=image_features, text_features=text_features)
         if isinstance(logit_scale, Tensor):
             logit_scale = _one("logit_scale", logit_scale).to(accumulator(image_features.dtype))
+        elif not 0 < number("ClipLoss", "logit_scale", logit_scale) < math.inf:
+            raise ValueError(f"ClipLoss: logit_scale must be positive and finite, got {logit_scale}")
         loss = info_nce(image_features, text_features, temperature=1 / logit_scale, normalize=False)
         if isinstance(logit_bias, Tensor):
             # a trained bias stays in the graph, as distributed training wants, with the gradient it has: zero
@@ -149,23 +153,24 @@ class MultipleNegativesRankingLoss(nn.Module):
         scale: float = 20.0,
         similarity_fct: Callable[[Tensor, Tensor], Tensor] | str = "cos_sim",
         gather_across_devices: bool = False,
-        directions: Sequence[str] = ("query_to_doc",),
+        directions: str | Sequence[str] = ("query_to_doc",),
         partition_mode: str = "joint",
         hardness_mode: str | None = None,
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < scale < math.inf:
+        if not 0 < number("MultipleNegativesRankingLoss", "scale", scale) < math.inf:
             raise ValueError(f"MultipleNegativesRankingLoss: scale must be positive and finite, got {scale}")
         if gather_across_devices:
             raise NotImplementedError(
                 "MultipleNegativesRankingLoss: gather_across_devices must be False: the loss is of the rows of one "
-                "process. Gather the embeddings with their gradients first, then call compute_loss_from_embeddings"
+                "process. Gather the embeddings with modalign.gather first, then call compute_loss_from_embeddings"
             )
+        directions = (directions,) if isinstance(directions, str) else tuple(directions)
         if "query_to_doc" not in directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(
                 "MultipleNegativesRankingLoss: directions must hold 'query_to_doc', which has the positive, and others "
-                f"of {DIRECTIONS}, got {tuple(directions)}"
+                f"of {DIRECTIONS}, got {directions}"
             )
         if partition_mode not in ("joint", "per_direction"):
             raise ValueError(
@@ -175,7 +180,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         if partition_mode == "per_direction" and not set(directions) <= {"query_to_doc", "doc_to_query"}:
             raise ValueError(
                 "MultipleNegativesRankingLoss: 'per_direction' is for query_to_doc and doc_to_query, whose pools hold "
-                f"the positive, got {tuple(directions)}"
+                f"the positive, got {directions}"
             )
         if hardness_mode not in HARDNESS_MODES:
             raise ValueError(
@@ -188,7 +193,7 @@ class MultipleNegativesRankingLoss(nn.Module):
             )
         self.model, self.scale, self.similarity = model, float(scale), _similarity(similarity_fct)
         self.similarity_fct, self.gather_across_devices = similarity_fct, gather_across_devices
-        self.directions, self.partition_mode = tuple(directions), partition_mode
+        self.directions, self.partition_mode = directions, partition_mode
         self.hardness_mode, self.hardness_strength = hardness_mode, float(hardness_strength)
 
     @property
@@ -212,6 +217,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         return self.compute_loss_from_embeddings(columns, labels)
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        _require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
         shapes = [tuple(column.shape) for column in embeddings]
         if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
             raise ValueError(
@@ -228,35 +234,40 @@ class MultipleNegativesRankingLoss(nn.Module):
         ids = torch.arange(len(queries), device=queries.device)
         document_ids = ids.repeat(len(columns))
         own = torch.stack([dots(queries, column) for column in columns], dim=1)
-        log_pools = {
+        # pools of negatives alone: nothing cancels where the positive outweighs them
+        log_negatives = {
             "query_to_doc": lambda: self._log_documents(queries, documents, ids, document_ids, own),
             "query_to_query": lambda: _log_pool(queries, queries, self.scale, ids, ids),
-            "doc_to_query": lambda: _log_pool(first, queries, self.scale),
+            "doc_to_query": lambda: _log_pool(first, queries, self.scale, ids, ids),
             "doc_to_doc": lambda: _log_pool(first, documents, self.scale, ids, document_ids),
         }
-        pools = torch.stack([log_pools[name]() for name in DIRECTIONS if name in self.directions])
-        log_z = pools.logsumexp(0) if self.partition_mode == "joint" else pools.mean(0)
-        return (log_z - self.scale * own[:, 0]).mean()
+        pools = torch.stack([log_negatives[name]() for name in DIRECTIONS if name in self.directions])
+        positive = self.scale * own[:, 0]
+        if self.partition_mode == "per_direction":
+            return softplus(pools - positive).mean()
+        # the positive is in two pools of the joint sum if doc_to_query is there
+        times = 1 + ("doc_to_query" in self.directions)
+        return math.log(times) + softplus(union(pools, 0) - positive - math.log(times)).mean()
 
     def _log_documents(
         self, queries: Tensor, documents: Tensor, ids: Tensor, document_ids: Tensor, own: Tensor
     ) -> Tensor:
-        """log Z of query_to_doc. Hardness treats the other rows alike, so their sum is one tiled pass; the few
-        logits of the own row (``own``: [n, columns], unscaled, the positive first) are written out."""
+        """The log-sum-exp of query_to_doc's negatives. Hardness treats the other rows alike, so their sum is one tiled
+        pass; the few logits of the own row's hard negatives (``own``: [n, columns], unscaled, the positive first) are
+        written out."""
         strength = self.hardness_strength if self.hardness_mode else 0.0
-        if strength == 0:
-            return _log_pool(queries, documents, self.scale)
-        if self.hardness_mode == "hard_negatives":
+        if strength == 0 or self.hardness_mode == "hard_negatives":
             others = _log_pool(queries, documents, self.scale, ids, document_ids)
         else:
             # (scale + strength) cos with the gradient of scale cos
             share = self.scale / (self.scale + strength)
             hardened = (_damped(queries, share), _damped(documents, share))
             others = _log_pool(*hardened, self.scale + strength, ids, document_ids)
-        added = strength * own.detach()
-        added[:, 0] = 0  # the positive
-        logits = self.scale * own if self.hardness_mode == "in_batch_negatives" else self.scale * own + added
-        return torch.cat([others[:, None], logits], dim=1).logsumexp(1)
+        hard = own[:, 1:]
+        logits = self.scale * hard
+        if self.hardness_mode != "in_batch_negatives":
+            logits = logits + strength * hard.detach()
+        return union(torch.cat([others[:, None], logits], dim=1), 1)
 
 
 class NTXentLoss(nn.Module):
@@ -308,7 +319,7 @@ class NTXentLoss(nn.Module):
         if gather_distributed:
             raise NotImplementedError(
                 "NTXentLoss: gather_distributed must be False: the loss is of the rows of one process. Gather the "
-                "views with their gradients first, then call it on all of them"
+                "views with modalign.gather first, then call it on all of them"
             )
         size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
         if size != (0,) and (len(size) != 2 or min(size) < 0):
@@ -321,6 +332,7 @@ class NTXentLoss(nn.Module):
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         if self.size[0] == 0:
             return nt_xent(out0, out1, temperature=self.temperature)
+        _require_rows("NTXentLoss", out0=out0, out1=out1)
         if out0.ndim != 2 or out0.shape != out1.shape or out0.shape[1] != self.size[1] or len(out0) == 0:
             raise ValueError(
                 f"NTXentLoss: out0 and out1 must be (n, {self.size[1]}), as the memory bank is, "
@@ -329,10 +341,11 @@ class NTXentLoss(nn.Module):
         query, key = _unit(out0), _unit(out1)
         # a copy: the bank changes before the backward pass reads it
         negatives = self.bank.to(query, copy=True)
-        if out0.requires_grad:
-            self._enqueue(key.detach())
         scale = 1 / self.temperature
-        return _cross_entropy(scale * dots(query, key), _log_pool(query, negatives, scale)).mean()
+        loss = _cross_entropy(scale * dots(query, key), _log_pool(query, negatives, scale)).mean()
+        if out0.requires_grad:  # after the rows have been found fit
+            self._enqueue(key.detach())
+        return loss
 
     def _enqueue(self, keys: Tensor) -> None:
         stop = min(self.position + len(keys), self.size[0])
@@ -344,7 +357,7 @@ def info_nce_loss(
     query: Tensor,
     positive_key: Tensor,
     negative_keys: Tensor | None = None,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     reduction: str = "mean",
     negative_mode: str = "unpaired",
 ) -> Tensor:
@@ -358,7 +371,7 @@ def info_nce_loss(
         query, positive_key: (n, d), row i of one paired with row i of the other; normalised here.
         negative_keys: None: N_i are the positive keys of the other rows. (m, d): one set for all queries, and the
             other rows' positive keys are no negatives then (MoCo's form).
-        temperature: positive.
+        temperature: positive; a float or a tensor with one element, which gets its gradient.
         reduction: "mean", "sum" or "none" (shape (n,)).
         negative_mode: "unpaired", or "paired" for negative_keys (n, m, d), row i's own. The proposal to PyTorch has the
             unpaired form alone.
@@ -382,21 +395,30 @@ def info_nce_loss(
         >>> round(info_nce_loss(query, key, -torch.eye(4)[:2], temperature=0.5, reduction="none")[0].item(), 4)
         0.1429
     """
-    _require_temperature("info_nce_loss", temperature)
+    if not isinstance(temperature, Tensor):
+        _require_temperature("info_nce_loss", temperature)
+    elif temperature.numel() != 1:
+        raise ValueError(f"info_nce_loss: temperature must have one element, got shape {tuple(temperature.shape)}")
+    elif readable(temperature):
+        _require_temperature("info_nce_loss", temperature.item())
     if reduction not in REDUCTIONS:
         raise ValueError(f"info_nce_loss: reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if negative_mode not in ("unpaired", "paired"):
         raise ValueError(f"info_nce_loss: negative_mode must be 'unpaired' or 'paired', got {negative_mode!r}")
+    _require_rows("info_nce_loss", query=query, positive_key=positive_key)
     if query.ndim != 2 or query.shape != positive_key.shape:
         raise ValueError(
             "info_nce_loss: query and positive_key must have one shape (n, d), "
             f"got {tuple(query.shape)} and {tuple(positive_key.shape)}"
         )
+    if query.numel() == 0:
+        raise ValueError(f"info_nce_loss: query and positive_key must not be empty, got {tuple(query.shape)}")
     if negative_keys is None:
         in_batch: Tensor = info_nce(
             query, positive_key, temperature=temperature, direction="x_to_y", reduction=reduction
         )
         return in_batch
+    _require_rows("info_nce_loss", negative_keys=negative_keys)
     paired = negative_mode == "paired"
     wanted = (*query.shape[:1], "m", query.shape[1]) if paired else ("m", query.shape[1])
     shape = tuple(negative_keys.shape)
@@ -412,7 +434,9 @@ def info_nce_loss(
                 f"got {query.dtype} {query.device} and {tensor.dtype} {tensor.device}"
             )
     query, positive_key, negative_keys = _unit(query), _unit(positive_key), _unit(negative_keys)
-    scale = 1 / float(temperature)
+    scale = 1 / temperature
+    if isinstance(scale, Tensor):
+        scale = scale.reshape(()).to(query.device, accumulator(query.dtype))
     if paired:
         log_pool = (scale * dots(query[:, None], negative_keys)).logsumexp(1)
     else:
@@ -423,9 +447,11 @@ def info_nce_loss(
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def _log_pool(x: Tensor, y: Tensor, scale: float, x_id: Tensor | None = None, y_id: Tensor | None = None) -> Tensor:
+def _log_pool(
+    x: Tensor, y: Tensor, scale: float | Tensor, x_id: Tensor | None = None, y_id: Tensor | None = None
+) -> Tensor:
     """log sum_j exp(scale <x_i, y_j>) over the j with another id than i. x: [n, d], y: [m, d]; result [n]."""
-    scales = torch.full((1, len(x)), scale, dtype=accumulator(x.dtype), device=x.device)
+    scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, len(x))
     ids = (None, None) if x_id is None or y_id is None else (x_id[None], y_id[None])
     mask = "none" if x_id is None else "same"
     row_lse: Tensor = info_nce_forward(x[None], y[None], scales, *ids, None, None, mask, False, False, 0, "auto")[0]
@@ -465,6 +491,15 @@ def _similarity(function: Callable[[Tensor, Tensor], Tensor] | str) -> str:
     )
 
 
+def _require_rows(operation: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
+            came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(
+                f"{operation}: {name} must be a tensor of float16, bfloat16, float32 or float64, got {came}"
+            )
+
+
 def _require_temperature(operation: str, temperature: float) -> None:
-    if not 0 < temperature < math.inf:
+    if not 0 < number(operation, "temperature", temperature) < math.inf:
         raise ValueError(f"{operation}: temperature must be positive and finite, got {temperature}")

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from modalign import provenance
-from modalign.tables import KINDS, column_of, read_table
+from modalign.tables import KINDS, column_of, lines_of, read_table
+from modalign.user_modules import named_function
 from modalign.watching import bar
 
 __all__ = ["Encode", "embed", "load_encoder", "offline", "read_texts"]
@@ -137,15 +138,15 @@ def _read(spec: str) -> tuple[list[Any], list[str]]:
         return list(files), [str(file.relative_to(path)) for file in files]
     if path.is_file() and path.suffix not in KINDS:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = lines_of(path)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} must be UTF-8 text of one text a line ({error.reason})") from None
         return list(lines), [str(i) for i in range(len(lines))]
     name, _, column = spec.rpartition(":")
     if not name or not Path(name).is_file():
-        raise FileNotFoundError(
-            f"there is no file or folder {spec}" + ("" if ":" in spec else "; a table's is FILE:COLUMN")
-        )
+        if path.is_file():
+            raise ValueError(f"{path} holds columns; say which holds the inputs as {path}:NAME")
+        raise FileNotFoundError(f"there is no file or folder {spec}")
     values = [
         entry["bytes"] if isinstance(entry, dict) else entry
         for entry in column_of(read_table(Path(name)), name, column)
@@ -276,12 +277,7 @@ def load_encoder(
     if kind not in ENCODERS or not what:
         raise ValueError(f"embed: encoder must be one of {', '.join(f'{k}:...' for k in ENCODERS)}, got {encoder!r}")
     if kind == "python":
-        module, _, function = what.rpartition(":")
-        try:
-            found: Encode = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"embed: there is no function {what} ({error})") from None
-        return found
+        return named_function(what, "embed: encoder")
     if layers == "all" and kind != "transformers":
         raise ValueError(f"embed: a {kind} encoder gives one layer; layers=all is for transformers models")
     if pooling is not None and kind != "transformers":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from modalign.tables import KINDS, column_of, is_saved_to_disk, read_table
+from modalign.tables import KINDS, column_of, is_saved_to_disk, lines_of, read_table
 
 __all__ = ["as_classes", "read_labels"]
 
@@ -48,7 +48,7 @@ def read_labels(spec: str | Path) -> list[str]:
     if whole.suffix in (*KINDS, ".npz"):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
     try:
-        return whole.read_text(encoding="utf-8").splitlines()
+        return lines_of(whole)
     except UnicodeDecodeError as error:
         raise ValueError(f"{whole} must be UTF-8 text of one label a line ({error.reason})") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalign.arguments import REDUCTIONS, one_of
+from modalign.arguments import REDUCTIONS, number, one_of
 from modalign.contrastive import DIRECTIONS, POSITIVES, info_nce, nt_xent, sigmoid_loss
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
@@ -20,7 +20,7 @@ class _WithTemperature(nn.Module):
     def __init__(self, temperature: float, learnable: bool, max_scale: float) -> None:
         super().__init__()
         name = type(self).__name__
-        if not 0 < temperature < math.inf:
+        if not 0 < number(name, "temperature", temperature) < math.inf:
             raise ValueError(f"{name}: temperature must be positive and finite, got {temperature}")
         if learnable and not 1 / temperature <= max_scale < math.inf:
             raise ValueError(
@@ -40,6 +40,10 @@ class _WithTemperature(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={torch.as_tensor(self.temperature).item():g}, learnable={self.learnable}"
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in options.items())
 
 
 class InfoNCE(_WithTemperature):
@@ -95,7 +99,7 @@ class InfoNCE(_WithTemperature):
         return info_nce(x, y, temperature=self.temperature, **self.options, **more)
 
     def extra_repr(self) -> str:
-        return ", ".join([super().extra_repr(), *(f"{name}={value!r}" for name, value in self.options.items())])
+        return f"{super().extra_repr()}{_listed(self.options)}"
 
 
 class NTXent(_WithTemperature):
@@ -126,6 +130,9 @@ class NTXent(_WithTemperature):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return nt_xent(x, y, temperature=self.temperature, **self.options)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}{_listed(self.options)}"
+
 
 class SigmoidLoss(_WithTemperature):
     """SigLIP's loss: ``modalign.sigmoid_loss`` with a temperature and a bias of its own, learnable as in the paper.
@@ -141,7 +148,7 @@ class SigmoidLoss(_WithTemperature):
         True
     """
 
-    bias: Tensor
+    bias: float | Tensor
 
     def __init__(
         self,
@@ -158,12 +165,11 @@ class SigmoidLoss(_WithTemperature):
         one_of("SigmoidLoss", "reduction", reduction, REDUCTIONS)
         if not math.isfinite(bias):
             raise ValueError(f"SigmoidLoss: bias must be finite, got {bias}")
-        start = torch.tensor(float(bias), dtype=torch.float32)
-        if learnable:
-            self.bias = nn.Parameter(start)
-        else:
-            self.register_buffer("bias", start, persistent=False)
+        self.bias = nn.Parameter(torch.tensor(float(bias), dtype=torch.float32)) if learnable else float(bias)
         self.options: dict[str, Any] = {"normalize": normalize, "reduction": reduction, "backend": backend}
 
     def forward(self, x: Tensor, y: Tensor, **more: Any) -> Tensor:
         return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **self.options, **more)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bias={torch.as_tensor(self.bias).item():g}{_listed(self.options)}"

@@ -41,7 +41,7 @@ def collect(seed: object = None) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the source tree in use (``+changes`` if it was edited), else the one the package was built from."""
     root = Path(__file__).resolve().parents[2]
-    if (root / "CMakeLists.txt").is_file():
+    if (root / ".git").exists() and (root / "CMakeLists.txt").is_file():
         try:
             git = ["git", "-C", str(root)]
             head = subprocess.run(
@@ -60,7 +60,10 @@ def commit() -> str:
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Call ``write`` on a temporary file beside ``path``, then put it in place: readers see the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:  # the user gave no temporary name
+        raise OSError(error.errno, error.strerror, str(path)) from None
     os.close(handle)
     temporary = Path(name)
     try:

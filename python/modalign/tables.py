@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "arrow_table", "column_of", "is_saved_to_disk", "read_table", "saved_files"]
+__all__ = ["KINDS", "arrow_table", "column_of", "is_saved_to_disk", "lines_of", "read_table", "saved_files"]
 
 KINDS = (".parquet", ".csv", ".arrow", ".feather")
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a UTF-8 text. A line ends with its newline alone, which other separators in a text are not.
+
+    Raises UnicodeDecodeError.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_table(path: Path) -> Any:

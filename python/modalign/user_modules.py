@@ -53,10 +53,10 @@ class UserModule(Layered):
         return as_float(x, dtype) if x.is_floating_point() or x.dtype == torch.uint8 else x
 
 
-def named_function(name: str) -> Callable[..., Any]:
+def named_function(name: str, called: str = "module encoder: make") -> Callable[..., Any]:
     """What ``package.module:function`` names; the working folder is the last place to look in.
 
-    Raises ValueError where it cannot be imported.
+    called: what errors call it. Raises ValueError where it cannot be imported.
 
     Examples:
         >>> from modalign.user_modules import named_function
@@ -73,9 +73,9 @@ def named_function(name: str) -> Callable[..., Any]:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # the module's own code runs here
-        raise ValueError(f"module encoder: make {name!r} cannot be imported: {_said(error)}") from error
+        raise ValueError(f"{called} {name!r} cannot be imported: {_said(error)}") from error
     if not callable(found):
-        raise ValueError(f"module encoder: make {name!r} must be a function, got a {type(found).__name__}")
+        raise ValueError(f"{called} {name!r} must be a function, got a {type(found).__name__}")
     made: Callable[..., Any] = found
     return made
 

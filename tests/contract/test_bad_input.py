@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import modalign
+from modalign.ops.info_nce import info_nce_forward
 
 X = torch.randn(5, 3)
 NAN = X.clone()
@@ -31,6 +32,14 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "temperature NaN": (ValueError, r"positive and finite, got nan", (X, X), {"temperature": float("nan")}),
         "temperature text": (TypeError, r"must be a number or a tensor, got '0.1'", (X, X), {"temperature": "0.1"}),
         "temperature tensor": (ValueError, r"must be positive", (X, X), {"temperature": torch.tensor(-0.5)}),
+        "temperature too small": (ValueError, r"temperature must be at least 1 / 3.4e\+38, got 1e-40", (X, X),
+                                  {"temperature": 1e-40}),
+        "backend": (ValueError, r"backend must be one of \('auto', .*got None", (X, X), {"backend": None}),
+        "smoothing text": (TypeError, r"label_smoothing must be a number, got 'a'", (X, X), {"label_smoothing": "a"}),
+        "margin text": (TypeError, r"margin must be a number, got 'a'", (X, X), {"margin": "a"}),
+        "NaN in the teacher": (ValueError, r"the teacher's y must be finite", (X, X), {"teacher": (X, NAN, 0.1)}),
+        "overflow of negatives": (ValueError, r"logits overflow torch.float32", (X, X),
+                                  {"negatives": (3e38 * X.sign())[:, None], "normalize": False}),
         "temperature shape": (ValueError, r"broadcast to the leading dimensions \(\), or be \(5,\), .* shape \(2,\)",
                               (X, X), {"temperature": torch.ones(2)}),
         "reduction": (ValueError, r"one of \('mean', 'sum', 'none'\), got 'avg'", (X, X), {"reduction": "avg"}),
@@ -49,7 +58,7 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
                           {"queue": torch.ones(4, 2)}),
         "queue's dtype": (TypeError, r"queue must have the dtype and device of x, torch.float32 cpu, got torch.float64",
                           (X, X), {"queue": X.double()}),
-        "NaN in the queue": (ValueError, r"y must be finite, got NaN", (X, X), {"queue": NAN}),
+        "NaN in the queue": (ValueError, r"queue must be finite, got NaN", (X, X), {"queue": NAN}),
         "empty queue": (ValueError, r"queue must be", (X, X), {"queue": X[:0]}),
         "negatives' shape": (ValueError, r"negatives must be \(5, h, 3\) for x \(5, 3\), got \(5, 3\)", (X, X),
                              {"negatives": X}),
@@ -85,10 +94,27 @@ def test_info_nce(case: str) -> None:
         modalign.info_nce(*args, **settings)
 
 
+@pytest.mark.parametrize("loss", [modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss])
+def test_float64_is_not_for_autocast(loss) -> None:
+    """It casts one side only: kernels that take addresses would read beyond the other's end."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for pair in ((X, X.double()), (X.double(), X)):
+            with pytest.raises(TypeError, match="share dtype and device"):
+                loss(*pair)
+
+
+def test_operators_of_the_core_take_one_dtype() -> None:
+    rows, scale = X[None], torch.ones(1, 5)
+    for tables in ((rows, rows.double(), scale), (rows, None, scale.double()), (rows.double(), None, scale)):
+        with pytest.raises(TypeError, match="must share a dtype"):
+            info_nce_forward(*tables, None, None, None, None, "none", False, False, 0, "cpp")
+
+
 def test_info_nce_module() -> None:
     for settings in (
         {"temperature": 0},
         {"temperature": -1},
+        {"positives": "most"},
         {"reduction": "avg"},
         {"learnable": True, "max_scale": 1},
     ):
@@ -99,7 +125,7 @@ def test_info_nce_module() -> None:
 @pytest.mark.parametrize("loss", [modalign.nt_xent, modalign.sigmoid_loss])
 @pytest.mark.parametrize(
     "case", ["NaN in x", "inf", "n mismatch", "empty", "integers", "two dtypes", "temperature 0", "temperature < 0",
-             "temperature tensor", "temperature shape", "reduction", "overflow"]
+             "temperature tensor", "temperature too small", "temperature shape", "reduction", "overflow", "backend"]
 )  # fmt: skip
 def test_the_other_losses(loss, case: str) -> None:
     error, _, args, settings = bad_info_nce()[case]

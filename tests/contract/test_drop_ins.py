@@ -169,6 +169,28 @@ def test_the_memory_bank_keeps_the_latest_keys() -> None:
     assert not loss.state_dict()
 
 
+def test_a_batch_that_is_refused_stays_out_of_the_bank() -> None:
+    loss = NTXentLoss(memory_bank_size=(8, 4))
+    with pytest.raises(ValueError, match="must be finite"):
+        loss(torch.full((3, 4), torch.nan, requires_grad=True), torch.full((3, 4), torch.nan))
+    assert bool(loss.bank.isfinite().all())
+    assert loss.position == 0
+
+
+@pytest.mark.parametrize("mode", [None, "unpaired", "paired"])
+def test_a_temperature_may_be_trained(mode: str | None) -> None:
+    query, key = torch.randn(2, 5, 4, dtype=torch.float64).unbind()
+    negatives = {None: None, "unpaired": torch.randn(6, 4).double(), "paired": torch.randn(5, 6, 4).double()}[mode]
+    more = {} if mode is None else {"negative_mode": mode}
+
+    def loss(temperature: Tensor) -> Tensor:
+        return info_nce_loss(query, key, negatives, temperature=temperature, **more)
+
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, temperature)
+    torch.testing.assert_close(loss(temperature), loss(0.3))  # type: ignore[arg-type]
+
+
 def test_the_backward_pass_sees_the_bank_of_its_forward_pass() -> None:
     loss = NTXentLoss(memory_bank_size=(5, 4)).double()
     bank = loss.bank.clone()
@@ -226,6 +248,8 @@ def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> Non
     [
         (lambda: ClipLoss()(ROWS, ROWS, torch.ones(2)), ValueError, r"logit_scale must have one element, got .*\(2,\)"),
         (lambda: ClipLoss()(ROWS, ROWS, 1.0, torch.eye(4)), ValueError, "logit_bias must have one element"),
+        (lambda: ClipLoss()(ROWS, ROWS, 0.0), ValueError, "logit_scale must be positive and finite, got 0.0"),
+        (lambda: ClipLoss()(ROWS.numpy(), ROWS, 1.0), TypeError, "image_features must be a tensor of .* got ndarray"),
         (lambda: ranking(scale=0.0), ValueError, "scale must be positive and finite, got 0.0"),
         (lambda: ranking(directions=()), ValueError, r"must hold 'query_to_doc', .* got \(\)"),
         (lambda: ranking(directions=("doc_to_query",)), ValueError, "must hold 'query_to_doc'"),
@@ -246,6 +270,9 @@ def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> Non
         (lambda: NTXentLoss(memory_bank_size=(64, -1)), ValueError, r"must be 0 or \(rows, features\), got \(64, -1\)"),
         (lambda: NTXentLoss(memory_bank_size=(8, 3))(ROWS, ROWS), ValueError, r"must be \(n, 3\), as the memory bank"),
         (lambda: info_nce_loss(ROWS, ROWS[:3]), ValueError, r"one shape \(n, d\), got \(4, 4\) and \(3, 4\)"),
+        (lambda: info_nce_loss(ROWS[:0], ROWS[:0], ROWS), ValueError, r"must not be empty, got \(0, 4\)"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS, torch.ones(2)), ValueError, "temperature must have one element"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS, torch.tensor(-1.0)), ValueError, "temperature must be positive"),
         (lambda: info_nce_loss(ROWS[None], ROWS[None]), ValueError, r"one shape \(n, d\)"),
         (lambda: info_nce_loss(ROWS, ROWS, temperature=0.0), ValueError, "temperature must be positive"),
         (lambda: info_nce_loss(ROWS, ROWS, reduction="max"), ValueError, "reduction must be one of .* got 'max'"),

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dense
 import modalign
+from modalign import steady
 from modalign.reference import info_nce as reference
 from tolerances import TOLERANCE, assert_close, refuses
 
@@ -47,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "teacher, groups, smoothing": {"teacher": (*more("teacher"), 0.3), "groups": GROUPS, "label_smoothing": 0.1},
     "teacher, ignore, x_to_y": {"teacher": (*more("teacher"), 0.3), "ignore": IGNORED, "direction": "x_to_y"},
     "margin": {"margin": 0.05},
+    "margin, negatives, queue": {"margin": -0.3, "negatives": more("negatives"), "queue": more("queue")},
     "margin, y_to_x, groups": {"margin": -0.1, "direction": "y_to_x", "groups": GROUPS},
     "weights": {"weights": torch.arange(N) % 3 / 2},
     "weights, ignore": {"weights": torch.arange(N) % 3 / 2, "ignore": IGNORED},
@@ -312,6 +315,129 @@ def test_reductions(loss_backend: str, device: str) -> None:
     torch.testing.assert_close(modalign.info_nce(x, y, reduction="sum", backend=loss_backend), each.sum(-1))
 
 
+def test_duplicates_are_within_any_margin(loss_backend: str, device: str) -> None:
+    """A tie counts, however its two inner products are rounded."""
+    x, y = torch.randn(2, 40, 24, device=device).unbind()
+    y[1::2] = y[::2]
+    settings = {"temperature": 0.1, "direction": "x_to_y", "reduction": "none", "backend": loss_backend}
+    below, at, above = (modalign.info_nce(x, y, margin=margin, **settings) for margin in (-1e-5, 0.0, 1e-5))
+    torch.testing.assert_close(at, above)
+    assert float((at - below).min()) > 0.01
+
+
+def test_a_margin_may_leave_nothing(loss_backend: str, device: str) -> None:
+    x = torch.eye(4, device=device, requires_grad=True)
+    more = {"queue": x.detach()[:2], "negatives": x.detach()[:, None], "direction": "x_to_y"}
+    loss, stats = modalign.info_nce(x, x.detach(), margin=-3.0, stats=True, backend=loss_backend, **more)
+    assert loss.item() == stats.effective_negatives.item() == 0
+    (gradient,) = torch.autograd.grad(loss + stats.x_lse.sum(), x)
+    assert bool(gradient.isfinite().all())
+
+
+def test_ignored_rows_may_hold_anything(loss_backend: str, device: str) -> None:
+    x, y, teacher = torch.randn(3, N, D, device=device).unbind()
+    ignored = IGNORED.to(device)
+    negatives = torch.randn(N, 2, D, device=device)
+    for call in (
+        lambda x, y, t, h: modalign.info_nce(x, y, ignore=ignored, negatives=h, backend=loss_backend),
+        lambda x, y, t, h: modalign.info_nce(x, y, ignore=ignored, teacher=(t, t, 0.3), backend=loss_backend),
+        lambda x, y, t, h: modalign.sigmoid_loss(x, y, ignore=ignored, normalize=False, backend=loss_backend),
+    ):
+        tables = [x.clone().requires_grad_(), y.clone(), teacher.clone(), negatives.clone()]
+        wanted = call(*tables)
+        spoiled = [table.detach().clone() for table in tables]
+        for table, value in zip(spoiled, (torch.nan, torch.inf, torch.nan, 3e38), strict=True):
+            table[ignored] = value
+        spoiled[0].requires_grad_()
+        found = call(*spoiled)
+        assert torch.equal(found, wanted)
+        assert torch.equal(
+            *(torch.autograd.grad(loss, leaf[0])[0] for loss, leaf in ((found, spoiled), (wanted, tables)))
+        )
+
+
+@pytest.mark.parametrize("weight", [1e-42, 1e-30, 3e38])
+def test_the_size_of_the_weights_makes_no_difference(loss_backend: str, device: str, weight: float) -> None:
+    x, y = torch.randn(2, N, D, device=device).unbind()
+    weights = torch.full((N,), weight, device=device)
+    loss = modalign.info_nce(x, y, weights=weights, backend=loss_backend)
+    torch.testing.assert_close(loss, modalign.info_nce(x, y, backend=loss_backend))
+
+
+def test_logits_far_above_the_first_ones_do_not_overflow() -> None:
+    """One exponential serves rows and columns whose sums are near, with thousands of entries far above them."""
+    one, two = torch.eye(2)
+    x, y = two.repeat(8000, 1), one.repeat(8000, 1)
+    x[12:800], y[:256] = one, -one
+    found = [modalign.info_nce(x, y, temperature=0.025006, backend=backend) for backend in ("cpp", "torch")]
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+
+
+def test_stats_gradient_is_that_of_the_loss(loss_backend: str, device: str) -> None:
+    """Where an input is shared by problems, and for weights."""
+    x, y = torch.randn(2, 3, 5, 4, device=device).unbind()
+    leaves = {"temperature": torch.linspace(0.2, 1, 5, device=device)[None], "weights": torch.rand(5, device=device)}
+    found = []
+    for stats in (True, "gradient"):
+        own = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
+        loss, _ = modalign.info_nce(x, y, **own, stats=stats, backend=loss_backend)
+        found.append(torch.autograd.grad((loss * torch.arange(3, device=device)).sum(), list(own.values())))
+    torch.testing.assert_close(*found)
+
+
+def test_stats_gradient_keeps_what_a_scaler_needs(loss_backend: str, device: str) -> None:
+    x = torch.randn(512, 16, device=device).half().requires_grad_()
+    y = (x.detach().float() + 0.1 * torch.randn(512, 16, device=device)).half()
+    found = []
+    for stats in (True, "gradient"):
+        loss, by_products = modalign.info_nce(x, y, temperature=0.1, stats=stats, backend=loss_backend)
+        found.append(torch.autograd.grad(65536 * loss, x)[0].float())
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 2e-3
+    torch.testing.assert_close(by_products.x_gradient, found[0].norm() / 65536, rtol=2e-3, atol=0)
+
+
+def test_second_derivatives_where_an_anchor_has_no_negatives() -> None:
+    x, y = torch.randn(2, 4, 3, dtype=torch.float64).unbind()
+    one_group = torch.zeros(4, dtype=torch.long)
+    for options in (
+        {"groups": one_group, "label_smoothing": 0.1},
+        {"groups": one_group, "teacher": (y, y, 0.1)},
+        {"groups": one_group, "positives": "in"},
+        {"margin": -3.0, "queue": y[:1]},
+    ):
+
+        def loss(x: Tensor, y: Tensor, options: dict[str, Any] = options) -> Tensor:
+            value, stats = modalign.info_nce(x, y, temperature=0.5, stats=True, **options)
+            return value + stats.x_lse.sum()
+
+        leaves = [t.clone().requires_grad_() for t in (x, y)]
+        assert torch.autograd.gradgradcheck(loss, leaves), options
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_a_tensor_with_one_element_is_a_number(shape: tuple[int, ...]) -> None:
+    x, y = torch.randn(2, 3, 7, 4).unbind()
+    value = torch.full(shape, 0.5)
+    for loss in (modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss):
+        assert torch.equal(loss(x, y, temperature=value), loss(x, y, temperature=0.5))
+    assert torch.equal(modalign.sigmoid_loss(x, y, bias=-value), modalign.sigmoid_loss(x, y, bias=-0.5))
+
+
+def test_tensors_without_values_give_shapes() -> None:
+    x, y = torch.empty(2, 3, 7, 4, device="meta").unbind()
+    assert modalign.info_nce(x, y).shape == modalign.nt_xent(x, y).shape == modalign.sigmoid_loss(x, y).shape == (3,)
+    with FakeTensorMode():
+        x, y = torch.empty(2, 7, 4).unbind()
+        more = {"weights": torch.ones(7), "ignore": torch.zeros(7).bool(), "negatives": torch.empty(7, 2, 4)}
+        assert modalign.info_nce(x, y, **more).shape == ()
+
+
+def test_a_bias_may_be_a_variable_of_the_compiler() -> None:
+    x, y = torch.randn(2, 7, 4).unbind()
+    compiled = torch.compile(modalign.sigmoid_loss, backend="eager", dynamic=True, fullgraph=True)
+    torch.testing.assert_close(compiled(x, y, bias=-3.0), modalign.sigmoid_loss(x, y, bias=-3.0))
+
+
 def test_non_contiguous_inputs_and_gradients(loss_backend: str, device: str) -> None:
     x = torch.randn(6, 10, device=device).T.requires_grad_()
     y = torch.randn(20, 6, device=device)[::2]
@@ -336,3 +462,22 @@ def test_the_same_bits_for_every_number_of_threads(n: int) -> None:
     for loss, grad in results[1:]:
         assert torch.equal(loss, results[0][0])
         assert torch.equal(grad, results[0][1])
+
+
+def test_the_same_bits_beyond_what_torch_does_in_one_piece() -> None:
+    """torch divides more than 32,768 elements among its threads."""
+    before = torch.get_num_threads()
+    values = torch.linspace(-30, 30, 200_003)
+    x, y = torch.randn(2, 17_000, 2).unbind()
+    many = torch.randn(2, 37, 1001, 4)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        leaf = values.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(steady.softplus(leaf).sum(), leaf)
+        sums = [steady.sum_rows(steady.softplus(table)) for table in (values[None], values[:200_000].reshape(5, -1))]
+        losses = [modalign.nt_xent(x, y), *(modalign.info_nce(*many, reduction=how) for how in ("mean", "none"))]
+        found.append([slope, *sums, *losses])
+    torch.set_num_threads(before)
+    for one, other in ((found[0], found[1]), (found[0], found[2])):
+        assert all(map(torch.equal, one, other))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import modalign
+from modalign import _core
 from modalign.ops.knn import METRICS, knn
 from modalign.reference import knn as reference
 
@@ -87,6 +88,29 @@ def test_the_core_refuses_what_would_mislead_its_bound() -> None:
         x[2, 1] = value
         with pytest.raises(ValueError, match="rows must be finite and their squares fit float64"):
             knn(x, None, 1, "dot", "cpp")
+
+
+def test_very_wide_rows_stay_within_the_integers_of_a_screen() -> None:
+    """Products of codes of 127 overflow 32 bits from 133,145 entries on."""
+    rows = torch.zeros(60, 1 << 18, dtype=torch.int8)
+    rows[torch.arange(60), torch.arange(60) // 2 * 7 + 1] = 100  # turned, all entries are of one size
+    for screen in (*_core.screens(), "auto"):
+        _core.use_screen(screen)
+        indices = modalign.knn(rows, 1).indices[:, 0]
+        _core.use_screen("auto")
+        assert torch.equal(indices, torch.arange(60) ^ 1), screen
+
+
+def test_subnormal_halves_count_where_subnormals_are_flushed(backend: str, device: str) -> None:
+    """A float16 below 6e-5 is subnormal, the same number in float32 is not."""
+    x = (1e-5 * torch.randn(60, 32)).half().to(device)
+    expected = reference.knn(x.cpu(), None, 5, "cosine")
+    torch.set_flush_denormal(True)
+    try:
+        found = knn(x, None, 5, "cosine", backend)
+    finally:
+        torch.set_flush_denormal(False)
+    same(found, expected)
 
 
 def test_a_duplicate_is_a_neighbour_and_the_row_itself_is_not(backend: str, device: str) -> None:

@@ -54,7 +54,8 @@ def test_a_gain_whose_interval_holds_zero_is_no_gain(tmp_path: Path) -> None:
     table = {0.0: (0.60, 0.64, 0.62), 0.5: (0.63, 0.63, 0.63)}
     write_sweep(tmp_path, constant(table), cases=["c"], strengths=[0.0, 0.5], seeds=[0, 1, 2], epochs=2)
     (only,) = conclusions(tmp_path)
-    assert only.startswith("c: no gain for image (flat, +1.0 points [-4.0, 6.0] at its best strength 0.5 [0, 0.5]); ")
+    change = "+1.0 points [-4.0, 6.0] at the strength validation chose, 0.5 [0, 0.5]"
+    assert only.startswith(f"c: no gain for image (flat, {change}); ")
 
 
 def test_test_accuracy_has_no_part_in_choosing_the_strength(tmp_path: Path) -> None:
@@ -69,9 +70,9 @@ def test_test_accuracy_has_no_part_in_choosing_the_strength(tmp_path: Path) -> N
         epochs=2,
     )
     assert conclusions(tmp_path) == [
-        "c: no gain for image (rises, -10.0 points [-10.0, -10.0] at its best strength 0.5 [0.5, 0.5], "
+        "c: no gain for image (rises, -10.0 points [-10.0, -10.0] at the strength validation chose, 0.5 [0.5, 0.5], "
         "strength 1 adds +40.0 points [40.0, 40.0]); "
-        "no gain for text (rises, -10.0 points [-10.0, -10.0] at its best strength 0.5 [0.5, 0.5], "
+        "no gain for text (rises, -10.0 points [-10.0, -10.0] at the strength validation chose, 0.5 [0.5, 0.5], "
         "strength 1 adds +40.0 points [40.0, 40.0])."
     ]
 

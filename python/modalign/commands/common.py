@@ -24,6 +24,7 @@ __all__ = [
     "app",
     "command",
     "require_html",
+    "require_place",
     "resumable",
     "style_of",
 ]
@@ -85,6 +86,15 @@ def style_of(bar: bool | None) -> str:
 def require_html(out: Path | None) -> None:
     if out is not None and out.suffix != ".html":
         raise ValueError(f"--out must end in .html, got {out}")
+    if out is not None:
+        require_place(out)
+
+
+def require_place(path: Path) -> None:
+    """Before the work, that its results can be written: the next folder above ``path`` that is there lets us."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written: {there} lets nobody write; give another --out")
 
 
 def _version(wanted: bool) -> None:

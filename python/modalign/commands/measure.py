@@ -8,24 +8,27 @@ from typing import Annotated, Any
 import typer
 
 import modalign
-from modalign.commands.common import Page, Quiet, command, require_html, resumable
+from modalign.commands.common import Page, Quiet, command, require_html, require_place, resumable
 
 __all__: list[str] = []
+
+DEFAULT = ",".join(modalign.alignment.DEFAULT_METRICS)
 
 
 @command(
     "Mutual k-NN of two files of embeddings: the share of nearest neighbours that row i has in both. "
-    "The files are memory-mapped.",
+    "The files are those that `modalign align` takes, memory-mapped where their kind allows.",
     "Example: `modalign mutual-knn images.npy texts.npy --k 10`",
 )
 def mutual_knn(
-    a: Annotated[Path, typer.Argument(metavar="A.npy", help="(n, d) floats; row i is item i.")],
-    b: Annotated[Path, typer.Argument(metavar="B.npy", help="(n, d') floats of the same items.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="(n, d') numbers of the same items.")],
     k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
 ) -> None:
-    x, y = _array(a), _array(b)
-    value = modalign.mutual_knn(x, y, k=k)
-    typer.echo(f"mutual k-NN {value:.4f} (chance {k / (len(x) - 1):.4f}), n = {len(x)}, k = {k}")
+    from modalign.sources import open_rows
+
+    value, n = modalign.mutual_knn(a, b, k=k), open_rows(a).shape[0]
+    typer.echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
 
 
 @command(
@@ -41,9 +44,7 @@ def mutual_knn(
 def align(
     a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
     b: Annotated[str, typer.Argument(metavar="B", help="(n, d') numbers of the same items.")],
-    metrics: Annotated[str, typer.Option(help="Names with commas between them, or `all`.")] = ",".join(
-        modalign.alignment.DEFAULT_METRICS
-    ),
+    metrics: Annotated[str, typer.Option(help="Names with commas between them, or `all`.")] = DEFAULT,
     k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
     metric: Annotated[str, typer.Option(help="Of the neighbours: cosine, dot or euclidean.")] = "cosine",
     prepare: Annotated[
@@ -83,6 +84,18 @@ def align(
         "metric": metric, "prepare": prepare, "confidence": confidence, "seed": seed, "num_threads": threads,
         "progress": not quiet,
     }  # fmt: skip
+    if layers:
+        given = {
+            "--groups": groups, "--within": within, "--ids": ids, "--sample": sample, "--tolerance": tolerance,
+            "--max-memory": max_memory, "--size-curve": size_curve or None, "--no-intervals": None if intervals else 1,
+            "--null": None if null == "auto" else null,
+            "more than one of --metrics": None if metrics == DEFAULT or len(names) == 1 else 1,
+        }  # fmt: skip
+        unused = [name for name, value in given.items() if value is not None]
+        if unused:
+            raise ValueError(f"--layers takes one metric and relabels whole items: leave out {', '.join(unused)}")
+    for path in out or ():
+        require_place(path)
     try:
         if layers:
             first = names if isinstance(names, str) else names[0]
@@ -183,22 +196,3 @@ def _cells(rows: str, labels: str, seed: int) -> Any:
     if not count.isdecimal():
         raise ValueError(f"--within kmeans:COUNT needs a whole number of clusters, got {labels}")
     return kmeans_cells(rows, int(count), seed=seed)
-
-
-def _array(path: Path) -> Any:
-    import numpy as np
-
-    try:
-        with path.open("rb") as file:
-            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-                raise ValueError("it does not begin as numpy.save writes it")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: there is no such file") from None
-    except (ValueError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as a .npy array: {reason}") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
-        shape = getattr(array, "shape", "several arrays")
-        raise ValueError(f"{path} must hold one (n, d) array, got {shape}")
-    return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,9 @@ def sweep(
 
     for tracker in log or ():
         require_tracker(tracker)
-    again = f"modalign sweep {config}" + (f" --out {out}" if out else "") + (f" --ray {ray}" if ray else "")
+    again = shlex.join(
+        ["modalign", "sweep", str(config), *(("--out", str(out)) if out else ()), *(("--ray", ray) if ray else ())]
+    )
     _log(_sweep(load(config), out, fresh, quiet, bar, workers, again, ray).parent, log)
 
 
@@ -138,7 +141,7 @@ def data(action: Annotated[str, typer.Argument(metavar="[list]", help="The defau
 def demo(out: Out = None, fresh: Fresh = False, quiet: Quiet = False, bar: Bar = None, workers: Workers = None) -> None:
     from modalign.experiments.config import load
 
-    again = "modalign demo" + (f" --out {out}" if out else "")
+    again = shlex.join(["modalign", "demo", *(("--out", str(out)) if out else ())])
     reports = []
     for name in ("synthetic", "emoji"):
         config = load(CONFIGS / f"{name}.yaml")

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from modalign.data.arrays import pixels_of, require_finite, require_one_of, scaled, scaled_sequences, token_ids
 from modalign.data.paired import PARTS, TASKS, TRAIN, PairedDataset, split_of
+from modalign.labels import read_labels
+from modalign.sources import indexable, open_rows
+from modalign.tables import KINDS, read_table
 
 __all__ = ["own"]
 
 Array = NDArray[Any]
 
+FILES = ("npy", "npz", "pt", "pth", "safetensors", "txt", *(kind[1:] for kind in KINDS))
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -43,7 +47,10 @@ def own(
         x, y: each an array, a tensor or a list of strings, or the path of
 
                 file.npy      file.npz:array     an array; :array may be left out where there is one
-                file.parquet:column              a column of numbers, lists of numbers of one length, or strings
+                file.pt       file.safetensors:name    a tensor of features
+                file.txt                         one string a line
+                file.parquet:column              a column of numbers, lists of numbers of one length, or strings;
+                                                 likewise .csv, .arrow and .feather
                 folder                           images in sub-folders, in the order of their paths
 
             Floats (n, d) are features, (n, length, d) sequences with zero padding on the left, (n, channels, height,
@@ -188,14 +195,20 @@ def _require_array(array: Array, name: str) -> Array:
 
 
 def _from_file(spec: str) -> Array:
-    match = re.fullmatch(r"(.+?\.(?:npy|npz|parquet))(?::(.+))?", spec, re.DOTALL)
+    match = re.fullmatch(rf"(.+?\.({'|'.join(FILES)}))(?::(.+))?", spec, re.DOTALL)
     if match is None:
-        raise ValueError(f"own: {spec} must be a folder of images, or end in .npy, .npz or .parquet:column")
-    path, member = Path(match[1]), match[2]
+        kinds = ".npy, .npz, .pt, .safetensors or .txt, or name a FILE.parquet:COLUMN (or of .csv, .arrow, .feather)"
+        raise ValueError(f"own: {spec} must be a folder of images, or end in {kinds}")
+    path, kind, member = Path(match[1]), match[2], match[3]
     if not path.is_file():
-        raise FileNotFoundError(f"own: there is no file {path}")
-    if path.suffix == ".parquet":
+        where = "" if path.is_absolute() else f"; paths begin at {Path.cwd()}, where the command is given"
+        raise FileNotFoundError(f"own: there is no file {path}{where}")
+    if f".{kind}" in KINDS:
         return _column(path, member)
+    if kind in ("safetensors", "pt", "pth"):
+        return np.asarray(indexable(open_rows(spec)))
+    if kind == "txt":
+        return np.array(read_labels(path))
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -214,13 +227,9 @@ def _from_file(spec: str) -> Array:
 
 def _column(path: Path, member: str | None) -> Array:
     import pyarrow
-    from pyarrow import parquet
 
-    try:
-        names = parquet.read_schema(path).names
-        table = parquet.read_table(path, columns=[member] if member in names else [])
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"own: {path} must be a whole Parquet file ({str(error).splitlines()[0]})") from None
+    table = read_table(path)
+    names = table.column_names
     if member not in names:
         raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {', '.join(names)}; got {member}")
     column = table.column(member).combine_chunks()

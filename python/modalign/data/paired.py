@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,17 @@ class PairedDataset:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def fingerprint(self) -> str:
+        """Of the values, in 16 letters: data sets that share it have the same rows, labels and split."""
+        digest = hashlib.sha256()
+        tensors = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        tensors |= {f"more[{i}]": values for i, values in enumerate(self.more)}
+        for name, values in tensors.items():
+            if isinstance(values, Tensor):
+                digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+                digest.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
     def part(self, which: int) -> PairedDataset:
         """The pairs of one part of the split: TRAIN, VALIDATION or TEST."""

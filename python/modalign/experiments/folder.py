@@ -68,8 +68,8 @@ class Folder:
         with contextlib.suppress(OSError):  # not there, or something of the user's is in it
             figures.rmdir()
 
-    def require_same(self, sweep: Sweep) -> None:
-        """ValueError unless the sweep in this folder has the configuration ``sweep``."""
+    def require_same(self, sweep: Sweep, data: dict[str, str]) -> None:
+        """ValueError unless the sweep in this folder has the configuration ``sweep`` and was begun with ``data``."""
         advice = "give another --out, or --fresh to start over"
         try:
             before = load(self.path / "config.yaml")
@@ -80,10 +80,20 @@ class Folder:
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise ValueError(f"{self.path} holds a sweep of other settings ({'; '.join(changed[:3])}{more}); {advice}")
+        try:
+            begun = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["data"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{self.path} does not say which data it is of; {advice}") from None
+        other = [case for case, fingerprint in data.items() if begun.get(case) != fingerprint]
+        if other:
+            raise ValueError(
+                f"{self.path} holds a sweep of other data: rows, labels or split of {', '.join(other)} have changed "
+                f"since it was begun; {advice}"
+            )
 
-    def begin(self, sweep: Sweep) -> None:
-        """Write what the results are of, before there are any."""
-        facts = json.dumps(provenance.collect(seed=list(sweep.seeds)), indent=2) + "\n"
+    def begin(self, sweep: Sweep, data: dict[str, str]) -> None:
+        """Write what the results are of, before there are any. data: the fingerprint of each case's."""
+        facts = json.dumps(provenance.collect(seed=list(sweep.seeds)) | {"data": data}, indent=2) + "\n"
         _write(self.path / "provenance.json", facts.encode())
         _write(self.path / "config.yaml", dump(sweep).encode())
 

@@ -66,8 +66,8 @@ def run(
     finished one is left as it is. fresh: forget what is there. workers: chunks of runs that train at once, each on one
     core (default: one for each core); it changes no number. checkpoint_seconds: how much work a kill may cost.
     ray: the address of a Ray cluster that trains the chunks instead, "local" for one on this machine.
-    Raises ValueError for settings the data cannot meet, a folder that holds a sweep of other settings, a run that
-    diverges; OSError where the disk is full: what is finished stays, and the next call continues.
+    Raises ValueError for settings the data cannot meet, a folder that holds a sweep of other settings or data, a run
+    that diverges; OSError where the disk is full: what is finished stays, and the next call continues.
     """
     place = Folder(folder)
     data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
@@ -76,17 +76,18 @@ def run(
         _require_enough(case, pairs, sweep)
     with _one_thread():  # before anything is written: what the encoders cannot take is said here
         chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
+    fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
     with place.claimed():
         if fresh:
             place.clear()
         if place.started:
-            place.require_same(sweep)
+            place.require_same(sweep, fingerprints)
         reporter = reporter or Reporter("none")
         if place.finished:
             reporter.say(f"{folder} holds this sweep, finished; --fresh would train it again")
             return place.path
         if not place.started:
-            place.begin(sweep)
+            place.begin(sweep, fingerprints)
         with _one_thread():
             if ray is None:
                 _train(sweep, data, chunks, place, reporter, workers, checkpoint_seconds)
@@ -198,6 +199,8 @@ def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
         )
     if pairs.task == "classification":
         counts = pairs.labels.bincount(minlength=len(pairs.classes))
+        if int((counts > 0).sum()) < 2:
+            raise ValueError(f"case {case.label!r}: labels must be of two classes or more, got one: nothing to learn")
         single = [pairs.classes[i] for i in (counts == 1).nonzero()[:3, 0].tolist()]
         if single:
             raise ValueError(

@@ -94,13 +94,16 @@ def run(
     Raises ValueError as ``sweep.run``. Seeds count from 1,000: a grid's are others.
     """
     budget = budget or Budget()
-    settings = {"study": "tune", "budget": dataclasses.asdict(budget), "sweep": sweep.model_dump(mode="json")}
+    data = []
+    for case in sweep.cases:
+        arguments = dict(case.data)
+        data.append(load_data(arguments.pop("name"), **arguments))
+    settings = {
+        "study": "tune", "budget": dataclasses.asdict(budget), "sweep": sweep.model_dump(mode="json"),
+        "data": [pairs.fingerprint() for pairs in data],
+    }  # fmt: skip
     study = Study(folder, settings, fresh=fresh)
     with study.begun():
-        data = []
-        for case in sweep.cases:
-            arguments = dict(case.data)
-            data.append(load_data(arguments.pop("name"), **arguments))
         seen: list[list[dict[str, Any]]] = [[] for _ in sweep.cases]
         strengths = [_first(budget) for _ in sweep.cases]
         for number in range(budget.rounds + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from modalign.arguments import require_same_items
 from modalign.graph import Neighbors
 from modalign.neighbors import knn
+from modalign.sources import open_rows
 
 __all__ = ["graph_of", "graphs_of", "pair_of", "require_distinct", "row_blocks", "same_items", "tensor_of"]
 
@@ -60,7 +62,10 @@ def require_distinct(operation: str, name: str, graph: Tensor) -> None:
 
 
 def same_items(operation: str, x: Any, y: Any) -> None:
-    require_same_items(operation, *(tuple(getattr(rows, "shape", ())) for rows in (x, y)))
+    shapes = [
+        open_rows(rows).shape if isinstance(rows, (str, Path)) else tuple(getattr(rows, "shape", ())) for rows in (x, y)
+    ]
+    require_same_items(operation, *shapes)
 
 
 def row_blocks(n: int, width: int) -> Iterator[slice]:

@@ -12,7 +12,7 @@ from modalign.metrics.graphs import graph_of, row_blocks
 from modalign.neighbors import as_tensor
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 
-__all__ = ["Duplicates", "Hubness", "duplicates", "hubness", "reciprocity"]
+__all__ = ["Duplicates", "Hubness", "duplicates", "hubness", "reciprocity", "zero_rows"]
 
 
 def reciprocity(graph: Any) -> float:
@@ -80,6 +80,19 @@ class Duplicates:
     items: int
     groups: int
     largest: int
+
+
+def zero_rows(x: Any) -> int:
+    """How many rows of x (n, d) hold nothing but 0: they have no direction. Peak memory: a block of rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> from modalign.metrics.hubs import zero_rows
+        >>> zero_rows(np.array([[1.0, 0.0], [0.0, -0.0]]))
+        1
+    """
+    table = as_tensor("zero_rows", "x", x)
+    return sum(int((table[block] == 0).all(1).sum()) for block in row_blocks(len(table), table.shape[1]))
 
 
 def duplicates(x: Any) -> Duplicates:

@@ -38,7 +38,8 @@ def mutual_knn(
     Two unrelated representations of n items share k / (n - 1) of their neighbours in the mean.
 
     Args:
-        x, y: (n, d_x) and (n, d_y), row i of both is the same item; NumPy (memory-mapped too) or torch, floating point.
+        x, y: (n, d_x) and (n, d_y), row i of both is the same item; NumPy (memory-mapped too), torch, or files as
+            ``modalign.knn`` takes them.
         k: 1 <= k <= n - 1.
         metric, groups, backend: as in ``modalign.knn``. Neighbours are exact, the row itself excluded by its id; items
             of one group are no neighbours in either representation.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from modalign import _core
+from modalign import _core, backends
+
+if os.getpid() != backends.PROCESS:  # forked since: torch's threads are not here, and would be waited for for ever
+    _core.forget_openmp()
 
 
 def info_nce_forward(
@@ -106,6 +110,12 @@ def _address(table: Tensor | None) -> int:
 def _tables(x: Tensor, y: Tensor | None, *rest: Tensor | str | None) -> tuple[Any, ...]:
     b, n, d = x.shape
     *tables, mask = rest
+    scale = tables[0]
+    # addresses have no dtype: a table of another one would be read, or written, beyond its end
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if (y is not None and y.dtype != x.dtype) or not isinstance(scale, Tensor) or scale.dtype != wide:
+        came = [table.dtype for table in (x, y, scale) if isinstance(table, Tensor)]
+        raise TypeError(f"x and y must share a dtype, and the scales of {x.dtype} be {wide}, got {came}")
     m = n if y is None else y.shape[1]
     return (_address(x), _address(y), _name(x.dtype), b, n, m, d, *map(_address, tables), mask)  # type: ignore[arg-type]
 

@@ -57,14 +57,14 @@ def draw(found: Alignment | LayerAlignment, page: str | Path) -> Path:
 
 
 def conclusions(found: Alignment) -> list[str]:
-    """What the scores say: more than chance where p is at most 1 - confidence. The first score has its own sentence."""
+    """What the scores say: beyond chance where p is at most 1 - confidence. The first score has its own sentence."""
     level = 1 - found.settings["confidence"]
     first, *others = found.scores
     sentences = [_sentence(first, level)]
     judged = [score for score in others if score.null is not None]
     for kind, some in (
-        ("More than chance, too", [score for score in judged if _beyond(score.null, level)]),
-        ("No more than chance can give", [score for score in judged if not _beyond(score.null, level)]),
+        ("Beyond chance, too", [score for score in judged if _beyond(score.null, level)]),
+        ("Not beyond what chance can give", [score for score in judged if not _beyond(score.null, level)]),
         ("Not compared with chance", [score for score in others if score.null is None]),
     ):
         if some:

@@ -136,7 +136,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
         table: pd.DataFrame = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
-        raise ValueError(f"{path} is damaged: {_first_line(error)}; run the sweep again") from error
+        raise ValueError(f"{path} is damaged: {_first_line(error)}; run the sweep again with --fresh") from error
     absent = [name for name in columns if name not in table.columns]
     if absent:
         raise ValueError(f"{path} lacks the columns {', '.join(absent)}; it must hold {', '.join(columns)}")

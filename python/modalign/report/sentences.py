@@ -74,7 +74,7 @@ def _clause(finding: Finding) -> str:
         clause = f"{best}, {_over(finding)}"
     else:
         clause = f"no gain for {finding.name}"
-        at_best = f"{points(finding.gain)} at its best strength {strength_range(finding)}"
+        at_best = f"{points(finding.gain)} at the strength validation chose, {strength_range(finding)}"
         remarks.append(f"best {without}" if finding.best == finding.baseline else at_best)
     if finding.best != finding.strongest:
         if finding.end.negative:

@@ -1,0 +1,39 @@
+"""Sums and functions of many elements that give the same bits for every number of CPU threads.
+
+torch divides more than 32,768 elements among its threads, and where one piece ends decides which elements go through
+vector instructions and in which order sums are taken. Pieces up to that size are its own, one after the other.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+__all__ = ["softplus", "sum_rows"]
+
+PIECE = 1 << 15  # elements
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp x); beyond 40 the 1 is below the last digit. Not logsigmoid, which waits for all threads whatever the
+    size (torch 2.13)."""
+    if not _divided(x):
+        return F.softplus(x, threshold=40)
+    pieces = torch.split(x.flatten(), PIECE)
+    return torch.cat([F.softplus(piece, threshold=40) for piece in pieces]).reshape(x.shape)
+
+
+def sum_rows(values: Tensor) -> Tensor:
+    """The sums of the rows of ``values`` [b, n]."""
+    n = values.shape[1]
+    if not _divided(values):
+        return values.sum(1)
+    if n > PIECE:
+        return sum_rows(torch.stack([sum_rows(piece) for piece in torch.split(values, PIECE, 1)], 1))
+    return torch.cat([rows.sum(1) for rows in torch.split(values, PIECE // n)])
+
+
+def _divided(values: Tensor) -> bool:
+    """Whether torch would divide the work among threads; a compiler divides it its own way."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling() and values.numel() > PIECE
