@@ -146,6 +146,27 @@ def test_curves_and_facts() -> None:
     assert found.facts["graphs"]["x"].startswith("exact: 300 rows")
 
 
+def test_rows_without_a_direction_are_named() -> None:
+    """The same failed embeddings on both sides look like alignment."""
+    x, y = pair(300)
+    x[:9], y[3:5] = 0, 0
+    found = align(x, y, ["mutual_knn"], k=4, null="none")
+    assert found.facts["zero_rows"] == {"x": 9, "y": 2}
+    assert any(note.startswith("9 rows of x are all zero, without a direction") for note in found.notes)
+    assert not any("all zero" in note for note in align(x, y, ["mutual_knn"], k=4, metric="dot", null="none").notes)
+
+
+def test_groups_and_classes_may_have_names() -> None:
+    x, y = pair(300)
+    numbers = np.arange(300) // 2
+    names = [f"item {number}" for number in numbers]
+    for option in ("groups", "within"):
+        one, other = (
+            align(x, y, ["mutual_knn", "cka"], k=4, relabellings=39, **{option: values}) for values in (numbers, names)
+        )
+        assert [score.value for score in one.scores] == [score.value for score in other.scores]
+
+
 def test_saved_and_read_again(tmp_path: Path) -> None:
     found = align(*pair(200), k=3)
     read = load_alignment(found.save(tmp_path / "a.json"))
@@ -259,7 +280,7 @@ def test_mistakes() -> None:
         ({"sample": 5, "tolerance": 0.1}, "give sample or tolerance, got both"),
         ({"within": np.arange(99)}, r"within must be \(100,\), one for each item, got \(99,\)"),
         ({"confidence": 1.5}, "confidence must be between 0 and 1"),
-        ({"k": 100}, "k must be between 1 and 99 for 100 rows, got 100"),
+        ({"k": 100}, "k must be between 1 and 99 for 100 items, got 100"),
         ({"metrics": ["cknna"], "sample": 50}, "cknna need the graphs of all items"),
         ({"sample": 50, "groups": np.arange(100) // 3}, "need groups of one size, got 1 to 3 items"),
         ({"sample": 50, "size_curve": True}, "size_curve needs the graphs of all items"),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
+from modalign.embedding import read_texts
 from modalign.labels import as_classes, read_labels
 
 LABELS = ["cat", "a dog", "cat", "émeu"]
@@ -35,6 +36,15 @@ def files(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["text", "npy", "npz", "csv", "arrow", "folder"])
 def test_every_file_gives_the_same_labels(kind: str, tmp_path: Path) -> None:
     assert read_labels(files(tmp_path)[kind]) == LABELS
+
+
+def test_a_line_ends_with_its_newline_alone(tmp_path: Path) -> None:
+    """Texts from the web hold separators that are no ends of lines."""
+    texts = ["a dog\u2028running", "a bird\x85", "", "a\x0cb\x1c"]
+    for end in ("\n", "\r\n"):
+        (tmp_path / "texts.txt").write_bytes((end.join(texts) + end).encode())
+        assert read_labels(tmp_path / "texts.txt") == texts
+        assert read_texts(tmp_path / "texts.txt") == texts
 
 
 def test_numbers_become_text_and_classes_follow_names(tmp_path: Path) -> None:

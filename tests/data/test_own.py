@@ -2,8 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
 
@@ -45,7 +47,7 @@ def test_arrays_lists_tensors_and_files_give_the_same(tmp_path):
         assert torch.allclose(data.y, expected.y, atol=1e-6)
         assert torch.equal(data.labels, expected.labels)
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "all.parquet").read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"cut.parquet must be a whole Parquet file"):
+    with pytest.raises(ValueError, match=r"cut.parquet must be a whole .parquet file"):
         own(f"{tmp_path}/cut.parquet:x", Y, LABELS)
     assert own(X, Y, f"{tmp_path}/all.parquet:score").task == "regression"
     again = load("own", **data.settings)
@@ -137,7 +139,7 @@ NAN = np.where(np.arange(N)[:, None] == 7, np.nan, X)
         ((X[:, 0], Y, LABELS), r"x must be floats \(n, d\), .* got \(60,\) float64"),
         ((np.full((N, 2), -1), Y, LABELS), "whole numbers are token ids from 0, got -1"),
         ((X[:0], Y[:0], LABELS[:0]), "x must have a row per pair|labels must have a row per pair"),
-        (("x.csv", Y, LABELS), r"x.csv must be a folder of images, or end in .npy, .npz or .parquet:column"),
+        (("x.doc", Y, LABELS), r"x.doc must be a folder of images, or end in .npy, .npz, .pt"),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(arguments, message):
@@ -261,3 +263,25 @@ def test_features_of_another_form_are_refused(wit, tmp_path, monkeypatch):
         platonic(*wit)
     with pytest.raises(FileNotFoundError, match=r"no file no.pt"):
         platonic("no.pt", wit[1])
+
+
+def test_other_files_are_read_as_everywhere_else(tmp_path, monkeypatch):
+    """Labels and rows that ``modalign align`` and ``advise`` take."""
+    expected = own(X, Y, LABELS)
+    torch.save(torch.from_numpy(X), tmp_path / "x.pt")
+    safetensors.numpy.save_file({"y": Y}, tmp_path / "y.safetensors")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    table = pa.table({"label": LABELS, "score": Y[:, 0]})
+    pyarrow.csv.write_csv(table, tmp_path / "table.csv")
+    monkeypatch.chdir(tmp_path)
+    for labels in ("labels.txt", "table.csv:label"):
+        data = own("x.pt", "y.safetensors:y", labels)
+        assert data.fingerprint() == expected.fingerprint()
+        assert data.classes == expected.classes
+    assert own(X, Y, "table.csv:score").task == "regression"
+    assert own(X + 1e-3 * Y[:, :1], Y, LABELS).fingerprint() != expected.fingerprint()
+    assert own(X, Y, LABELS[::-1]).fingerprint() != expected.fingerprint()
+    with pytest.raises(FileNotFoundError, match=f"there is no file nowhere.npy; paths begin at {tmp_path}"):
+        own("nowhere.npy", Y, LABELS)
+    with pytest.raises(ValueError, match=r"labels.doc must be a folder of images, or end in .npy, .npz, .pt"):
+        own(X, Y, "labels.doc")

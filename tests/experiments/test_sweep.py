@@ -140,6 +140,31 @@ def test_another_configuration_in_the_folder_is_refused(tmp_path: Path) -> None:
         run(configuration(strengths=[0, 1]), tmp_path)
 
 
+def test_other_data_in_the_folder_is_refused(tmp_path: Path) -> None:
+    """A sweep of files goes on only while they hold what it was begun with."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    for name in "xy":
+        np.save(tmp_path / f"{name}.npy", (rng.normal(size=(60, 4)) + labels[:, None]).astype(np.float32))
+    np.save(tmp_path / "labels.npy", labels)
+    own = {"name": "own", **{part: str(tmp_path / f"{part}.npy") for part in ("x", "y", "labels")}}
+    sweep = configuration(
+        cases=[{"label": "mine", "data": own}], training={"labels": None}, metrics={"k": 2}, strengths=[0]
+    )
+    run(sweep, tmp_path / "out")
+    run(sweep, tmp_path / "out")
+    np.save(tmp_path / "labels.npy", rng.permutation(labels))
+    with pytest.raises(ValueError, match=r"other data: rows, labels or split of mine have changed .*--fresh"):
+        run(sweep, tmp_path / "out")
+    run(sweep, tmp_path / "out", fresh=True)
+    (tmp_path / "out" / "provenance.json").unlink()
+    with pytest.raises(ValueError, match=r"does not say which data it is of; .*--fresh"):
+        run(sweep, tmp_path / "out")
+    np.save(tmp_path / "labels.npy", np.zeros(60, dtype=np.int64))
+    with pytest.raises(ValueError, match="case 'mine': labels must be of two classes or more, got one"):
+        run(sweep, tmp_path / "one")
+
+
 LONG = settings(cases=TWO_CASES, training={"epochs": 40, "runs_at_once": 3})
 CHILD = """
 import sys, yaml

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,10 +92,13 @@ def require_html(out: Path | None) -> None:
 
 
 def require_place(path: Path) -> None:
-    """Before the work, that its results can be written: the next folder above ``path`` that is there lets us."""
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be written: {there} lets nobody write; give another --out")
+    """Before the work, that its results can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written ({error.strerror}); give another --out") from None
 
 
 def _version(wanted: bool) -> None:
