@@ -69,8 +69,8 @@ void add_columns(const T* logits, int64_t ld, int64_t rows, const T* caps, Runni
 // References of log-sum-exps, and one shift for all of them that are near it: at most kNear apart.
 //
 // exp(logit - shift) then serves a row and a column at once. It is at most exp(kNear), and where it is clamped at
-// exp(-87) the entry is below exp(kNear - 87) of either sum, which no float holds beside it. A sum's entries are at most
-// exp(2 kNear) above its reference: ten million of them still are a float.
+// exp(-87) the entry is below exp(kNear - 87) of either sum, which no float holds beside it. A sum's entries are at
+// most exp(2 kNear) above its reference: ten million of them still are a float.
 template <class T>
 constexpr T kNear = 36;
 

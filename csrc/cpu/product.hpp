@@ -57,7 +57,8 @@ inline T value(Half x) {
 #else
   // no subnormal float on the way: a thread may be told to flush those
   const uint32_t bits = x.bits & 0x7fff;
-  const float magnitude = bits < 0x400 ? static_cast<float>(bits) * 0x1p-24f : as_float((bits << 13) + (uint32_t{112} << 23));
+  const float magnitude =
+      bits < 0x400 ? static_cast<float>(bits) * 0x1p-24f : as_float((bits << 13) + (uint32_t{112} << 23));
   return static_cast<T>((x.bits & 0x8000) ? -magnitude : magnitude);
 #endif
 }
