@@ -124,7 +124,7 @@ def test_a_finished_file_is_left_and_another_refused(tmp_path: Path) -> None:
     out = embed(counts, TEXTS, tmp_path / "out.npy")
     before = out.stat().st_mtime_ns
     assert embed(counts, TEXTS, out).stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"holds something else; .*--fresh"):
+    with pytest.raises(ValueError, match=r"holds something else \(inputs, items\); .*--fresh"):
         embed(counts, TEXTS[1:], out)
     assert len(np.load(embed(counts, TEXTS[1:], out, fresh=True))) == 22
 
@@ -163,7 +163,7 @@ def nan(batch: list[str]) -> np.ndarray:
         ("bert", TEXTS, {}, ValueError, "encoder must be one of sentence-transformers:"),
         ("transformers:nowhere", TEXTS, {}, FileNotFoundError, "nothing is downloaded"),
         ("timm:resnet18", [b""], {}, FileNotFoundError, "timm:resnet18@WEIGHTS, nothing is downloaded"),
-        ("python:math:none", TEXTS, {}, ValueError, "there is no function math:none"),
+        ("python:math:none", TEXTS, {}, ValueError, "encoder 'math:none' cannot be imported"),
         ("timm:resnet18", TEXTS, {"layers": "all"}, ValueError, "gives one layer"),
         (counts, TEXTS, {"layers": "first"}, ValueError, "layers must be last or all"),
         (counts, TEXTS, {"pooling": "max"}, ValueError, "pooling must be one of mean, cls, last"),

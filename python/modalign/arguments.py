@@ -93,7 +93,7 @@ def require_like(
         )
 
     if not any(map(fits, shapes)):
-        wanted = " or ".join("(" + ", ".join(map(str, shape)) + ")" for shape in shapes)
+        wanted = " or ".join(dict.fromkeys("(" + ", ".join(map(str, shape)) + ")" for shape in shapes))
         raise ValueError(f"{operation}: {name} must be {wanted} for x {tuple(x.shape)}, got {tuple(tensor.shape)}")
     cast = tensor.dtype in FLOATS and autocast_dtype(x) is not None and autocast_dtype(tensor) is not None
     same = tensor.dtype == x.dtype or cast or (any_float and tensor.dtype in FLOATS)
@@ -181,9 +181,8 @@ def per_row(operation: str, name: str, values: Tensor, x: Tensor, kinds: tuple[t
         raise TypeError(f"{operation}: {name} must be on {x.device}, as x is, got {values.device}")
     batch, n = x.shape[:-2], x.shape[-2]
     if tuple(values.shape) not in {(n,), (*batch, n)}:
-        raise ValueError(
-            f"{operation}: {name} must be {(*batch, n)}, one for each row of x, or ({n},), got {tuple(values.shape)}"
-        )
+        wanted = f"{(*batch, n)}, one for each row of x" + (f", or ({n},)" if batch else "")
+        raise ValueError(f"{operation}: {name} must be {wanted}, got {tuple(values.shape)}")
     return values.expand(*batch, n).reshape(-1, n)
 
 

@@ -92,9 +92,14 @@ def embed(
     }  # fmt: skip
     record = target.with_name(target.name + ".json")
     if target.is_file() and not fresh:
-        if _recorded(record) == settings:
+        before = _recorded(record)
+        if before == settings:
             return target
-        raise ValueError(f"{target} holds something else; give another place, or fresh=True (--fresh) to write it anew")
+        other = [name for name, value in settings.items() if (before or {}).get(name) != value]
+        raise ValueError(
+            f"{target} holds something else ({', '.join(other)}); give another place, or fresh=True (--fresh) to write "
+            "it anew"
+        )
     with offline():
         encode = load_encoder(encoder, items.texts, layers, pooling, device)
         _write(encode, items, target, settings, np.dtype(dtype), batch_size, fresh, progress)

@@ -54,7 +54,7 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "all ignored": (ValueError, r"every row of a problem is ignored", (X, X), {"ignore": torch.ones(5).bool()}),
         "ignore not bool": (TypeError, r"ignore must be a tensor of bool, got torch.int64", (X, X),
                             {"ignore": torch.arange(5)}),
-        "queue's width": (ValueError, r"queue must be \(m, 3\) or \(m, 3\) for x \(5, 3\), got \(4, 2\)", (X, X),
+        "queue's width": (ValueError, r"queue must be \(m, 3\) for x \(5, 3\), got \(4, 2\)", (X, X),
                           {"queue": torch.ones(4, 2)}),
         "queue's dtype": (TypeError, r"queue must have the dtype and device of x, torch.float32 cpu, got torch.float64",
                           (X, X), {"queue": X.double()}),

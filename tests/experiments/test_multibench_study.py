@@ -179,7 +179,7 @@ def test_another_grid_or_other_data_in_the_folder_is_refused(finished: tuple[Any
     with pytest.raises(ValueError, match=r"holds a study of other settings \(epochs\); .*--fresh"):
         multibench.run(data, dataclasses.replace(TINY, epochs=2), folder)
     other = dataclasses.replace(data, x=data.x + 1)
-    with pytest.raises(ValueError, match=r"holds a study of other settings \(data\); .*--fresh"):
+    with pytest.raises(ValueError, match=r"holds a study of other settings \(data.fingerprint\); .*--fresh"):
         multibench.run(other, TINY, folder)
 
 

@@ -237,7 +237,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
         ({"images": images}, ValueError, "give both images and captions"),
         ({"encoders": ["bert"]}, ValueError, "a text encoder must be one of tfidf, minilm, .*, got 'bert'"),
         ({"encoders": ["transformers:nowhere"]}, FileNotFoundError, "nothing is downloaded"),
-        ({"encoders": ["python:math:none"]}, ValueError, "there is no function math:none"),
+        ({"encoders": ["python:math:none"]}, ValueError, "encoder 'math:none' cannot be imported"),
         ({"encoders": []}, ValueError, "one text encoder at least"),
     ):  # fmt: skip
         with pytest.raises(error, match=message):

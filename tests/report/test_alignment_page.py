@@ -39,7 +39,7 @@ def test_sentences_follow_the_numbers(found: modalign.Alignment) -> None:
     assert "no more than chance, 0.100, can give (p = 0.2)" in conclusions(with_null(found, "mutual_knn", 0.2))[0]
     assert "was not worked out" in conclusions(with_null(found, "mutual_knn", None))[0]
     assert any(
-        sentence.startswith("No more than chance can give: linear CKA") and "(chance 0.100)" in sentence
+        sentence.startswith("Not beyond what chance can give: linear CKA") and "(chance 0.100)" in sentence
         for sentence in conclusions(with_null(found, "cka", 0.5))
     )
     copies = dataclasses.replace(found, facts={"duplicates": {"x": {"items": 3}, "y": {"items": 0}}})
