@@ -1,7 +1,6 @@
 """gather: the loss and the gradients of one process with the whole batch."""
 
 import os
-import sys
 from datetime import timedelta
 
 import pytest
@@ -43,7 +42,6 @@ def _train(rank: int, address: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="gloo's files are tried on Linux")
 def test_two_processes_train_as_one(tmp_path) -> None:
     address = os.path.join(tmp_path, "meeting")
     mp.spawn(_train, (address,), len(SIZES))

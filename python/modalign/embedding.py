@@ -154,7 +154,7 @@ def _read(spec: str) -> tuple[list[Any], list[str]]:
         raise FileNotFoundError(f"there is no file or folder {spec}")
     values = [
         entry["bytes"] if isinstance(entry, dict) else entry
-        for entry in column_of(read_table(Path(name)), name, column)
+        for entry in column_of(read_table(Path(name), column), name, column)
     ]
     return values, [str(i) for i in range(len(values))]
 

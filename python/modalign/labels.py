@@ -37,7 +37,7 @@ def read_labels(spec: str | Path) -> list[str]:
         if path.suffix == ".npz":
             return _npz(path, member)
         if path.suffix in KINDS or is_saved_to_disk(path):
-            return [str(label) for label in column_of(read_table(path), file, member)]
+            return [str(label) for label in column_of(read_table(path, member), file, member)]
         raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")
     if whole.suffix == ".npy":
         try:

@@ -21,8 +21,11 @@ def lines_of(path: Path) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def read_table(path: Path) -> Any:
-    """The pyarrow table in a file of ``KINDS`` or in a saved folder; ValueError for one that is not whole."""
+def read_table(path: Path, column: str | None = None) -> Any:
+    """The pyarrow table in a file of ``KINDS`` or in a saved folder; ValueError for one that is not whole.
+
+    column: all that is wanted of it. Of a Parquet file that has it nothing else is read.
+    """
     import pyarrow as pa
 
     try:
@@ -31,7 +34,7 @@ def read_table(path: Path) -> Any:
         if path.suffix == ".parquet":
             from pyarrow import parquet
 
-            return parquet.read_table(path)
+            return parquet.read_table(path, columns=[column] if column in parquet.read_schema(path).names else None)
         if path.suffix == ".csv":
             from pyarrow import csv
 

@@ -176,10 +176,12 @@ def test_an_interrupted_study_goes_on_to_the_same_numbers(finished: tuple[Any, P
 
 def test_another_grid_or_other_data_in_the_folder_is_refused(finished: tuple[Any, Path]) -> None:
     data, folder = finished
-    with pytest.raises(ValueError, match=r"holds a study of other settings \(epochs\); .*--fresh"):
+    with pytest.raises(ValueError, match=r"holds a study of other settings \(epochs: . before, 2 now\); .*--fresh"):
         multibench.run(data, dataclasses.replace(TINY, epochs=2), folder)
     other = dataclasses.replace(data, x=data.x + 1)
-    with pytest.raises(ValueError, match=r"holds a study of other settings \(data.fingerprint\); .*--fresh"):
+    with pytest.raises(
+        ValueError, match=r"holds a study of other settings \(data.fingerprint: .* before, .* now\); .*--fresh"
+    ):
         multibench.run(other, TINY, folder)
 
 

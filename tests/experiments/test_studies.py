@@ -91,7 +91,7 @@ def test_emergence_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
         "alignment-heterogeneity.svg", "alignment-uniqueness.svg", "correlations.svg", "heat-maps.svg",
         "performance.svg",
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"holds a study of other settings \(seeds\); .*--fresh"):
+    with pytest.raises(ValueError, match=r"holds a study of other settings \(seeds: .* before, .* now\); .*--fresh"):
         emergence.run(emergence.Grid(**{**SMALL.__dict__, "seeds": (1,)}), folder)
 
 

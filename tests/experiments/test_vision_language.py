@@ -171,7 +171,7 @@ def test_the_same_seeds_give_the_same_numbers(study: Path, tmp_path: Path) -> No
     for name in ("alignment", "layers", "models"):
         first, second = (pd.read_parquet(folder / f"{name}.parquet") for folder in (study, again))
         pd.testing.assert_frame_equal(first, second, check_exact=True)
-    with pytest.raises(ValueError, match=r"holds a study of other settings \(encoders\); .*--fresh"):
+    with pytest.raises(ValueError, match=r"holds a study of other settings \(encoders: .* before, .* now\); .*--fresh"):
         run(SMALL, again, images=images, captions=captions, encoders=["tfidf", f"python:{__name__}:letters"])
 
 

@@ -228,7 +228,7 @@ def _from_file(spec: str) -> Array:
 def _column(path: Path, member: str | None) -> Array:
     import pyarrow
 
-    table = read_table(path)
+    table = read_table(path, member)
     names = table.column_names
     if member not in names:
         raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {', '.join(names)}; got {member}")

@@ -244,9 +244,10 @@ def dump(sweep: Sweep) -> str:
     return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def differences(before: Sweep, now: Sweep) -> list[str]:
-    """The settings in which two configurations differ, as ``key: value before, value now``."""
-    old, new = (dict(_leaves(sweep.model_dump(mode="json"))) for sweep in (before, now))
+def differences(before: Sweep | dict[str, Any], now: Sweep | dict[str, Any]) -> list[str]:
+    """Where two configurations, or settings as JSON has them, differ, as ``key: value before, value now``."""
+    sides = (side.model_dump(mode="json") if isinstance(side, Sweep) else side for side in (before, now))
+    old, new = (dict(_leaves(side)) for side in sides)
     changed = (key for key in dict.fromkeys((*old, *new)) if old.get(key, _ABSENT) != new.get(key, _ABSENT))
     return [f"{key}: {_or_absent(old, key)} before, {_or_absent(new, key)} now" for key in changed]
 

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 
 from modalign import provenance
 from modalign.experiments.chunks import Stopped, cores
+from modalign.experiments.config import differences
 from modalign.experiments.folder import Folder
 from modalign.experiments.progress import Reporter
 
@@ -60,10 +61,10 @@ class Study:
                     before = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 except (ValueError, KeyError, TypeError):
                     raise ValueError(f"{file} is damaged; give another --out, or --fresh to start over") from None
-                changed = _changed(before, self.settings)
+                changed = differences(before, self.settings)
                 if changed:
                     raise ValueError(
-                        f"{self.path} holds a study of other settings ({', '.join(changed[:3])}); give another --out, "
+                        f"{self.path} holds a study of other settings ({'; '.join(changed[:3])}); give another --out, "
                         "or --fresh to start over"
                     )
             elif not ours and any(self.path.iterdir()):
@@ -135,15 +136,3 @@ class Study:
         path = self.path / name
         provenance.write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
         return path
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> list[str]:
-    """Names of the settings that differ, the parts of mappings by themselves."""
-    found: list[str] = []
-    for key in sorted({*before, *now}):
-        one, other, name = before.get(key), now.get(key), f"{within}{key}"
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += _changed(one, other, f"{name}.")
-        elif one != other:
-            found.append(name)
-    return found
