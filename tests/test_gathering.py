@@ -40,8 +40,8 @@ def _train(rank: int, address: str) -> None:
     else:
         raise AssertionError("rows of two widths were gathered")
     dist.destroy_process_group()
-    # DistributedDataParallel keeps gloo's threads alive. One that drops its last tensor while the interpreter ends aborts
-    # the process (pytorch#179291), so here it does not end.
+    # DistributedDataParallel keeps gloo's threads alive, and one that drops its last tensor while the interpreter ends
+    # aborts the process (pytorch#179291): so here it does not end
     os._exit(0)
 
 
