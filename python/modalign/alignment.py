@@ -28,11 +28,13 @@ from modalign.metrics.moments import OF_MOMENTS, Moments, moments, moments_of_pa
 from modalign.metrics.neighborhoods import neighborhood_scores
 from modalign.metrics.ranks import information_imbalance, retrieval
 from modalign.metrics.registry import METRICS, metric_names
+from modalign.metrics.relabelled_pairs import bytes_of_tables, relabelled_pairs
 from modalign.neighbors import knn, neighbor_overlap
+from modalign.out_of_core import bytes_of
 from modalign.scores import Alignment, Score
-from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null
+from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null, unbiased_cka_null
 from modalign.sources import indexable, open_rows
-from modalign.splitting import SPLITS, list_length, population_interval, random_parts, within_part
+from modalign.splitting import SPLITS, balanced_halves, list_length, population_interval, random_parts, within_part
 from modalign.watching import bar
 
 __all__ = ["DEFAULT_METRICS", "align"]
@@ -41,6 +43,7 @@ DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")
 NULLS = ("auto", "relabelled", "none")
 PIECES = 16  # of the items, whose moments are held
 FEWEST, USUAL = 39, 200  # relabellings
+HELD = 800_000_000  # bytes of the tables that relabellings look up: 5,773 items
 
 _Splits = list[list[dict[str, float]]]
 _Item = TypeVar("_Item")
@@ -100,7 +103,8 @@ def align(
 
     Intervals: of all n items, from random parts of them, for the score of other n items of the population they come
         from (``modalign.splitting``); of a sample, for the score of these n items.
-    Peak memory: that of ``modalign.knn`` with k (with intervals 8 k + 20) neighbours, and of the metrics.
+    Peak memory: that of ``modalign.knn`` with k (with intervals 8 k + 20) neighbours, and of the metrics; for the nulls
+        of those that look at every pair 24 n^2 bytes too, up to 800 MB or max_memory.
         Files that are prepared are held whole, in float32, by what needs the graphs of all items.
 
     Raises:
@@ -133,33 +137,35 @@ def align(
         )
     sampling.require_sample("align", n, sample, tolerance, groups)
     run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
-               intervals, confidence, seed, max_memory, num_threads, progress)  # fmt: skip
-    if "all" in metrics:
+               intervals, confidence, seed, max_memory, num_threads, progress, metrics == "all")  # fmt: skip
+    if metrics == "all":
         names = [name for name in names if name != "retrieval" or tables[0].shape[1] == tables[1].shape[1]]
         names = [name for name in names if not (name == "cknna" and metric == "euclidean")]
-    lists = [name for name in names if METRICS[name].needs == "lists"]
-    graphs = [name for name in names if METRICS[name].needs == "graphs"]
+    lists, graphs, of_moments, of_pairs = (
+        [name for name in names if METRICS[name].needs == what] for what in ("lists", "graphs", "moments", "pairs")
+    )
     scores: dict[str, Score] = {}
+    # all values come before the intervals and nulls, which take longer: what is not defined should be known at once
+    rest = [find(some) for find, some in ((run.of_moments, of_moments), (run.of_pairs, of_pairs)) if some]
     if sample is not None or tolerance is not None:
         if graphs and isinstance(metrics, str):
             run.notes.append(f"{', '.join(graphs)} need the graphs of all items: left out for a sample")
         elif graphs and tuple(metrics) != DEFAULT_METRICS:
             raise ValueError(f"align: {', '.join(graphs)} need the graphs of all items; leave out sample and tolerance")
-        names = [name for name in names if name not in graphs]
         if size_curve:
             raise ValueError("align: size_curve needs the graphs of all items; leave out sample and tolerance")
         scores |= run.of_sample(lists, sample, tolerance)
     elif lists or graphs:
-        scores |= run.of_graphs([*lists, *graphs], size_curve)
-    scores |= run.of_moments([name for name in names if METRICS[name].needs == "moments"])
-    scores |= run.of_pairs([name for name in names if METRICS[name].needs == "pairs"])
+        rest.append(run.of_graphs([*lists, *graphs], size_curve))
+    for finished in rest:
+        scores |= finished()
     settings = {
         "n": n, "d_x": tables[0].shape[1], "d_y": tables[1].shape[1], "x": tables[0].name, "y": tables[1].name, "k": k,
         "metric": metric, "prepare": prepare, "groups": groups is not None, "within": within is not None,
         "sample": sample, "tolerance": tolerance, "null": null, "relabellings": relabellings,
         "confidence": confidence, "seed": seed,
     }  # fmt: skip
-    ordered = tuple(scores[name] for name in names)
+    ordered = tuple(scores[name] for name in names if name in scores)
     return Alignment(ordered, settings, run.facts, run.cost, run.curves, tuple(run.notes))
 
 
@@ -182,6 +188,7 @@ class _Run:
     max_memory: int | str | None
     num_threads: int | None
     progress: bool
+    if_defined: bool  # leave out metrics that are not defined for these rows
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     cost: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -192,6 +199,33 @@ class _Run:
         start = time.perf_counter()
         yield
         self.cost[stage] = self.cost.get(stage, 0.0) + time.perf_counter() - start
+
+    def _computed(self, names: list[str], of: Callable[[str], float], spent: dict[str, float]) -> dict[str, float]:
+        """The values of all metrics, or of those that are defined."""
+        found = {}
+        for name in names:
+            start = time.perf_counter()
+            try:
+                found[name] = of(name)
+            except ValueError as error:
+                if not self.if_defined:
+                    raise
+                self.notes.append(f"no {name}: {error}")
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return found
+
+    def _of_part(self, names: list[str], of: Callable[[str], float], spent: dict[str, float]) -> dict[str, float]:
+        """The values for a part of the items; a metric that it does not have is taken out of ``names``."""
+        found = {}
+        for name in list(names):
+            start = time.perf_counter()
+            try:
+                found[name] = of(name)
+            except ValueError as error:
+                names.remove(name)
+                self.notes.append(f"no interval for {name}, for a part of the items: {error}")
+            spent[name] += time.perf_counter() - start
+        return found
 
     # sampled rows
 
@@ -214,7 +248,7 @@ class _Run:
 
     # graphs
 
-    def of_graphs(self, names: list[str], with_sizes: bool) -> dict[str, Score]:
+    def of_graphs(self, names: list[str], with_sizes: bool) -> Callable[[], dict[str, Score]]:
         if not 1 <= self.k < self.n:
             raise ValueError(f"align: k must be between 1 and {self.n - 1} for {self.n} items, got {self.k}")
         self.intervals = self.intervals and self._enough_items()
@@ -251,10 +285,16 @@ class _Run:
             with self.timed("size curve"):
                 self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
         spent = dict.fromkeys(names, 0.0)
-        values = self._values(names, self._rows(names), near, None, spent)
-        spans = self._graph_intervals(names, a, b, values, spent) if self.intervals else {}
-        nulls = {} if self.null == "none" else self._graph_nulls(names, near, values, spent)
-        return self._scores(values, spans, nulls, spent)
+        rows = self._rows(names)
+        values = self._computed(names, lambda name: self._values([name], rows, near, None, spent)[name], spent)
+
+        def rest() -> dict[str, Score]:
+            some = list(values)
+            spans = self._graph_intervals(some, a, b, values, spent) if self.intervals else {}
+            nulls = {} if self.null == "none" else self._graph_nulls(some, near, values, spent)
+            return self._scores(values, spans, nulls, spent)
+
+        return rest
 
     def _scores(
         self, values: dict[str, float], spans: dict[str, tuple[float, float]], nulls: dict[str, Null],
@@ -305,10 +345,10 @@ class _Run:
             spent[name] += time.perf_counter() - start
         return found
 
-    def _seconds(self, name: str) -> float:
+    def _seconds(self, name: str, again: bool = False) -> float:
         """Of one evaluation."""
-        widths = (open_rows(rows).shape[1] for rows in (self.x, self.y))
-        return seconds_of(name, self.n, self.k, *widths)
+        d_x, d_y = (open_rows(rows).shape[1] for rows in (self.x, self.y))
+        return seconds_of(name, self.n, self.k, d_x, d_y, again)
 
     def _graph_intervals(
         self, names: list[str], a: Tensor, b: Tensor, values: dict[str, float], spent: dict[str, float]
@@ -324,14 +364,16 @@ class _Run:
             weights = None if self.groups is None else _group_weights(self.groups[kept])
             return self._values(cheap, some_rows, some, weights, spent)
 
-        return self._spans(cheap, values, *self._of_splits(of_part))
+        return self._spans(cheap, values, *self._of_splits(cheap, of_part))
 
-    def _of_splits(self, of_part: Callable[[Tensor], dict[str, float]]) -> tuple[_Splits, _Splits]:
+    def _of_splits(
+        self, names: list[str], of_part: Callable[[Tensor], dict[str, float]]
+    ) -> tuple[_Splits, _Splits]:  # fmt: skip
         """What of_part(kept) finds in the halves and in the quarters of random splits."""
         found: dict[int, _Splits] = {parts: [] for parts in SPLITS}
         splits = ((parts, part) for parts in SPLITS for part in random_parts(self.n, parts, self.seed, self.groups))
         with self.timed("intervals"):
-            for parts, part in self._steps("intervals", splits, sum(SPLITS.values())):
+            for parts, part in self._steps(_title("interval", names), splits, sum(SPLITS.values())):
                 found[parts].append([of_part(part == which) for which in range(parts)])
         return found[2], found[4]
 
@@ -368,20 +410,20 @@ class _Run:
 
     def _relabelled_nulls(
         self, names: list[str], values: dict[str, float],
-        of_relabelled: Callable[[list[str], Tensor], dict[str, float]],
+        of_relabelled: Callable[[list[str], Tensor], dict[str, float]], again: bool = False,
     ) -> dict[str, Null]:  # fmt: skip
         """Of the metrics that are affordable: of_relabelled(names, s) gives their scores, item s[i] of y beside item i
-        of x."""
+        of x. again: as in ``seconds_of``."""
         count = self.relabellings
         if count is None:
-            names = self._affordable(names, FEWEST, "null")
-            slowest = max((self._seconds(name) for name in names), default=1.0)
+            names = self._affordable(names, FEWEST, "null", again)
+            slowest = max((self._seconds(name, again) for name in names), default=1.0)
             count = int(min(USUAL, max(FEWEST, AFFORDED / slowest)))
         if not names:
             return {}
         drawn = random_relabellings(self.n, count, self.seed, within=self.within, units=self.groups)
         with self.timed("nulls"):
-            found = [of_relabelled(names, s) for s in self._steps("nulls", drawn, count)]
+            found = [of_relabelled(names, s) for s in self._steps(_title("null", names), drawn, count)]
         return {
             name: sampled_null(
                 values[name], [scores[name] for scores in found], self.confidence, self.within is not None,
@@ -390,9 +432,9 @@ class _Run:
             for name in names
         }  # fmt: skip
 
-    def _affordable(self, names: list[str], evaluations: float, what: str) -> list[str]:
+    def _affordable(self, names: list[str], evaluations: float, what: str, again: bool = False) -> list[str]:
         """Those of which so many evaluations take no longer than is sensible."""
-        cheap = [name for name in names if evaluations * self._seconds(name) <= AFFORDED]
+        cheap = [name for name in names if evaluations * self._seconds(name, again) <= AFFORDED]
         if len(cheap) < len(names):
             skipped = ", ".join(name for name in names if name not in cheap)
             advice = f"; give relabellings={FEWEST} or more to have it computed" if what == "null" else ""
@@ -427,26 +469,25 @@ class _Run:
 
     # moments
 
-    def of_moments(self, names: list[str]) -> dict[str, Score]:
-        if not names:
-            return {}
+    def of_moments(self, names: list[str]) -> Callable[[], dict[str, Score]]:
         x, y = indexable(self.x), indexable(self.y)
         with self.timed("moments"):
             whole = moments(x, y)
         spent: dict[str, float] = {}
-        values: dict[str, float] = {}
-        for name in names:
-            start = time.perf_counter()
-            values[name] = OF_MOMENTS[name](whole)
-            spent[name] = time.perf_counter() - start
-        spans = self._moment_intervals(names, x, y, values) if self.intervals else {}
-        nulls = {} if self.null == "none" else self._moment_nulls(names, x, y, whole, values)
-        return self._scores(values, spans, nulls, spent)
+        values = self._computed(names, lambda name: OF_MOMENTS[name](whole), spent)
+
+        def rest() -> dict[str, Score]:
+            spans = self._moment_intervals(list(values), x, y, values, spent) if self.intervals else {}
+            nulls = {} if self.null == "none" else self._moment_nulls(list(values), x, y, whole, values, spent)
+            return self._scores(values, spans, nulls, spent)
+
+        return rest
 
     def _moment_intervals(
-        self, names: list[str], x: Any, y: Any, values: dict[str, float]
+        self, names: list[str], x: Any, y: Any, values: dict[str, float], spent: dict[str, float]
     ) -> dict[str, tuple[float, float]]:
-        if not self._enough_items():
+        names = self._affordable(names, 2 * (PIECES - 1), "interval", again=True) if self._enough_items() else []
+        if not names:
             return {}
         # one pass for the sums of a few pieces, which add up to those of any half or quarter
         with self.timed("intervals"):
@@ -455,10 +496,11 @@ class _Run:
             def of_part(kept: Tensor) -> dict[str, float]:
                 first, *others = [piece for piece, taken in zip(pieces, kept.tolist(), strict=True) if taken]
                 whole = sum(others, start=first)
-                return {name: OF_MOMENTS[name](whole) for name in names}
+                return self._of_part(names, lambda name: OF_MOMENTS[name](whole), spent)
 
             names = self._defined(names, sum(pieces[1 : PIECES // 4], start=pieces[0]))
-            halves = [[of_part(part == which) for which in range(2)] for part in random_parts(PIECES, 2, self.seed)]
+            splits = self._steps(_title("interval", names), balanced_halves(PIECES), PIECES - 1)
+            halves = [[of_part(half), of_part(~half)] for half in splits]
         return {
             name: population_interval(
                 values[name], [[part[name] for part in split] for split in halves], None, self.confidence,
@@ -479,49 +521,70 @@ class _Run:
         return found
 
     def _moment_nulls(
-        self, names: list[str], x: Any, y: Any, whole: Moments, values: dict[str, float]
+        self, names: list[str], x: Any, y: Any, whole: Moments, values: dict[str, float], spent: dict[str, float]
     ) -> dict[str, Null]:
         nulls: dict[str, Null] = {}
-        drawn = list(names)
-        for name in ("cka", "rv"):
-            if name in names and self._closed_form():
+        closed = [name for name in ("cka", "rv", "unbiased_cka") if name in names] if self._closed_form() else []
+        for name in closed:
+            if name == "unbiased_cka":
+                skewness = whole.skewness("x"), whole.skewness("y")
+                nulls[name] = unbiased_cka_null(self.n, skewness, values[name], self.confidence)
+            else:
                 nulls[name] = cka_null(self.n, whole.traces("x"), whole.traces("y"), values[name], self.confidence)
-                drawn.remove(name)
 
         def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
             anew = relabelled(whole, x, y[s])
-            return {name: OF_MOMENTS[name](anew) for name in drawn}
+            return self._computed(drawn, lambda name: OF_MOMENTS[name](anew), spent)
 
-        return nulls | self._relabelled_nulls(drawn, values, of_relabelled)
+        drawn = [name for name in names if name not in closed]
+        return nulls | self._relabelled_nulls(drawn, values, of_relabelled, again=True)
 
     # pairs
 
-    def of_pairs(self, names: list[str]) -> dict[str, Score]:
+    def of_pairs(self, names: list[str]) -> Callable[[], dict[str, Score]]:
+        x, y = indexable(self.x), indexable(self.y)
+        spent: dict[str, float] = {}
+        with self.timed("pairs"):
+            values = self._computed(names, lambda name: OF_PAIRS[name](x, y), spent)
+
+        def rest() -> dict[str, Score]:
+            spans = self._pair_intervals(list(values), x, y, values, spent) if self.intervals else {}
+            nulls = {} if self.null == "none" else self._pair_nulls(list(values), x, y, values, spent)
+            return self._scores(values, spans, nulls, spent)
+
+        return rest
+
+    def _pair_intervals(
+        self, names: list[str], x: Any, y: Any, values: dict[str, float], spent: dict[str, float]
+    ) -> dict[str, tuple[float, float]]:
+        # halves and quarters have a half and a quarter of the pairs
+        names = self._affordable(names, SPLITS[2] / 2 + SPLITS[4] / 4, "interval") if self._enough_items() else []
         if not names:
             return {}
-        x, y = indexable(self.x), indexable(self.y)
-        spent = dict.fromkeys(names, 0.0)
 
-        def of(names: list[str], x: Any, y: Any) -> dict[str, float]:
-            found = {}
-            for name in names:
-                start = time.perf_counter()
-                found[name] = OF_PAIRS[name](x, y)
-                spent[name] += time.perf_counter() - start
-            return found
+        def of_part(kept: Tensor) -> dict[str, float]:
+            one, two = x[kept], y[kept]
+            return self._of_part(names, lambda name: OF_PAIRS[name](one, two), spent)
 
-        with self.timed("pairs"):
-            values = of(names, x, y)
-        spans: dict[str, tuple[float, float]] = {}
-        if self.intervals and self._enough_items():
-            # halves and quarters have a half and a quarter of the pairs
-            cheap = self._affordable(names, SPLITS[2] / 2 + SPLITS[4] / 4, "interval")
-            if cheap:
-                spans = self._spans(cheap, values, *self._of_splits(lambda kept: of(cheap, x[kept], y[kept])))
-        nulls = {}
-        if self.null != "none":
-            nulls = self._relabelled_nulls(names, values, lambda drawn, s: of(drawn, x, y[s]))
-        return self._scores(values, spans, nulls, spent)
+        halves, quarters = self._of_splits(names, of_part)
+        return self._spans(names, values, halves, quarters)
+
+    def _pair_nulls(
+        self, names: list[str], x: Any, y: Any, values: dict[str, float], spent: dict[str, float]
+    ) -> dict[str, Null]:
+        nulls: dict[str, Null] = {}
+        for name in names:
+            start = time.perf_counter()
+            nulls |= self._pair_null(name, x, y, values)
+            spent[name] += time.perf_counter() - start
+        return nulls
+
+    def _pair_null(self, name: str, x: Any, y: Any, values: dict[str, float]) -> dict[str, Null]:
+        most = HELD if self.max_memory is None else min(HELD, bytes_of(self.max_memory))
+        if bytes_of_tables(name, self.n) > most:
+            return self._relabelled_nulls([name], values, lambda _, s: {name: OF_PAIRS[name](x, y[s])})
+        score = relabelled_pairs(name, x, y)
+        return self._relabelled_nulls([name], values, lambda _, s: {name: score(s)}, again=True)
 
 
 OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {
@@ -530,6 +593,11 @@ OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {
     "information_imbalance": lambda x, y: information_imbalance(x, y).x_to_y,
     "retrieval": lambda x, y: retrieval(x, y, k=(1,)).x_to_y.recall[1],
 }
+
+
+def _title(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{what} of {names[0]}{more}"
 
 
 def _require(groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SPLITS", "list_length", "population_interval", "random_parts", "within_part"]
+__all__ = ["SPLITS", "balanced_halves", "list_length", "population_interval", "random_parts", "within_part"]
 
 SPLITS = {2: 100, 4: 40}  # how often items are split into so many parts
 FREEDOM = (
@@ -70,6 +70,22 @@ def random_parts(
     units = int(ids.max()) + 1
     for _ in range(SPLITS[parts] if repeats is None else repeats):
         yield (torch.randperm(units, generator=generator) % parts)[ids]
+
+
+def balanced_halves(pieces: int) -> Iterator[Tensor]:
+    """(pieces,) bool, which of them are in the first half, ``pieces`` - 1 times, any two together as often as any other
+    two: the variance between halves has then all the degrees of freedom that so many pieces have.
+
+    pieces: a power of two. Source: balanced repeated replication, McCarthy 1969, from the rows of a Hadamard matrix.
+
+    Examples:
+        >>> from modalign.splitting import balanced_halves
+        >>> [half.int().tolist() for half in balanced_halves(4)]
+        [[1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]]
+    """
+    from scipy.linalg import hadamard
+
+    return (torch.from_numpy(row > 0) for row in hadamard(pieces)[1:])
 
 
 def list_length(n: int, k: int) -> int:

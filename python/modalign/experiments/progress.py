@@ -9,9 +9,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["Reporter"]
+from modalign.watching import SECONDS_BETWEEN_LINES, in_words
 
-SECONDS_BETWEEN_LINES = 15.0
+__all__ = ["Reporter"]
 
 
 class Reporter:
@@ -63,7 +63,5 @@ class Reporter:
 
     def _left(self) -> str:
         trained = self.done - self.skipped
-        if not trained:
-            return "unknown time"
-        seconds = (self.total - self.done) * (time.monotonic() - self.started) / trained
-        return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
+        passed = time.monotonic() - self.started
+        return in_words((self.total - self.done) * passed / trained if trained else None)

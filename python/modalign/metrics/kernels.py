@@ -56,22 +56,16 @@ def rbf_cka(
     tables = _pair("rbf_cka", x, y, 4)
     n = len(tables[0])
     sigmas = _sigmas("rbf_cka", tables, sigma, seed)
-    centred = [_centred(table, s) for table, s in zip(tables, sigmas, strict=True)]
-    squares = [table.square().sum(1) for table in centred]
-    # HSIC is the same of K - 1, which keeps the digits of a kernel that is nearly 1 everywhere
-    wide = [float(square.mean()) < 1 for square in squares]
+    sides = [Gaussian(table, s) for table, s in zip(tables, sigmas, strict=True)]
     sums = torch.zeros(2, n, dtype=torch.float64)
     traces = torch.zeros(3, dtype=torch.float64)
-    for rows, columns in _tiles(n):
+    for rows, columns in tiles(n):
         kernels = []
-        for side, table in enumerate(centred):
-            tile = (squares[side][rows, None] + squares[side][columns]).sub_(table[rows] @ table[columns].T, alpha=2)
-            if rows == columns:
-                tile.fill_diagonal_(0)
-            tile.clamp_min_(0).mul_(-0.5)
-            kernels.append(tile.expm1_() if wide[side] else tile.exp_())
+        for side, gaussian in enumerate(sides):
+            tile = gaussian.tile(rows, columns)
             if unbiased and rows == columns:
                 tile.fill_diagonal_(0)
+            kernels.append(tile)
             sums[side, rows] += tile.sum(1)
             if rows != columns:
                 sums[side, columns] += tile.sum(0)
@@ -89,6 +83,30 @@ def rbf_cka(
         if not own[side] > LEAST * float(traces[1 + side]):
             raise ValueError(f"rbf_cka: the kernel of {name} does not vary, so its alignment is not defined")
     return hsic(traces[0], 0, 1) / (math.sqrt(own[0]) * math.sqrt(own[1]))
+
+
+class Gaussian:
+    """The kernel of a table's rows, tile by tile; or the kernel less 1, which has the same HSIC, where it is nearly 1
+    everywhere and would lose its digits."""
+
+    def __init__(self, table: Tensor, sigma: float) -> None:
+        self.rows = _centred(table, sigma)
+        self.squares = self.rows.square().sum(1)
+        self.wide = float(self.squares.mean()) < 1
+
+    def tile(self, rows: slice, columns: slice) -> Tensor:
+        tile = self.squares[rows, None] + self.squares[columns]
+        tile.sub_(self.rows[rows] @ self.rows[columns].T, alpha=2)
+        if rows == columns:
+            tile.fill_diagonal_(0)
+        tile.clamp_min_(0).mul_(-0.5)
+        return tile.expm1_() if self.wide else tile.exp_()
+
+
+def gaussians(x: Any, y: Any, seed: int = 0) -> list[Gaussian]:
+    """The kernels of ``rbf_cka`` with the widths it has by default."""
+    tables = _pair("rbf_cka", x, y, 4)
+    return [Gaussian(table, s) for table, s in zip(tables, _sigmas("rbf_cka", tables, None, seed), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,16 +257,30 @@ def rsa(
     rows = [_directed(table, name, distance) for table, name in zip(tables, "xy", strict=True)]
     parts = _all_distances(rows, distance) if pairs is None else _distances_of_pairs(rows, distance, int(pairs), seed)
     if correlation == "spearman":
-        vectors = torch.empty(2, count, dtype=torch.float64)
-        at = 0
-        for one, two in parts:
-            vectors[0, at : at + len(one)], vectors[1, at : at + len(one)] = one, two
-            at += len(one)
-        for vector in vectors:
-            _rank(vector)
-        parts = ((vectors[0, start : start + TILE * TILE], vectors[1, start : start + TILE * TILE])
+        ranks = _ranked(parts, count)
+        parts = ((ranks[0, start : start + TILE * TILE], ranks[1, start : start + TILE * TILE])
                  for start in range(0, count, TILE * TILE))  # fmt: skip
     return _correlation(parts)
+
+
+def distance_ranks(x: Any, y: Any) -> Tensor:
+    """(2, n (n - 1) / 2): the ranks that ``rsa`` correlates by default, of the pairs above the diagonal in the order of
+    ``tiles``."""
+    tables = _pair("rsa", x, y, 3)
+    n = len(tables[0])
+    rows = [_directed(table, name, "correlation") for table, name in zip(tables, "xy", strict=True)]
+    return _ranked(_all_distances(rows, "correlation"), n * (n - 1) // 2)
+
+
+def _ranked(parts: Iterator[tuple[Tensor, Tensor]], count: int) -> Tensor:
+    ranks = torch.empty(2, count, dtype=torch.float64)
+    at = 0
+    for one, two in parts:
+        ranks[0, at : at + len(one)], ranks[1, at : at + len(one)] = one, two
+        at += len(one)
+    for vector in ranks:
+        _rank(vector)
+    return ranks
 
 
 def _correlation(parts: Iterator[tuple[Tensor, Tensor]]) -> float:
@@ -327,7 +359,7 @@ def _distances_of_pairs(
 def _all_distances(tables: list[Tensor], distance: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Of the pairs above the diagonal, tile by tile."""
     squares = [table.square().sum(1) for table in tables]
-    for rows, columns in _tiles(len(tables[0])):
+    for rows, columns in tiles(len(tables[0])):
         found = []
         for table, square in zip(tables, squares, strict=True):
             tile = table[rows] @ table[columns].T
@@ -344,7 +376,7 @@ def _all_distances(tables: list[Tensor], distance: str) -> Iterator[tuple[Tensor
         yield found[0], found[1]
 
 
-def _tiles(n: int) -> Iterator[tuple[slice, slice]]:
+def tiles(n: int) -> Iterator[tuple[slice, slice]]:
     """Those on the diagonal and above."""
     blocks = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
     return ((rows, columns) for i, rows in enumerate(blocks) for columns in blocks[i:])

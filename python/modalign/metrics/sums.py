@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -115,6 +116,18 @@ class Moments:
     def traces(self, side: str) -> tuple[float, float, float]:
         """tr K, tr K^2 and sum_i K_ii^2 of the centred kernel, as ``modalign.significance.cka_null`` takes them."""
         return self.trace(side), self.square(2 * side), self.fourth(2 * side)
+
+    def skewness(self, side: str) -> float:
+        """sum c^3 / (sum c^2)^(3/2) of the n - 1 eigenvalues of the centred kernel less their mean, from -1 to 1: 1 for
+        one direction, near 0 for many alike. ``modalign.significance.unbiased_cka_null`` takes it."""
+        product = self.product(2 * side)
+        first, second = self.trace(side), self.square(2 * side)
+        third = float(((product @ product) * product).sum())
+        mean = first / (self.n - 1)
+        squares = second - first * mean
+        if not squares > 1e-12 * second:
+            return 0.0
+        return (third - 3 * mean * second + 2 * mean * mean * first) / (squares * math.sqrt(squares))
 
     def hsic(self, which: str) -> float:
         """HSIC_1 times n (n - 3), which cancels in CKA; with centred rows sum_j K_ij over j != i is -|x_i|^2."""
