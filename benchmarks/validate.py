@@ -65,7 +65,7 @@ def of_a_sample(seed: int) -> dict[str, tuple[float, float, float]]:
     """(low, truth, high) of the mean over 2,000 rows."""
     every = shares(clustered(0, 2000))
     rows = np.random.default_rng(seed).permutation(2000)[:300]
-    sampled = finite_population_interval(every[rows], 2000)
+    sampled = finite_population_interval(every[rows], 2000, shares=True)
     approximate = np.where(np.random.default_rng(0).random(2000) < 0.8, every, every / 2)
     difference = difference_estimate(approximate, (rows, every[rows]), 2000)
     sequence, at = ConfidenceSequence(2000, tolerance=0.02), 0

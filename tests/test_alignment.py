@@ -10,6 +10,8 @@ import torch
 
 import modalign
 from modalign import align, align_layers, load_alignment, metrics, splitting
+from modalign.metrics.relabelled_pairs import relabelled_pairs
+from modalign.significance import random_relabellings
 from modalign.splitting import population_interval, random_parts, within_part
 
 LISTS = ["mutual_knn", "jaccard_knn", "rank_similarity", "lcs_knn", "edit_distance_knn"]
@@ -32,7 +34,7 @@ def test_all_metrics_are_the_functions_of_their_names(monkeypatch: pytest.Monkey
         function = getattr(metrics, score.metric)
         expected = function(x, y, 5) if metrics.METRICS[score.metric].needs in ("lists", "graphs") else function(x, y)
         if score.metric == "information_imbalance":
-            expected = expected.x_to_y
+            expected = metrics.information_imbalance(x, y, metric="cosine").x_to_y
         if score.metric == "retrieval":
             expected = expected.x_to_y.recall[1]
         assert score.value == pytest.approx(expected, abs=1e-12), score.metric
@@ -101,7 +103,9 @@ def test_samples(options: dict[str, float]) -> None:
     score = found["mutual_knn"]
     assert score.interval == "these items"
     assert score.rows < 1500
-    assert score.low <= modalign.mutual_knn(x, y, 5) <= score.high
+    truth = modalign.mutual_knn(x, y, 5)
+    others = [align(x, y, ["mutual_knn"], k=5, seed=seed, **options)["mutual_knn"] for seed in range(1, 20)]
+    assert sum(other.low <= truth <= other.high for other in (score, *others)) >= 17  # 19 of 20 in the mean
     assert found["cka"].value == pytest.approx(modalign.cka(x, y))
 
 
@@ -287,7 +291,7 @@ def test_mistakes() -> None:
         ({"ids": (["a"] * 100, list(range(100)))}, "ids must be different, got 'a' twice in x"),
         ({"ids": (list(range(99)), list(range(100)))}, "ids must name every row of x, got 99 for 100 rows"),
         ({"ids": (list(range(100)), list(range(200, 300)))}, "share at least 4 ids, got 0"),
-        ({"relabellings": 5, "null": "relabelled"}, "at least 19 relabellings, got 5"),
+        ({"relabellings": 5, "null": "relabelled"}, "relabellings must be at least 19, got 5"),
     ):
         with pytest.raises(ValueError, match=message):
             align(x, y, **{"k": 4} | options)
@@ -299,7 +303,7 @@ def test_mistakes() -> None:
         align_layers([x], [y, y[:90]])
     with pytest.raises(ValueError, match="does not vary"):
         align(x, np.ones((100, 3)), ["cka"])
-    with pytest.raises(ValueError, match="takes metrics of lists, graphs or moments, got 'rsa'"):
+    with pytest.raises(ValueError, match=r"metric_name must be among mutual_knn, .*, got 'rsa'"):
         align_layers([x], [y], "rsa")
     y[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"NaN or inf in rows \[3\]"):
@@ -319,3 +323,106 @@ def test_what_would_take_too_long_is_left_out_and_named(monkeypatch: pytest.Monk
     found = modalign.align(x, y, ["rsa"], k=5)
     assert found["rsa"].low is not None
     assert found["rsa"].null is not None
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+def test_relabelled_pairs_are_the_metrics_of_relabelled_rows(metric: str) -> None:
+    n = 1100  # two tiles
+    x, y = pair(n)
+    y[1000:] = y[:100]  # ties
+    y[:, 5] *= 3
+    x = x[:, :7]
+    direct = {
+        "rsa": metrics.rsa, "rbf_cka": metrics.rbf_cka,
+        "information_imbalance": lambda x, y: metrics.information_imbalance(x, y, metric=metric).x_to_y,
+        "retrieval": lambda x, y: metrics.retrieval(x, y, k=(1,), metric=metric).x_to_y.recall[1],
+    }  # fmt: skip
+    names = list(direct) if metric == "cosine" else ["information_imbalance", "retrieval"]
+    (s,) = random_relabellings(n, 1)
+    for name in names:
+        relabelled = relabelled_pairs(name, x, y, metric)
+        # equal distances are ordered by another index
+        tied = {"information_imbalance": 2 / n, "retrieval": 0.2}.get(name, 1e-12)
+        assert relabelled(torch.arange(n)) == pytest.approx(direct[name](x, y), abs=1e-12), name
+        assert relabelled(s) == pytest.approx(direct[name](x, y[s.numpy()]), abs=tied), name
+
+
+def test_pair_metrics_take_metric_and_groups() -> None:
+    x, y = pair(120)
+    x = x[:, :7]
+    groups = np.repeat(np.arange(40), 3)
+    found = align(x, y, ["retrieval"], k=3, groups=groups, relabellings=19)["retrieval"]
+    assert found.value == metrics.retrieval(x, y, k=(1,), groups=groups).x_to_y.recall[1]
+    assert found.null.mean == pytest.approx(1 / 40, abs=0.05)
+    dot = align(x, 5 * y, ["retrieval", "information_imbalance"], k=3, metric="dot", intervals=False, null="none")
+    assert dot["retrieval"].value == metrics.retrieval(x, 5 * y, k=(1,), metric="dot").x_to_y.recall[1]
+    assert dot["information_imbalance"].value == metrics.information_imbalance(x, 5 * y, metric="dot").x_to_y
+    with pytest.raises(ValueError, match="information_imbalance: takes no groups"):
+        align(x, y, ["information_imbalance"], k=3, groups=groups)
+
+
+def test_all_are_those_that_are_defined() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 60)), rng.normal(size=(40, 1))
+    found = align(x, y, "all", k=3, relabellings=19)
+    left_out = set(metrics.METRICS) - {score.metric for score in found.scores}
+    assert left_out == {"cca", "pwcca", "linear_r2", "rsa", "retrieval"}
+    for name in left_out - {"retrieval"}:
+        assert any(note.startswith(f"no {name}: ") for note in found.notes), name
+    with pytest.raises(ValueError, match="needs rows that vary"):
+        align(x, y, ["mutual_knn", "rsa"], k=3)
+
+
+def test_a_part_without_a_score_costs_the_interval_alone() -> None:
+    rng = np.random.default_rng(0)
+    x, rare, few = rng.normal(size=(200, 3)), np.zeros((200, 1)), np.zeros((200, 1))
+    rare[[6, 7]] = 1
+    few[:62] = rng.normal(size=(62, 1))  # 0.48 of all distances are 0, and more than half in some part
+    for y, name in ((rare, "cka"), (few, "rbf_cka")):
+        found = align(x, y, ["mutual_knn", name], k=5, relabellings=19)
+        assert found[name].low is None, name
+        assert any(f"no interval for {name}, for a part of the items: " in note for note in found.notes)
+        assert found["mutual_knn"].low is not None
+
+
+def test_defaults_with_euclidean_neighbours_leave_out_cknna() -> None:
+    found = align(*pair(60), k=3, metric="euclidean")
+    assert [score.metric for score in found.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
+    assert any("no cknna" in note for note in found.notes)
+
+
+def test_numpy_options_labels_of_strings_and_int8(tmp_path: Path) -> None:
+    x, y = pair(60)
+    names = [f"item {i // 2}" for i in range(60)]
+    found = align(x, y, ["mutual_knn"], k=np.int64(3), confidence=np.float32(0.9), relabellings=np.int64(19))
+    assert modalign.load_alignment(found.save(tmp_path / "a.json")).settings["k"] == 3
+    ids = (list(range(60)), list(range(10, 70)))
+    paired = align(x, y, ["mutual_knn"], k=3, groups=names, ids=ids, relabellings=19)
+    assert paired.settings["n"] == 50
+    with pytest.raises(ValueError, match=r"groups must be \(60,\), one for each item, got \(61,\)"):
+        align(x, y, k=3, groups=[*names, "more"], ids=ids)
+    assert align(x, y, ["mutual_knn"], k=3, groups=names, sample=20)["mutual_knn"].low > 0
+    assert align((10 * x).astype(np.int8), y, ["mutual_knn"], k=3)["mutual_knn"].value > 0.1
+
+
+def test_chance_among_items_of_other_groups() -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 60, 4))
+    found = align(x, y, ["mutual_knn"], k=3, groups=np.arange(60) // 15, relabellings=400)
+    assert found.curves["k"]["chance"][-1] == pytest.approx(3 / 45)
+    assert found["mutual_knn"].null.mean == pytest.approx(3 / 45, abs=0.004)
+
+
+def test_a_sample_has_no_null_and_its_interval_may_be_left_out() -> None:
+    x, y = pair(100)
+    assert align(x, y, ["mutual_knn"], k=3, sample=20, intervals=False)["mutual_knn"].low is None
+    for options in ({"within": np.arange(100) // 50}, {"relabellings": 39}, {"null": "relabelled"}):
+        with pytest.raises(ValueError, match="a sample has no null"):
+            align(x, y, ["mutual_knn"], k=3, sample=20, **options)
+
+
+def test_options_of_layers_are_checked() -> None:
+    x, y = pair(60)
+    with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 7"):
+        align_layers([x], [y], k=3, confidence=7)
+    with pytest.raises(ValueError, match="relabellings must be at least 19, got -3"):
+        align_layers([x], [y], k=3, relabellings=-3)

@@ -34,6 +34,7 @@ def test_a_table_and_files(files: list[str], tmp_path: Path) -> None:
     value = modalign.mutual_knn(*(np.load(file) for file in files), k=5)
     assert f"{value:.4f}" in text
     assert "linear CKA" in text
+    assert "│ mutual_knn │ mutual k-NN" in text  # the name that --metrics takes
     assert f"{value:.4f}" in run(*files, "--k", "5", "--metrics", "mutual_knn", "--prepare", "unit_rows")
     assert modalign.load_alignment(outs[0])["mutual_knn"].value == value
     assert pd.read_parquet(outs[1])["metric"].tolist() == ["mutual_knn", "cka"]
@@ -69,6 +70,12 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
     text = run(*files, "--layers", "--k", "5", "--relabellings", "19", "--out", str(tmp_path / "l.html"))
     assert "at most" in text
     assert "(0, 0)" in text
+    assert "p <= 0.05" in text
+    distance = run(*files, "--layers", "--metrics", "cmd", "--k", "5", "--relabellings", "19")
+    assert "at least" in distance
+    assert "chance of the minimum" in distance
+    assert "(lower is closer)" in distance
+    assert "at most" not in distance
     assert (tmp_path / "l.html").exists()
 
 
@@ -99,7 +106,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         ),
         (["--out", "/proc/none/a.html"], "/proc/none/a.html cannot be written ("),
         (["--k", "0"], "align: k must be between 1 and 299 for 300 items, got 0"),
-        (["--layers", "--metrics", "rsa"], "takes metrics of lists, graphs or moments"),
+        (["--layers", "--metrics", "rsa"], "got 'rsa'"),
         (["--within", "kmeans:many"], "--within kmeans:COUNT needs a whole number of clusters, got kmeans:many"),
         (["--within", "nowhere.txt"], "there is no file nowhere.txt"),
     ],

@@ -68,6 +68,21 @@ def test_it_stops_when_the_interval_is_narrow_enough() -> None:
     assert "confidence sequence" in str(estimate)
 
 
+def test_shares_have_an_interval_where_few_or_none_differ() -> None:
+    rng = np.random.default_rng(0)
+    rare = np.where(rng.random(5000) < 0.01, 0.1, 0.0)
+    for n, least in ((30, 0.94), (100, 0.88), (1000, 0.92)):
+        found = [finite_population_interval(rng.permutation(rare)[:n], 5000, shares=True) for _ in range(400)]
+        assert all(0 <= one.low <= one.value <= one.high <= 1 and one.low < one.high for one in found)
+        assert np.mean([one.low <= rare.mean() <= one.high for one in found]) >= least, n
+    many = rng.beta(2, 3, 5000)
+    normal, wilson = (finite_population_interval(many[:2000], 5000, shares=shares) for shares in (False, True))
+    assert (wilson.low, wilson.high) == pytest.approx((normal.low, normal.high), abs=5e-5)
+    assert finite_population_interval(rare, 5000, shares=True).half_width == pytest.approx(0, abs=1e-15)
+    with pytest.raises(ValueError, match=r"shares must lie in \[0, 1\], got -0.5"):
+        finite_population_interval([-0.5, 0.5], 5, shares=True)
+
+
 def test_finite_population_interval() -> None:
     values = np.arange(10.0)
     estimate = finite_population_interval(values[:5], 10)

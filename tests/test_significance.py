@@ -9,14 +9,19 @@ import pytest
 import torch
 
 import modalign
+from modalign import align
+from modalign.metrics import Moments, unbiased_cka
+from modalign.metrics.moments import OF_MOMENTS, moments, relabelled
 from modalign.metrics.neighborhoods import relabelled_overlap
 from modalign.significance import (
     Null,
     cka_null,
+    cka_tail_holds,
     kmeans_cells,
     mutual_knn_null,
     random_relabellings,
     sampled_null,
+    unbiased_cka_null,
     within_groups_mean,
 )
 
@@ -74,7 +79,7 @@ def test_cka_mean_and_sd_are_those_of_all_relabellings() -> None:
         cross = np.square(x.T @ y[list(s)]).sum()
         scores.append(cross / np.sqrt(np.square(x.T @ x).sum() * np.square(y.T @ y).sum()))
     traces = [(np.square(z).sum(), np.square(z.T @ z).sum(), np.square(np.square(z).sum(1)).sum()) for z in (x, y)]
-    null = cka_null(n, *traces, score=0.9)
+    null = cka_null(n, *traces, (0.5, 0.5), score=0.9)
     assert null.mean == pytest.approx(np.mean(scores), rel=1e-12)
     assert null.sd == pytest.approx(np.std(scores), rel=1e-9)
     assert null.p < 0.01
@@ -84,8 +89,65 @@ def test_cka_of_what_relabelling_does_not_change() -> None:
     n = 6
     square = np.eye(n) - 1 / n  # every direction alike
     traces = (np.trace(square), np.square(square).sum(), np.square(np.diag(square)).sum())
-    null = cka_null(n, traces, traces, score=1.0)
+    null = cka_null(n, traces, traces, (0.0, 0.0), score=1.0)
     assert (null.sd, null.p, null.calibrated) == (0.0, 1.0, 0.0)
+
+
+def test_unbiased_cka_has_one_mean_and_sd_for_all() -> None:
+    rng = np.random.default_rng(1)
+    n = 6
+    for d_x, d_y in ((1, 1), (3, 2), (9, 4)):
+        x, y = (rng.gamma(1.0, size=(n, d)) for d in (d_x, d_y))
+        scores = [unbiased_cka(x, y[list(s)]) for s in itertools.permutations(range(n))]
+        null = unbiased_cka_null(n, (0.0, 0.0), score=0.9)
+        assert np.mean(scores) == pytest.approx(0, abs=1e-12)
+        assert null.sd == pytest.approx(np.std(scores), rel=1e-9)
+
+
+def of_relabellings(x: np.ndarray, y: np.ndarray, count: int) -> tuple[Moments, dict[str, np.ndarray]]:
+    whole = moments(x, y)
+    anew = [relabelled(whole, x, y[s.numpy()]) for s in random_relabellings(len(x), count)]
+    return whole, {name: np.array([OF_MOMENTS[name](one) for one in anew]) for name in ("cka", "unbiased_cka")}
+
+
+def test_tails_of_cka() -> None:
+    """Spectra from one direction to many alike, which the gamma distribution had wrong by four at p = 0.002."""
+    rng = np.random.default_rng(0)
+    lengths = np.r_[8, np.ones(39)]
+    for scales in (np.ones(1), np.ones(50), lengths):
+        x, y = rng.normal(size=(2, 60, len(scales))) * scales
+        whole, drawn = of_relabellings(x, y, 4000)
+        traces, skewness = (whole.traces("x"), whole.traces("y")), (whole.skewness("x"), whole.skewness("y"))
+        assert cka_tail_holds(60, *traces)
+        for p, least, most in ((0.05, 0.04, 0.065), (0.01, 0.006, 0.015), (0.002, 0.0003, 0.005)):
+            thresholds = {
+                "cka": cka_null(60, *traces, skewness, 0.0, 1 - p).threshold,
+                "unbiased_cka": unbiased_cka_null(60, skewness, 0.0, 1 - p).threshold,
+            }
+            for name, threshold in thresholds.items():
+                assert least <= (drawn[name] > threshold).mean() <= most, (len(scales), name, p)
+
+
+def test_where_few_rows_are_long_the_tails_do_not_hold() -> None:
+    rng = np.random.default_rng(0)
+    sparse = [(rng.permutation(200) < 10).astype(float)[:, None] for _ in range(2)]
+    outlier = rng.normal(size=(100, 4))
+    outlier[0] *= 50
+    for x, y in (sparse, (outlier, outlier), rng.standard_cauchy(size=(2, 300, 2)), rng.normal(size=(2, 20, 2))):
+        whole = moments(x, y)
+        assert not cka_tail_holds(len(x), whole.traces("x"), whole.traces("y"))
+        null = align(x, y, ["cka"], k=3, intervals=False, relabellings=19)["cka"].null
+        assert null.kind == "relabelled"
+
+
+def test_no_score_below_chance_is_calibrated_above_it() -> None:
+    for best in (1.0, 0.0):
+        for score in (0.001, 0.5, 0.999):
+            null = sampled_null(score, np.linspace(1.05, 1.2, 39) if best else np.linspace(-0.2, -0.1, 39), best=best)
+            assert null.calibrated == 0.0
+    x, y = np.random.default_rng(1).normal(size=(2, 6, 1))
+    null = align(x, y, ["mutual_knn"], k=1, confidence=0.999)["mutual_knn"].null
+    assert 0 <= null.calibrated <= 1
 
 
 def test_p_of_relabelling() -> None:
@@ -126,7 +188,9 @@ def test_fewer_than_four_items() -> None:
     with pytest.raises(ValueError, match="at least 4 items, got 3"):
         mutual_knn_null(graph, graph, 1.0)
     with pytest.raises(ValueError, match="at least 4 items, got 3"):
-        cka_null(3, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 1.0)
+        cka_null(3, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (0.0, 0.0), 1.0)
+    with pytest.raises(ValueError, match="at least 4 items, got 3"):
+        unbiased_cka_null(3, (0.0, 0.0), 1.0)
 
 
 def test_null_is_a_record() -> None:

@@ -198,6 +198,16 @@ def test_names_may_hold_colons_and_folders_dots(tmp_path: Path) -> None:
     assert open_rows(f"{folder}/rows.parquet:b:c.parquet").shape == (N, D)
 
 
+def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.npy"
+    np.save(file, ROWS)
+    rows = open_rows(file)
+    assert rows.read(0, 1).shape[1] == ROWS.shape[1]
+    np.save(file, ROWS[:, :1])
+    with pytest.raises(ValueError, match=r"rows.npy has changed since it was opened"):
+        rows.read(0, 1)
+
+
 def test_fingerprints_differ_where_rows_may(tmp_path: Path) -> None:
     other = ROWS.copy()
     other[-1, -1] += 1

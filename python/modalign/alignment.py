@@ -32,7 +32,16 @@ from modalign.metrics.relabelled_pairs import bytes_of_tables, relabelled_pairs
 from modalign.neighbors import knn, neighbor_overlap
 from modalign.out_of_core import bytes_of
 from modalign.scores import Alignment, Score
-from modalign.significance import Null, cka_null, mutual_knn_null, random_relabellings, sampled_null, unbiased_cka_null
+from modalign.significance import (
+    Null,
+    cka_null,
+    cka_tail_holds,
+    mutual_knn_null,
+    random_relabellings,
+    require_relabellings,
+    sampled_null,
+    unbiased_cka_null,
+)
 from modalign.sources import indexable, open_rows
 from modalign.splitting import SPLITS, balanced_halves, list_length, population_interval, random_parts, within_part
 from modalign.watching import bar
@@ -77,12 +86,14 @@ def align(
     Args:
         x, y: (n, d_x) and (n, d_y), row i of both is the same item: NumPy arrays, tensors, or files as
             ``modalign.sources.open_rows`` takes them, which may be larger than memory.
-        metrics: names of ``modalign.metrics.METRICS``, or "all" that make sense for x and y.
-        k: neighbours of an item, for the metrics of graphs; metric: of the neighbours, as in ``modalign.knn``.
+        metrics: names of ``modalign.metrics.METRICS``, or "all" that are defined for x and y; a note names the others.
+        k: neighbours of an item, for the metrics of graphs; metric: of the neighbours, as in ``modalign.knn``, those of
+            information imbalance and retrieval included.
         prepare: "platonic", "emergence" or "unit_rows" for rows as those papers' code prepares them
             (``modalign.preparation``); None leaves them alone.
         groups: (n,) integers or strings, items that belong together (captions of one image): they are not each other's
-            neighbours, a score is the mean over groups of the mean within, and intervals and nulls move whole groups.
+            neighbours, a score of neighbours is the mean over groups of the mean within, and intervals and nulls move
+            whole groups.
         within: (n,) integers or strings, classes or clusters: the null relabels within them, so that a score counts as
             alignment only beyond what the classes explain. Not together with groups.
         ids: the items' names in x and in y. Rows are paired by name, those without a partner left out; without ids
@@ -123,7 +134,9 @@ def align(
     """
     names = metric_names("align", metrics)
     one_of("align", "null", null, NULLS)
-    _require(groups, within, sample, tolerance, confidence)
+    _require(groups, within, sample, tolerance, confidence, null, relabellings)
+    n = open_rows(x).shape[0]
+    groups, within = _labels("groups", groups, n), _labels("within", within, n)
     if ids is not None:
         x, y, groups, within = _paired(x, y, ids, groups, within)
     if prepare is not None:
@@ -136,11 +149,13 @@ def align(
             "give ids=(names of x's rows, names of y's rows) to pair them by name"
         )
     sampling.require_sample("align", n, sample, tolerance, groups)
-    run = _Run(x, y, n, k, metric, _labels("groups", groups, n), _labels("within", within, n), null, relabellings,
-               intervals, confidence, seed, max_memory, num_threads, progress, metrics == "all")  # fmt: skip
-    if metrics == "all":
-        names = [name for name in names if name != "retrieval" or tables[0].shape[1] == tables[1].shape[1]]
-        names = [name for name in names if not (name == "cknna" and metric == "euclidean")]
+    run = _Run(x, y, n, k, metric, groups, within, null, relabellings, intervals, confidence, seed, max_memory,
+               num_threads, progress, metrics == "all")  # fmt: skip
+    if metrics == "all" and tables[0].shape[1] != tables[1].shape[1]:
+        names.remove("retrieval")
+    if metric == "euclidean" and isinstance(metrics, (str, tuple)) and metrics in ("all", DEFAULT_METRICS):
+        names.remove("cknna")
+        run.notes.append("no cknna, whose kernel is the cosine or the dot product")
     lists, graphs, of_moments, of_pairs = (
         [name for name in names if METRICS[name].needs == what] for what in ("lists", "graphs", "moments", "pairs")
     )
@@ -239,12 +254,21 @@ class _Run:
                 num_threads=self.num_threads, progress=self.progress,
             )  # fmt: skip
         if self.null != "none":
-            self.notes.append(f"no null for a sample; by chance mutual k-NN is {self.k / (self.n - 1):.2g} in the mean")
+            self.notes.append(f"no null for a sample; by chance mutual k-NN is {self._chance(self.k):.2g} in the mean")
         seconds = self.cost["sample"] / len(names)
         return {
             name: Score(name, found.value, found.low, found.high, "these items", None, found.sample, seconds)
+            if self.intervals
+            else Score(name, found.value, None, None, "none", None, found.sample, seconds)
             for name, found in estimates.items()
         }
+
+    def _chance(self, k: int) -> float:
+        """The mean of mutual k-NN under relabelling: where there are groups, lists hold the items of others."""
+        if self.groups is None:
+            return k / (self.n - 1)
+        _, ids, sizes = torch.unique(self.groups, return_inverse=True, return_counts=True)
+        return float(_group_weights(self.groups) @ (k / (self.n - sizes[ids].double())))
 
     # graphs
 
@@ -280,7 +304,7 @@ class _Run:
         shares = counts.mean(0) if self.groups is None else _group_weights(self.groups) @ counts
         shares /= torch.arange(1, self.k + 1)
         ranks = list(range(1, self.k + 1))
-        self.curves["k"] = {"k": ranks, "value": shares.tolist(), "chance": [k / (self.n - 1) for k in ranks]}
+        self.curves["k"] = {"k": ranks, "value": shares.tolist(), "chance": [self._chance(k) for k in ranks]}
         if with_sizes:
             with self.timed("size curve"):
                 self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
@@ -362,9 +386,12 @@ class _Run:
             some = within_part(a, kept, self.k), within_part(b, kept, self.k)
             some_rows = None if rows is None else (rows[0][kept], rows[1][kept])
             weights = None if self.groups is None else _group_weights(self.groups[kept])
-            return self._values(cheap, some_rows, some, weights, spent)
+            return self._of_part(
+                cheap, lambda name: self._values([name], some_rows, some, weights, {name: 0.0})[name], spent
+            )
 
-        return self._spans(cheap, values, *self._of_splits(cheap, of_part))
+        halves, quarters = self._of_splits(cheap, of_part)
+        return self._spans(cheap, values, halves, quarters)
 
     def _of_splits(
         self, names: list[str], of_part: Callable[[Tensor], dict[str, float]]
@@ -524,13 +551,16 @@ class _Run:
         self, names: list[str], x: Any, y: Any, whole: Moments, values: dict[str, float], spent: dict[str, float]
     ) -> dict[str, Null]:
         nulls: dict[str, Null] = {}
-        closed = [name for name in ("cka", "rv", "unbiased_cka") if name in names] if self._closed_form() else []
+        traces = whole.traces("x"), whole.traces("y")
+        closed = []
+        if self._closed_form() and cka_tail_holds(self.n, *traces):
+            closed = [name for name in ("cka", "rv", "unbiased_cka") if name in names]
         for name in closed:
+            skewness = whole.skewness("x"), whole.skewness("y")
             if name == "unbiased_cka":
-                skewness = whole.skewness("x"), whole.skewness("y")
                 nulls[name] = unbiased_cka_null(self.n, skewness, values[name], self.confidence)
             else:
-                nulls[name] = cka_null(self.n, whole.traces("x"), whole.traces("y"), values[name], self.confidence)
+                nulls[name] = cka_null(self.n, *traces, skewness, values[name], self.confidence)
 
         def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
             anew = relabelled(whole, x, y[s])
@@ -545,7 +575,7 @@ class _Run:
         x, y = indexable(self.x), indexable(self.y)
         spent: dict[str, float] = {}
         with self.timed("pairs"):
-            values = self._computed(names, lambda name: OF_PAIRS[name](x, y), spent)
+            values = self._computed(names, lambda name: self._pair(name, x, y, self.groups), spent)
 
         def rest() -> dict[str, Score]:
             spans = self._pair_intervals(list(values), x, y, values, spent) if self.intervals else {}
@@ -564,7 +594,8 @@ class _Run:
 
         def of_part(kept: Tensor) -> dict[str, float]:
             one, two = x[kept], y[kept]
-            return self._of_part(names, lambda name: OF_PAIRS[name](one, two), spent)
+            groups = None if self.groups is None else self.groups[kept]
+            return self._of_part(names, lambda name: self._pair(name, one, two, groups), spent)
 
         halves, quarters = self._of_splits(names, of_part)
         return self._spans(names, values, halves, quarters)
@@ -582,17 +613,21 @@ class _Run:
     def _pair_null(self, name: str, x: Any, y: Any, values: dict[str, float]) -> dict[str, Null]:
         most = HELD if self.max_memory is None else min(HELD, bytes_of(self.max_memory))
         if bytes_of_tables(name, self.n) > most:
-            return self._relabelled_nulls([name], values, lambda _, s: {name: OF_PAIRS[name](x, y[s])})
-        score = relabelled_pairs(name, x, y)
+            return self._relabelled_nulls([name], values, lambda _, s: {name: self._pair(name, x, y[s], self.groups)})
+        score = relabelled_pairs(name, x, y, self.metric, self.groups)
         return self._relabelled_nulls([name], values, lambda _, s: {name: score(s)}, again=True)
 
-
-OF_PAIRS: dict[str, Callable[[Any, Any], float]] = {
-    "rbf_cka": rbf_cka,
-    "rsa": rsa,
-    "information_imbalance": lambda x, y: information_imbalance(x, y).x_to_y,
-    "retrieval": lambda x, y: retrieval(x, y, k=(1,)).x_to_y.recall[1],
-}
+    def _pair(self, name: str, x: Any, y: Any, groups: Tensor | None) -> float:
+        if name == "rsa":
+            return rsa(x, y)
+        if name == "rbf_cka":
+            return rbf_cka(x, y)
+        if name == "retrieval":
+            found = retrieval(x, y, k=(1,), metric=self.metric, groups=groups).x_to_y.ranks == 1
+            return float(found.double().mean() if groups is None else _group_weights(groups) @ found.double())
+        if groups is not None:
+            raise ValueError("information_imbalance: takes no groups, whose items are not each other's neighbours")
+        return information_imbalance(x, y, metric=self.metric).x_to_y
 
 
 def _title(what: str, names: list[str]) -> str:
@@ -600,13 +635,20 @@ def _title(what: str, names: list[str]) -> str:
     return f"{what} of {names[0]}{more}"
 
 
-def _require(groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float) -> None:
+def _require(
+    groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float, null: str,
+    relabellings: int | None,
+) -> None:  # fmt: skip
     if groups is not None and within is not None:
         raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
     if sample is not None and tolerance is not None:
         raise ValueError("align: give sample or tolerance, got both")
+    sampled = sample is not None or tolerance is not None
+    if sampled and (within is not None or relabellings is not None or null == "relabelled"):
+        raise ValueError("align: a sample has no null: leave out within, relabellings and null='relabelled'")
     if not 0 < confidence < 1:
         raise ValueError(f"align: confidence must be between 0 and 1, got {confidence}")
+    require_relabellings("align", relabellings)
 
 
 def _labels(name: str, labels: Any, n: int) -> Tensor | None:

@@ -17,7 +17,7 @@ from modalign.metrics.registry import METRICS, metric_names
 from modalign.neighbors import knn
 from modalign.preparation import prepare_layers
 from modalign.scores import LayerAlignment
-from modalign.significance import random_relabellings, sampled_null
+from modalign.significance import random_relabellings, require_relabellings, sampled_null
 from modalign.sources import indexable, open_layers
 
 __all__ = ["align_layers"]
@@ -62,7 +62,11 @@ def align_layers(
     """
     needs = METRICS[metric_names("align_layers", metric_name)[0]].needs
     if needs == "pairs":
-        raise ValueError(f"align_layers: takes metrics of lists, graphs or moments, got {metric_name!r}")
+        taken = ", ".join(name for name, one in METRICS.items() if one.needs != "pairs")
+        raise ValueError(f"align_layers: metric_name must be among {taken}, got {metric_name!r}")
+    require_relabellings("align_layers", relabellings or None)
+    if not 0 < confidence < 1:
+        raise ValueError(f"align_layers: confidence must be between 0 and 1, got {confidence}")
     left, right = _layers(xs), _layers(ys)
     if prepare is not None:
         left, right = prepare_layers(left, prepare, name="xs"), prepare_layers(right, prepare, name="ys")

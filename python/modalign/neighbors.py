@@ -267,6 +267,7 @@ def _rescaled(gallery: Tensor, queries: Tensor | None, metric: str) -> tuple[Ten
     if metric == "cosine":
         scaled, common = [torch.ldexp(t, -e) for t, e in zip(tables, exponents, strict=True)], torch.tensor(0)
     else:
-        common = torch.cat(exponents).max()
+        # zero rows have none
+        common = torch.cat([e[t.any(1)] for t, e in zip(tables, exponents, strict=True)]).max()
         scaled = [torch.ldexp(table, -common) for table in tables]
     return scaled[0], None if queries is None else scaled[1], common

@@ -119,7 +119,7 @@ def sampled_scores(
     if sample is not None:
         batches = [values(rows) for rows in torch.split(order[:sample], LARGEST)]
         return {
-            name: finite_population_interval(np.concatenate([batch[name] for batch in batches]), n, confidence)
+            name: finite_population_interval(np.concatenate([batch[name] for batch in batches]), n, confidence, True)
             for name in names
         }
     assert tolerance is not None
@@ -182,12 +182,21 @@ def _take(source: Rows, rows: Tensor) -> Tensor:
     return table
 
 
-def finite_population_interval(values: Any, population: int, confidence: float = 0.95) -> Estimate:
+def finite_population_interval(
+    values: Any, population: int, confidence: float = 0.95, shares: bool = False
+) -> Estimate:
     """The mean of ``population`` numbers from n of them drawn without replacement:
 
         mean +- z sqrt((1 - n / population) s^2 / n)        s^2 with n - 1
 
-    values: (n,). Source: Cochran 1977, Sampling Techniques, section 2.6.
+    shares: the numbers are from 0 to 1, and their variance c mean (1 - mean). The interval is then Wilson's, all m with
+
+        |mean - m| <= z sqrt((1 - n / population) c m (1 - m) / n)        c = s^2 / (mean (1 - mean)), at least 1 / n
+
+    and c = 1 where all numbers are 0, or 1: it is as good for many, stays in [0, 1], and has a width where few or none
+    of the numbers differ from 0.
+
+    values: (n,). Source: Cochran 1977, Sampling Techniques, section 2.6; Wilson 1927, doi:10.2307/2276774.
 
     Examples:
         >>> from modalign.sampling import finite_population_interval
@@ -198,9 +207,18 @@ def finite_population_interval(values: Any, population: int, confidence: float =
     n, mean = len(sample), float(sample.mean())
     if not 2 <= n <= population:
         raise ValueError(f"finite_population_interval: needs 2 to {population} values, got {n}")
-    half = _normal_quantile(confidence) * math.sqrt((1 - n / population) * float(sample.var(ddof=1)) / n)
+    variance = float(sample.var(ddof=1))
     method = "all rows" if n == population else "finite population"
-    return Estimate(mean, mean - half, mean + half, n, population, method)
+    z = _normal_quantile(confidence) * math.sqrt(1 - n / population)
+    if not shares:
+        half = z * math.sqrt(variance / n)
+        return Estimate(mean, mean - half, mean + half, n, population, method)
+    if sample.min() < 0 or sample.max() > 1:
+        raise ValueError(f"finite_population_interval: shares must lie in [0, 1], got {sample.min()} to {sample.max()}")
+    spread = mean * (1 - mean)
+    w = z * z * (max(variance / spread, 1 / n) if spread > 0 else 1.0) / n
+    middle, half = (mean + w / 2) / (1 + w), math.sqrt(w * spread + w * w / 4) / (1 + w)
+    return Estimate(mean, max(0.0, middle - half), min(1.0, middle + half), n, population, method)
 
 
 class ConfidenceSequence:
@@ -384,7 +402,7 @@ def size_curve(
             expected[at].index_add_(0, row + start, thin.probability(distinct)[which])
     curve = SizeCurve(list(sizes), [thin.k for thin in thinned], [], [], [], [])
     for size, thin, rows in zip(sizes, thinned, expected, strict=True):
-        estimate = finite_population_interval((rows / thin.k).numpy(), n, confidence)
+        estimate = finite_population_interval((rows / thin.k).numpy(), n, confidence, True)
         curve.values.append(estimate.value)
         curve.low.append(estimate.low)
         curve.high.append(estimate.high)

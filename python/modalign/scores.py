@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalign import provenance
+from modalign.metrics.registry import METRICS
 from modalign.significance import Null
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Alignment:
         """
         target = Path(path)
         if target.suffix == ".json":
-            text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+            text = _as_json(self.to_dict())
             provenance.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         elif target.suffix == ".parquet":
             provenance.write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
@@ -160,19 +161,27 @@ class LayerAlignment:
         target = Path(path)
         if target.suffix != ".json":
             raise ValueError(f"save: path must end in .json, got {target}")
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        text = _as_json(self.to_dict())
         provenance.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return target
 
     def __repr__(self) -> str:
+        lowest = METRICS[self.metric].best == 0
         chance = ""
         if self.null is not None:
+            null, extreme = self.null, "minimum" if lowest else "maximum"
+            # no relabelling reached the value: fewer than one of so many could not be told
+            sign = "<=" if null.relabellings and null.p * (null.relabellings + 1) < 1 + 1e-9 else "="
             chance = (
-                f", chance of the maximum {self.null.mean:.4f}, p = {self.null.p:.2g}, "
-                f"calibrated {self.null.calibrated:.4f}"
+                f", chance of the {extreme} {null.mean:.4f}, p {sign} {null.p:.2g}, calibrated {null.calibrated:.4f}"
             )
         size = f"{len(self.matrix)} x {len(self.matrix[0])} layers"
-        return f"{self.metric} of {size}: at most {self.value:.4f} at {self.best}{chance}"
+        return f"{self.metric} of {size}: at {'least' if lowest else 'most'} {self.value:.4f} at {self.best}{chance}"
+
+
+def _as_json(found: dict[str, Any]) -> str:
+    """NumPy's numbers, which options may be, as Python's."""
+    return json.dumps(found, indent=1, allow_nan=False, default=lambda number: number.item()) + "\n"
 
 
 def load_alignment(path: str | Path) -> Alignment:

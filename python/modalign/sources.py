@@ -32,6 +32,7 @@ class Rows:
 
     fetch: rows start to stop as a tensor, a view or a copy. overhead: the bytes a read holds beside its result.
     part: what of the file, as its name ends. mapped: the rows as an array or tensor that holds none of them, if any.
+    state: size and time of change of the file when it was opened.
     """
 
     name: str
@@ -42,12 +43,15 @@ class Rows:
     overhead: int
     part: str = ""
     mapped: Callable[[], Any] | None = None
+    state: tuple[int, int] | None = None
 
     def read(self, start: int, stop: int, into: Tensor | None = None) -> Tensor:
         """Rows start to stop, a contiguous copy (stop - start, d), in the first rows of ``into`` if it is given.
 
-        Raises ValueError if they hold NaN or inf.
+        Raises ValueError if they hold NaN or inf, or the file has changed since it was opened.
         """
+        if self.file is not None and _state(self.file) != self.state:
+            raise ValueError(f"{self.name} has changed since it was opened; open it anew")
         block = torch.empty(stop - start, self.shape[1], dtype=self.dtype) if into is None else into[: stop - start]
         step = self._rows_a_piece()
         for at in range(start, stop, step):
@@ -185,14 +189,22 @@ def _rows(table: Table, layer: int | None) -> Rows:
         return Rows(
             table.name, (size[0], size[1]), DTYPES[table.dtype], lambda start, stop: fetch(slice(start, stop)),
             table.file, 4 * PIECE + table.overhead, part, mapped if table.file is not None else None,
+            _state(table.file),
         )  # fmt: skip
     if len(size) != 3 or 0 in size or not -size[1] <= layer < size[1]:
         raise ValueError(f"{table.name} must be (n, layers, d) with a layer {layer}, got {size}")
     return Rows(
         f"{table.name}[{layer}]", (size[0], size[2]), DTYPES[table.dtype],
         lambda start, stop: fetch((slice(start, stop), layer)), table.file, 4 * PIECE + table.overhead,
-        f"{part}[{layer}]", None if mapped is None else lambda: mapped()[:, layer],
+        f"{part}[{layer}]", None if mapped is None else lambda: mapped()[:, layer], _state(table.file),
     )  # fmt: skip
+
+
+def _state(file: Path | None) -> tuple[int, int] | None:
+    if file is None:
+        return None
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _fetch_array(array: np.ndarray[Any, Any]) -> Callable[[Any], Tensor]:

@@ -167,3 +167,12 @@ X = rows(12)
 def test_bad_input(error: type[Exception], message: str, settings: dict) -> None:
     with pytest.raises(error, match=message):
         partial(modalign.knn, X, 4)(**settings)
+
+
+def test_rows_of_zeros_do_not_hide_how_small_the_others_are() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    zeros = np.zeros((1, 3))
+    for metric in ("dot", "euclidean"):
+        wanted = modalign.knn(np.vstack([x, zeros]), 3, metric=metric).indices
+        found = modalign.knn(np.vstack([x * 2.0**-600, zeros]), 3, metric=metric).indices
+        np.testing.assert_array_equal(found, wanted)

@@ -226,3 +226,15 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         rsa(x, x)
     with pytest.raises(ValueError, match="rsa: pairs is 101, too many to rank in memory"):
         rsa(x, x, pairs=101)
+
+
+def test_distances_that_differ_by_rounding_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    other = rng.normal(size=(30, 5))
+    collinear = rng.uniform(0.5, 2, (30, 1)) * rng.normal(size=4)
+    ordered = np.sort(rng.normal(size=(30, 2)), 1)  # two features correlate with 1 or -1
+    for correlation in ("spearman", "pearson"):
+        with pytest.raises(ValueError, match="all distances of x are equal"):
+            rsa(collinear, other, distance="cosine", correlation=correlation)
+        with pytest.raises(ValueError, match="all distances of y are equal"):
+            rsa(other, ordered, correlation=correlation)

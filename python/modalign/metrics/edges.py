@@ -167,7 +167,16 @@ def _cknna(operation: str, x: Any, y: Any, a: Tensor, b: Tensor, metric: str, va
     place = _places(a, b)
     both, place = place >= 0, place.clamp_(min=0)
     if variant == "code":
-        own = _hsic(a, left, left) * _hsic(b, right, right)
+        own = 1.0
+        for name, graph, edges in (("x", a, left), ("y", b, right)):
+            hsic = _hsic(graph, edges, edges)
+            # the estimator is a difference of sums of squares of the products
+            if abs(hsic) <= 1e-12 * float(edges.square().sum()) / (n * (n - 3)):
+                raise ValueError(
+                    f"{operation}: the HSIC of {name} with itself is rounding beside its products; centre the rows, or "
+                    "take variant='published'"
+                )
+            own *= hsic
         if own < 0:
             raise ValueError(
                 f"{operation}: HSIC(K, K) HSIC(L, L) is {own:.3g}, which has no root; take variant='published'"

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from modalign.metrics.graphs import graph_of, row_blocks
 from modalign.neighbors import as_tensor
+from modalign.ops.knn import DTYPES
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 
 __all__ = ["Duplicates", "Hubness", "duplicates", "hubness", "reciprocity", "zero_rows"]
+
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int32}  # by the bytes of a number
 
 
 def reciprocity(graph: Any) -> float:
@@ -91,14 +94,14 @@ def zero_rows(x: Any) -> int:
         >>> zero_rows(np.array([[1.0, 0.0], [0.0, -0.0]]))
         1
     """
-    table = as_tensor("zero_rows", "x", x)
+    table = as_tensor("zero_rows", "x", x, DTYPES)
     return sum(int((table[block] == 0).all(1).sum()) for block in row_blocks(len(table), table.shape[1]))
 
 
 def duplicates(x: Any) -> Duplicates:
     """How many rows have an exact copy: the same numbers, 0 and -0 being the same.
 
-    x: (n, d) as in ``mutual_knn``. Rows of one hash are compared number by number, so that nothing is guessed.
+    x: (n, d) as in ``modalign.knn``. Rows of one hash are compared number by number, so that nothing is guessed.
     O(n d + n log n) time, some 60 n bytes and a block of rows. Raises TypeError and ValueError as ``modalign.knn``.
 
     Examples:
@@ -107,7 +110,7 @@ def duplicates(x: Any) -> Duplicates:
         >>> duplicates(np.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, -0.0]]))
         Duplicates(items=3, groups=1, largest=3)
     """
-    table = as_tensor("duplicates", "x", x)
+    table = as_tensor("duplicates", "x", x, DTYPES)
     hashes = torch.cat([_hashes(table[block]) for block in row_blocks(len(table), 2 * table.shape[1])])
     order = hashes.argsort(stable=True)
     # what is left: rows that share a hash and were not found equal to one looked at before
@@ -133,7 +136,7 @@ def duplicates(x: Any) -> Duplicates:
 
 def _hashes(rows: Tensor) -> Tensor:
     """Equal rows have equal hashes: the bits, in words, times odd numbers, modulo 2^64."""
-    words = (rows + 0).contiguous().view(torch.int16 if rows.itemsize == 2 else torch.int32)  # -0 + 0 is 0
+    words = (rows + 0).contiguous().view(WORDS[rows.itemsize])  # -0 + 0 is 0
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**63), 2**63 - 1, (words.shape[1],), generator=generator) | 1
     return (words * factors.to(rows.device)).sum(1)

@@ -225,7 +225,8 @@ def rsa(
         x, y: (n, d_x) and (n, d_y), row i of both is the same item; NumPy or torch, floating point; n >= 3.
         distance: "correlation" (1 - Pearson's over the features), "cosine" (1 - cosine) or "euclidean".
         correlation: "spearman", of ranks, equal ones at their mean, where distances that differ by less than 1e-12 of
-            the largest are equal (rounding parts them); or "pearson".
+            the largest are equal (rounding parts them), and correlations and cosines that differ by less than
+            1e-15 sqrt(d); or "pearson".
         pairs: so many random pairs of different items instead of all n (n - 1) / 2, drawn by ``seed`` with replacement.
             Of M pairs, the value is within about 2 / sqrt(M) of that of all.
 
@@ -256,11 +257,13 @@ def rsa(
         raise ValueError(f"rsa: {came}, too many to rank in memory; give pairs=1_000_000")
     rows = [_directed(table, name, distance) for table, name in zip(tables, "xy", strict=True)]
     parts = _all_distances(rows, distance) if pairs is None else _distances_of_pairs(rows, distance, int(pairs), seed)
+    doubts = [_doubt(table, distance) for table in rows]
     if correlation == "spearman":
-        ranks = _ranked(parts, count)
+        ranks = _ranked(parts, count, doubts)
         parts = ((ranks[0, start : start + TILE * TILE], ranks[1, start : start + TILE * TILE])
                  for start in range(0, count, TILE * TILE))  # fmt: skip
-    return _correlation(parts)
+        doubts = [0.0, 0.0]
+    return _correlation(parts, doubts)
 
 
 def distance_ranks(x: Any, y: Any) -> Tensor:
@@ -269,22 +272,29 @@ def distance_ranks(x: Any, y: Any) -> Tensor:
     tables = _pair("rsa", x, y, 3)
     n = len(tables[0])
     rows = [_directed(table, name, "correlation") for table, name in zip(tables, "xy", strict=True)]
-    return _ranked(_all_distances(rows, "correlation"), n * (n - 1) // 2)
+    return _ranked(
+        _all_distances(rows, "correlation"), n * (n - 1) // 2, [_doubt(table, "correlation") for table in rows]
+    )
 
 
-def _ranked(parts: Iterator[tuple[Tensor, Tensor]], count: int) -> Tensor:
+def _doubt(table: Tensor, distance: str) -> float:
+    """What 1 - <u, v> may be off by: a length, which is not the difference of larger numbers, only by its own share."""
+    return 0.0 if distance == "euclidean" else 1e-15 * math.sqrt(table.shape[1])
+
+
+def _ranked(parts: Iterator[tuple[Tensor, Tensor]], count: int, doubts: list[float]) -> Tensor:
     ranks = torch.empty(2, count, dtype=torch.float64)
     at = 0
     for one, two in parts:
         ranks[0, at : at + len(one)], ranks[1, at : at + len(one)] = one, two
         at += len(one)
-    for vector in ranks:
-        _rank(vector)
+    for vector, doubt in zip(ranks, doubts, strict=True):
+        _rank(vector, doubt)
     return ranks
 
 
-def _correlation(parts: Iterator[tuple[Tensor, Tensor]]) -> float:
-    """Pearson's, from sums of what is left after the first part's means."""
+def _correlation(parts: Iterator[tuple[Tensor, Tensor]], doubts: list[float]) -> float:
+    """Pearson's, from sums of what is left after the first part's means. doubts: what numbers may be off by."""
     count, shifts = 0, torch.zeros(2, 1, dtype=torch.float64)
     sums, products, largest = (torch.zeros(shape, dtype=torch.float64) for shape in ((2,), (2, 2), (2,)))
     for part in parts:
@@ -297,18 +307,18 @@ def _correlation(parts: Iterator[tuple[Tensor, Tensor]]) -> float:
         products += both @ both.T
         count += both.shape[1]
     products -= sums[:, None] * sums / count
-    for name, square, size in zip("xy", products.diagonal().tolist(), largest.tolist(), strict=True):
-        if not square > count * (TIED * size) ** 2:
+    for name, square, size, doubt in zip("xy", products.diagonal().tolist(), largest.tolist(), doubts, strict=True):
+        if not square > count * max(TIED * size, doubt) ** 2:
             raise ValueError(f"rsa: all distances of {name} are equal, so their correlation is not defined")
     found = products[0, 1] / products[0, 0].sqrt() / products[1, 1].sqrt()
     return float(found)
 
 
-def _rank(values: Tensor) -> None:
+def _rank(values: Tensor, doubt: float) -> None:
     """Ranks from 1 in the place of the values, equal ones at their mean."""
     ordered, order = values.sort()
     starts = torch.ones(len(values) + 1, dtype=torch.bool)
-    torch.gt(ordered[1:] - ordered[:-1], TIED * float(values.abs().max()), out=starts[1:-1])
+    torch.gt(ordered[1:] - ordered[:-1], max(TIED * float(values.abs().max()), doubt), out=starts[1:-1])
     del ordered
     bounds = starts.nonzero()[:, 0]
     for start in range(0, len(bounds) - 1, TILE * TILE):

@@ -17,14 +17,17 @@ __all__ = ["bytes_of_tables", "relabelled_pairs"]
 BLOCK = 1 << 18  # pairs that are looked up at a time
 
 
-def relabelled_pairs(metric: str, x: Any, y: Any) -> Callable[[Tensor], float]:
+def relabelled_pairs(
+    name: str, x: Any, y: Any, metric: str = "cosine", groups: Tensor | None = None
+) -> Callable[[Tensor], float]:
     """The score of x and y[s] as a function of s, an (n,) permutation.
 
     It is that of the metric's function, but for what depends on the order of the rows: the width of "rbf_cka", from
     2,000 of them, is that of y as it is; and of equal distances in y the one of the lower index in y is the nearer.
 
-    metric: "rsa", "rbf_cka", "information_imbalance" or "retrieval" (recall at 1), as they are by default.
-    x, y: as those take them. Peak memory: ``bytes_of_tables``. Raises: as those.
+    name: "rsa" or "rbf_cka", as they are by default; "information_imbalance" or "retrieval" (recall at 1).
+    x, y: as those take them. metric: of the last two; groups: (n,) integers, of "retrieval".
+    Peak memory: ``bytes_of_tables``. Raises: as those.
 
     Examples:
         >>> import numpy as np, torch
@@ -36,17 +39,17 @@ def relabelled_pairs(metric: str, x: Any, y: Any) -> Callable[[Tensor], float]:
         True
     """
     n = len(x)
-    if metric == "rsa":
+    if name == "rsa":
         return partial(_sum_of_products, *(_table_of_ranks(ranks, n) for ranks in distance_ranks(x, y)))
-    if metric == "rbf_cka":
+    if name == "rbf_cka":
         return partial(_sum_of_products, *(_table_of_kernel(gaussian, n) for gaussian in gaussians(x, y)))
-    if metric == "information_imbalance":
-        return partial(_imbalance, _nearest(x, metric="euclidean"), _neighbor_ranks(y))
-    nearest = _nearest(y, queries=x)
-    return lambda s: float((nearest == s).double().mean())
+    if name == "information_imbalance":
+        return partial(_imbalance, _nearest(x, metric), _neighbor_ranks(y, metric))
+    labels = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
+    return partial(_recall, _nearest(y, metric, queries=x), labels)
 
 
-def bytes_of_tables(metric: str, n: int) -> int:
+def bytes_of_tables(name: str, n: int) -> int:
     """Peak memory of ``relabelled_pairs`` for n items, beside that of the metric.
 
     Examples:
@@ -54,7 +57,7 @@ def bytes_of_tables(metric: str, n: int) -> int:
         >>> bytes_of_tables("rsa", 1000)
         24000000
     """
-    return 16 * n if metric == "retrieval" else 24 * n * n
+    return 48 * n if name == "retrieval" else 24 * n * n
 
 
 def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:
@@ -75,13 +78,22 @@ def _imbalance(nearest: Tensor, ranks: Tensor, relabelling: Tensor) -> float:
     return 2 / len(nearest) * float(ranks[relabelling, relabelling[nearest]].double().mean())
 
 
-def _nearest(rows: Any, **how: Any) -> Tensor:
-    return torch.as_tensor(knn(rows, 1, **how).indices)[:, 0].cpu()
+def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
+    """The mean over labels of the share of x's rows whose nearest row of y is of theirs."""
+    place = torch.empty_like(relabelling)
+    place[relabelling] = torch.arange(len(place))
+    hits = (labels[place[nearest]] == labels).double()
+    counts = torch.bincount(labels)
+    return float((torch.bincount(labels, weights=hits) / counts).mean())
 
 
-def _neighbor_ranks(rows: Any) -> Tensor:
+def _nearest(rows: Any, metric: str, queries: Any = None) -> Tensor:
+    return torch.as_tensor(knn(rows, 1, queries=queries, metric=metric).indices)[:, 0].cpu()
+
+
+def _neighbor_ranks(rows: Any, metric: str) -> Tensor:
     """[n, n] int32: the rank of item j among the neighbours of item i, from 1."""
-    order = torch.as_tensor(knn(rows, len(rows) - 1, metric="euclidean").indices).cpu()
+    order = torch.as_tensor(knn(rows, len(rows) - 1, metric=metric).indices).cpu()
     ranks = torch.zeros(len(order), len(order), dtype=torch.int32)
     return ranks.scatter_(1, order, torch.arange(1, len(order), dtype=torch.int32).expand_as(order))
 
