@@ -426,3 +426,19 @@ def test_options_of_layers_are_checked() -> None:
         align_layers([x], [y], k=3, confidence=7)
     with pytest.raises(ValueError, match="relabellings must be at least 19, got -3"):
         align_layers([x], [y], k=3, relabellings=-3)
+
+
+def test_a_neighbour_count_or_ids_of_the_wrong_kind() -> None:
+    x, y = pair(60)
+    for k in ("3", None, 2.0, True):
+        with pytest.raises(TypeError, match="k must be an integer, got "):
+            align(x, y, k=k)
+    for options in ({}, {"sample": 20}):
+        with pytest.raises(ValueError, match="k must be between 1 and 59 for 60 items, got 60"):
+            align(x, y, k=60, **options)
+    with pytest.raises(ValueError, match="metrics must name at least one"):
+        align(x, y, [])
+    with pytest.raises(ValueError, match="got 1 lists"):
+        align(x, y, ids=(range(60),))
+    found = align(x, y, ["cka"], k=3, ids=(torch.arange(60), np.arange(60)), null="none")
+    assert found.settings["n"] == 60

@@ -88,7 +88,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--max-memory", "much"], "a size must be"),
         (
             ["--layers", "--within", "nowhere.txt", "--sample", "50", "--metrics", "cka,mutual_knn"],
-            "leave out --within, --sample, more than one of --metrics",
+            "leave out --within, --sample, all but one of --metrics",
         ),
         (
             [

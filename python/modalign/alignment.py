@@ -133,6 +133,8 @@ def align(
         (True, True, 0.0167)
     """
     names = metric_names("align", metrics)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
+        raise TypeError(f"align: k must be an integer, got {k!r}")
     one_of("align", "null", null, NULLS)
     _require(groups, within, sample, tolerance, confidence, null, relabellings)
     n = open_rows(x).shape[0]
@@ -143,6 +145,9 @@ def align(
         x, y = preparation.prepare(x, prepare), preparation.prepare(y, prepare, name="y")
     tables = [open_rows(rows, name) for rows, name in ((x, "x"), (y, "y"))]
     n = tables[0].shape[0]
+    needs_k = any(METRICS[name].needs in ("lists", "graphs") for name in names)
+    if needs_k and not 1 <= k < n:
+        raise ValueError(f"align: k must be between 1 and {n - 1} for {n} items, got {k}")
     if tables[1].shape[0] != n:
         raise ValueError(
             f"align: x and y must hold the same items in one order, got {n} and {tables[1].shape[0]} rows; "
@@ -273,8 +278,6 @@ class _Run:
     # graphs
 
     def of_graphs(self, names: list[str], with_sizes: bool) -> Callable[[], dict[str, Score]]:
-        if not 1 <= self.k < self.n:
-            raise ValueError(f"align: k must be between 1 and {self.n - 1} for {self.n} items, got {self.k}")
         self.intervals = self.intervals and self._enough_items()
         length = list_length(self.n, self.k) if self.intervals else self.k
         if with_sizes:
@@ -670,7 +673,9 @@ def _paired(
     x: Any, y: Any, ids: tuple[Sequence[Any], Sequence[Any]], groups: Any, within: Any
 ) -> tuple[Any, Any, Any, Any]:
     """Rows of x and y that have a name in common, in the order of x; labels are of x's rows."""
-    names = [list(side) for side in ids]
+    if len(ids) != 2:
+        raise ValueError(f"align: ids must be the names of x's rows and those of y's, got {len(ids)} lists")
+    names = [side.tolist() if hasattr(side, "tolist") else list(side) for side in ids]
     for side, of, rows in (("x", names[0], x), ("y", names[1], y)):
         n = open_rows(rows).shape[0]
         if len(of) != n:

@@ -488,3 +488,10 @@ def test_memory_grows_with_edges() -> None:
     }
     assert found.keys() == limits.keys()
     assert all(0.3 < found[name] < limits[name] for name in limits), found
+
+
+def test_cknna_of_the_code_refuses_rounding() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 40, 3))
+    assert abs(cknna(x, y, 39, variant="code")) < 0.5
+    with pytest.raises(ValueError, match="HSIC of x with itself is rounding"):
+        cknna(x + 1e5, y, 39, variant="code")

@@ -89,7 +89,7 @@ def align(
             "--groups": groups, "--within": within, "--ids": ids, "--sample": sample, "--tolerance": tolerance,
             "--max-memory": max_memory, "--size-curve": size_curve or None, "--no-intervals": None if intervals else 1,
             "--null": None if null == "auto" else null,
-            "more than one of --metrics": None if metrics == DEFAULT or len(names) == 1 else 1,
+            "all but one of --metrics": None if metrics == DEFAULT or len(names) == 1 else 1,
         }  # fmt: skip
         unused = [name for name, value in given.items() if value is not None]
         if unused:

@@ -72,6 +72,8 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
     for name in names:
         if name not in METRICS:
             raise ValueError(f"{operation}: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}")
-    if not names or len(set(names)) < len(names):
+    if not names:
+        raise ValueError(f"{operation}: metrics must name at least one of {', '.join(METRICS)}, got none")
+    if len(set(names)) < len(names):
         raise ValueError(f"{operation}: metrics must be different names, got {names}")
     return names
