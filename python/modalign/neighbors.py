@@ -23,6 +23,8 @@ from modalign.watching import bar, watched
 
 __all__ = ["as_tensor", "knn", "neighbor_overlap"]
 
+MOST_THREADS = 4096
+
 
 def knn(
     x: Any,
@@ -177,6 +179,8 @@ def _require_options(
             raise TypeError(f"knn: {name} must be an integer, got {number!r}")
         if number < 1 and name != "k":
             raise ValueError(f"knn: {name} must be at least 1, got {number}")
+        if number > MOST_THREADS and name == "num_threads":
+            raise ValueError(f"knn: num_threads must be at most {MOST_THREADS}, got {number}")
     by_blocks = {"max_memory": max_memory, "block_size": block_size, "checkpoint": checkpoint}
     given = [name for name, option in by_blocks.items() if option is not None]
     for wrong, message in (
@@ -194,7 +198,7 @@ def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
 
         counts[i, r] = | {a_i0 .. a_ir} & {b_i0 .. b_ir} |
 
-    a, b: (n, k) int64 indices, nearest first, distinct in each row (as ``knn`` returns them), NumPy or torch.
+    a, b: ``Neighbors``, or (n, k) int64 indices, nearest first, distinct in each row, NumPy or torch.
     Returns counts (n, k) int32 of the same kind. Memory: the result and O(k) a thread.
     Raises TypeError for anything but int64 indices, ValueError for shapes that differ or a row with a repeated index.
 
@@ -203,19 +207,27 @@ def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
         >>> modalign.neighbor_overlap(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 4]])).tolist()
         [[0, 2, 2]]
     """
-    left, right = (torch.as_tensor(graph) for graph in (a, b))
+    left, right = (_graph(graph) for graph in (a, b))
     for name, graph in (("a", left), ("b", right)):
         if graph.dtype != torch.int64 or graph.ndim != 2:
             raise TypeError(f"neighbor_overlap: {name} must be (n, k) int64, got {tuple(graph.shape)} {graph.dtype}")
         if bool((graph.sort(dim=1).values.diff(dim=1) == 0).any()):
             raise ValueError(f"neighbor_overlap: each row of {name} must hold distinct indices, got a repeated one")
+        if graph.numel() and int(graph.min()) < 0:
+            raise ValueError(f"neighbor_overlap: indices of {name} must be 0 or more, got {int(graph.min())}")
     if left.shape != right.shape or left.numel() == 0:
         raise ValueError(
             "neighbor_overlap: a and b must have one shape (n, k) with n, k >= 1, "
             f"got {tuple(left.shape)} and {tuple(right.shape)}"
         )
     counts = _neighbor_overlap(left, right, backend)
-    return counts if isinstance(a, torch.Tensor) else counts.numpy()
+    return counts if isinstance(a.indices if isinstance(a, Neighbors) else a, torch.Tensor) else counts.numpy()
+
+
+def _graph(graph: Any) -> Tensor:
+    indices = graph.indices if isinstance(graph, Neighbors) else graph
+    # torch knows no negative strides
+    return torch.as_tensor(np.ascontiguousarray(indices) if isinstance(indices, np.ndarray) else indices)
 
 
 def as_tensor(operation: str, name: str, array: Any, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
@@ -242,7 +254,7 @@ def as_tensor(operation: str, name: str, array: Any, dtypes: tuple[torch.dtype, 
 
 
 def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
-    block = max(1, (1 << 24) // tensor.shape[1])
+    block = max(1, (1 << 22) // tensor.shape[1])
     for start in range(0, len(tensor), block):
         finite = tensor[start : start + block].isfinite()
         if not bool(finite.all()):
@@ -254,8 +266,8 @@ def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
 
 def _squares_fit(table: Tensor) -> bool:
     """Whether every row's squares stay far from where float64 ends; rows of narrower types always do."""
-    block = max(1, (1 << 22) // table.shape[1])
-    largest = torch.cat([table[start : start + block].abs().amax(1) for start in range(0, len(table), block)])
+    least, most = torch.aminmax(table, dim=1)
+    largest = torch.maximum(-least, most)
     return bool(((largest == 0) | ((largest > 2.0**-400) & (largest < 2.0**400))).all())
 
 

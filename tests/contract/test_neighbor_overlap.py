@@ -42,3 +42,17 @@ def test_numpy_in_numpy_out() -> None:
     counts = modalign.neighbor_overlap(np.array([[1, 2]]), np.array([[2, 3]]))
     assert isinstance(counts, np.ndarray)
     assert counts.tolist() == [[0, 1]]
+
+
+def test_graphs_as_they_come() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    graph = modalign.knn(x, 3)
+    wanted = modalign.neighbor_overlap(graph.indices, graph.indices)
+    np.testing.assert_array_equal(modalign.neighbor_overlap(graph, graph), wanted)
+    np.testing.assert_array_equal(modalign.neighbor_overlap(graph.indices[::-1], graph.indices[::-1]), wanted)
+    padded = graph.indices.copy()
+    padded[4, 2] = -1
+    with pytest.raises(ValueError, match="indices of a must be 0 or more, got -1"):
+        modalign.neighbor_overlap(padded, graph)
+    with pytest.raises(ValueError, match="num_threads must be at most 4096, got 2147483648"):
+        modalign.knn(x, 3, num_threads=2**31)
