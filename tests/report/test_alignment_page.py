@@ -72,6 +72,51 @@ def test_layers(tmp_path: Path) -> None:
     x = rng.normal(size=(150, 6))
     layers = modalign.align_layers([x, rng.normal(size=(150, 3))], [x[:, :4]], k=4, relabellings=19)
     text = write(layers, tmp_path / "l.html").read_text()
-    assert f"Of 2 pairs of layers the highest mutual k-NN is {layers.value:.3f}, of layer 0 of x and 0 of y." in text
-    assert "chance does not reach that" in text
+    assert f"Of 2 pairs of layers the highest mutual k-NN is {layers.value:.3f}, of layer 0 of x and 0 of y, " in text
+    assert "chance does not reach that: its maximum is" in text
+    assert "(p ≤ 0.05)" in text
+    assert "No relabelling of 19 reached the score, so p is at most 1/20" in text
     assert '"type": "heatmap"' in text
+    assert "upright bars" not in text  # of a picture that this page has not
+    assert "<dt>Interval</dt>" not in text
+
+
+def test_the_lowest_distance_of_layers_is_the_best_and_the_brightest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 6))
+    pages = {}
+    for metric in ("cmd", "cka"):
+        layers = modalign.align_layers([rng.normal(size=(150, 6)), x], [x[:, :4]], metric, k=4, relabellings=19)
+        assert layers.best == (1, 0)
+        text = write(layers, tmp_path / "l.html").read_text()
+        drawn = json.loads(re.search(r'id="figures">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+        pages[metric] = repr(layers), re.sub(r"<script>.*?</script>", "", text, flags=re.S), drawn["layers"]["data"][0]
+    said, page, drawing = pages["cmd"]
+    assert "at least" in said
+    assert "chance of the minimum" in said
+    assert "the lowest correlation-matrix distance (lower is closer) is" in page
+    assert "its minimum is" in page
+    assert "boxed: the lowest (lower is closer)" in page
+    assert "lowest 0." in page  # for those who cannot see the picture
+    for word in ("highest", "maximum", "at most 0"):
+        assert word not in said + page
+    colours = [colour for _, colour in pages["cka"][2]["colorscale"]]
+    assert [colour for _, colour in drawing["colorscale"]] == colours[::-1]
+
+
+def test_a_distance_says_which_way_is_closer_and_no_zero_is_negative(found: modalign.Alignment, tmp_path: Path) -> None:
+    first = found["mutual_knn"]
+    null = Null("relabelled", -0.00001, 0.01, 1 / 201, 0.0, 0.5, 200)
+    scores = [dataclasses.replace(first, metric=name, value=-0.00001, null=null) for name in ("cmd", "unbiased_cka")]
+    distances = dataclasses.replace(found, scores=(*scores, first))
+    said = conclusions(distances)
+    assert said[0].startswith("Correlation-matrix distance (lower is closer) is 0.000 (")
+    assert ", below what chance gives, 0.000 (p ≤ 0.005)" in said[0]
+    page = re.sub(r"<script>.*?</script>", "", write(distances, tmp_path / "a.html").read_text(), flags=re.S)
+    assert "-0.000" not in page
+    assert page.count("p ≤ 0.005: no relabelling of 200 reached the score, so p is at most 1/201") == 1
+    drawn = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    assert "correlation-matrix distance<br>(lower is closer)" in drawn["scores"]["data"][0]["y"]
+    assert "correlation-matrix distance" in drawn["null"]["data"][0]["y"]  # calibrated: higher is closer
+    unreached = dataclasses.replace(scores[0], null=dataclasses.replace(null, p=0.4))
+    assert "no less than chance" in conclusions(dataclasses.replace(found, scores=(unreached,)))[0]

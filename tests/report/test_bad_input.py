@@ -34,7 +34,7 @@ def truncate(folder: Path) -> None:
 CASE = {"label": "c", "data": {"name": "synthetic"}}
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no runs": (lambda folder: (folder / "runs.parquet").unlink(), r"has no runs.parquet: no sweep has finished there"),
-    "no curves": (lambda folder: (folder / "curves.parquet").unlink(), r"has no curves.parquet"),
+    "no curves": (lambda folder: (folder / "curves.parquet").unlink(), r"no curves.parquet, though .*--fresh"),
     "cut short": (truncate, r"runs.parquet is damaged: .*run the sweep again"),
     "not Parquet": (lambda folder: (folder / "curves.parquet").write_text("hello"), r"curves.parquet is damaged"),
     "lost column": (

@@ -19,7 +19,7 @@ import numpy as np
 from modalign.experiments.tune import SCALE, position
 from modalign.information import PIDEstimate, Regime, pid, regime
 
-__all__ = ["Advice", "Expectation", "advise", "hit_rate", "suite", "trust"]
+__all__ = ["Advice", "Expectation", "advise", "hit_rate", "regime_sentence", "suite", "trust"]
 
 NEIGHBOURS = 6  # modalities of the suite that an expectation is made of
 
@@ -63,15 +63,37 @@ class Advice:
             f"modality 2 alone, {found.synergy:.2f} only by both together."
         ]
         if self.regime is not None:
-            said.append(f"Regime: {self.regime.name} (of alignment and prediction) would recover what they share.")
+            said.append(regime_sentence(self.regime))
         for number, one in enumerate(self.expectations, 1):
             verdict = "alignment may help" if one.helps else "little is to be gained"
             said.append(
                 f"Modality {number}: {verdict}. Pairs like these ({', '.join(dict.fromkeys(one.like))}) changed by "
-                f"{100 * one.gain:+.1f} points [{100 * one.gain_low:.1f}, {100 * one.gain_high:.1f}] at their best "
-                f"strength, {one.low:g} to {one.high:g}, and by {100 * one.loss:+.1f} at the strongest."
+                f"{100 * one.gain:+.1f} points (from {_points(one.gain_low)} to {_points(one.gain_high)} among the "
+                f"{len(one.like)} nearest modalities) at their best strength, {one.low:g} to {one.high:g}, and by "
+                f"{100 * one.loss:+.1f} at the strongest."
+            )
+        synthetic = sorted({name for one in self.expectations for name in one.like if name.startswith("R = ")})
+        if synthetic:
+            said[-1] += (
+                f" ({', '.join(synthetic)}: synthetic pairs; both modalities see R of the 8 features that make the "
+                "label.)"
             )
         return said
+
+
+def regime_sentence(found: Regime) -> str:
+    """What a regime says, and that the pairs of the suite do not rest on it."""
+    recovers = {
+        "both": "both alignment and prediction would recover what they share",
+        "align only": "alignment would recover what they share and prediction would not",
+        "predict only": "prediction would recover what they share and alignment would not",
+        "neither": "neither alignment nor prediction would recover what they share",
+    }[found.name]
+    return f"In a simple linear model of these data (arXiv:2606.11190) {recovers}; the pairs below were trained."
+
+
+def _points(fraction: float) -> str:
+    return f"{round(100 * fraction, 1) + 0.0:.1f}"
 
 
 def suite() -> list[dict[str, Any]]:

@@ -80,7 +80,8 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
     traces: list[Trace] = []
     for grid, axis, kind, shown in ((accuracy, "y", "accuracy", ".1f"), (change, "y2", "change", "+.1f")):
         mean, half = means(grid)
-        traces.append(band(mean, half, role, yaxis=axis, meta=f"{kind}_{modality}_band"))
+        possible = (0.0, 100.0) if kind == "accuracy" else (-100.0, 100.0)
+        traces.append(band(mean, half, role, possible=possible, yaxis=axis, meta=f"{kind}_{modality}_band"))
         traces.append(
             {
                 "type": "scatter",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from modalign import provenance
-from modalign.experiments.advise import Advice, Expectation, suite, trust
+from modalign.experiments.advise import Advice, Expectation, regime_sentence, suite, trust
 from modalign.report.study_page import Picture, Table, beside, figure, rounded, write_single_page
 
 __all__ = ["write"]
@@ -25,8 +25,9 @@ MODALITIES = ("#0072b2", "#c8500a")
 READING = (
     ("Information", "What the modalities tell about the label, in bits, estimated from out-of-fold predictions and "
      "corrected for bias; brackets are 95 % bootstrap intervals. What the classifiers do not find is not in it."),
-    ("Regime", "Of a spiked linear model (arXiv:2606.11190): whether alignment, or prediction of one modality from "
-     "the other, would recover what the two share, from the means of the classes and the deviations from them."),
+    ("Linear model", "A spiked linear model (arXiv:2606.11190): whether alignment, or prediction of one modality from "
+     "the other, would recover what the two share, from the means of the classes and the deviations from them. The "
+     "pairs of the suite were trained: where the two disagree, go by those."),
     ("Pairs like these", "The modalities of the packaged suite whose shares of information are nearest: redundant, "
      "unique to this modality, unique to the other, synergistic."),
     ("Expectation", "What those neighbours showed when their strengths were swept. Strengths worth trying: from the "
@@ -60,11 +61,14 @@ def _expectations(found: Advice) -> Table:
     rows = [
         (
             f"modality {number}", "may help" if one.helps else "little to gain", f"{one.low:g} to {one.high:g}",
-            f"{_points(one.gain)} [{_points(one.gain_low)}, {_points(one.gain_high)}]", _points(one.loss),
+            _points(one.gain), f"{_points(one.gain_low)} to {_points(one.gain_high)}", _points(one.loss),
         )
         for number, one in enumerate(found.expectations, 1)
     ]  # fmt: skip
-    columns = ("of", "alignment", "strengths worth trying", "gain at the best, points [range]", "at the strongest")
+    columns = (
+        "of", "alignment", "strengths worth trying", "gain at the best, points", "lowest to highest of the nearest",
+        "at the strongest",
+    )  # fmt: skip
     return Table("expectations", "What to expect", columns, rows)
 
 
@@ -79,7 +83,7 @@ def _parts(found: Advice) -> Table:
     rows.append(("together", rounded(values["mutual_12"]), f"{rounded(low)} to {rounded(high)}", "100%"))
     lead = ""
     if found.regime is not None:
-        lead = f"Regime: {found.regime.name}, of alignment and prediction, would recover what the modalities share."
+        lead = regime_sentence(found.regime)
     return Table("information", "Information about the label", ("part", "bits", "95 % interval", "share"), rows, lead)
 
 
@@ -96,7 +100,7 @@ def _like(found: Advice) -> Table:
 
 
 def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def _share(row: Mapping[str, Any]) -> float:

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from modalign import provenance
 from modalign.metrics.registry import METRICS
-from modalign.printing import chance_of
+from modalign.printing import at_the_floor, chance_of, fixed, interval_of, title_of
 from modalign.report.drawing import Figure, Key, Trace, layout, plain, ramp, value_axis
 from modalign.report.stills import Sheet, colours_of, draw_sheet
 from modalign.report.study_page import Picture, beside, write_pictures
@@ -25,6 +27,15 @@ from modalign.significance import Null
 __all__ = ["conclusions", "draw", "write"]
 
 NAMES = ("scores", "null", "k-curve", "size-curve", "layers")  # of pictures
+SCORE = Markup(
+    "The metric of that name, as <code>modalign.metrics</code> defines it with its source. For a distance lower is "
+    "closer."
+)
+P = "How often chance reaches the score. “≤”: no relabelling reached it, and more of them give a finer p."
+CALIBRATED = Markup(
+    "0 where chance could have given the score, 1 for the best score there is: (score − threshold) / (best − "
+    'threshold) (<a href="https://arxiv.org/abs/2602.14486">arXiv:2602.14486</a>).'
+)
 COLUMNS = ("metric", "score", "interval", "by chance", "threshold", "p", "calibrated", "null", "items searched")
 
 
@@ -68,7 +79,7 @@ def conclusions(found: Alignment) -> list[str]:
         ("Not compared with chance", [score for score in others if score.null is None]),
     ):
         if some:
-            listed = ", ".join(f"{METRICS[score.metric].title} {score.value:.3f}{_beside(score)}" for score in some)
+            listed = ", ".join(f"{title_of(score.metric)} {fixed(score.value, 3)}{_beside(score)}" for score in some)
             sentences.append(f"{kind}: {listed}.")
     copies = {side: of["items"] for side, of in found.facts.get("duplicates", {}).items() if of["items"]}
     if copies:
@@ -84,7 +95,7 @@ def conclusions(found: Alignment) -> list[str]:
 
 
 def _beside(score: Score) -> str:
-    return "" if score.null is None else f" (chance {score.null.mean:.3f})"
+    return "" if score.null is None else f" (chance {fixed(score.null.mean, 3)})"
 
 
 def _beyond(null: Null | None, level: float) -> bool:
@@ -92,37 +103,55 @@ def _beyond(null: Null | None, level: float) -> bool:
 
 
 def _sentence(score: Score, level: float) -> str:
-    name = METRICS[score.metric].title
-    name = name[0].upper() + name[1:]
-    span = "" if score.low is None else f" ({score.low:.3f} to {score.high:.3f})"
+    name = _capital(title_of(score.metric))
+    value = fixed(score.value, 3)
+    span = "" if score.low is None else f" ({interval_of(score, 3)})"
     if score.null is None:
-        return f"{name} is {score.value:.3f}{span}; what chance gives was not worked out."
+        return f"{name} is {value}{span}; what chance gives was not worked out."
+    distance, mean = METRICS[score.metric].best == 0, fixed(score.null.mean, 3)
     p = chance_of(score)
-    sure = f"p {p}" if p.startswith("<") else f"p = {p}"
+    sure = f"p {p}" if p[0] in "<≤" else f"p = {p}"
     if not _beyond(score.null, level):
-        return f"{name} is {score.value:.3f}{span}, no more than chance, {score.null.mean:.3f}, can give ({sure})."
-    side = "below" if METRICS[score.metric].best == 0 else "above"
+        return f"{name} is {value}{span}, no {'less' if distance else 'more'} than chance, {mean}, can give ({sure})."
     return (
-        f"{name} is {score.value:.3f}{span}, {side} what chance gives, {score.null.mean:.3f} ({sure}); "
-        f"calibrated {score.null.calibrated:.3f}."
+        f"{name} is {value}{span}, {'below' if distance else 'above'} what chance gives, {mean} ({sure}); "
+        f"calibrated {fixed(score.null.calibrated, 3)}."
     )
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
+
+
+def _floor(count: int) -> str:
+    return (
+        f"No relabelling of {count:,} reached the score, so p is at most 1/{count + 1:,}; more relabellings give a "
+        "finer one."
+    )
+
+
+def _floors(found: Alignment) -> list[str]:
+    """A note where p says how many relabellings there were and no more."""
+    nulls = [score.null for score in found.scores if score.null is not None and at_the_floor(score.null)]
+    counts = sorted({null.relabellings for null in nulls})
+    return [f"p ≤ {1 / (count + 1):.2g}: {_floor(count)[0].lower()}{_floor(count)[1:]}" for count in counts]
 
 
 def _of_scores(found: Alignment) -> str:
     settings = found.settings
     rows = [
         (
-            METRICS[score.metric].title,
-            f"{score.value:.4f}",
-            "–" if score.low is None else f"{score.low:.4f} to {score.high:.4f}",
+            title_of(score.metric),
+            fixed(score.value),
+            interval_of(score) or "–",
             *(
                 ("–",) * 5
                 if score.null is None
                 else (
-                    f"{score.null.mean:.4f}",
-                    f"{score.null.threshold:.4f}",
+                    fixed(score.null.mean),
+                    fixed(score.null.threshold),
                     chance_of(score),
-                    f"{score.null.calibrated:.4f}",
+                    fixed(score.null.calibrated),
                     score.null.kind + (f", {score.null.relabellings} times" if score.null.relabellings else ""),
                 )
             ),
@@ -135,36 +164,75 @@ def _of_scores(found: Alignment) -> str:
         facts=f"{settings['n']:,} items, widths {settings['d_x']} and {settings['d_y']}, k = {settings['k']}, "
         f"{settings['metric']} neighbours, {settings['confidence']:.0%} intervals",
         sentences=conclusions(found),
-        notes=found.notes,
+        notes=(*found.notes, *_floors(found)),
         figures=_figures(found),
+        reading=_reading_of_scores(found),
         rows=rows,
         folded=[*_folded(found), ("What was found on the way", _entries(found.facts))],
     )
 
 
 def _of_layers(found: LayerAlignment) -> str:
-    title = METRICS[found.metric].title
+    lowest = METRICS[found.metric].best == 0
     count = len(found.matrix) * len(found.matrix[0])
     sentence = (
-        f"Of {count} pairs of layers the highest {title} is {found.value:.3f}, "
-        f"of layer {found.best[0]} of x and {found.best[1]} of y."
+        f"Of {count} pairs of layers the {_extreme(found)} {title_of(found.metric)} is {fixed(found.value, 3)}, "
+        f"of layer {found.best[0]} of x and {found.best[1]} of y, counted from 0."
     )
     if found.null is not None:
         beyond = _beyond(found.null, 1 - found.settings["confidence"])
         reached = "chance does not reach" if beyond else "chance reaches"
+        floor = at_the_floor(found.null)
         sentence += (
-            f" Looking at {count} pairs, {reached} that: its maximum is {found.null.mean:.3f} in the mean "
-            f"(p = {found.null.p:.2g}); calibrated {found.null.calibrated:.3f}."
+            f" Looking at {count} pairs, {reached} that: its {'minimum' if lowest else 'maximum'} is "
+            f"{fixed(found.null.mean, 3)} in the mean (p {'≤' if floor else '='} {found.null.p:.2g}); "
+            f"calibrated {fixed(found.null.calibrated, 3)}."
         )
     return _page(
-        title=f"{title[0].upper()}{title[1:]} of {len(found.matrix)} × {len(found.matrix[0])} layers",
-        facts=f"{found.settings['n']:,} items, k = {found.settings['k']}",
+        title=f"{_capital(METRICS[found.metric].title)} of {len(found.matrix)} × {len(found.matrix[0])} layers",
+        facts=f"{found.settings['n']:,} items, k = {found.settings['k']}, layers counted from 0",
         sentences=[sentence],
-        notes=(),
+        notes=[_floor(found.null.relabellings)] if found.null is not None and at_the_floor(found.null) else (),
         figures=_figures(found),
+        reading=_reading_of_layers(found),
         rows=[],
         folded=_folded(found),
     )
+
+
+def _extreme(found: LayerAlignment) -> str:
+    return "lowest" if METRICS[found.metric].best == 0 else "highest"
+
+
+def _reading_of_scores(found: Alignment) -> list[tuple[str, str | Markup]]:
+    entries: list[tuple[str, str | Markup]] = [("Score", SCORE)]
+    if any(score.low is not None for score in found.scores):
+        entries.append((
+            "Interval",
+            "Of all items: where the score of other items of the same population would lie, from how much random "
+            "halves and quarters of these differ. Of sampled queries: where the score of all items lies.",
+        ))  # fmt: skip
+    if any(score.null is not None for score in found.scores):
+        by_chance = (
+            "The mean score when the items of one representation are relabelled at random; the upright bars in the "
+            "first picture. Wide representations and few items score high by chance."
+        )
+        p = f"{P} Nothing is corrected for the number of metrics looked at."
+        entries += [("By chance", by_chance), ("p", p), ("Calibrated", CALIBRATED)]
+    return entries
+
+
+def _reading_of_layers(found: LayerAlignment) -> list[tuple[str, str | Markup]]:
+    layers = "x is the first representation given, y the second; their layers are counted from 0."
+    bright = f"The {'lower' if METRICS[found.metric].best == 0 else 'higher'} a value, the brighter: bright is aligned."
+    entries: list[tuple[str, str | Markup]] = [("Score", SCORE), ("Layers", layers), ("Picture", bright)]
+    if found.null is not None:
+        by_chance = (
+            f"The {_extreme(found)} score of all pairs of layers when the items of one representation are relabelled "
+            "at random, in the mean. p and the calibrated score are of it, so that looking at many pairs is paid for."
+        )
+        entries += [("By chance", by_chance), ("p", P), ("Calibrated", CALIBRATED)]
+    return entries
 
 
 def _figures(found: Alignment | LayerAlignment) -> list[Figure]:
@@ -197,10 +265,15 @@ def _packaged(name: str) -> str:
     return files("modalign.report").joinpath(name).read_text(encoding="utf-8")
 
 
+def _lines(name: str) -> str:
+    """For an axis of names, two lines where one would leave a phone no room for the picture."""
+    return "<br>".join(plain(line) for line in textwrap.wrap(name, 30))
+
+
 def _scores_figure(found: Alignment) -> Figure:
-    """Every score with its interval, and the threshold of chance as a bar."""
+    """Every score with its interval, and the mean of chance as a bar."""
     scores = list(reversed(found.scores))
-    names = [plain(METRICS[score.metric].title) for score in scores]
+    names = [_lines(title_of(score.metric)) for score in scores]
     data: list[Trace] = [
         {
             "type": "scatter", "mode": "markers", "x": [score.value for score in scores], "y": names,
@@ -218,15 +291,15 @@ def _scores_figure(found: Alignment) -> Figure:
         },
     ]  # fmt: skip
     told = "; ".join(
-        f"{METRICS[score.metric].title} {score.value:.3f}"
-        + ("" if score.null is None else f", by chance {score.null.mean:.3f}")
+        f"{title_of(score.metric)} {fixed(score.value, 3)}"
+        + ("" if score.null is None else f", by chance {fixed(score.null.mean, 3)}")
         for score in found.scores
     )
     axes = {
         "xaxis": value_axis(title={"text": "score", "standoff": 6}),
         "yaxis": {"fixedrange": True, "automargin": True, "gridcolor": "var(--grid)"},
     }
-    height = 90 + 30 * len(scores)
+    height = 90 + 34 * len(scores)
     keys = (Key("modality-1", "score, with its interval"), Key("modality-2", "mean by chance", "line-ns", line=False))
     return Figure("scores", "Scores and what chance gives", told, data, layout(height, **axes), keys)
 
@@ -234,7 +307,7 @@ def _scores_figure(found: Alignment) -> Figure:
 def _null_figure(found: Alignment) -> Figure:
     """Every score on the scale of its own null, so that metrics can be compared: 0 is the threshold of chance."""
     scores = [score for score in reversed(found.scores) if score.null is not None]
-    names = [plain(METRICS[score.metric].title) for score in scores]
+    names = [_lines(METRICS[score.metric].title) for score in scores]
     nulls = [score.null for score in scores if score.null is not None]
     data: list[Trace] = [
         {
@@ -256,7 +329,7 @@ def _null_figure(found: Alignment) -> Figure:
         "yaxis": {"fixedrange": True, "automargin": True, "gridcolor": "var(--grid)"},
     }
     heading = "Beyond chance: 0 where chance could have given the score, 1 the best there is"
-    return Figure("null", heading, told, data, layout(90 + 30 * len(scores), **axes))
+    return Figure("null", heading, told, data, layout(90 + 34 * len(scores), **axes))
 
 
 def _line(x: list[Any], y: list[float], role: str, name: str, **more: Any) -> Trace:
@@ -298,6 +371,8 @@ def _size_figure(curve: Mapping[str, Any]) -> Figure:
 
 def _layers_figure(found: LayerAlignment) -> Figure:
     colours = ramp(8, dark=False)
+    if METRICS[found.metric].best == 0:
+        colours.reverse()
     i, j = found.best
     shown = len(found.matrix) * len(found.matrix[0]) <= 400
     data: list[Trace] = [
@@ -312,7 +387,10 @@ def _layers_figure(found: LayerAlignment) -> Figure:
             "line": {"color": "var(--modality-2)", "width": 4},
         },
     ]  # fmt: skip
-    label = f"Highest {found.value:.3f} at layer {i} of x and {j} of y"
+    label = (
+        f"{title_of(found.metric)}: {_extreme(found)} {fixed(found.value, 3)} at layer {i} of x and {j} of y, "
+        "counted from 0"
+    )
     axes = {
         "xaxis": value_axis(
             title={"text": "layer of y", "standoff": 6},
@@ -324,8 +402,9 @@ def _layers_figure(found: LayerAlignment) -> Figure:
             title={"text": "layer of x"}, dtick=1, showgrid=False, range=[len(found.matrix) - 0.5, -0.5]
         ),
     }
-    return Figure("layers", "Every pair of layers; boxed: the highest", label, data,
-                  layout(160 + 34 * len(found.matrix), **axes))  # fmt: skip
+    closer = " (lower is closer)" if METRICS[found.metric].best == 0 else ""
+    heading = f"Every pair of layers; boxed: the {_extreme(found)}{closer}"
+    return Figure("layers", heading, label, data, layout(160 + 34 * len(found.matrix), **axes))
 
 
 def _folded(found: Alignment | LayerAlignment) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -13,7 +13,7 @@ from modalign.report.comparison import Difference, compare, different_settings
 from modalign.report.drawing import means
 from modalign.report.results import Results, read
 from modalign.report.sentences import accuracy, points, strength_range
-from modalign.report.study_page import Picture, Table, beside, figure, write_single_page
+from modalign.report.study_page import Picture, Table, beside, extra_height, figure, wrapped, write_single_page
 
 __all__ = ["conclusions", "write"]
 
@@ -111,8 +111,10 @@ def _curves(
             for item in found
         )
     )
-    with figure(into, "curves", "Accuracy against strength, both sweeps", label, len(cases), 2, height=2.7) as axes:
-        for item in found:
+    titles = [wrapped(f"{item.case}: {item.name}", 2) for item in found]
+    height = 2.7 + extra_height(titles)
+    with figure(into, "curves", "Accuracy against strength, both sweeps", label, len(cases), 2, height=height) as axes:
+        for item, title in zip(found, titles, strict=True):
             ax = axes[cases.index(item.case), item.modality - 1]
             for results, one, name, colour, style in zip(
                 sweeps, item.found, names, COLOURS, ("o-", "s--"), strict=True
@@ -120,11 +122,12 @@ def _curves(
                 at = np.array([strengths.index(value) for value in results.strengths])
                 mean, half = means(100 * results.grid(one.case, f"accuracy_{item.modality}"))
                 ax.plot(at, mean, style, color=colour, ms=3.5, label=name)
-                ax.fill_between(at, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
+                low, high = (np.clip(mean + side * half, 0, 100) for side in (-1, 1))
+                ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
                 best = results.strengths.index(one.best)
                 ax.plot(at[best], mean[best], style[0], color="none", mec=colour, mew=1.4, ms=9)
             ax.set_xticks(range(len(strengths)), [f"{value:g}" for value in strengths])
-            ax.set_title(f"{item.case}: {item.name}", loc="left")
+            ax.set_title(title, loc="left")
             ax.set(xlabel="alignment strength" if item.case == cases[-1] else "", ylabel="test accuracy, %")
         handles, _ = axes[0, 0].get_legend_handles_labels()
         axes[0, 0].figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -73,10 +73,20 @@ def means(grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
     return np.array([e.mean for e in estimates]), np.array([e.half_width or 0.0 for e in estimates])
 
 
-def band(mean: NDArray[np.float64], half: NDArray[np.float64], role: str, **more: Any) -> Trace:
-    """The 95 % band around a line of means as one filled outline; columns without a value are left out."""
+def band(
+    mean: NDArray[np.float64],
+    half: NDArray[np.float64],
+    role: str,
+    *,
+    possible: tuple[float, float] = (-np.inf, np.inf),
+    **more: Any,
+) -> Trace:
+    """The 95 % band around a line of means as one filled outline; columns without a value are left out.
+
+    possible: what the values cannot leave, nor the band.
+    """
     at = np.flatnonzero(np.isfinite(mean + half))
-    outline = np.concatenate([(mean + half)[at], (mean - half)[at][::-1]])
+    outline = np.concatenate([(mean + half)[at], (mean - half)[at][::-1]]).clip(*possible)
     return {
         "type": "scatter",
         "mode": "lines",

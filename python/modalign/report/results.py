@@ -78,6 +78,10 @@ def read(folder: Path) -> Results:
         raise ValueError(f"{folder} is not a folder; give the results folder that a sweep wrote")
     absent = [name for name in ("config.yaml", "provenance.json", "runs.parquet", "curves.parquet")
               if not (folder / name).is_file()]  # fmt: skip
+    if absent and (folder / "runs.parquet").is_file():
+        raise ValueError(
+            f"{folder} has no {', '.join(absent)}, though its sweep has finished; run it again with --fresh"
+        )
     if absent:
         raise ValueError(f"{folder} has no {', '.join(absent)}: no sweep has finished there; run the sweep to its end")
     config_text, config = _config(folder / "config.yaml")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from modalign.report.drawing import Figure, Key, Trace, ramp
-from modalign.report.study_page import Picture, figure
+from modalign.report.study_page import Picture, extra_height, figure, wrapped
 
 __all__ = ["Sheet", "colours_of", "draw_sheet"]
 
@@ -59,15 +59,17 @@ def draw_sheet(into: list[Picture], sheet: Sheet, colours: Mapping[str, Colour])
     stacked = len(axes_of[0])
     shares = [top - bottom for _, (bottom, top) in axes_of[0]]
     rows = -(-len(sheet.figures) // sheet.columns)
+    headings = [wrapped(panel.heading, sheet.columns, sheet.width) for panel in sheet.figures]
+    height = sheet.height + extra_height(headings)
     with figure(
-        into, sheet.name, sheet.title, sheet.label, rows * stacked, sheet.columns, height=sheet.height / stacked,
+        into, sheet.name, sheet.title, sheet.label, rows * stacked, sheet.columns, height=height / stacked,
         width=sheet.width, gridspec_kw={"height_ratios": shares * rows},
     ) as axes:  # fmt: skip
         own = {panel.keys for panel in sheet.figures if panel.keys}
         for number, panel in enumerate(sheet.figures):
             row, column = divmod(number, sheet.columns)
             mine = axes[row * stacked : (row + 1) * stacked, column]
-            _draw_panel(mine, panel, axes_of[number], colours)
+            _draw_panel(mine, panel, headings[number], axes_of[number], colours)
             if len(own) > 1 and panel.keys:
                 mine[0].legend(handles=[_handle(key, colours) for key in panel.keys], fontsize=7)
         for ax in axes.reshape(rows, stacked, sheet.columns).swapaxes(1, 2).reshape(-1, stacked)[len(sheet.figures) :]:
@@ -87,7 +89,11 @@ def _value_axes(panel: Figure) -> list[tuple[str, tuple[float, float]]]:
 
 
 def _draw_panel(
-    mine: Any, panel: Figure, names: Sequence[tuple[str, tuple[float, float]]], colours: Mapping[str, Colour]
+    mine: Any,
+    panel: Figure,
+    heading: str,
+    names: Sequence[tuple[str, tuple[float, float]]],
+    colours: Mapping[str, Colour],
 ) -> None:
     titles = _titles(panel, names)
     for ax, (name, _) in zip(mine, names, strict=True):
@@ -96,7 +102,7 @@ def _draw_panel(
                 _draw_trace(ax, trace, colours)
         _set_axis(ax, "y", panel.layout[name], colours)
         _set_axis(ax, "x", panel.layout["xaxis"], colours)
-        lines = ([panel.heading] if ax is mine[0] else []) + titles.get(name, [])
+        lines = ([heading] if ax is mine[0] else []) + titles.get(name, [])
         ax.set_title((", " if lines[1:] == ["%"] else "\n").join(lines), loc="left")
         if ax is not mine[-1]:
             ax.set_xlabel("")
@@ -158,7 +164,9 @@ def _draw_heat_map(ax: Any, trace: Trace) -> None:
         for (row, column), value in np.ndenumerate(grid):
             red, green, blue, _ = scale(image.norm(value))
             ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-            ax.text(column, row, shown.format(value), ha="center", va="center", fontsize=7, color=ink)
+            text = shown.format(value)
+            text = text if float(text) else text.lstrip("-")
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
 
 
 def _places(ax: Any, values: Sequence[Any]) -> Any:
@@ -166,7 +174,7 @@ def _places(ax: Any, values: Sequence[Any]) -> Any:
     if not any(isinstance(value, str) for value in values):
         return np.array([np.nan if value is None else value for value in values], np.float64)
     names = list(dict.fromkeys(values))
-    ax.set_yticks(range(len(names)), [html.unescape(name) for name in names])
+    ax.set_yticks(range(len(names)), [html.unescape(name.replace("<br>", "\n")) for name in names])
     ax.set_ylim(-0.6, len(names) - 0.4)
     return np.array([names.index(value) for value in values], np.float64)
 

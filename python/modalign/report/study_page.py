@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ __all__ = [
     "Table",
     "beside",
     "claims_table",
+    "extra_height",
     "figure",
     "rounded",
+    "wrapped",
     "write_page",
     "write_pictures",
     "write_single_page",
@@ -82,6 +85,16 @@ def figure(
         drawn.savefig(svg, format="svg", metadata={"Date": None})
         drawn.savefig(png, format="png", metadata={"Software": None})
     into.append(Picture(name, title, label, svg.getvalue(), png.getvalue()))
+
+
+def wrapped(title: str, columns: int, width: float = 10.5) -> str:
+    """A panel's title in lines as wide as the panel, for so many side by side in so many inches."""
+    return "\n".join(textwrap.wrap(title, round(10 * width / columns))) or title
+
+
+def extra_height(titles: Sequence[str]) -> float:
+    """The inches that a panel needs for the lines beyond the first of the longest of ``titles``."""
+    return 0.15 * max((title.count("\n") for title in titles), default=0)
 
 
 def _on_a_grid(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

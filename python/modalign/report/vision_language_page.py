@@ -12,7 +12,7 @@ import numpy as np
 
 from modalign.experiments.claims import RULES, spearman
 from modalign.experiments.vision_language import MEASURES, PAPER, WORDS, highest
-from modalign.report.study_page import Picture, Table, claims_table, figure, write_page
+from modalign.report.study_page import Picture, Table, claims_table, figure, wrapped, write_page
 
 __all__ = ["write"]
 
@@ -132,7 +132,8 @@ def _profiles(into: list[Picture], layers: Any, models: Any) -> None:
                 best = mine[mine["uniqueness"] == value].groupby(["seed", "text_layer"])["mutual_knn"].max()
                 line = best.groupby("text_layer").mean()
                 ax.plot(line.index, line, "o-", color=str(shade), ms=3, label=f"U = {value} %")
-            ax.set(title=f"{encoder}, {WORDS[kind]}", xlabel="layer (0: the words' embeddings)")
+            title = wrapped(f"{encoder}, {WORDS[kind]}", len(kinds))
+            ax.set(title=title, xlabel="layer (0: the words' embeddings)")
             ax.set_ylabel(NAMES["mutual_knn"] if column == 0 else "")
         axes[0, -1].legend()
 
