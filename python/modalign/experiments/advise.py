@@ -62,6 +62,7 @@ class Advice:
             f"{found.mutual_12:.2f} bits); {found.unique_1:.2f} by modality 1 alone, {found.unique_2:.2f} by "
             f"modality 2 alone, {found.synergy:.2f} only by both together."
         ]
+        said += [f"Of these numbers: {note}." for note in self.information.notes]
         if self.regime is not None:
             said.append(regime_sentence(self.regime))
         for number, one in enumerate(self.expectations, 1):
@@ -105,7 +106,8 @@ def suite() -> list[dict[str, Any]]:
 def advise(x: Any, y: Any, labels: Any, *, seed: int = 0) -> Advice:
     """Advice for embeddings x (n, d1), y (n, d2) of the same items and their classes (n,).
 
-    Raises ValueError as ``modalign.information.pid``. Takes seconds to a minute for thousands of items.
+    Raises ValueError as ``modalign.information.pid``. Takes seconds for thousands of items of a few
+    classes, a minute or so for 20 or more.
     """
     information = pid(x, y, labels, seed=seed)
     try:

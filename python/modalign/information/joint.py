@@ -68,11 +68,16 @@ def pid_of_joint(p: ArrayLike) -> Information:
         >>> round(pid_of_joint(p).synergy, 6)
         1.0
     """
+    return decomposed(p, GAP)
+
+
+def decomposed(p: ArrayLike, gap: float) -> Information:
+    """``pid_of_joint``; gap: nats between the two sides at which I_min counts as solved."""
     joint = _distribution(p)
     mutual_1, mutual_2 = _mutual(joint.sum(1)), _mutual(joint.sum(0))
     mutual_12 = _mutual(joint.reshape(-1, joint.shape[2]))
     # never below either, nor above the p it starts from, whatever the last digits of the solver say
-    least = min(max(_least_mutual(joint), mutual_1, mutual_2), mutual_12)
+    least = min(max(_least_mutual(joint, gap), mutual_1, mutual_2), mutual_12)
     parts = (mutual_1 + mutual_2 - least, least - mutual_2, least - mutual_1, mutual_12 - least)
     bits = [float(value / np.log(2)) for value in (*parts, mutual_1, mutual_2, mutual_12)]
     return Information(*(max(value, 0.0) for value in bits))
@@ -109,17 +114,17 @@ def _entropy(p: Array) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
-def _least_mutual(joint: Array) -> float:
+def _least_mutual(joint: Array, wanted: float) -> float:
     """I_min in nats."""
     p1, p2 = joint.sum(1), joint.sum(0)
     most = _mutual(joint.reshape(-1, joint.shape[2]))
-    if most - max(_mutual(p1), _mutual(p2)) < GAP / 100:  # one modality adds nothing to the other: p is the minimum
+    if most - max(_mutual(p1), _mutual(p2)) < wanted / 100:  # one modality adds nothing to the other: p is the minimum
         return most
-    solver = _InteriorPoint(p1, p2)
+    solver = _InteriorPoint(p1, p2, wanted)
     gap = solver.upper - solver.lower
-    if not gap < GAP:
+    if not gap < wanted:
         raise ArithmeticError(
-            f"pid_of_joint: the minimum is known to {gap:.1e} nats, not to {GAP:.0e}: probabilities from "
+            f"pid_of_joint: the minimum is known to {gap:.1e} nats, not to {wanted:.0e}: probabilities from "
             f"{joint[joint > 0].min():.1e} to {joint.max():.1e} are too far apart; merge or drop the rarest outcomes"
         )
     return _entropy(p1.sum(0)) + solver.upper
@@ -128,8 +133,8 @@ def _least_mutual(joint: Array) -> float:
 class _InteriorPoint:
     """The coupling q[x1, x2, y] of p1[x1, y] and p2[x2, y] with the least I_q(X1, X2; Y), and the proof of it."""
 
-    def __init__(self, p1: Array, p2: Array) -> None:
-        self.p1, self.p2 = p1, p2
+    def __init__(self, p1: Array, p2: Array, wanted: float = GAP) -> None:
+        self.p1, self.p2, self.wanted = p1, p2, wanted
         # what no coupling can put any weight on stays out: its multiplier is -inf
         self.free1, self.free2 = p1 > 0, p2 > 0
         self.live = self.free1[:, None] & self.free2[None]
@@ -147,7 +152,7 @@ class _InteriorPoint:
             wrong = self.step()
             upper, lower = self.bracket()
             self.upper, self.lower = min(self.upper, upper), max(self.lower, lower)
-            if min(wrong, self.upper - self.lower) < GAP / 10:
+            if min(wrong, self.upper - self.lower) < wanted / 10:
                 break
 
     def violation(self) -> Array:
@@ -163,7 +168,7 @@ class _InteriorPoint:
         gap = float((pair * self.slack)[self.met].sum())
         off1, off2 = self.q.sum(1) - self.p1, self.q.sum(0) - self.p2
         wrong = max(gap, np.abs(off1).sum(), np.abs(off2).sum(), float(self.violation().max()))
-        share = 0.3 * max(gap, GAP / 100) * self.weight
+        share = 0.3 * max(gap, self.wanted / 100) * self.weight
 
         # the multipliers' change d = da + db moves q by  q (d - error) + stiff * soft * sum_y soft (d - error) + ...
         stiff = np.where(self.met, pair / self.slack - pair, 0.0)
