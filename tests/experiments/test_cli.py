@@ -106,6 +106,21 @@ def test_mistakes_in_a_configuration_are_one_line(tmp_path: Path) -> None:
     assert "is empty" in refused("sweep", config)
 
 
+def test_tuning_against_a_grid_that_ends_early_is_refused_before_it_trains(tmp_path: Path) -> None:
+    config, grid = written(tmp_path / "tiny.yaml", strengths=[0, 1]), tmp_path / "grid"
+    assert call("sweep", config, "--out", grid, "--quiet").exit_code == 0
+    said = refused("tune", config, "--against", grid, "--out", tmp_path / "tuned")
+    assert said.endswith("to 4, got strengths from 0 to 1; search with --highest 1, or name another sweep")
+    assert not (tmp_path / "tuned").exists()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all/trials.db"])
+def test_a_storage_that_fails_is_one_line(url: str, tmp_path: Path) -> None:
+    said = refused("reproduce", "emergence", "--storage", url, "--out", tmp_path / "out", "--quiet")
+    assert said.startswith("modalign: Optuna's storage failed (")
+    assert said.endswith("or give another --storage")
+
+
 def test_a_report_needs_a_finished_sweep(tmp_path: Path) -> None:
     assert "not a folder" in refused("report", tmp_path / "absent")
     assert "no sweep has finished there" in refused("report", tmp_path)

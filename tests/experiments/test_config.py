@@ -85,6 +85,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [1, 1]}, "seeds: should hold every value once, and 1 is there 2 times"),
     ({"seeds": 0}, "seeds: should be a number of seeds from 1 to 10000, or a list of seeds, got 0"),
     ({"seeds": [-1]}, "seeds[0]: should be at least 0, got -1"),
+    ({"seeds": [10**20]}, "seeds[0]: should be at most 9223372036854775807, got 100000000000000000000"),
+    (
+        {"strength_schedule": "rising", "training": {"epochs": 1}},
+        "strength_schedule: rising starts from 0, so in 1 epoch every run would have weight 0; choose "
+        "training.epochs of 2 or more, or constant",
+    ),
     ({"seeds": [0.5]}, "seeds[0]: should be a whole number, got 0.5"),
     ({"training": {"labels": 0}}, "training.labels: should be a whole number of pairs, a fraction of them"),
     ({"training": {"labels": 1.5}}, "training.labels: should be a whole number of pairs, a fraction of them"),

@@ -15,17 +15,21 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from threadpoolctl import threadpool_limits
 from torch import nn
 
-from experiments.small import configuration
+from experiments.small import TINY, configuration, hidden_numbers, settings
 from modalign.data import TRAIN, synthetic
 from modalign.encoders import MLPConfig, build_encoder, seeded_module
-from modalign.experiments import advise, align, emergence, tune
+from modalign.experiments import advise, align, emergence, preparation, tune
+from modalign.experiments.chunks import train_chunk as train
 from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
 from modalign.experiments.randomness import batch_order, initial_seed
 from modalign.experiments.study import Part, Study
 from modalign.experiments.sweep import run as run_sweep
+from modalign.experiments.trials import Search, Tuner
 from modalign.experiments.unimodal import Fit, UnimodalTrainer, every_layer
+from modalign.printing import print_optima
 from modalign.report import align_page, emergence_page, tune_page
 
 SMALL = emergence.Grid(
@@ -158,6 +162,58 @@ def test_an_optimum_is_found_with_its_interval() -> None:
     assert second.helps == 0
 
 
+def test_noise_alone_helps_no_more_often_than_it_says() -> None:
+    """Where strength does nothing and runs differ by noise, every change of a seed shares that of its strength 0."""
+    rng = np.random.default_rng(1)
+    found = []
+    with threadpool_limits(1):
+        for _ in range(100):
+            rows = [
+                {"strength": strength, "seed": seed, "validation_accuracy_1": 0.6 + 0.01 * rng.normal()}
+                for strength in (0, 0.1, 0.45, 1.2, 2, 4) for seed in range(3)
+            ]  # fmt: skip
+            found.append(tune.optimum(rows, 1, 4.0))
+    assert sum(one.helps >= 0.95 for one in found) <= 7
+    assert sum(one.gain_low > 0 for one in found) <= 5
+
+
+def test_tuning_takes_any_number_of_modalities_and_small_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = hidden_numbers("classification", modalities=3)
+    monkeypatch.setattr(preparation.data_sets, "load", lambda *_, **__: three)
+    small = {"epochs": 2, "labels": None, "runs_at_once": 2}
+    sweep = configuration(cases=[{"label": "mine", "data": {"name": "hidden"}}], training=small)
+    most = []
+    monkeypatch.setattr(
+        tune, "train_chunk", lambda chunk, *rest: (most.append(len(chunk.runs)), train(chunk, *rest))[1]
+    )
+    folder = tune.run(sweep, tmp_path / "tuned", tune.Budget(highest=2.0, first=3, rounds=1, seeds=2))
+    assert max(most) == 2
+    found = json.loads((folder / "optima.json").read_text())["mine"]
+    assert found["modalities"] == ["view 1", "view 2", "view 3"]
+    assert len(found["optima"]) == 3
+    print_optima(folder)
+    assert "view 3" in tune_page.write(folder).read_text()
+    grid = run_sweep(sweep, tmp_path / "grid")
+    assert [row["name"] for row in tune.against_grid(folder, grid)] == found["modalities"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {"k": 90}}, "metrics.k must be less than the number of test pairs compared"),
+        ({"training": {"labels": 421}}, "case 'R = 8': training.labels asks for 421 labelled pairs"),
+        ({"cases": [{**TINY["cases"][0], "modalities": ["one"]}]}, "modalities must be 2 different names, .* got one"),
+        ({"cases": [{"label": "a", "data": {"name": "emojis"}}]}, r"cases\[0\].data \(a\): load: no data set 'emojis'"),
+    ],
+)
+def test_tuning_refuses_what_a_sweep_refuses(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        tune.run(configuration(**change), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
 def test_tuning_trains_fewer_runs_and_says_where_the_best_is(tmp_path: Path) -> None:
     sweep = configuration(training={"epochs": 2})
     budget = tune.Budget(highest=2.0, first=3, rounds=1, seeds=2)
@@ -225,11 +281,78 @@ def test_an_error_in_a_part_stops_the_study_and_what_is_finished_stays(tmp_path:
 
 
 def test_fresh_starts_a_finished_study_over(tmp_path: Path) -> None:
-    with Study(tmp_path, {"size": 1}).begun():
-        Study(tmp_path, {}).write_json("claims.json", [])
-    with Study(tmp_path, {"size": 2}, fresh=True).begun():
+    """Nothing of the old study lies beside the new settings, its sweeps included; the user's own files stay."""
+    study = Study(tmp_path, {"size": 1})
+    with study.begun():
+        for name in ("claims.json", "optima.json"):
+            study.write_json(name, [])
+        study.write_table("best.parquet", [{"best": 1}])
+        for name in ("figures/thesis.svg", "notes.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("")
+        run_sweep(configuration(strengths=[0]), tmp_path / "inner")
+    with Study(tmp_path, {"size": 2}, sweeps=["inner"], fresh=True).begun():
         pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inner", "notes.txt", "settings.json"]
     assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"size": 2}
+
+
+def test_fresh_takes_nothing_from_a_folder_that_is_no_study(tmp_path: Path) -> None:
+    for name in ("claims.json", "embeddings/mine.npy", "strength/config.yaml", "figures/mine.svg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with (
+        pytest.raises(ValueError, match="something else"),
+        Study(tmp_path, {}, sweeps=["strength"], fresh=True).begun(),
+    ):
+        pass
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_kill_while_settings_are_written_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / ".settings.json.abcd1234.json").write_text("{")
+    with Study(tmp_path, {}).begun():
+        assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
+
+def test_parts_of_other_settings_are_not_taken_up(tmp_path: Path) -> None:
+    parts = [Part("one", 1, lambda advance: {"a": 1})]
+    study = Study(tmp_path, {"size": 1})
+    with study.begun():
+        study.run(parts, "old")
+    (tmp_path / "settings.json").write_text(json.dumps({"settings": {"size": 2}}))
+    study = Study(tmp_path, {"size": 2})
+    with study.begun(), pytest.raises(ValueError, match=r"one.pt is of other settings or data; --fresh starts over"):
+        study.run(parts, "new")
+
+
+def test_an_align_study_killed_after_fresh_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was finished with other settings is started over and stopped in its second sweep."""
+
+    def plan(rate: float) -> align.Plan:
+        sweep = settings(strengths=[0], seeds=[3], training={"epochs": 1, "learning_rate": rate})
+        return align.Plan(sweep, sweep, {"width 24": sweep})
+
+    left = 3
+
+    def some(*arguments: Any, **options: Any) -> Path:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return run_sweep(*arguments, **options)
+
+    monkeypatch.setattr(align, "run_sweep", some)
+    monkeypatch.setattr(align, "_best", lambda *_: [{"best": 1}])
+    monkeypatch.setattr(align, "claims", lambda _: [])
+    align.run(plan(0.002), tmp_path)
+    left = 1
+    with pytest.raises(KeyboardInterrupt):
+        align.run(plan(0.01), tmp_path, fresh=True)
+    assert not (tmp_path / "claims.json").exists()
+    left = 3
+    align.run(plan(0.01), tmp_path)
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -242,6 +365,31 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings\.json is damaged; .*--fresh"), Study(tmp_path, {}).begun():
         pass
+
+
+def test_each_resume_of_a_study_is_on_record(tmp_path: Path) -> None:
+    for _ in range(3):
+        with Study(tmp_path, {"size": 1}).begun():
+            pass
+    facts = json.loads((tmp_path / "settings.json").read_text())
+    assert set(facts) == {"settings", "provenance", "resumed"}
+    assert [set(record) for record in facts["resumed"]] == 2 * [set(facts["provenance"])]
+
+
+def test_two_studies_on_one_storage_leave_each_others_trials_alone(tmp_path: Path) -> None:
+    """Their encoders have the same title."""
+    url = f"sqlite:///{tmp_path}/trials.db"
+    search = Search(1, 1, (0.01,), (0.0,))
+    mine, other = (Study(tmp_path / name, {"data": name}) for name in ("mosi", "mosei"))
+    with mine.begun(), other.begun():
+        studies = [Tuner(search, url, one.key).study("text-depth1-seed0", 0) for one in (mine, other)]
+        for study in studies:
+            study.tell(study.ask(), 0.5)
+    assert [len(study.trials) for study in studies] == [1, 1]
+    tuner = Tuner(search, url, mine.key)
+    tuner.study("text-depth1-seed0", 0)  # the same study anew
+    with pytest.raises(ValueError, match="trials of this study have vanished from Optuna's storage"), tuner._writing():
+        studies[0].ask()
 
 
 @pytest.mark.parametrize(
@@ -279,6 +427,17 @@ def test_correlations_and_their_intervals() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
 
 
+def test_two_modalities_of_a_pair_count_once() -> None:
+    """Rows that say everything twice are no narrower than those that say it once."""
+    rng = np.random.default_rng(0)
+    once = pd.DataFrame({
+        "kind": "pairs", "case": [str(i) for i in range(12)], "mutual_12": 1.0, "redundancy": rng.random(12),
+        "best": rng.random(12),
+    })  # fmt: skip
+    twice = pd.concat([once, once])
+    assert align.rank_of_best(twice) == pytest.approx(align.rank_of_best(once), abs=1e-12)
+
+
 def test_regret_against_a_grid(tmp_path: Path) -> None:
     sweep = configuration(training={"epochs": 2})
     grid = run_sweep(sweep, tmp_path / "grid")
@@ -294,6 +453,10 @@ def test_regret_against_a_grid(tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="holds no finished search"):
         tune.against_grid(grid, grid)
+    for strengths in ([0.3, 2], [0, 1]):
+        small = run_sweep(configuration(training={"epochs": 2}, strengths=strengths), tmp_path / str(strengths))
+        with pytest.raises(ValueError, match=r"must hold strength 0 and go as far as the search, to 2, got strengths"):
+            tune.against_grid(folder, small)
 
 
 def test_advice_is_that_of_the_nearest_pairs() -> None:

@@ -15,15 +15,17 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 
 from experiments.small import TINY, configuration, settings, vectors
 from modalign.data import synthetic
 from modalign.experiments.chunks import bytes_of_a_run, chunks_of
-from modalign.experiments.config import Sweep, load
+from modalign.experiments.config import Sweep, load, parse
 from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep import COLUMNS, run
 from modalign.experiments.training import columns_of
+from modalign.report import write
 
 CURVES = columns_of(["1", "2"])
 TWO_CASES = [*TINY["cases"], {"label": "linear", "data": {**TINY["cases"][0]["data"], "heterogeneity": 0, "n": 500}}]
@@ -118,6 +120,28 @@ def test_memory_cuts_runs_into_chunks_of_nearly_one_size() -> None:
     assert [run for chunk in chunks for run in chunk.runs] == [(s, seed) for s in (0, 0.3, 2) for seed in range(7)]
 
 
+def test_what_a_run_needs_is_counted_alike_every_time() -> None:
+    """Whatever addresses tensors get meanwhile: the cut into chunks, which a resume must meet, follows from it."""
+    data, others = vectors(), []
+    need = set()
+    for size in range(40):
+        need.add(bytes_of_a_run(data, configuration(projection={"kind": "separate", "dim": 4})))
+        others.append(torch.empty(1000 * size + 1))
+    assert len(need) == 1
+
+
+def test_pairs_in_training_and_test_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in "xy":
+        np.save(tmp_path / f"{name}.npy", np.repeat(rng.normal(size=(4, 4)), 25, 0).astype(np.float32))
+    np.save(tmp_path / "labels.npy", np.arange(100) // 25 % 2)
+    own = {"name": "own", **{part: str(tmp_path / f"{part}.npy") for part in ("x", "y", "labels")}}
+    case = {"label": "mine", "data": own}
+    sweep = configuration(cases=[case], training={"labels": None}, metrics={"k": 2}, strengths=[0])
+    run(sweep, tmp_path / "out", reporter=Reporter("lines"))
+    assert "case 'mine': 15 of 15 test pairs are training pairs, too" in capsys.readouterr().err
+
+
 def test_a_finished_sweep_is_left_alone_and_trained_again_when_fresh(tmp_path: Path) -> None:
     sweep = configuration(strengths=[0])
     run(sweep, tmp_path)
@@ -138,6 +162,60 @@ def test_another_configuration_in_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: [")
     with pytest.raises(ValueError, match=r"cannot be continued \(.*not YAML.*--fresh"):
         run(configuration(strengths=[0, 1]), tmp_path)
+
+
+KILLED_CLEARING = """
+import os, shutil, sys, yaml
+from pathlib import Path
+from modalign.experiments.config import parse
+from modalign.experiments.sweep import run
+
+left = int(sys.argv[3])
+def counted(remove):
+    def one(*arguments, **options):
+        global left
+        remove(*arguments, **options)
+        left -= 1
+        if left == 0:
+            os._exit(9)
+    return one
+
+Path.unlink, shutil.rmtree = counted(Path.unlink), counted(shutil.rmtree)
+run(parse(yaml.safe_load(sys.argv[1])), Path(sys.argv[2]), fresh=True, workers=1)
+"""
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5, 6])
+def test_a_kill_while_old_results_are_cleared_mixes_nothing(steps: int, tmp_path: Path) -> None:
+    """An old half-finished sweep is cleared for one of another learning rate: after a kill at any step the new one
+    is refused or begun from nothing."""
+    old, new = (settings(training={"learning_rate": rate, "runs_at_once": 2}) for rate in (0.002, 0.01))
+    folder = tmp_path / "sweep"
+    with pytest.raises(KeyboardInterrupt):
+        run(parse(old), folder, workers=1, reporter=Impatient())
+    arguments = [sys.executable, "-c", KILLED_CLEARING, yaml.safe_dump(new), str(folder), str(steps)]
+    assert subprocess.run(arguments).returncode == 9
+    try:
+        run(parse(new), folder)
+    except ValueError as error:
+        assert "--fresh" in str(error)  # noqa: PT017
+        run(parse(new), folder, fresh=True)
+    assert_same_bits(folder, run(parse(new), tmp_path / "whole"))
+
+
+def test_results_and_parts_of_another_sweep_are_not_taken_up(tmp_path: Path) -> None:
+    """As they lie there after an older version was killed while it cleared the folder."""
+    old, new = (configuration(training={"learning_rate": rate, "runs_at_once": 2}) for rate in (0.002, 0.01))
+    with pytest.raises(KeyboardInterrupt):
+        run(old, tmp_path / "parts", workers=1, reporter=Impatient())
+    (tmp_path / "parts" / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"chunk\d.pt is of other settings or data; --fresh starts over"):
+        run(new, tmp_path / "parts")
+    run(old, tmp_path / "results")
+    (tmp_path / "results" / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"holds results without config.yaml, .*--fresh"):
+        run(new, tmp_path / "results")
+    run(new, tmp_path / "results", fresh=True)
 
 
 def test_other_data_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -161,7 +239,9 @@ def test_other_data_in_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not say which data it is of; .*--fresh"):
         run(sweep, tmp_path / "out")
     np.save(tmp_path / "labels.npy", np.zeros(60, dtype=np.int64))
-    with pytest.raises(ValueError, match="case 'mine': labels must be of two classes or more, got one"):
+    with pytest.raises(
+        ValueError, match="case 'mine': labels must have at least 2 classes in the training part, got 1"
+    ):
         run(sweep, tmp_path / "one")
 
 
@@ -203,6 +283,20 @@ def test_a_killed_sweep_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert reporter.done == reporter.total
     assert not (folder / "parts").exists()
     assert_same_bits(folder, run(sweep, tmp_path / "whole"))
+
+
+def test_each_resume_is_on_record(tmp_path: Path) -> None:
+    sweep = configuration(training={"runs_at_once": 2})
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(sweep, tmp_path, workers=1, reporter=Impatient())
+    run(sweep, tmp_path)
+    run(sweep, tmp_path)  # finished: nothing goes on
+    facts = json.loads((tmp_path / "provenance.json").read_text())
+    assert len(facts["resumed"]) == 2
+    assert all(set(record) == set(facts) - {"resumed", "data"} for record in facts["resumed"])
+    assert json.loads(pq.read_schema(tmp_path / "runs.parquet").metadata[b"modalign"])["provenance"] == facts
+    assert "resumed" in write(tmp_path).read_text()
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
@@ -270,6 +364,14 @@ MISMATCHES: list[tuple[dict[str, Any], str]] = [
         {"cases": [{"label": "a", "data": {"name": "synthetic", "redundancy": 9}}]},
         r"cases\[0\].data \(a\): .*redundancy",
     ),
+    (
+        {"cases": [{**TINY["cases"][0], "modalities": ["one", "one"]}]},
+        "case 'R = 8': modalities must be 2 different names, for modality 1, modality 2, got one, one",
+    ),
+    (
+        {"cases": [{**TINY["cases"][0], "modalities": ["one", "two", "three"]}]},
+        "modalities must be 2 different names, .* got one, two, three",
+    ),
     ({"encoders": {"kind": "cnn"}}, r"cnn encoder: the input must be images .*, got \(600, 12\)"),
     ({"encoders": {"kind": "bag"}}, r"bag encoder: the input must be token ids .* got \(600, 12\) torch.float32"),
 ]
@@ -290,8 +392,29 @@ def test_a_class_of_one_member_is_refused_before_training(tmp_path: Path) -> Non
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(60, 4)).astype(np.float32))
     own = {"name": "own", **{part: str(tmp_path / f"{part}.npy") for part in "xy"}}
     case = {"label": "mine", "data": {**own, "labels": ["odd", *("left", "right") * 29, "left"]}}
-    with pytest.raises(ValueError, match=r"case 'mine': every class needs two members or more, .*, got one of odd;"):
+    with pytest.raises(
+        ValueError, match=r"case 'mine': every class of labels must have at least 2 items .*; 'odd' has 1: drop or"
+    ):
         run(configuration(cases=[case], training={"labels": None}, metrics={"k": 2}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_labels_that_do_not_differ_in_training_are_refused(task: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    split = np.arange(60) % 5 % 3
+    labels = {"classification": (split > 0) * (1 + np.arange(60) % 2), "regression": split * rng.random(60)}[task]
+    for name, values in {"x": rng.normal(size=(60, 4)), "y": rng.normal(size=(60, 4)), "split": split}.items():
+        np.save(tmp_path / f"{name}.npy", values.astype(np.int64 if name == "split" else np.float32))
+    np.save(tmp_path / "labels.npy", labels.astype(np.int64 if task == "classification" else np.float32))
+    own = {
+        "name": "own",
+        "task": task,
+        **{part: str(tmp_path / f"{part}.npy") for part in ("x", "y", "labels", "split")},
+    }
+    sweep = configuration(cases=[{"label": "mine", "data": own}], training={"labels": None}, metrics={"k": 2})
+    with pytest.raises(ValueError, match=r"case 'mine': .* training (part|items)"):
+        run(sweep, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

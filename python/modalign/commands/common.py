@@ -30,6 +30,7 @@ __all__ = [
     "style_of",
 ]
 
+MISTAKES = (ValueError, TypeError, OSError, NotImplementedError, ArithmeticError, ImportError)
 app = typer.Typer(
     name="modalign",
     no_args_is_help=True,
@@ -52,8 +53,10 @@ def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callabl
         def careful(*args: Any, **kwargs: Any) -> None:
             try:
                 function(*args, **kwargs)
-            except (ValueError, TypeError, OSError, NotImplementedError, ArithmeticError) as error:
-                if os.environ.get("MODALIGN_TRACEBACK") == "1":
+            except Exception as error:
+                if os.environ.get("MODALIGN_TRACEBACK") == "1" or not (
+                    isinstance(error, MISTAKES) or _of_storage(error)
+                ):
                     raise
                 typer.echo(f"modalign: {message_of(error)}", err=True)
                 raise typer.Exit(2) from None
@@ -74,7 +77,15 @@ def resumable() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _of_storage(error: Exception) -> bool:
+    """Raised by Optuna, or by the database that it keeps its trials in."""
+    return type(error).__module__.partition(".")[0] in ("optuna", "sqlalchemy")
+
+
 def message_of(error: Exception) -> str:
+    if _of_storage(error):
+        said = str(error.__cause__ or error).splitlines()[0]
+        return f"Optuna's storage failed ({said}); what is finished stays: mend it, or give another --storage"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__

@@ -113,6 +113,8 @@ def tune(
     sweep = load(config)
     folder = out or Path("results") / f"{sweep.name}-tuned"
     budget = search.Budget(highest=highest, first=first, rounds=rounds, seeds=seeds)
+    if against is not None:  # before hours of training
+        search.require_grid(against, highest)
     reporter = Reporter("none" if quiet else style_of(bar))
     with resumable():
         search.run(sweep, folder, budget, fresh=fresh, reporter=reporter, workers=workers)

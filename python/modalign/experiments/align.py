@@ -94,13 +94,14 @@ def run(
 
     A folder that holds a part of the same study is continued. Raises ValueError for one with something else in it.
     """
-    study = Study(folder, {"study": "align", **dataclasses.asdict(plan)}, fresh=fresh)
+    sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
+    settings = {"study": "align", **dataclasses.asdict(plan)}
+    study = Study(folder, settings, sweeps=[_folder(name) for name in sweeps], fresh=fresh)
     reporter = reporter or Reporter("none")
     with study.begun():
-        sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
         for name, content in sweeps.items():
             sweep = parse({**content, "name": name}, name)
-            run_sweep(sweep, study.path / _folder(name), fresh=fresh, reporter=reporter, workers=workers)
+            run_sweep(sweep, study.path / _folder(name), reporter=reporter, workers=workers)
         rows = []
         for name in sweeps:
             setting = name if name not in ("strength", "pairs") else "default"
@@ -197,7 +198,8 @@ def claims(folder: Path) -> list[Claim]:
 def rank_of_best(rows: Any) -> tuple[float, float, float]:
     """Spearman's correlation of redundancy and best strength over the rows of best.parquet, with a bootstrap interval.
 
-    Redundancy is its share of what both modalities tell: R / I(X1, X2; Y).
+    Redundancy is its share of what both modalities tell: R / I(X1, X2; Y). The two rows of a pair of modalities share
+    it, so pairs are drawn.
     """
     known = rows[rows["mutual_12"] > 0.02]
     pairs = np.stack([(known["redundancy"] / known["mutual_12"]).to_numpy(), known["best"].to_numpy()], 1)
@@ -205,7 +207,7 @@ def rank_of_best(rows: Any) -> tuple[float, float, float]:
     def correlation(drawn: Any) -> float:
         return spearman(drawn[:, 0], drawn[:, 1])
 
-    return bootstrap(pairs, correlation)
+    return bootstrap(pairs, correlation, clusters=list(zip(known["kind"], known["case"], strict=True)))
 
 
 def _folder(name: str) -> str:

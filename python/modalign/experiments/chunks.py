@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from modalign.experiments.randomness import compared_pairs
 from modalign.experiments.training import Run, Trainer, inputs_of
 from modalign.metrics import cka, mutual_knn, svcca, unbiased_cka
 
-__all__ = ["Chunk", "Stopped", "chunks_of", "cores", "train_chunk", "work_of"]
+__all__ = ["Chunk", "Stopped", "chunks_of", "cores", "cut", "runs_in_a_chunk", "train_chunk", "work_of"]
 
 
 class Stopped(Exception):  # noqa: N818
@@ -43,20 +43,31 @@ def chunks_of(case: int, data: PairedDataset, sweep: Sweep) -> list[Chunk]:
     The cut depends on the configuration alone, so that a resumed sweep meets the chunks it left.
     """
     runs = [Run(strength, seed) for strength in sweep.strengths for seed in sweep.seeds]
+    pieces = cut(runs, runs_in_a_chunk(data, sweep))
+    return [Chunk(case, number, piece) for number, piece in enumerate(pieces)]
+
+
+def runs_in_a_chunk(data: PairedDataset, sweep: Sweep) -> int:
+    """At most."""
     affordable = int(sweep.training.memory_gib * 2**30 / bytes_of_a_run(data, sweep))
-    most = max(1, min(sweep.training.runs_at_once, affordable))
+    return max(1, min(sweep.training.runs_at_once, affordable))
+
+
+def cut(runs: Sequence[Run], most: int) -> list[tuple[Run, ...]]:
+    """Pieces of nearly one size and at most ``most`` runs."""
     size = math.ceil(len(runs) / math.ceil(len(runs) / most))
-    return [Chunk(case, i, tuple(runs[i * size : (i + 1) * size])) for i in range(math.ceil(len(runs) / size))]
+    return [tuple(runs[start : start + size]) for start in range(0, len(runs), size)]
 
 
 def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
     """About what one run takes while it trains: its batch, what a step keeps for its gradients and as much again while
     they are computed, and its parameters with their gradients and the optimiser's two moments."""
     trainer = Trainer(data, [Run(sweep.strengths[0], sweep.seeds[0])], sweep)
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is given out twice
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage
         return tensor
 
     batch = min(sweep.training.batch_size, len(trainer.labels[TRAIN][0]))
@@ -64,7 +75,7 @@ def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
         trainer.step(torch.arange(batch, device=trainer.device)[None])
     inputs = sum(batch * x[0].numel() * x.element_size() for x in inputs_of(data))
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in trainer.parameters.values())
-    return inputs + 2 * sum(kept.values()) + 4 * parameters
+    return inputs + 2 * sum(storage.nbytes() for storage in kept.values()) + 4 * parameters
 
 
 def cores() -> int:

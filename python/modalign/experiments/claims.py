@@ -100,9 +100,22 @@ def pearson_of_means(x: Array, y: Array, *, seed: int = 0) -> tuple[float, float
     return pearson(x.mean(0), y.mean(0)), float(low), float(high)
 
 
-def bootstrap(values: Array, statistic: Callable[[Array], float], *, seed: int = 0) -> tuple[float, float, float]:
-    """A statistic of independent values (n,), and the 95 % percentile interval of 2,000 draws of n with replacement."""
+def bootstrap(
+    values: Array, statistic: Callable[[Array], float], *, clusters: Sequence[object] | None = None, seed: int = 0
+) -> tuple[float, float, float]:
+    """A statistic of independent values (n,), and the 95 % percentile interval of 2,000 draws of n with replacement.
+
+    clusters: n keys; values of one key depend on each other and are drawn together, as many keys as there are.
+    """
     rng = np.random.default_rng(seed)
-    found = [statistic(values[rng.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
+    keys = list(range(len(values)) if clusters is None else clusters)
+    members: dict[object, list[int]] = {}
+    for i, key in enumerate(keys):
+        members.setdefault(key, []).append(i)
+    rows = list(members.values())
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(0, len(rows), len(rows))
+        found.append(statistic(values[[i for which in drawn for i in rows[which]]]))
     low, high = np.quantile(found, [0.025, 0.975])
     return statistic(values), float(low), float(high)

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Count = Annotated[int, Field(strict=True, ge=1)]
-Seed = Annotated[int, Field(strict=True, ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]  # a column of int64 holds it
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
@@ -171,6 +171,15 @@ class Sweep(_Section):
                 f"should hold every {what} once, and {repeated[0]!r} is there {names.count(repeated[0])} times"
             )
         return values
+
+    @model_validator(mode="after")
+    def _a_schedule_has_room_to_rise(self) -> Sweep:
+        if self.strength_schedule == "rising" and self.training.epochs < 2:
+            raise ValueError(
+                "strength_schedule: rising starts from 0, so in 1 epoch every run would have weight 0; choose "
+                "training.epochs of 2 or more, or constant"
+            )
+        return self
 
     @model_validator(mode="after")
     def _embeddings_can_be_compared(self) -> Sweep:

@@ -6,12 +6,15 @@
     runs.parquet, curves.parquet      the results; runs.parquet is written last and says that the sweep is finished
     report.html, figures/             the report and its pictures
 
-Every file appears whole or not at all, so a process may be killed at any moment.
+Every file appears whole or not at all, so a process may be killed at any moment: config.yaml is the last to go when the
+folder is cleared, and a part says which configuration and data it is of. A study's folder has settings.json for
+config.yaml, and tables and verdicts of its own (see ``study``).
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -31,8 +34,14 @@ from modalign.locking import claimed
 
 __all__ = ["Folder"]
 
-FILES = ("config.yaml", "provenance.json", "runs.parquet", "curves.parquet", "report.html")
+RESULTS = ("runs.parquet", "curves.parquet", "report.html")
 FIGURES = ("accuracy", "alignment", "accuracy-alignment", "training-[0-9]*")  # in figures/, as SVG and PNG
+STUDY_RESULTS = (
+    "claims.json", "optima.json", "notes.json", "examples.json", "best.parquet", "evaluations.parquet",
+    "models.parquet", "alignment.parquet", "correlations.parquet", "layers.parquet",
+    "trials.db-journal", "trials.db",
+)  # fmt: skip
+ASKED = ("provenance.json", "config.yaml")  # what the rest is of, in the order in which it goes
 
 
 class Folder:
@@ -40,6 +49,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.of = ""  # the digest of what the parts are of
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is not a folder; give another place for the results")
 
@@ -55,22 +65,49 @@ class Folder:
         """Nobody else runs a sweep in this folder meanwhile; ValueError if somebody does already."""
         return claimed(self.path, "runs a sweep")
 
-    def clear(self) -> None:
-        """Take away what a sweep leaves, and nothing else."""
-        for name in FILES:
+    def clear(self, *, keep: str = "") -> None:
+        """Take away what a sweep or a study leaves, and nothing else: results first, what they are of last.
+
+        keep: one file that stays.
+        """
+        self.sweep_up()
+        study = self._holds_a_study()
+        for name in (*RESULTS, *(STUDY_RESULTS if study else ())):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        for name in ("parts", *(("embeddings",) if study else ())):
+            if (self.path / name).is_dir():
+                shutil.rmtree(self.path / name)
+        self._clear_figures(("*",) if study else FIGURES)
+        for name in (*ASKED, *(("settings.json",) if study else ())):
+            if name != keep:
+                (self.path / name).unlink(missing_ok=True)
+
+    def _holds_a_study(self) -> bool:
+        """Rather than a file of the user's that is called settings.json, too."""
+        try:
+            return "settings" in json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def _clear_figures(self, names: tuple[str, ...]) -> None:
         figures = self.path / "figures"
-        for name in FIGURES:
+        for name in names:
             for suffix in ("svg", "png"):
                 for path in figures.glob(f"{name}.{suffix}"):
                     path.unlink()
-        with contextlib.suppress(OSError):  # not there, or something of the user's is in it
-            figures.rmdir()
+        _remove_if_empty(figures)
+
+    def sweep_up(self) -> None:
+        """Take away files that a killed process left half-written; for who has claimed the folder."""
+        for name in (*RESULTS, *STUDY_RESULTS, *ASKED, "settings.json"):
+            for path in self.path.glob(f".{name}.????????{Path(name).suffix}"):
+                path.unlink()
 
     def require_same(self, sweep: Sweep, data: dict[str, str]) -> None:
         """ValueError unless the sweep in this folder has the configuration ``sweep`` and was begun with ``data``."""
         advice = "give another --out, or --fresh to start over"
+        if not self.started:
+            raise ValueError(f"{self.path} holds results without config.yaml, which says what they are of; {advice}")
         try:
             before = load(self.path / "config.yaml")
         except ValueError as error:
@@ -91,20 +128,35 @@ class Folder:
                 f"since it was begun; {advice}"
             )
 
+    def know(self, *settings: Any) -> None:
+        """What the parts are of, as JSON: parts of anything else are refused."""
+        plain = json.loads(json.dumps(settings))  # every key is text then, and can be sorted
+        self.of = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
     def begin(self, sweep: Sweep, data: dict[str, str]) -> None:
         """Write what the results are of, before there are any. data: the fingerprint of each case's."""
         facts = json.dumps(provenance.collect(seed=list(sweep.seeds)) | {"data": data}, indent=2) + "\n"
         _write(self.path / "provenance.json", facts.encode())
         _write(self.path / "config.yaml", dump(sweep).encode())
 
+    def resume(self) -> None:
+        """Add to the provenance where the sweep goes on: maybe another machine or commit."""
+        path = self.path / "provenance.json"
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts["resumed"] = [*facts.get("resumed", []), provenance.collect()]
+        _write(path, (json.dumps(facts, indent=2) + "\n").encode())
+
     def save(self, name: str, runs: list[tuple[float, int]], content: dict[str, Any]) -> None:
         """Keep a part. ``content``: tensors and numbers, ``runs``: what it is of."""
         buffer = io.BytesIO()  # a full disk is then an OSError like any other
-        torch.save({"versions": _versions(), "runs": runs, "content": content}, buffer)
+        torch.save({"of": self.of, "versions": _versions(), "runs": runs, "content": content}, buffer)
         _write(self.path / "parts" / name, buffer.getvalue())
 
     def restore(self, name: str, runs: list[tuple[float, int]]) -> dict[str, Any] | None:
-        """A part that was kept, None if there is none; ValueError if it is damaged or of other runs or versions."""
+        """A part that was kept, None if there is none.
+
+        ValueError if it is damaged, or of other runs, settings, data or versions.
+        """
         path = self.path / "parts" / name
         if not path.is_file():
             return None
@@ -121,6 +173,8 @@ class Folder:
             raise ValueError(f"{self.path} was begun with other versions ({'; '.join(changed)}); --fresh starts over")
         if kept != [tuple(run) for run in runs]:
             raise ValueError(f"{path} is of other runs; --fresh starts over")
+        if part.get("of") != self.of:
+            raise ValueError(f"{path} is of other settings or data; --fresh starts over")
         found: dict[str, Any] = content
         return found
 
@@ -138,6 +192,11 @@ class Folder:
             pq.write_table(arrow, buffer)
             _write(self.path / name, buffer.getvalue())
         shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or something of the user's is in it
+        folder.rmdir()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -153,7 +153,7 @@ def run(
         workers = 1
     with study.begun():
         search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
-        tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db")
+        tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db", study.key)
         keys = list(itertools.product(range(len(data.modalities)), grid.depths))
         parts = [_encoders(data, grid, modality, depth, tuner) for modality, depth in keys]
         # the longest go first, so that no core waits for one at the end

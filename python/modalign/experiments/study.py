@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
+import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -37,41 +39,60 @@ class Study:
     """What is finished of a study in a folder.
 
     settings: what the results depend on, as JSON; a folder of other settings is refused unless ``fresh``.
+    sweeps: names of folders inside, of sweeps that belong to the study: ``fresh`` clears them, too.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, fresh: bool = False) -> None:
-        self.place = Folder(folder)
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *, sweeps: Sequence[str] = (), fresh: bool = False
+    ) -> None:
+        self.place, self.sweeps = Folder(folder), sweeps
         self.settings, self.fresh = json.loads(json.dumps(settings)), fresh
 
     @property
     def path(self) -> Path:
         return self.place.path
 
+    @property
+    def key(self) -> str:
+        """What tells this study from others in a place that they share: of its settings, machine and folder."""
+        told = f"{self.place.of} {platform.node()} {self.path.resolve()}"
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
         """The folder is this study's alone meanwhile. ValueError if it holds a study of other settings."""
         with self.place.claimed():
             file = self.path / "settings.json"
+            self.place.sweep_up()
             ours = file.is_file()  # then what is left after clearing is an older study's, which the new one replaces
             if self.fresh:
-                self.place.clear()
-                file.unlink(missing_ok=True)
-            if file.is_file():
-                try:
-                    before = json.loads(file.read_text(encoding="utf-8"))["settings"]
-                except (ValueError, KeyError, TypeError):
-                    raise ValueError(f"{file} is damaged; give another --out, or --fresh to start over") from None
-                changed = differences(before, self.settings)
-                if changed:
-                    raise ValueError(
-                        f"{self.path} holds a study of other settings ({'; '.join(changed[:3])}); give another --out, "
-                        "or --fresh to start over"
-                    )
-            elif not ours and any(self.path.iterdir()):
+                for name in self.sweeps if ours else ():
+                    Folder(self.path / name).clear()
+                self.place.clear(keep=file.name)  # it makes way for the new one in a single step
+            elif ours:
+                self._resume(file)
+            if not ours and any(self.path.iterdir()):
                 raise ValueError(f"{self.path} holds something else; give an empty or a new folder as --out")
-            else:
-                self.write_json("settings.json", {"settings": self.settings, "provenance": provenance.collect()})
+            if self.fresh or not ours:
+                self.write_json(file.name, {"settings": self.settings, "provenance": provenance.collect()})
+            self.place.know(self.settings)
             yield
+
+    def _resume(self, file: Path) -> None:
+        """Add to settings.json where the study goes on; ValueError if it is another."""
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            before = facts["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is damaged; give another --out, or --fresh to start over") from None
+        changed = differences(before, self.settings)
+        if changed:
+            raise ValueError(
+                f"{self.path} holds a study of other settings ({'; '.join(changed[:3])}); give another --out, "
+                "or --fresh to start over"
+            )
+        facts["resumed"] = [*facts.get("resumed", []), provenance.collect()]
+        self.write_json(file.name, facts)
 
     def run(
         self, parts: Sequence[Part], title: str, *, workers: int | None = None, reporter: Reporter | None = None

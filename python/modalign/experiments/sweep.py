@@ -12,15 +12,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from modalign import data as data_sets
-from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
+from modalign.data import TEST, PairedDataset
 from modalign.experiments import tasks
 from modalign.experiments.chunks import Chunk, chunks_of, cores, train_chunk, work_of
 from modalign.experiments.cluster import train_on_ray
-from modalign.experiments.config import Case, Sweep
+from modalign.experiments.config import Sweep
 from modalign.experiments.folder import Folder
+from modalign.experiments.preparation import notes_on, prepared
 from modalign.experiments.progress import Reporter
-from modalign.experiments.randomness import label_budget
 from modalign.experiments.training import columns_of, parts_of
 
 __all__ = ["run"]
@@ -70,23 +69,26 @@ def run(
     that diverges; OSError where the disk is full: what is finished stays, and the next call continues.
     """
     place = Folder(folder)
-    data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
-    sweep = _resolved(sweep, data)
-    for case, pairs in zip(sweep.cases, data, strict=True):
-        _require_enough(case, pairs, sweep)
+    sweep, data = prepared(sweep)
     with _one_thread():  # before anything is written: what the encoders cannot take is said here
         chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
     fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
     with place.claimed():
         if fresh:
             place.clear()
-        if place.started:
+        place.sweep_up()
+        if place.started or place.finished:
             place.require_same(sweep, fingerprints)
+        place.know(sweep.model_dump(mode="json"), fingerprints)
         reporter = reporter or Reporter("none")
         if place.finished:
             reporter.say(f"{folder} holds this sweep, finished; --fresh would train it again")
             return place.path
-        if not place.started:
+        for note in notes_on(sweep, data):
+            reporter.say(f"note: {note}")
+        if place.started:
+            place.resume()
+        else:
             place.begin(sweep, fingerprints)
         with _one_thread():
             if ray is None:
@@ -166,57 +168,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _load(case: Case, key: str) -> PairedDataset:
-    settings = dict(case.data)
-    name = settings.pop("name")
-    try:
-        return data_sets.load(name, **settings)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{key}.data ({case.label}): {error}") from error
-
-
-def _resolved(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
-    """With the defaults of the data sets written out, too."""
-    cases = tuple(
-        case.model_copy(
-            update={
-                "data": {"name": case.data["name"], **case.data, **pairs.settings},
-                "modalities": case.modalities or tuple(pairs.modalities),
-            }
-        )
-        for case, pairs in zip(sweep.cases, data, strict=True)
-    )
-    return sweep.model_copy(update={"cases": cases})
-
-
-def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
-    sizes = {part: int((pairs.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)}
-    if sizes[TRAIN] < 2 or not sizes[VALIDATION]:
-        raise ValueError(
-            f"case {case.label!r} has {sizes[TRAIN]} training and {sizes[VALIDATION]} validation pairs, too few"
-        )
-    if pairs.task == "classification":
-        counts = pairs.labels.bincount(minlength=len(pairs.classes))
-        if int((counts > 0).sum()) < 2:
-            raise ValueError(f"case {case.label!r}: labels must be of two classes or more, got one: nothing to learn")
-        single = [pairs.classes[i] for i in (counts == 1).nonzero()[:3, 0].tolist()]
-        if single:
-            raise ValueError(
-                f"case {case.label!r}: every class needs two members or more, one to train on and one to judge by, got "
-                f"one of {', '.join(single)}; leave it out or join it with another class"
-            )
-    compared = min(sizes[TEST], sweep.metrics.pairs)
-    if not sweep.metrics.k < compared:
-        raise ValueError(
-            f"metrics.k must be less than the number of test pairs compared, got {sweep.metrics.k} for the {compared} "
-            f"of case {case.label!r}"
-        )
-    try:
-        label_budget(sweep.training.labels, sizes[TRAIN])
-    except ValueError as error:
-        raise ValueError(f"case {case.label!r}: {error}") from None
 
 
 def _tables(

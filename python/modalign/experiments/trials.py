@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,23 +34,36 @@ class Tuned(NamedTuple):
 
 
 class Tuner:
-    """Keeps its trials in ``storage``, the URL of one of Optuna's."""
+    """Keeps its trials in ``storage``, the URL of one of Optuna's. whose: what tells this tuner's studies from others
+    there, as ``Study.key``: two with one name delete each other's trials."""
 
-    def __init__(self, search: Search, storage: str) -> None:
+    def __init__(self, search: Search, storage: str, whose: str) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.search, self.lock = search, threading.Lock()  # SQLite has one writer
-        self.storage = optuna.storages.RDBStorage(storage)
+        self.storage, self.whose = optuna.storages.RDBStorage(storage), whose
 
     def study(self, title: str, seed: int) -> Any:
         """A new one: the trials of a part that was not finished have lost their encoders."""
         import optuna
 
+        name = f"{self.whose}-{title}"
         with contextlib.suppress(KeyError):
-            optuna.delete_study(study_name=title, storage=self.storage)
+            optuna.delete_study(study_name=name, storage=self.storage)
         sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return optuna.create_study(study_name=title, storage=self.storage, direction="maximize", sampler=sampler)
+        return optuna.create_study(study_name=name, storage=self.storage, direction="maximize", sampler=sampler)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self.lock:
+            try:
+                yield
+            except KeyError:
+                raise ValueError(
+                    "the trials of this study have vanished from Optuna's storage: something else deleted them; what "
+                    "is finished stays, run again to continue"
+                ) from None
 
     def tuned(
         self,
@@ -62,14 +75,14 @@ class Tuner:
     ) -> tuple[Trained, list[Fit]]:
         """For each encoder the best of its trials by validation score, and what it was trained with."""
         search = self.search
-        with self.lock:
+        with self._writing():
             studies = [self.study(encoder.title, encoder.seed) for encoder in encoders]
         best: Trained | None = None
         whose: list[int] = []
         chosen: list[Fit] = []
         for start in range(0, search.trials, search.at_once):
             at_once = min(search.at_once, search.trials - start)
-            with self.lock:
+            with self._writing():
                 asked = [(i, study.ask()) for _ in range(at_once) for i, study in enumerate(studies)]
                 fits = [
                     Fit(
@@ -80,7 +93,7 @@ class Tuner:
                     for i, trial in asked
                 ]  # fmt: skip
             trained = trainer.train(fits, epochs, on_epoch, on_step)
-            with self.lock:
+            with self._writing():
                 for (i, trial), score in zip(asked, trained.validation.tolist(), strict=True):
                     studies[i].tell(trial, score)
             pool = trained if best is None else _joined(best, trained)

@@ -1,10 +1,11 @@
 """The best alignment strength of each modality, with an interval, from a fraction of a grid's runs.
 
 Every round trains a batch of strengths side by side. What they gave, as the change of validation accuracy over strength
-0 with the same seed, is modelled by a Gaussian process over t = asinh(strength / 0.05), one for each modality; the next
-strengths are where functions drawn from the two posteriors are highest (Thompson sampling), so that runs go to where
-the best may lie. At the end the best strength is that of the highest posterior mean, and its interval holds the maxima
-of 95 % of the functions drawn.
+0 with the same seed, is modelled by a Gaussian process over t = asinh(strength / 0.05) that is 0 at 0, one for each
+modality. All changes of a seed subtract the same run, so they share its noise. How far and how fast the curve bends is
+averaged over, and so is the noise (see ``_posterior``). The next strengths are where functions drawn from the
+posteriors are highest (Thompson sampling), so that runs go to where the best may lie. At the end the best strength is
+that of the highest posterior mean, and its interval holds the maxima of 95 % of the functions drawn.
 """
 
 from __future__ import annotations
@@ -12,28 +13,33 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modalign.data import PairedDataset
-from modalign.data import load as load_data
-from modalign.experiments.chunks import Chunk, train_chunk, work_of
+from modalign.experiments.chunks import Chunk, cut, runs_in_a_chunk, train_chunk, work_of
 from modalign.experiments.config import Sweep
+from modalign.experiments.preparation import notes_on, prepared
 from modalign.experiments.progress import Reporter
 from modalign.experiments.study import Part, Study
 from modalign.experiments.training import Run
 
-__all__ = ["Budget", "Optimum", "against_grid", "optimum", "position", "run"]
+if TYPE_CHECKING:
+    from modalign.report.results import Results
+
+__all__ = ["Budget", "Optimum", "against_grid", "optimum", "position", "require_grid", "run"]
 
 SCALE = 0.05  # strengths below it are nearly 0
 POINTS, FUNCTIONS = 121, 2000
 FIRST_SEED = 1000  # a grid counts from 0
 CHECKPOINT_SECONDS = 10.0
+LENGTHS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)  # over which the curve bends, in shares of the range of t
+RATIOS = tuple(10 ** (i / 2) for i in range(-2, 7))  # of the curve's variance to that of a run's noise
+GRAIN = 1e-4  # of an accuracy: noise is not less, though all runs agree
 Array = NDArray[np.float64]
 
 
@@ -59,7 +65,7 @@ class Budget:
 
     @property
     def runs(self) -> int:
-        """At most, for each pair of modalities."""
+        """At most, for a case of two modalities."""
         return self.seeds * (self.first + 2 * self.per_round * self.rounds)
 
 
@@ -94,38 +100,46 @@ def run(
     Raises ValueError as ``sweep.run``. Seeds count from 1,000: a grid's are others.
     """
     budget = budget or Budget()
-    data = []
-    for case in sweep.cases:
-        arguments = dict(case.data)
-        data.append(load_data(arguments.pop("name"), **arguments))
+    sweep, data = prepared(sweep)
+    most = [runs_in_a_chunk(pairs, sweep) for pairs in data]  # what the encoders cannot take is said here
     settings = {
         "study": "tune", "budget": dataclasses.asdict(budget), "sweep": sweep.model_dump(mode="json"),
         "data": [pairs.fingerprint() for pairs in data],
     }  # fmt: skip
     study = Study(folder, settings, fresh=fresh)
+    if workers is None and sweep.training.device != "cpu":
+        workers = 1
     with study.begun():
+        reporter = reporter or Reporter("none")
+        for note in notes_on(sweep, data):
+            reporter.say(f"note: {note}")
         seen: list[list[dict[str, Any]]] = [[] for _ in sweep.cases]
+        made = [0 for _ in sweep.cases]
         strengths = [_first(budget) for _ in sweep.cases]
         for number in range(budget.rounds + 1):
             parts = []
             for i, pairs in enumerate(data):
                 for seed in range(FIRST_SEED, FIRST_SEED + budget.seeds):
-                    runs = tuple(Run(strength, seed) for strength in strengths[i])
-                    chunk = Chunk(i, number * budget.seeds + seed - FIRST_SEED, runs)  # one for each round and seed
-                    parts.append(_part(study, sweep, pairs, chunk))
+                    for runs in cut([Run(strength, seed) for strength in strengths[i]], most[i]):
+                        parts.append(_part(study, sweep, pairs, Chunk(i, made[i], runs)))
+                        made[i] += 1
             done = study.run(parts, f"{sweep.name}, round {number + 1}", workers=workers, reporter=reporter)
             for found in done:
                 seen[found["case"]] += found["rows"]
             if number < budget.rounds:
-                strengths = [_next(rows, budget, number) for rows in seen]
+                strengths = [
+                    _next(rows, len(pairs.modalities), budget, number) for rows, pairs in zip(seen, data, strict=True)
+                ]
         study.write_table("evaluations.parquet", [
             {"case": case.label, **row} for case, rows in zip(sweep.cases, seen, strict=True) for row in rows
         ])  # fmt: skip
         optima = {
             case.label: {
-                "modalities": case.modalities or list(pairs.modalities),
+                "modalities": list(case.modalities or pairs.modalities),
                 "runs": len(rows),
-                "optima": [dataclasses.asdict(optimum(rows, m, budget.highest)) for m in (1, 2)],
+                "optima": [
+                    dataclasses.asdict(optimum(rows, m + 1, budget.highest)) for m in range(len(pairs.modalities))
+                ],
             }
             for case, pairs, rows in zip(sweep.cases, data, seen, strict=True)
         }
@@ -136,35 +150,49 @@ def run(
 def against_grid(tuned: Path, grid: Path) -> list[dict[str, Any]]:
     """For each case and modality that both have: what the search lost against a finished sweep of many strengths.
 
-    Both choose by validation accuracy. Judged is the test accuracy of the grid's runs, averaged over its seeds and
-    interpolated in t: regret = accuracy at the grid's choice - at the search's. cost: its runs over the grid's.
-    Raises ValueError where they have no case in common, or one of them is not finished.
+    The grid must hold strength 0 and go as far as the search did. Both choose by validation accuracy. Judged is the
+    test accuracy of the grid's runs, averaged over its seeds and interpolated in t: regret = accuracy at the grid's
+    choice - at the search's. cost: its runs over the grid's.
+    Raises ValueError where they have no case in common, the grid does not go as far, or one is not finished.
     """
-    from modalign.report.results import read
-
     if not (tuned / "optima.json").is_file():
         raise ValueError(f"{tuned} holds no finished search")
     optima = json.loads((tuned / "optima.json").read_text(encoding="utf-8"))
-    results = read(grid)
+    highest = max(one["curve"]["strength"][-1] for found in optima.values() for one in found["optima"])
+    results = require_grid(grid, highest)
     rows = []
     for case in results.cases:
         if case.label not in optima:
             continue
         found = optima[case.label]
-        for modality, one in enumerate(found["optima"], 1):
+        for modality, (name, one) in enumerate(zip(found["modalities"], found["optima"], strict=True), 1):
             at = [position(strength) for strength in results.strengths]
             test = results.grid(case, f"accuracy_{modality}").mean(0)
             chosen = int(results.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
             there = float(np.interp(position(one["best"]), at, test))
             rows.append({
-                "case": case.label, "modality": modality, "name": case.modalities[modality - 1], "tuned": one["best"],
+                "case": case.label, "modality": modality, "name": name, "tuned": one["best"],
                 "grid": results.strengths[chosen], "regret": float(test[chosen]) - there,
-                "regret_of_none": float(test[chosen] - test[0]),
+                "regret_of_none": float(test[chosen] - test[0]),  # strength 0 is the first
                 "cost": found["runs"] / (len(results.strengths) * len(results.seeds)),
             })  # fmt: skip
     if not rows:
         raise ValueError(f"{tuned} and {grid} have no case in common")
     return rows
+
+
+def require_grid(grid: Path, highest: float) -> Results:
+    """A finished sweep; ValueError where nothing can be read off it from strength 0 to ``highest``."""
+    from modalign.report.results import read
+
+    results = read(grid)
+    strengths = results.strengths
+    if strengths[0] != 0 or position(strengths[-1]) < position(highest) - 1e-6:
+        raise ValueError(
+            f"{grid} must hold strength 0 and go as far as the search, to {highest:g}, got strengths from "
+            f"{strengths[0]:g} to {strengths[-1]:g}; search with --highest {strengths[-1]:g}, or name another sweep"
+        )
+    return results
 
 
 def _part(study: Study, sweep: Sweep, data: PairedDataset, chunk: Chunk) -> Part:
@@ -175,7 +203,8 @@ def _part(study: Study, sweep: Sweep, data: PairedDataset, chunk: Chunk) -> Part
         )
         rows = [
             {"strength": run.strength, "seed": run.seed,
-             **{key: result[key][i] for m in (1, 2) for key in (f"validation_accuracy_{m}", f"accuracy_{m}")}}
+             **{f"{kind}_{m + 1}": result[f"{kind}_{m + 1}"][i] for m in range(len(data.modalities))
+                for kind in ("validation_accuracy", "accuracy")}}
             for i, run in enumerate(chunk.runs)
         ]  # fmt: skip
         return {"case": chunk.case, "rows": rows}
@@ -188,11 +217,11 @@ def _first(budget: Budget) -> list[float]:
     return [_rounded(SCALE * np.sinh(t)) for t in np.linspace(0, position(budget.highest), budget.first)]
 
 
-def _next(rows: Sequence[dict[str, Any]], budget: Budget, number: int) -> list[float]:
-    """Where functions of both posteriors are highest; strengths that are there already bring new seeds no more."""
+def _next(rows: Sequence[dict[str, Any]], modalities: int, budget: Budget, number: int) -> list[float]:
+    """Where functions of all posteriors are highest; strengths that are there already bring new seeds no more."""
     known = {row["strength"] for row in rows}
     chosen: list[float] = []
-    for modality in (1, 2):
+    for modality in range(1, modalities + 1):
         at, functions, _, _ = _posterior(rows, modality, budget.highest, seed=7919 * (number + 1) + modality)
         for function in functions:
             strength = _rounded(SCALE * np.sinh(at[int(function.argmax())]))
@@ -204,7 +233,7 @@ def _next(rows: Sequence[dict[str, Any]], budget: Budget, number: int) -> list[f
 
 
 def optimum(rows: Sequence[dict[str, Any]], modality: int, highest: float) -> Optimum:
-    """The best strength of modality 1 or 2 from rows of strength, seed, validation_accuracy_1 and _2.
+    """The best strength of a modality, counted from 1, from rows of strength, seed and validation_accuracy_1, _2 ...
 
     Strength 0 must be there with every seed.
     """
@@ -225,42 +254,77 @@ def optimum(rows: Sequence[dict[str, Any]], modality: int, highest: float) -> Op
 def _posterior(
     rows: Sequence[dict[str, Any]], modality: int, highest: float, seed: int
 ) -> tuple[Array, Array, Array, Array]:
-    """Places t, functions drawn there (functions, places), their mean and standard deviation."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    """Places t, functions drawn there (functions, places), their mean and standard deviation.
 
+    The change of run k of seed s is f(t_k) + e_sk - e_s0 with e of variance v: v off the diagonal for two changes of
+    one seed and 2 v on it. f is Gaussian with covariance ratio v K_length, and 0 at t = 0. Prior: every length and
+    ratio of the grid alike, 1 / v for v. With M = ratio K + N the covariance of the n changes y is v M, so the evidence
+    of a length and ratio is |M|^(-1/2) (y' M^-1 y)^(-n/2), v is y' M^-1 y over a chi-square of n degrees of freedom,
+    and f is Gaussian given all three.
+    """
     column = f"validation_accuracy_{modality}"
     without = {row["seed"]: row[column] for row in rows if row["strength"] == 0}
-    t = np.array([[position(row["strength"])] for row in rows])
-    change = np.array([row[column] - without[row["seed"]] for row in rows])
-    spread = float(change.std()) or 1e-3
-    # a curve bends over about the range, and noise is no more than what runs differ by
-    kernel = ConstantKernel(1.0, (0.05, 20.0)) * RBF(
-        position(highest) / 3, (position(highest) / 8, 2 * position(highest))
-    )
-    kernel += WhiteKernel(0.1, (1e-4, 2.0))
-    # strength 0 is 0 by definition, for every seed: said once with little noise, not once for each seed
-    kept = t[:, 0] > 0
-    places, values = np.concatenate([[[0.0]], t[kept]]), np.concatenate([[0.0], change[kept] / spread])
-    noise = np.concatenate([[1e-6], np.full(int(kept.sum()), 1e-6)])
-    model = GaussianProcessRegressor(kernel, alpha=noise, n_restarts_optimizer=2, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length or a noise at the end of its range is an answer
-        model.fit(places, values)
+    kept = [row for row in rows if row["strength"] > 0]
+    seeds = np.array([row["seed"] for row in kept])
+    change = np.array([row[column] - without[row["seed"]] for row in kept])
+    noise = np.eye(len(kept)) + (seeds[:, None] == seeds)
     at = np.linspace(0, position(highest), POINTS)
-    fitted = model.kernel_.k1  # without the noise: of the curve, not of a run
-    cross, prior = fitted(at[:, None], places), fitted(at[:, None])
-    within = model.kernel_(places) + np.diag(noise)
-    within[0, 0] -= model.kernel_.k2.noise_level  # the exact point
-    solved = np.linalg.solve(within + 1e-8 * np.eye(len(within)), np.concatenate([values[:, None], cross.T], 1))
-    mean = cross @ solved[:, 0]
-    covariance = prior - cross @ solved[:, 1:]
-    eigenvalues, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    draws = np.random.default_rng(seed).normal(size=(FUNCTIONS, POINTS))
-    functions = mean + (draws * np.sqrt(eigenvalues.clip(0))) @ vectors.T
-    deviation = np.sqrt(np.diag(covariance).clip(0))
-    return at, spread * functions, spread * mean, spread * deviation
+    places = np.concatenate([at, [position(row["strength"]) for row in kept]])
+    bases = [_from_zero(places, length * position(highest)) for length in LENGTHS]
+    fits = [_Fit.of(np.sqrt(ratio) * basis, noise, change) for basis in bases for ratio in RATIOS]
+    evidence = np.array([fit.evidence for fit in fits])
+    weights = np.exp(evidence - evidence.max())
+    weights /= weights.sum()
+    rng = np.random.default_rng(seed)
+    drawn = [fit.draw(count, rng) for fit, count in zip(fits, rng.multinomial(FUNCTIONS, weights), strict=True)]
+    functions = rng.permutation(np.concatenate(drawn))
+    mean = weights @ np.array([fit.mean for fit in fits])
+    return at, functions, mean, functions.std(0)
+
+
+def _from_zero(places: Array, length: float) -> Array:
+    """B, (places, functions): B w with w standard normal is a smooth random function that is 0 at 0."""
+    kernel = np.exp(-((places[:, None] - places) ** 2) / (2 * length**2))
+    at_zero = np.exp(-(places**2) / (2 * length**2))
+    eigenvalues, vectors = np.linalg.eigh(kernel - at_zero[:, None] * at_zero)
+    kept = eigenvalues > 1e-9 * eigenvalues[-1]
+    basis: Array = vectors[:, kept] * np.sqrt(eigenvalues[kept])
+    return basis
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What one length and ratio make of the changes. Given v, the curve is basis @ (centre + sqrt(v) root @ normal)."""
+
+    basis: Array  # (POINTS, functions)
+    centre: Array
+    root: Array
+    scatter: float  # v times a chi-square
+    changes: int
+    evidence: float  # its logarithm
+
+    @classmethod
+    def of(cls, basis: Array, noise: Array, change: Array) -> _Fit:
+        """basis: over the places and then the changes."""
+        n, seen = len(change), basis[POINTS:]
+        within = seen @ seen.T + noise
+        solved = np.linalg.solve(within, np.concatenate([change[:, None], seen], 1))
+        scatter = float(change @ solved[:, 0]) + n * GRAIN**2
+        eigenvalues, vectors = np.linalg.eigh(np.eye(basis.shape[1]) - seen.T @ solved[:, 1:])
+        root = vectors * np.sqrt(eigenvalues.clip(0))
+        evidence = -(np.linalg.slogdet(within)[1] + n * np.log(scatter)) / 2
+        return cls(basis[:POINTS], seen.T @ solved[:, 0], root, scatter, n, float(evidence))
+
+    @property
+    def mean(self) -> Array:
+        curve: Array = self.basis @ self.centre
+        return curve
+
+    def draw(self, count: int, rng: np.random.Generator) -> Array:
+        deviations = np.sqrt(self.scatter / rng.chisquare(self.changes, (count, 1)))
+        normal = rng.normal(size=(count, len(self.centre)))
+        curves: Array = (self.centre + deviations * (normal @ self.root.T)) @ self.basis.T
+        return curves
 
 
 def position(strength: float) -> float:

@@ -126,8 +126,6 @@ def run(
     }  # fmt: skip
     study = Study(folder, settings, fresh=fresh)
     with study.begun(), offline():
-        if fresh:
-            shutil.rmtree(study.path / "embeddings", ignore_errors=True)
         prepared = {name: prepare_layers(layers, PREPARED, name=name) for name, layers in pictures.items()}
         conditions = [
             (uniqueness, kind, seed)
