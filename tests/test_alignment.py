@@ -418,6 +418,9 @@ def test_a_sample_has_no_null_and_its_interval_may_be_left_out() -> None:
     for options in ({"within": np.arange(100) // 50}, {"relabellings": 39}, {"null": "relabelled"}):
         with pytest.raises(ValueError, match="a sample has no null"):
             align(x, y, ["mutual_knn"], k=3, sample=20, **options)
+        whole = align(x, y, ["mutual_knn", "cka"], k=3, sample=20, **options)["cka"]  # of all rows
+        assert whole.null is not None
+        assert whole.null.kind.startswith("closed form" if "relabellings" in options else "relabelled")
 
 
 def test_options_of_layers_are_checked() -> None:

@@ -136,7 +136,7 @@ def align(
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
         raise TypeError(f"align: k must be an integer, got {k!r}")
     one_of("align", "null", null, NULLS)
-    _require(groups, within, sample, tolerance, confidence, null, relabellings)
+    _require(groups, within, sample, tolerance, confidence, relabellings)
     n = open_rows(x).shape[0]
     groups, within = _labels("groups", groups, n), _labels("within", within, n)
     if ids is not None:
@@ -174,6 +174,8 @@ def align(
             raise ValueError(f"align: {', '.join(graphs)} need the graphs of all items; leave out sample and tolerance")
         if size_curve:
             raise ValueError("align: size_curve needs the graphs of all items; leave out sample and tolerance")
+        if not (of_moments or of_pairs) and (within is not None or relabellings or null == "relabelled"):
+            raise ValueError("align: a sample has no null: leave out within, relabellings and null='relabelled'")
         scores |= run.of_sample(lists, sample, tolerance)
     elif lists or graphs:
         rest.append(run.of_graphs([*lists, *graphs], size_curve))
@@ -639,16 +641,12 @@ def _title(what: str, names: list[str]) -> str:
 
 
 def _require(
-    groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float, null: str,
-    relabellings: int | None,
+    groups: Any, within: Any, sample: int | None, tolerance: float | None, confidence: float, relabellings: int | None
 ) -> None:  # fmt: skip
     if groups is not None and within is not None:
         raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
     if sample is not None and tolerance is not None:
         raise ValueError("align: give sample or tolerance, got both")
-    sampled = sample is not None or tolerance is not None
-    if sampled and (within is not None or relabellings is not None or null == "relabelled"):
-        raise ValueError("align: a sample has no null: leave out within, relabellings and null='relabelled'")
     if not 0 < confidence < 1:
         raise ValueError(f"align: confidence must be between 0 and 1, got {confidence}")
     require_relabellings("align", relabellings)
