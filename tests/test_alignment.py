@@ -312,7 +312,7 @@ def test_mistakes() -> None:
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 200, 6))
-    monkeypatch.setattr("modalign.alignment.AFFORDED", 0.01)
+    monkeypatch.setattr("modalign.measurement.AFFORDED", 0.01)
     found = modalign.align(x, y, ["mutual_knn", "rsa"], k=5)
     assert found["mutual_knn"].low is not None
     assert found["rsa"].low is None

@@ -19,6 +19,7 @@ LAYERS = [
     {"losses", "drop_ins", "chunked", "gathering", "metrics", "information", "diagnosis"},
     {"budget", "sampling", "significance", "splitting"},
     {"scores"},
+    {"measurement"},
     {"alignment", "layers"},
     {"data", "embedding", "networks", "user_modules", "encoders"},
     {"experiments", "printing", "report"},
