@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -173,9 +173,9 @@ class Measurement:
         if with_sizes:
             with self.timed("size curve"):
                 self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
-        spent = dict.fromkeys(names, 0.0)
-        rows = self._rows(names)
-        values = self._computed(names, lambda name: self._values([name], rows, near, None, spent)[name], spent)
+        spent: dict[str, float] = {}
+        rows, weights = self._rows(names), None if self.groups is None else _group_weights(self.groups)
+        values = self._computed(names, lambda name: self._of_neighbors(name, rows, near, weights), spent)
 
         def rest() -> dict[str, Score]:
             some = list(values)
@@ -211,28 +211,19 @@ class Measurement:
             return None
         return indexable(self.x), indexable(self.y)
 
-    def _values(
-        self, names: Sequence[str], rows: tuple[Any, Any] | None, graphs: tuple[Tensor, Tensor],
-        weights: Tensor | None, spent: dict[str, float],
-    ) -> dict[str, float]:  # fmt: skip
-        """The metrics of graphs of all items among themselves."""
-        if weights is None and self.groups is not None:
-            weights = _group_weights(self.groups)
-        found = {}
-        for name in names:
-            start = time.perf_counter()
-            if name == "cknna":
-                assert rows is not None
-                found[name] = cknna_from_graphs(*rows, *graphs, metric=self.metric)
-            else:
-                if name == "second_order_cosine":
-                    assert rows is not None
-                    each = second_order_cosine_rows(*rows, *graphs)
-                else:
-                    each = neighborhood_scores(name, *graphs)
-                found[name] = float(each.mean() if weights is None else weights @ each)
-            spent[name] += time.perf_counter() - start
-        return found
+    def _of_neighbors(
+        self, name: str, rows: tuple[Any, Any] | None, graphs: tuple[Tensor, Tensor], weights: Tensor | None
+    ) -> float:
+        """A metric of graphs of all items among themselves."""
+        if name == "cknna":
+            assert rows is not None
+            return cknna_from_graphs(*rows, *graphs, metric=self.metric)
+        if name == "second_order_cosine":
+            assert rows is not None
+            each = second_order_cosine_rows(*rows, *graphs)
+        else:
+            each = neighborhood_scores(name, *graphs)
+        return float(each.mean() if weights is None else weights @ each)
 
     def _seconds(self, name: str, again: bool = False) -> float:
         """Of one evaluation."""
@@ -251,9 +242,7 @@ class Measurement:
             some = within_part(a, kept, self.k), within_part(b, kept, self.k)
             some_rows = None if rows is None else (rows[0][kept], rows[1][kept])
             weights = None if self.groups is None else _group_weights(self.groups[kept])
-            return self._of_part(
-                cheap, lambda name: self._values([name], some_rows, some, weights, {name: 0.0})[name], spent
-            )
+            return self._of_part(cheap, lambda name: self._of_neighbors(name, some_rows, some, weights), spent)
 
         halves, quarters = self._of_splits(cheap, of_part)
         return self._spans(cheap, values, halves, quarters)
@@ -290,13 +279,14 @@ class Measurement:
         if "mutual_knn" in names and self._closed_form() and 10 * self.k <= self.n:
             nulls["mutual_knn"] = mutual_knn_null(*near, values["mutual_knn"], self.confidence)
             drawn.remove("mutual_knn")
-        rows = self._rows(drawn)
+        rows, weights = self._rows(drawn), None if self.groups is None else _group_weights(self.groups)
 
         def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
             back = torch.empty_like(s)
             back[s] = torch.arange(self.n)
             some_rows = None if rows is None else (rows[0], rows[1][s])
-            return self._values(drawn, some_rows, (near[0], back[near[1][s]]), None, spent)
+            graphs = near[0], back[near[1][s]]
+            return self._computed(drawn, lambda name: self._of_neighbors(name, some_rows, graphs, weights), spent)
 
         return nulls | self._relabelled_nulls(drawn, values, of_relabelled)
 
