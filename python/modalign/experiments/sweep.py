@@ -14,11 +14,11 @@ import torch
 
 from modalign.data import TEST, PairedDataset
 from modalign.experiments import tasks
+from modalign.experiments.cases import notes_on, prepared
 from modalign.experiments.chunks import Chunk, chunks_of, cores, train_chunk, work_of
 from modalign.experiments.cluster import train_on_ray
 from modalign.experiments.config import Sweep
 from modalign.experiments.folder import Folder
-from modalign.experiments.preparation import notes_on, prepared
 from modalign.experiments.progress import Reporter
 from modalign.experiments.training import columns_of, parts_of
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalign.data import PairedDataset
+from modalign.experiments.cases import notes_on, prepared
 from modalign.experiments.chunks import Chunk, cut, runs_in_a_chunk, train_chunk, work_of
 from modalign.experiments.config import Sweep
-from modalign.experiments.preparation import notes_on, prepared
 from modalign.experiments.progress import Reporter
 from modalign.experiments.study import Part, Study
 from modalign.experiments.training import Run
