@@ -21,7 +21,7 @@ from torch import nn
 from experiments.small import TINY, configuration, hidden_numbers, settings
 from modalign.data import TRAIN, synthetic
 from modalign.encoders import MLPConfig, build_encoder, seeded_module
-from modalign.experiments import advise, align, emergence, preparation, tune
+from modalign.experiments import advise, align, cases, emergence, tune
 from modalign.experiments.chunks import train_chunk as train
 from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
 from modalign.experiments.randomness import batch_order, initial_seed
@@ -181,7 +181,7 @@ def test_tuning_takes_any_number_of_modalities_and_small_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     three = hidden_numbers("classification", modalities=3)
-    monkeypatch.setattr(preparation.data_sets, "load", lambda *_, **__: three)
+    monkeypatch.setattr(cases.data_sets, "load", lambda *_, **__: three)
     small = {"epochs": 2, "labels": None, "runs_at_once": 2}
     sweep = configuration(cases=[{"label": "mine", "data": {"name": "hidden"}}], training=small)
     most = []
