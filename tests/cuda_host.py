@@ -1,7 +1,7 @@
 """The kernels of csrc/cuda as modalign.ops._cuda calls them, for tests: on a CPU, or on a GPU where there is one.
 
-On a CPU each instruction of csrc/cuda/hopper.cuh is done as its manual says, by tests/cuda_on_host/cuda/hopper.cuh, and
-the threads of a block take turns.
+On a CPU each instruction of csrc/cuda/shared/hopper.cuh is done as its manual says, by
+tests/cuda_on_host/cuda/shared/hopper.cuh, and the threads of a block take turns.
 """
 
 import ctypes

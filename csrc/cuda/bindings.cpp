@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda/info_nce.hpp"
-#include "cuda/knn_survivors.hpp"
-#include "cuda/neighbor_overlap.hpp"
+#include "cuda/graphs/neighbor_overlap.hpp"
+#include "cuda/knn/knn_survivors.hpp"
+#include "cuda/losses/info_nce.hpp"
 
 namespace py = pybind11;
 

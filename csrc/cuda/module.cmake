@@ -15,8 +15,8 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real 100-real 120-virtual)
 endif()
 enable_language(CUDA)
-pybind11_add_module(_cuda MODULE NO_EXTRAS csrc/cuda/bindings.cpp csrc/cuda/info_nce.cu
-                    csrc/cuda/knn_survivors.cu csrc/cuda/neighbor_overlap.cu csrc/cuda/tensor_map.cu)
+pybind11_add_module(_cuda MODULE NO_EXTRAS csrc/cuda/bindings.cpp csrc/cuda/losses/info_nce.cu
+                    csrc/cuda/knn/knn_survivors.cu csrc/cuda/graphs/neighbor_overlap.cu csrc/cuda/shared/tensor_map.cu)
 target_include_directories(_cuda PRIVATE csrc ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 # nvcc and the host compiler need not know the same warnings
 set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static CUDA_STANDARD 17 COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:-O3;-Wall>")

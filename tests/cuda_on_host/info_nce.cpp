@@ -1,5 +1,5 @@
-// csrc/cuda/info_nce.cuh as functions of the host, for tests/kernels/test_cuda_info_nce.py.
-#include "cuda/info_nce.cuh"
+// csrc/cuda/losses/info_nce.cuh as functions of the host, for tests/kernels/test_cuda_info_nce.py.
+#include "cuda/losses/info_nce.cuh"
 
 using namespace modalign::cuda;
 

@@ -1,5 +1,5 @@
-// csrc/cuda/knn_survivors.cuh as a function of the host, for tests/kernels/test_cuda_survivors.py.
-#include "cuda/knn_survivors.cuh"
+// csrc/cuda/knn/knn_survivors.cuh as a function of the host, for tests/kernels/test_cuda_survivors.py.
+#include "cuda/knn/knn_survivors.cuh"
 
 using namespace modalign::cuda;
 

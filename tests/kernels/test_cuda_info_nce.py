@@ -24,7 +24,7 @@ SIZES = [(300, 300, 72), (140, 520, 200), (520, 70, 130), (64, 256, 64), (1, 1, 
 
 
 class Part(ctypes.Structure):
-    """Of csrc/cuda/info_nce_tables.hpp, as the next two."""
+    """Of csrc/cuda/losses/info_nce_tables.hpp, as the next two."""
 
     _fields_ = tuple((name, ctypes.c_int) for name in ("row", "rows", "col", "cols"))
 

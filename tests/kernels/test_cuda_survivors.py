@@ -22,7 +22,7 @@ POINTERS = [
 
 
 class Survivors(ctypes.Structure):
-    """Of csrc/cuda/survivors.hpp."""
+    """Of csrc/cuda/knn/survivors.hpp."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in POINTERS),

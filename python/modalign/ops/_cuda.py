@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from modalign.kernels.products import Block
     from modalign.kernels.screen import Screen
 
-EXTREME_ROWS = 128  # of csrc/cuda/knn_survivors.cuh, where a tile has two of them
+EXTREME_ROWS = 128  # of csrc/cuda/knn/knn_survivors.cuh, where a tile has two of them
 Sides = tuple[Tensor, Tensor | None]  # the log-sum-exps of rows or columns, and their gradients
-# of csrc/cuda/info_nce.cuh: rows and columns that have one part together, and how many such rows a tile has
+# of csrc/cuda/losses/info_nce.cuh: rows and columns that have one part together, and how many such rows a tile has
 SUM_ROWS, SUM_COLUMNS, OF_TILE = 64, 256, 2
 
 

@@ -1,0 +1,95 @@
+// Tiles of 128 x 256 products of two tables, on sm_90a: a thread copies the features of tile after tile into a ring of
+// stages in shared memory, 64 at a time, and two warpgroups multiply what has come, 64 rows each.
+//
+// The copying thread runs ahead, into the next tile while the last one's sums are used, as far as the ring reaches.
+#pragma once
+
+#include "cuda/shared/hopper.cuh"
+
+namespace modalign::cuda {
+
+constexpr int kTileRows = 128;
+constexpr int kTileColumns = hopper::kProducts;
+constexpr int kStages = 4;
+constexpr int kLead = 2;                                   // stages that the first warpgroup may be ahead of the second
+constexpr int kConsumers = 2 * hopper::kWarpgroup;         // threads that multiply
+constexpr int kThreads = kConsumers + hopper::kWarpgroup;  // and a warpgroup of which one thread copies
+constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // 504 a thread of each: the 64 K of a multiprocessor
+
+struct Stage {
+  alignas(hopper::kTileAlignment) uint16_t rows[kTileRows * hopper::kFeatures];
+  alignas(hopper::kTileAlignment) uint16_t columns[kTileColumns * hopper::kFeatures];
+};
+
+// In shared memory.
+struct Ring {
+  Stage stages[kStages];
+  hopper::Barrier full[kStages], empty[kStages];
+
+  // By one thread; the block meets before it goes on.
+  __device__ void make() {
+    for (int stage = 0; stage < kStages; ++stage) {
+      hopper::barrier_init(full + stage, 1);
+      hopper::barrier_init(empty + stage, kConsumers / 32);
+    }
+    hopper::barriers_made();
+  }
+};
+
+// Where a thread is in the ring.
+struct Place {
+  int stage = 0, round = 0;
+
+  __device__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      round ^= 1;
+    }
+  }
+};
+
+// Both tables [., d] in half precision, d a multiple of 8; their maps have boxes of kTileRows and of kTileColumns rows.
+__device__ inline void copy_products(Ring& ring, Place& place, const CUtensorMap* rows, const CUtensorMap* columns,
+                                     int first_row, int first_column, int d) {
+  for (int feature = 0; feature < d; feature += hopper::kFeatures, place.next()) {
+    Stage& stage = ring.stages[place.stage];
+    hopper::Barrier* full = ring.full + place.stage;
+    hopper::barrier_wait(ring.empty + place.stage, place.round ^ 1);
+    hopper::barrier_arrive_for(full, sizeof(stage.rows) + sizeof(stage.columns));
+    hopper::copy_tile(stage.rows, rows, feature, first_row, full);
+    hopper::copy_tile(stage.columns, columns, feature, first_column, full);
+  }
+}
+
+// Keeps the second warpgroup, once, until the first has what it needs to be `kLead` stages ahead: where they do not
+// meet at every tile, one multiplies while the other uses its sums.
+__device__ inline void fall_behind(Ring& ring, int d, int warpgroup) {
+  const int stages = (d - 1) / hopper::kFeatures + 1;
+  if (warpgroup == 1) hopper::barrier_wait(ring.full + (stages > kLead ? kLead : stages - 1), 0);
+}
+
+// The products of the rows of this warpgroup (0 or 1) of the tile, in the layout of hopper::multiply.
+template <bool kBfloat16>
+__device__ inline void multiply_tile(Ring& ring, Place& place, float (&sums)[hopper::kSums], int d, int warpgroup) {
+  const bool speaks = threadIdx.x % 32 == 0;
+  hopper::Barrier* last = nullptr;
+  for (int feature = 0; feature < d; feature += hopper::kFeatures, place.next()) {
+    const Stage& stage = ring.stages[place.stage];
+    hopper::barrier_wait(ring.full + place.stage, place.round);
+    hopper::products_begin();
+    const uint16_t* rows = stage.rows + warpgroup * (kTileRows / 2) * hopper::kFeatures;
+#pragma unroll
+    for (int step = 0; step < hopper::kFeatures / hopper::kStep; ++step)
+      hopper::multiply<kBfloat16>(sums, hopper::operand(rows, step), hopper::operand(stage.columns, step),
+                                  feature + step > 0);
+    hopper::products_end();
+    hopper::products_wait<1>();
+    if (last && speaks) hopper::barrier_arrive(last);
+    last = ring.empty + place.stage;
+  }
+  hopper::products_wait<0>();
+  hopper::products_done(sums);
+  if (last && speaks) hopper::barrier_arrive(last);
+}
+
+}  // namespace modalign::cuda
