@@ -1,1 +1,8 @@
-"""Triton kernels, imported only by name from the operators' tables: see README.md beside this file."""
+"""Triton kernels of the losses and of the nearest-neighbour search.
+
+``losses`` holds info_nce and sigmoid_loss, ``knn`` the exact search and the overlap of neighbour lists, ``shared`` what
+both use. ``ahead_of_time`` compiles every kernel without a GPU. README.md beside this file describes each kernel.
+
+The operators in ``modalign.ops`` reach these modules by name ("module:function"); nothing else imports them, and they
+import torch, NumPy and Triton only.
+"""

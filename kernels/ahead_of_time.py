@@ -23,19 +23,19 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from modalign.kernels.info_nce import _info_nce_combine_kernel, _info_nce_fwd_kernel
-from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
-from modalign.kernels.knn import _knn_exact_kernel
-from modalign.kernels.launch import OPTIONS
-from modalign.kernels.neighbor_overlap import _neighbor_overlap_kernel
-from modalign.kernels.screen import _knn_screen_kernel
-from modalign.kernels.sigmoid_loss import (
+from modalign.kernels.knn.neighbor_overlap import _neighbor_overlap_kernel
+from modalign.kernels.knn.screen import _knn_screen_kernel
+from modalign.kernels.knn.search import _knn_exact_kernel
+from modalign.kernels.knn.survivors import _knn_append_kernel
+from modalign.kernels.losses.info_nce import _info_nce_combine_kernel, _info_nce_fwd_kernel
+from modalign.kernels.losses.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
+from modalign.kernels.losses.sigmoid_loss import (
     _sigmoid_loss_bwd_kernel,
     _sigmoid_loss_fwd_kernel,
     _sigmoid_loss_weights_kernel,
 )
-from modalign.kernels.survivors import _knn_append_kernel
-from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE, VARIANTS, Row, interpreted
+from modalign.kernels.shared.launch import OPTIONS
+from modalign.kernels.shared.tiles import ANY, ARCHITECTURES, TABLE, VARIANTS, Row, interpreted
 
 __all__ = ["SHARED_LIMIT", "Record", "record", "records"]
 

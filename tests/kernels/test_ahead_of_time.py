@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from modalign.kernels.tiles import ANY, ARCHITECTURES, TABLE
+from modalign.kernels.shared.tiles import ANY, ARCHITECTURES, TABLE
 
 # a block may use 227 KiB on sm_90 and sm_100; the tiles of sm_80 keep to 99 KiB, as they also serve sm_86 and sm_89
 SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}

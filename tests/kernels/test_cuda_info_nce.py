@@ -13,8 +13,8 @@ from torch import Tensor
 
 import cuda_host
 import modalign
-from modalign.kernels import info_nce as kernels
-from modalign.kernels import products
+from modalign.kernels.losses import info_nce as kernels
+from modalign.kernels.losses import products
 from modalign.reference import info_nce as reference
 
 SUM_ERROR = 2e-6  # relative to 1 + the largest logit: a few roundings of float32

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import modalign
-from modalign.kernels import info_nce as kernels
-from modalign.kernels import products
-from modalign.kernels.tiles import interpreted
+from modalign.kernels.losses import info_nce as kernels
+from modalign.kernels.losses import products
+from modalign.kernels.shared.tiles import interpreted
 from modalign.ops.knn import knn
 from modalign.reference import info_nce as reference
 from tolerances import TOLERANCE, assert_close

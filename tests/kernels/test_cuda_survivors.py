@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import cuda_host
-from modalign.kernels import knn as kernels
-from modalign.kernels.screen import Screen, unpacked
+from modalign.kernels.knn import search as kernels
+from modalign.kernels.knn.screen import Screen, unpacked
 from modalign.reference import knn as reference
 
 POINTERS = [

@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from modalign.kernels import info_nce, sigmoid_loss, survivors
-from modalign.kernels.launch import operand
-from modalign.kernels.screen import Screen
-from modalign.kernels.tiles import tile
+from modalign.kernels.knn import survivors
+from modalign.kernels.knn.screen import Screen
+from modalign.kernels.losses import info_nce, sigmoid_loss
+from modalign.kernels.shared.launch import operand
+from modalign.kernels.shared.tiles import tile
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered")
 

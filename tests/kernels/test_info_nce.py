@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalign.kernels import info_nce as module
-from modalign.kernels import products
-from modalign.kernels.info_nce import info_nce_backward, info_nce_forward
-from modalign.kernels.products import blocks, schedule
-from modalign.kernels.tiles import Tile
+from modalign.kernels.losses import info_nce as module
+from modalign.kernels.losses import products
+from modalign.kernels.losses.info_nce import info_nce_backward, info_nce_forward
+from modalign.kernels.losses.products import blocks, schedule
+from modalign.kernels.shared.tiles import Tile
 from modalign.reference import info_nce as reference
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)

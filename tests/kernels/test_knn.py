@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalign.kernels import knn as kernels
-from modalign.kernels.screen import Screen, power_of_two
+from modalign.kernels.knn import search as kernels
+from modalign.kernels.knn.screen import Screen, power_of_two
 from modalign.reference import knn as reference
 
 METRICS = ("cosine", "dot", "euclidean")
@@ -155,7 +155,7 @@ def test_splits_of_the_gallery_change_nothing(monkeypatch: pytest.MonkeyPatch) -
     x = torch.randn(300, 5)
     queries = torch.randn(4, 5)
     for programs in (1, 2, 256):
-        monkeypatch.setattr("modalign.kernels.screen.PROGRAMS", programs)
+        monkeypatch.setattr("modalign.kernels.knn.screen.PROGRAMS", programs)
         same(x, queries, 9, "euclidean")
 
 

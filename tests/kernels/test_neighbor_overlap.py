@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalign.kernels.neighbor_overlap import neighbor_overlap
+from modalign.kernels.knn.neighbor_overlap import neighbor_overlap
 from modalign.reference import neighbor_overlap as reference
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalign.kernels import products
-from modalign.kernels.sigmoid_loss import sigmoid_loss_backward, sigmoid_loss_forward
+from modalign.kernels.losses import products
+from modalign.kernels.losses.sigmoid_loss import sigmoid_loss_backward, sigmoid_loss_forward
 from modalign.reference import info_nce as reference
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from modalign.kernels import knn as kernels
-from modalign.kernels import survivors as module
-from modalign.kernels.screen import Screen, unpacked
+from modalign.kernels.knn import search as kernels
+from modalign.kernels.knn import survivors as module
+from modalign.kernels.knn.screen import Screen, unpacked
 from modalign.reference import knn as reference
 
 METRICS = ("cosine", "dot", "euclidean")

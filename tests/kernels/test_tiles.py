@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalign.kernels.tiles import ARCHITECTURES, TABLE, VARIANTS, architecture, tile
+from modalign.kernels.shared.tiles import ARCHITECTURES, TABLE, VARIANTS, architecture, tile
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 

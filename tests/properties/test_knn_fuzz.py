@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modalign import _core
-from modalign.kernels import knn as kernels
+from modalign.kernels.knn import search as kernels
 from modalign.ops.knn import METRICS, knn
 from modalign.reference import knn as reference
 

@@ -1,5 +1,5 @@
 // The screen of the exact k-NN on sm_90a, for a gallery in float16 or bfloat16: every pair whose upper bound reaches a
-// threshold is appended to the list of its row; `python/modalign/kernels/survivors.py` has the task and its definition.
+// threshold is appended to the list of its row; `python/modalign/kernels/knn/survivors.py` has the task and its definition.
 //
 // A bound costs more than a comparison, and few pairs reach their threshold. Each row therefore gets, for the 256
 // columns of a tile, the least product with which any of them could: with u = t a_i a_j + b_j + c_i e_j + f_i g_j,

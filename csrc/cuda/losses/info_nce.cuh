@@ -1,6 +1,6 @@
 // InfoNCE in bfloat16 on sm_90a, tile by tile of 128 x 256 logits: what a tile adds to the log-sum-exps of its rows and
 // columns (forward), and its weights in bfloat16 (backward), whose products with the tables are a matrix product's
-// work. `kernels/info_nce.py` has the definition, what becomes of the parts, and the bands.
+// work. `kernels/losses/info_nce.py` has the definition, what becomes of the parts, and the bands.
 //
 // One exponential serves a row and a column wherever that is safe. Forward, exp(S - the row's largest in the tile) is
 // summed along the row, and times exp(that - the warp's largest) down the column, unless the logits of the warp's 16

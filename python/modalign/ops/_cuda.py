@@ -10,10 +10,10 @@ from torch import Tensor
 from modalign import _cuda
 
 if TYPE_CHECKING:
-    from modalign.kernels.info_nce import Compiled
-    from modalign.kernels.knn import Report
-    from modalign.kernels.products import Block
-    from modalign.kernels.screen import Screen
+    from modalign.kernels.knn.screen import Screen
+    from modalign.kernels.knn.search import Report
+    from modalign.kernels.losses.info_nce import Compiled
+    from modalign.kernels.losses.products import Block
 
 EXTREME_ROWS = 128  # of csrc/cuda/knn/knn_survivors.cuh, where a tile has two of them
 Sides = tuple[Tensor, Tensor | None]  # the log-sum-exps of rows or columns, and their gradients
@@ -30,23 +30,23 @@ def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
 
 
 def info_nce_forward(*tables: Any) -> tuple[Tensor, ...]:
-    """The operator of modalign.kernels.info_nce, its tiles by the compiled kernel."""
-    from modalign.kernels.info_nce import info_nce_forward as forward
+    """The operator of modalign.kernels.losses.info_nce, its tiles by the compiled kernel."""
+    from modalign.kernels.losses.info_nce import info_nce_forward as forward
 
     sums: tuple[Tensor, ...] = forward(*tables, compiled=_tiles())
     return sums
 
 
 def info_nce_backward(*tables: Any) -> tuple[Tensor, Tensor]:
-    """The operator of modalign.kernels.info_nce, its weights by the compiled kernel."""
-    from modalign.kernels.info_nce import info_nce_backward as backward
+    """The operator of modalign.kernels.losses.info_nce, its weights by the compiled kernel."""
+    from modalign.kernels.losses.info_nce import info_nce_backward as backward
 
     products: tuple[Tensor, Tensor] = backward(*tables, compiled=_tiles())
     return products
 
 
 def _tiles() -> Compiled:
-    from modalign.kernels.info_nce import Compiled
+    from modalign.kernels.losses.info_nce import Compiled
 
     return Compiled(SUM_ROWS, SUM_COLUMNS, OF_TILE, _info_nce_sums, _info_nce_weights)
 
@@ -87,8 +87,8 @@ def knn(
     x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
     query_groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
-    """The search of modalign.kernels.knn, its large galleries screened by the compiled kernel."""
-    from modalign.kernels.knn import knn as search
+    """The search of modalign.kernels.knn.search, its large galleries screened by the compiled kernel."""
+    from modalign.kernels.knn.search import knn as search
 
     found: tuple[Tensor, Tensor, Report] = search(
         x, queries, k, metric, groups=groups, query_groups=query_groups, survivors=survivors
@@ -99,8 +99,8 @@ def knn(
 def survivors(
     screen: Screen, which: Tensor | None, excluded: Tensor, thresholds: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor]:
-    """As modalign.kernels.survivors.survivors."""
-    from modalign.kernels.screen import no_survivors
+    """As modalign.kernels.knn.survivors.survivors."""
+    from modalign.kernels.knn.screen import no_survivors
 
     own = slice(None) if which is None else which
     n, d = screen.x.shape

@@ -43,7 +43,7 @@ def implementations(operation: str) -> tuple[Implementation, ...]:
     return (
         Implementation(
             "triton",
-            functions(f"modalign.kernels.{operation}"),
+            functions(f"modalign.kernels.losses.{operation}"),
             lambda x, *_: no_triton(x) or wrong_dtype(x, HALF_AND_FLOAT),
             interpreter_is_for_tests,
         ),

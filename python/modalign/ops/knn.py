@@ -53,7 +53,9 @@ KNN = Operation(
             lambda x, *_: no_hopper(x) or wrong_dtype(x, HALF_AND_FLOAT),
             not_measured,
         ),
-        Implementation("triton", {"search": "modalign.kernels.knn:knn"}, _refused_by_triton, interpreter_is_for_tests),
+        Implementation(
+            "triton", {"search": "modalign.kernels.knn.search:knn"}, _refused_by_triton, interpreter_is_for_tests
+        ),
         Implementation(
             "cpp", {"search": "modalign.ops._cpp:knn"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
@@ -77,7 +79,7 @@ KNN_BLOCKS = Operation(
         Implementation(
             "cpp", {"merge": "modalign.ops._cpp:knn_merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
-        Implementation("triton", {"merge": "modalign.kernels.knn:merge"}, _refused_by_gpu_blocks),
+        Implementation("triton", {"merge": "modalign.kernels.knn.search:merge"}, _refused_by_gpu_blocks),
         Implementation(
             "reference",
             {"merge": "modalign.reference.knn:merge"},

@@ -26,7 +26,7 @@ NEIGHBOR_OVERLAP = Operation(
         ),
         Implementation(
             "triton",
-            {"count": "modalign.kernels.neighbor_overlap:neighbor_overlap"},
+            {"count": "modalign.kernels.knn.neighbor_overlap:neighbor_overlap"},
             lambda a, *_: no_triton(a) or wrong_dtype(a, (torch.int64,)),
             interpreter_is_for_tests,
         ),

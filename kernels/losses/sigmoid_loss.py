@@ -4,7 +4,7 @@
     slope_i = sum_j dS_ij                  dS_ij = -grad_i z_ij / (1 + exp(t_ij))     dx = W y, dy = W' x, W = scale dS
 
 z_ij is 1 where i = j (equal ids, if given) and -1 elsewhere; a negative id leaves out its row or column.
-``modalign.reference.info_nce`` defines both operators. The schedules are those of ``modalign.kernels.products``.
+``modalign.reference.info_nce`` defines both operators. The schedules are those of ``modalign.kernels.losses.products``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.entries import as_weights, contiguous, scaled, weight_scale
-from modalign.kernels.launch import dot_tile, launch, misread, operand, table
-from modalign.kernels.products import Block, banded_products, choose
-from modalign.kernels.tiles import architecture, tile
+from modalign.kernels.losses.entries import as_weights, contiguous, scaled, weight_scale
+from modalign.kernels.losses.products import Block, banded_products, choose
+from modalign.kernels.shared.launch import dot_tile, launch, misread, operand, table
+from modalign.kernels.shared.tiles import architecture, tile
 
 __all__ = ["sigmoid_loss_backward", "sigmoid_loss_forward"]
 

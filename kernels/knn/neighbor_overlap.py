@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.launch import launch
-from modalign.kernels.tiles import architecture, tile
+from modalign.kernels.shared.launch import launch
+from modalign.kernels.shared.tiles import architecture, tile
 
 __all__ = ["neighbor_overlap"]
 

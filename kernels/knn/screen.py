@@ -29,8 +29,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.launch import dot_tile, launch, operand
-from modalign.kernels.tiles import architecture, tile
+from modalign.kernels.shared.launch import dot_tile, launch, operand
+from modalign.kernels.shared.tiles import architecture, tile
 
 __all__ = ["NO_KEY", "Screen", "no_survivors", "packed", "power_of_two", "unpacked", "upper_bounds"]
 

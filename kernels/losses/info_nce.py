@@ -20,11 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.entries import contiguous, left_out, scaled, weight_scale
-from modalign.kernels.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
-from modalign.kernels.launch import dot_tile, launch, misread, operand, table
-from modalign.kernels.products import BAND_BYTES, Block, banded_products, choose
-from modalign.kernels.tiles import ANY, architecture, tile
+from modalign.kernels.losses.entries import contiguous, left_out, scaled, weight_scale
+from modalign.kernels.losses.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
+from modalign.kernels.losses.products import BAND_BYTES, Block, banded_products, choose
+from modalign.kernels.shared.launch import dot_tile, launch, misread, operand, table
+from modalign.kernels.shared.tiles import ANY, architecture, tile
 
 __all__ = ["Compiled", "info_nce_backward", "info_nce_forward"]
 
@@ -141,8 +141,8 @@ def info_nce_backward(
     """W v [b, n, e] and W' u [b, m, e] in float32, for v [b, m, e] and u [b, n, e]; [b, 0, d] for one that is None.
 
     Weights, v and u meet in x's dtype; float16 weights are first scaled by 2^15 over the largest that is possible in
-    their problem. ``schedule``: "fused", "banded" or "stored", as ``modalign.kernels.products`` describes them; by
-    default the one that should cost least. ValueError for another or for "stored" with nothing stored,
+    their problem. ``schedule``: "fused", "banded" or "stored", as ``modalign.kernels.losses.products`` describes them;
+    by default the one that should cost least. ValueError for another or for "stored" with nothing stored,
     NotImplementedError for one that cannot run here.
     ``compiled`` makes the weights of the bands.
     """

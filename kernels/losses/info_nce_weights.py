@@ -8,8 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from modalign.kernels.entries import as_weights, left_out, scaled
-from modalign.kernels.launch import dot_tile
+from modalign.kernels.losses.entries import as_weights, left_out, scaled
+from modalign.kernels.shared.launch import dot_tile
 
 __all__: list[str] = []
 

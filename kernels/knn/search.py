@@ -1,6 +1,6 @@
 """Exact k nearest neighbours: a screen in low precision with a proved bound, then the float64 scores of the definition.
 
-For every pair the screen computes u_ij, an upper bound of the score s_ij (modalign.kernels.screen says which), and
+For every pair the screen computes u_ij, an upper bound of the score s_ij (modalign.kernels.knn.screen says which), and
 keeps the m rows of the highest u: every discarded row has u <= the lowest kept u. The kept rows get their exact
 scores, and if the k-th of them exceeds the lowest kept u, no discarded row can be a neighbour: the query is *proved*.
 Queries that are not are searched again with a larger m, float32 rows then in float32 rather than float16, and what
@@ -8,9 +8,9 @@ remains against the whole gallery in float64.
 
 Keeping the highest u of so many costs more than the products do. A large gallery is therefore sampled first: the k-th
 exact score among the kept rows of the sample is a threshold that no neighbour lies below, and one pass over the whole
-gallery appends what reaches it (modalign.kernels.survivors), both sides of a pair at once when a gallery is searched
-for itself. The sample takes a tenth of the products of all pairs, and any k is served; a row with more survivors than
-there is room for goes the way of the small galleries.
+gallery appends what reaches it (modalign.kernels.knn.survivors), both sides of a pair at once when a gallery is
+searched for itself. The sample takes a tenth of the products of all pairs, and any k is served; a row with more
+survivors than there is room for goes the way of the small galleries.
 
 The order is always (float64 score, lower index), so the answer does not depend on tiles, splits, the order in which
 survivors are appended, or rounding.
@@ -27,10 +27,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.launch import launch, readable
-from modalign.kernels.screen import Screen, unpacked
-from modalign.kernels.survivors import survivors
-from modalign.kernels.tiles import ANY, architecture, interpreted, tile
+from modalign.kernels.knn.screen import Screen, unpacked
+from modalign.kernels.knn.survivors import survivors
+from modalign.kernels.shared.launch import launch, readable
+from modalign.kernels.shared.tiles import ANY, architecture, interpreted, tile
 
 __all__ = ["knn", "merge"]
 
@@ -54,7 +54,7 @@ def knn(
 
     x: [n, d], queries: [m, d] of one dtype (float32, float16, bfloat16), or None to search x for itself.
     metric: "cosine", "dot" or "euclidean". groups: [n] int64, and query_groups [m] where there are queries: rows of
-    equal groups are no neighbours. survivors: what screens a large gallery, as modalign.kernels.survivors does.
+    equal groups are no neighbours. survivors: what screens a large gallery, as modalign.kernels.knn.survivors does.
     Returns indices [m, k] int64 and scores [m, k] float64, -1 and -inf where there is no neighbour, and what it took.
     Memory beyond the results: O(n + m) and a fixed working set, float16 codes of float32 rows, a copy of x and queries
     when their values are so large or small that float32 products of them would leave its range, and of a large gallery

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from modalign.kernels.launch import dot_tile, launch, table
-from modalign.kernels.screen import Screen, no_survivors, packed, upper_bounds
-from modalign.kernels.tiles import architecture, tile
+from modalign.kernels.knn.screen import Screen, no_survivors, packed, upper_bounds
+from modalign.kernels.shared.launch import dot_tile, launch, table
+from modalign.kernels.shared.tiles import architecture, tile
 
 __all__ = ["survivors"]
 

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from modalign.kernels.tiles import Tile, interpreted
+from modalign.kernels.shared.tiles import Tile, interpreted
 
 __all__ = ["FEATURES", "OPTIONS", "dot_tile", "launch", "misread", "operand", "readable", "table"]
 
