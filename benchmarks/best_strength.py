@@ -21,13 +21,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from modalign import provenance
-from modalign.experiments import tune
-from modalign.experiments.claims import bootstrap
-from modalign.experiments.config import load, parse
+from modalign.common import provenance
+from modalign.experiments import tuning as tune
 from modalign.experiments.progress import Reporter
-from modalign.experiments.sweep import run as run_sweep
-from modalign.report.results import Results, read
+from modalign.experiments.studies.claims import bootstrap
+from modalign.experiments.sweep.config import load, parse
+from modalign.experiments.sweep.results import Results, read
+from modalign.experiments.sweep.run import run as run_sweep
 
 STRENGTHS, RATIOS, ENDS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0), (0.3, 1.0)
 CHANGED: dict[str, dict[str, Any]] = {

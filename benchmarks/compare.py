@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks import speed
 from benchmarks.cases import Case, few
 from benchmarks.suites import CASES
-from modalign import provenance
+from modalign.common import provenance
 
 
 def gemm_rates(seconds: float = 0.5) -> dict[str, float]:

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu_cases import Case, knn_cases, loss_cases
-from modalign import provenance
+from modalign.common import provenance
 
 SUITES = {"info_nce": (loss_cases, torch.bfloat16), "knn": (knn_cases, torch.float16)}
 SLOW = 5.0  # seconds of a call that is timed once

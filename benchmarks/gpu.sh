@@ -35,8 +35,8 @@ else
 fi
 
 # approximate neighbours have no kernel, and what they need may be missing
-TRITON_INTERPRET=0 "$python" -m pytest tests/contract tests/kernels/test_cuda_*.py -k "triton or device" \
-  --ignore tests/contract/test_approximate.py --numprocesses "${TEST_PROCESSES:-8}" --dist worksteal || failed=1
+TRITON_INTERPRET=0 "$python" -m pytest tests/losses tests/neighbors tests/ops tests/kernels/test_cuda_*.py -k "triton or device" \
+  --ignore tests/neighbors/test_approximate.py --numprocesses "${TEST_PROCESSES:-8}" --dist worksteal || failed=1
 
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')
 mkdir -p "$results"

@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 import modalign
-from modalign import provenance
+from modalign.common import provenance
 
 WIDTH, K = 384, 10
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -67,7 +67,7 @@ def cknna(x: Path, y: Path, graphs: Path) -> dict[str, Any]:
 
 
 def null(x: Path, y: Path, graphs: Path) -> dict[str, Any]:
-    from modalign.significance import mutual_knn_null
+    from modalign.alignment.nulls import mutual_knn_null
 
     return {"value": mutual_knn_null(*_two(graphs), 0.5).sd}
 

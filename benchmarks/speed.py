@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalign import provenance
-from modalign.report.drawing import ramp
-from modalign.report.study_page import Picture, figure
+from modalign.common import provenance
+from modalign.report.figures.drawing import ramp
+from modalign.report.html import Picture, figure
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks" / "results", ROOT / "docs" / "speed.md", ROOT / "docs/images/speed.png"

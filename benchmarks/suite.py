@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from modalign import provenance
-from modalign.experiments.advise import hit_rate
+from modalign.common import provenance
+from modalign.experiments.advice import hit_rate
 
 COLUMNS = (
     "case", "modality", "best", "gain", "gain_low", "end", "redundancy", "unique_1", "unique_2", "synergy", "mutual_12",

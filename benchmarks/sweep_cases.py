@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cases import Case
 from modalign.data import PairedDataset, split_of, synthetic
-from modalign.encoders import build_encoder, seeded_module
-from modalign.experiments.config import parse
-from modalign.experiments.randomness import batch_order, initial_seed, labelled_pairs
-from modalign.experiments.training import Run, Trainer
+from modalign.encoders.build import build_encoder, seeded_module
+from modalign.experiments.sweep.config import parse
+from modalign.experiments.sweep.randomness import batch_order, initial_seed, labelled_pairs
+from modalign.experiments.sweep.training import Run, Trainer
 
 STRENGTHS, SEEDS, BATCH, LABELS = [i / 5 for i in range(11)], range(6), 256, 1000  # the papers' grid, six seeds
 RUNS = [Run(strength, seed) for strength in STRENGTHS for seed in SEEDS]
@@ -125,6 +125,6 @@ def _batches(data: PairedDataset, known: Tensor, order: Tensor, loader: bool) ->
 
 
 def _config() -> Any:
-    from modalign.encoders import MLPConfig
+    from modalign.encoders.build import MLPConfig
 
     return MLPConfig(kind="mlp", width=12, depth=2, dim=12)

@@ -25,9 +25,9 @@ from rich.progress import track
 from rich.table import Table
 
 import modalign
-from modalign import provenance
-from modalign.alignment import align
-from modalign.sampling import ConfidenceSequence, difference_estimate, finite_population_interval
+from modalign.alignment.functional import align
+from modalign.alignment.sampling import ConfidenceSequence, difference_estimate, finite_population_interval
+from modalign.common import provenance
 
 Pair = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 POPULATION = ("mutual_knn", "jaccard_knn", "rank_similarity", "cycle_knn", "cknna", "cka", "unbiased_cka")

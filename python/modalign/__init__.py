@@ -13,17 +13,17 @@ explain, doctor                   which backend runs, and why not another
 """
 
 from modalign import data
-from modalign.alignment import align
-from modalign.chunked import chunked_forward
-from modalign.contrastive import Stats, info_nce, nt_xent, sigmoid_loss
+from modalign.alignment.functional import align
+from modalign.alignment.layers import align_layers
+from modalign.alignment.results import Alignment, LayerAlignment, Score, load_alignment
 from modalign.diagnosis import doctor, explain
-from modalign.gathering import gather
-from modalign.graph import Certificate, Neighbors
-from modalign.layers import align_layers
-from modalign.losses import InfoNCE, NTXent, SigmoidLoss
+from modalign.losses.chunked import chunked_forward
+from modalign.losses.functional import Stats, info_nce, nt_xent, sigmoid_loss
+from modalign.losses.gathering import gather
+from modalign.losses.modules import InfoNCE, NTXent, SigmoidLoss
 from modalign.metrics import cka, mutual_knn, unbiased_cka
-from modalign.neighbors import knn, neighbor_overlap
-from modalign.scores import Alignment, LayerAlignment, Score, load_alignment
+from modalign.neighbors.functional import knn, neighbor_overlap
+from modalign.neighbors.graph import Certificate, Neighbors
 
 __version__ = "0.1.0"
 

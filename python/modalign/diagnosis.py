@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from modalign import backends, provenance
+from modalign.common import provenance
+from modalign.ops import dispatch
 from modalign.ops.edge_products import EDGE_PRODUCTS
 from modalign.ops.info_nce import INFO_NCE
 from modalign.ops.knn import KNN
@@ -32,7 +33,7 @@ OPERATIONS = {
 }
 
 
-def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choice:
+def explain(operation: str, *args: Any, backend: str = "auto") -> dispatch.Choice:
     """Which backend would run ``operation`` on these arguments, and why each other one would not.
 
     operation: "info_nce", "sigmoid_loss", "knn", "neighbor_overlap", "neighborhood_scores", "relabelled_overlap" or
@@ -49,7 +50,7 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> backends.Choic
     if not args or not isinstance(args[0], torch.Tensor):
         came = type(args[0]).__name__ if args else "nothing"
         raise TypeError(f"explain: {operation}'s tensors must follow, got {came}")
-    return backends.choose(OPERATIONS[operation], backend, *args)
+    return dispatch.choose(OPERATIONS[operation], backend, *args)
 
 
 def doctor() -> str:

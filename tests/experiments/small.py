@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from modalign.data import PairedDataset
-from modalign.experiments.config import Sweep, parse
+from modalign.experiments.sweep.config import Sweep, parse
 
 TINY: dict[str, Any] = {
     "name": "tiny",

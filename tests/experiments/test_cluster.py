@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from experiments.small import configuration
-from modalign.experiments import cluster
-from modalign.experiments.sweep import run
+from modalign.experiments.sweep import cluster
+from modalign.experiments.sweep.run import run
 
 
 @pytest.mark.parametrize("there", [None, ModuleType("ray")], ids=["nothing", "a folder of that name"])

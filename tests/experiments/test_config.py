@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from experiments.small import TINY, configuration, settings
-from modalign.experiments.config import differences, dump, load, parse
+from modalign.experiments.sweep.config import differences, dump, load, parse
 
 CONFIGS = sorted((Path(load.__code__.co_filename).parent / "configs").glob("*.yaml"))
 

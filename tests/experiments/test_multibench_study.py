@@ -14,14 +14,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from modalign import cli
+from modalign.cli import main as cli
 from modalign.data import TEST
-from modalign.experiments import multibench
-from modalign.experiments.claims import pearson_of_means
-from modalign.experiments.layer_pairs import compared_layers, layers_of
 from modalign.experiments.progress import Reporter
-from modalign.experiments.unimodal import Trained
-from modalign.report import multibench_page
+from modalign.experiments.studies import multibench
+from modalign.experiments.studies.claims import pearson_of_means
+from modalign.experiments.studies.layer_pairs import compared_layers, layers_of
+from modalign.experiments.studies.unimodal import Trained
+from modalign.report.pages import multibench as multibench_page
 
 TINY = multibench.Grid(
     depths=(1, 2, 3), seeds=(2, 22), items=40, steps=8, epochs=1, batch_size=16, trials=1, trials_at_once=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from modalign.experiments.randomness import (
+from modalign.experiments.sweep.randomness import (
     batch_order,
     compared_pairs,
     initial_seed,

@@ -19,18 +19,24 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from experiments.small import TINY, configuration, hidden_numbers, settings
+from modalign.cli.tables import print_optima
 from modalign.data import TRAIN, synthetic
-from modalign.encoders import MLPConfig, build_encoder, seeded_module
-from modalign.experiments import advise, align, cases, emergence, tune
-from modalign.experiments.chunks import train_chunk as train
-from modalign.experiments.claims import Claim, bootstrap, spearman, spearman_of_points
-from modalign.experiments.randomness import batch_order, initial_seed
-from modalign.experiments.study import Part, Study
-from modalign.experiments.sweep import run as run_sweep
-from modalign.experiments.trials import Search, Tuner
-from modalign.experiments.unimodal import Fit, UnimodalTrainer, every_layer
-from modalign.printing import print_optima
-from modalign.report import align_page, emergence_page, tune_page
+from modalign.encoders.build import MLPConfig, build_encoder, seeded_module
+from modalign.experiments import advice as advise
+from modalign.experiments import tuning as tune
+from modalign.experiments.studies import emergence
+from modalign.experiments.studies import strength as align
+from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
+from modalign.experiments.studies.study import Part, Study
+from modalign.experiments.studies.trials import Search, Tuner
+from modalign.experiments.studies.unimodal import Fit, UnimodalTrainer, every_layer
+from modalign.experiments.sweep import cases
+from modalign.experiments.sweep.chunks import train_chunk as train
+from modalign.experiments.sweep.randomness import batch_order, initial_seed
+from modalign.experiments.sweep.run import run as run_sweep
+from modalign.report.pages import emergence as emergence_page
+from modalign.report.pages import strength as align_page
+from modalign.report.pages import tune as tune_page
 
 SMALL = emergence.Grid(
     uniqueness=(0, 4, 8), heterogeneity=(1, 3, 5), seeds=(2, 22), depths_2=(1, 2, 3), n=1500, epochs_1=2, epochs_2=2,

@@ -20,11 +20,11 @@ import yaml
 
 from experiments.small import TINY, configuration, settings, vectors
 from modalign.data import synthetic
-from modalign.experiments.chunks import bytes_of_a_run, chunks_of
-from modalign.experiments.config import Sweep, load, parse
 from modalign.experiments.progress import Reporter
-from modalign.experiments.sweep import COLUMNS, run
-from modalign.experiments.training import columns_of
+from modalign.experiments.sweep.chunks import bytes_of_a_run, chunks_of
+from modalign.experiments.sweep.config import Sweep, load, parse
+from modalign.experiments.sweep.run import COLUMNS, run
+from modalign.experiments.sweep.training import columns_of
 from modalign.report import write
 
 CURVES = columns_of(["1", "2"])

@@ -12,9 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from experiments.small import configuration, settings
-from modalign import cli
-from modalign.experiments.sweep import run
-from modalign.experiments.trackers import log_runs, require_tracker
+from modalign.cli import main as cli
+from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.trackers import log_runs, require_tracker
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from experiments.small import configuration, hidden_numbers, images_and_texts, sequences_and_images, vectors
 from experiments.user_encoders import Calls
 from modalign.data import PairedDataset
-from modalign.encoders import build_encoder, seeded_module, width_of
-from modalign.experiments import tasks
-from modalign.experiments.config import Sweep
-from modalign.experiments.randomness import batch_order, initial_seed, label_budget, labelled_pairs
-from modalign.experiments.training import Run, Trainer, columns_of
+from modalign.encoders.build import build_encoder, seeded_module, width_of
+from modalign.experiments.sweep import tasks
+from modalign.experiments.sweep.config import Sweep
+from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.sweep.training import Run, Trainer, columns_of
 
 CURVES = columns_of(["1", "2"])
 RUNS = [Run(strength, seed) for strength in (0.0, 0.3, 2.0) for seed in (3, 8)]

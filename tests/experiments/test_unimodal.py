@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from experiments.small import hidden_numbers, images_and_texts, sequences_and_images, vectors
 from modalign.data import PairedDataset
-from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
-from modalign.experiments.randomness import batch_order, initial_seed
-from modalign.experiments.training import inputs_of
-from modalign.experiments.unimodal import Fit, UnimodalTrainer, every_layer
+from modalign.encoders.build import EncoderConfig, build_encoder, seeded_module, width_of
+from modalign.experiments.studies.unimodal import Fit, UnimodalTrainer, every_layer
+from modalign.experiments.sweep.randomness import batch_order, initial_seed
+from modalign.experiments.sweep.training import inputs_of
 
 USERS = "experiments.user_encoders"
 FITS = [Fit(0, 3, 0.01, 0.0), Fit(0, 3, 0.03, 0.1), Fit(0, 9, 0.02, 0.01)]

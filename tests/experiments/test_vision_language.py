@@ -16,16 +16,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from modalign.cli import app
+from modalign.alignment.preparation import prepare_layers
+from modalign.cli.main import app
 from modalign.data import emoji, emoji_texts
-from modalign.experiments import vision_language
-from modalign.experiments.caption_changes import EMPTY, KINDS, changed_captions, changes
-from modalign.experiments.claims import Claim
-from modalign.experiments.text_encoders import bits, bits_per_byte, text_encoders, tfidf
-from modalign.experiments.vision_language import QUICK, Grid, run
+from modalign.experiments.studies import vision_language
+from modalign.experiments.studies.caption_changes import EMPTY, KINDS, changed_captions, changes
+from modalign.experiments.studies.claims import Claim
+from modalign.experiments.studies.text_encoders import bits, bits_per_byte, text_encoders, tfidf
+from modalign.experiments.studies.vision_language import QUICK, Grid, run
 from modalign.metrics import mutual_knn
-from modalign.preparation import prepare_layers
-from modalign.report import vision_language_page
+from modalign.report.pages import vision_language as vision_language_page
 
 SMALL = Grid(uniqueness=(0, 10, 50, 100), seeds=(0, 1), pairs=200, k=5, relabellings=19)
 ALL = emoji_texts(tags=True)

@@ -13,20 +13,21 @@ import numpy as np
 import pandas as pd
 
 import modalign
-from modalign.experiments import advise, align, emergence, tune, vision_language
+from modalign.experiments import advice as advise
+from modalign.experiments import tuning as tune
+from modalign.experiments.studies import emergence, vision_language
+from modalign.experiments.studies import strength as align
+from modalign.experiments.sweep.findings import findings
+from modalign.experiments.sweep.results import read
 from modalign.information import Information, PIDEstimate
-from modalign.report import (
-    advice_page,
-    align_page,
-    alignment_page,
-    comparison_page,
-    emergence_page,
-    tune_page,
-    vision_language_page,
-    write,
-)
-from modalign.report.findings import findings
-from modalign.report.results import read
+from modalign.report import write
+from modalign.report.pages import advice as advice_page
+from modalign.report.pages import alignment as alignment_page
+from modalign.report.pages import comparison as comparison_page
+from modalign.report.pages import emergence as emergence_page
+from modalign.report.pages import strength as align_page
+from modalign.report.pages import tune as tune_page
+from modalign.report.pages import vision_language as vision_language_page
 from report.sweeps import PROVENANCE, constant, write_sweep
 
 REDUNDANCIES = (0, 2, 4, 6, 8)

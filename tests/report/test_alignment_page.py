@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import modalign
-from modalign.report.alignment_page import conclusions, write
-from modalign.significance import Null
+from modalign.alignment.nulls import Null
+from modalign.report.pages.alignment import conclusions, write
 
 
 @pytest.fixture(scope="module")

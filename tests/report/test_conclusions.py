@@ -122,6 +122,6 @@ def test_every_case_has_its_sentence_in_the_order_of_the_configuration(tmp_path:
 )
 def test_modalities_are_named_after_the_pair(tmp_path: Path, pair: str, names: tuple[str, str]) -> None:
     write_sweep(tmp_path, constant({0.0: [0.5, 0.6]}), cases=["c"], strengths=[0.0], seeds=[0, 1], pair=pair)
-    from modalign.report.results import read
+    from modalign.experiments.sweep.results import read
 
     assert read(tmp_path).cases[0].modalities == names

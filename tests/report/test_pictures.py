@@ -17,14 +17,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from modalign import report
-from modalign.cli import app
-from modalign.experiments import advise
-from modalign.experiments.folder import Folder
-from modalign.report import alignment_page, comparison_page, stills
-from modalign.report.accuracy import accuracy_figures
-from modalign.report.comparison import compare
-from modalign.report.findings import findings
-from modalign.report.results import read
+from modalign.cli.main import app
+from modalign.experiments import advice as advise
+from modalign.experiments.sweep.comparison import compare
+from modalign.experiments.sweep.findings import findings
+from modalign.experiments.sweep.folder import Folder
+from modalign.experiments.sweep.results import read
+from modalign.report.figures import stills
+from modalign.report.figures.accuracy import accuracy_figures
+from modalign.report.pages import alignment as alignment_page
+from modalign.report.pages import comparison as comparison_page
 from report.studies import advice, alignments
 from report.sweeps import constant, write_sweep
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from modalign.data.arrays import pixels_of, require_finite, require_one_of, scaled, scaled_sequences, token_ids
 from modalign.data.paired import PARTS, TASKS, TRAIN, PairedDataset, split_of
-from modalign.labels import read_labels
-from modalign.sources import indexable, open_rows
-from modalign.tables import KINDS, read_table
+from modalign.files.labels import read_labels
+from modalign.files.rows import indexable, open_rows
+from modalign.files.tables import KINDS, read_table
 
 __all__ = ["own"]
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from modalign.watching import SECONDS_BETWEEN_LINES, in_words
+from modalign.common.progress import SECONDS_BETWEEN_LINES, in_words
 
 __all__ = ["Reporter"]
 

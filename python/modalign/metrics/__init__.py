@@ -1,9 +1,8 @@
 """Alignment scores of two representations of the same items, by the field's names."""
 
+from modalign.metrics.diagnostics import Duplicates, Hubness, duplicates, hubness, reciprocity
 from modalign.metrics.edges import cknna, second_order_cosine
-from modalign.metrics.hubs import Duplicates, Hubness, duplicates, hubness, reciprocity
-from modalign.metrics.kernels import Approximate, rbf_cka, rbf_cka_of_features, rsa
-from modalign.metrics.moments import (
+from modalign.metrics.linear import (
     Moments,
     cca,
     centered_cmd,
@@ -25,6 +24,7 @@ from modalign.metrics.neighborhoods import (
     mutual_knn,
     rank_similarity,
 )
+from modalign.metrics.pairwise import Approximate, rbf_cka, rbf_cka_of_features, rsa
 from modalign.metrics.ranks import InformationImbalance, Ranks, Retrieval, information_imbalance, retrieval
 from modalign.metrics.registry import METRICS, Metric
 

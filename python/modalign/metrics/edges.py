@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of
+from modalign.common.checks import one_of
 from modalign.metrics.graphs import graphs_of, pair_of, require_distinct, row_blocks, same_items, tensor_of
-from modalign.neighbors import as_tensor
+from modalign.neighbors.functional import as_tensor
 from modalign.ops.edge_products import edge_products as _edge_products
 
 __all__ = ["cknna", "cknna_from_graphs", "second_order_cosine", "second_order_cosine_rows"]

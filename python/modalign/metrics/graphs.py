@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.arguments import require_same_items
-from modalign.graph import Neighbors
-from modalign.neighbors import knn
-from modalign.sources import open_rows
+from modalign.common.checks import require_same_items
+from modalign.files.rows import open_rows
+from modalign.neighbors.functional import knn
+from modalign.neighbors.graph import Neighbors
 
 __all__ = ["graph_of", "graphs_of", "pair_of", "require_distinct", "row_blocks", "same_items", "tensor_of"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of
+from modalign.common.checks import one_of
 from modalign.metrics.graphs import graphs_of, pair_of, require_distinct, tensor_of
-from modalign.neighbors import neighbor_overlap
+from modalign.neighbors.functional import neighbor_overlap
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 from modalign.ops.neighborhoods import relabelled_overlap as _relabelled_overlap
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.arguments import one_of, require_same_items
-from modalign.neighbors import as_tensor, knn
+from modalign.common.checks import one_of, require_same_items
+from modalign.neighbors.functional import as_tensor, knn
 
 __all__ = ["InformationImbalance", "Ranks", "Retrieval", "information_imbalance", "retrieval"]
 

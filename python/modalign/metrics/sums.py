@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.arguments import FLOATS, require_same_items
-from modalign.neighbors import as_tensor
-from modalign.sources import Rows, open_rows
+from modalign.common.checks import FLOATS, require_same_items
+from modalign.files.rows import Rows, open_rows
+from modalign.neighbors.functional import as_tensor
 
 __all__ = ["Moments", "moments", "moments_of_parts", "relabelled"]
 
@@ -114,12 +114,12 @@ class Moments:
         return float(total)
 
     def traces(self, side: str) -> tuple[float, float, float]:
-        """tr K, tr K^2 and sum_i K_ii^2 of the centred kernel, as ``modalign.significance.cka_null`` takes them."""
+        """tr K, tr K^2 and sum_i K_ii^2 of the centred kernel, as ``modalign.alignment.nulls.cka_null`` takes them."""
         return self.trace(side), self.square(2 * side), self.fourth(2 * side)
 
     def skewness(self, side: str) -> float:
         """sum c^3 / (sum c^2)^(3/2) of the n - 1 eigenvalues of the centred kernel less their mean, from -1 to 1: 1 for
-        one direction, near 0 for many alike. ``modalign.significance.unbiased_cka_null`` takes it."""
+        one direction, near 0 for many alike. ``modalign.alignment.nulls.unbiased_cka_null`` takes it."""
         product = self.product(2 * side)
         first, second = self.trace(side), self.square(2 * side)
         third = float(((product @ product) * product).sum())

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign import _core, backends
+from modalign import _core
+from modalign.ops import dispatch
 
-if os.getpid() != backends.PROCESS:  # forked since: torch's threads are not here, and would be waited for for ever
+if os.getpid() != dispatch.PROCESS:  # forked since: torch's threads are not here, and would be waited for for ever
     _core.forget_openmp()
 
 

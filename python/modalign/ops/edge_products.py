@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modalign.backends import Implementation, Operation, select
 from modalign.ops._refusals import not_on_cpu, wrong_dtype
+from modalign.ops.dispatch import Implementation, Operation, select
 from modalign.ops.knn import DTYPES
 
 __all__ = ["EDGE_PRODUCTS", "edge_products"]

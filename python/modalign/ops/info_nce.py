@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.backends import Implementation, Operation, select
 from modalign.ops import _torch
 from modalign.ops._refusals import (
     FLOATS,
@@ -27,6 +26,7 @@ from modalign.ops._refusals import (
     wrong_dtype,
 )
 from modalign.ops._transforms import differentiable, register_vmap
+from modalign.ops.dispatch import Implementation, Operation, select
 
 __all__ = ["INFO_NCE", "accumulator", "backward_operator", "forward_operator", "info_nce_backward", "info_nce_forward"]
 

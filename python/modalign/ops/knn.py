@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modalign.backends import Implementation, Operation, select
 from modalign.ops._refusals import (
     FLOATS,
     HALF_AND_FLOAT,
@@ -32,6 +31,7 @@ from modalign.ops._refusals import (
     triton_interpreted,
     wrong_dtype,
 )
+from modalign.ops.dispatch import Implementation, Operation, select
 from modalign.ops.info_nce import accumulator
 
 __all__ = ["DTYPES", "KNN", "KNN_BLOCKS", "METRICS", "Best", "Report", "Watch", "knn", "merge", "merge_bytes", "search"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modalign.backends import Implementation, Operation, select
 from modalign.ops._refusals import interpreter_is_for_tests, no_cuda_module, no_triton, not_on_cpu, wrong_dtype
+from modalign.ops.dispatch import Implementation, Operation, select
 
 __all__ = ["NEIGHBOR_OVERLAP", "neighbor_overlap"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modalign.backends import Implementation, Operation, select
 from modalign.ops._refusals import not_on_cpu, wrong_dtype
+from modalign.ops.dispatch import Implementation, Operation, select
 
 __all__ = [
     "FOLLOWED",

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.backends import Operation, select
 from modalign.ops import _torch
 from modalign.ops._transforms import differentiable, register_vmap
+from modalign.ops.dispatch import Operation, select
 from modalign.ops.info_nce import (
     accumulator,
     contiguous,

@@ -17,9 +17,9 @@ def write(folder: Path) -> Path:
 
     The page holds its own style, scripts and data: it opens without a network, and prints.
     """
-    from modalign.provenance import write_atomically
-    from modalign.report.page import render
-    from modalign.report.results import read
+    from modalign.common.provenance import write_atomically
+    from modalign.experiments.sweep.results import read
+    from modalign.report.pages.sweep import render
 
     path = Path(folder) / "report.html"
     page = render(read(Path(folder)))
@@ -32,17 +32,17 @@ def draw(folder: Path) -> Path:
 
     The same results give the same bytes. Takes some seconds.
     """
-    from modalign.report.results import read
-    from modalign.report.study_page import write_pictures
-    from modalign.report.sweep_pictures import sweep_pictures
+    from modalign.experiments.sweep.results import read
+    from modalign.report.figures.sweep import sweep_pictures
+    from modalign.report.html import write_pictures
 
     return write_pictures(Path(folder) / "figures", sweep_pictures(read(Path(folder))))
 
 
 def conclusions(folder: Path) -> list[str]:
     """What the sweep in ``folder`` shows, one sentence for each case, in the order of its configuration."""
-    from modalign.report.findings import findings
-    from modalign.report.results import read
-    from modalign.report.sentences import sentences
+    from modalign.experiments.sweep.findings import findings
+    from modalign.experiments.sweep.results import read
+    from modalign.report.words import sentences
 
     return sentences(findings(read(Path(folder))))

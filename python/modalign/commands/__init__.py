@@ -1,1 +1,0 @@
-"""The commands of ``modalign``, by what they are for; ``modalign.cli`` gathers them."""

@@ -1,0 +1,49 @@
+"""Alignment of every layer of one trained encoder with every layer of another, on the same held-out items."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from modalign.encoders.build import EncoderConfig
+from modalign.experiments.studies.unimodal import Trained, every_layer
+from modalign.metrics import svcca, unbiased_cka
+from modalign.neighbors.functional import knn, neighbor_overlap
+
+__all__ = ["MEASURES", "Layers", "compared_layers", "layers_of"]
+
+MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
+# of every layer: its rows, of unit length, and their graph of nearest neighbours
+Layers = list[tuple[Tensor, Tensor]]
+
+
+def layers_of(config: EncoderConfig, trained: Trained, fit: int, x: Tensor, k: int, *, block: int = 4096) -> Layers:
+    """Of one trained encoder, for the items x (n, ...), ``block`` of them at a time."""
+    blocks = [every_layer(config, trained, fit, rows, x) for rows in torch.split(x, block)]
+    layers = [F.normalize(torch.cat(parts).double(), dim=1) for parts in zip(*blocks, strict=True)]
+    return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
+
+
+def compared_layers(one: Layers, two: Layers) -> Sequence[dict[str, Any]]:
+    """layer_1, layer_2 (counted from 1) and every measure, for every pair of layers."""
+    return [
+        {"layer_1": i + 1, "layer_2": j + 1, **_compared(x, y)}
+        for (i, x), (j, y) in itertools.product(enumerate(one), enumerate(two))
+    ]
+
+
+def _compared(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> dict[str, float]:
+    (x, graph_x), (y, graph_y) = one, two
+    k = graph_x.shape[1]
+    found = {"mutual_knn": float(neighbor_overlap(graph_x, graph_y)[:, -1].double().mean()) / k}
+    for name, score in (("unbiased_cka", unbiased_cka), ("svcca", svcca)):
+        try:
+            found[name] = score(x, y)
+        except ValueError:  # a layer that gives all items the same: nothing to align
+            found[name] = 0.0
+    return found

@@ -1,0 +1,214 @@
+"""What alignment of chosen strength does to unimodal encoders: the study of Fang et al. 2026 (arXiv:2511.12121).
+
+1. the strength sweep at redundancy R = 0, 2, 4, 6, 8 of the synthetic data
+2. sensitivity: the same with other label budgets, widths, temperatures and a projection head, one at a time
+3. real pairs from redundant to unique, with their information decomposition
+4. the thesis across all of them: the more redundant, the stronger the best alignment
+
+    run(QUICK, folder)      some ten minutes on two cores
+    run(FULL, folder)       65,536 pairs, the paper's grid of strengths, 10 seeds
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalign.data import PairedDataset
+from modalign.data import load as load_data
+from modalign.experiments.progress import Reporter
+from modalign.experiments.studies.claims import Claim, bootstrap, spearman
+from modalign.experiments.studies.study import Study
+from modalign.experiments.sweep.config import load, parse
+from modalign.experiments.sweep.run import run as run_sweep
+from modalign.information import Information, pid
+
+__all__ = ["FULL", "QUICK", "Plan", "claims", "information_of", "run"]
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MEASURES = ("cka", "svcca", "mutual_knn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """strength, pairs, sensitivity: sweeps, as mappings that ``config.parse`` takes; those of sensitivity by name."""
+
+    strength: Mapping[str, Any]
+    pairs: Mapping[str, Any]
+    sensitivity: Mapping[str, Mapping[str, Any]]
+
+
+def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds: int | None) -> Plan:
+    strength, pairs = (load(CONFIGS / f"{name}.yaml").model_dump(mode="json") for name in ("align", "pairs"))
+    for case in strength["cases"]:
+        case["data"]["n"] = n
+    for sweep, grid in ((strength, strengths), (pairs, real)):
+        sweep["strengths"] = grid or sweep["strengths"]
+        sweep["seeds"] = seeds or sweep["seeds"]
+    ends = [case for case in strength["cases"] if case["label"] in ("R = 0", "R = 4", "R = 8")]
+    base = {**strength, "cases": ends, "strengths": [0, 0.3, 1, 4], "seeds": seeds or 4}
+
+    def changed(**training: Any) -> dict[str, Any]:
+        return {**base, "training": {**base["training"], **training}}
+
+    def wide(width: int) -> dict[str, Any]:
+        return {**base, "encoders": [{**encoder, "width": width, "dim": width} for encoder in base["encoders"]]}
+
+    def drawn(seed: int) -> dict[str, Any]:
+        return {**base, "cases": [{**case, "data": {**case["data"], "seed": seed}} for case in ends]}
+
+    return Plan(
+        strength,
+        pairs,
+        {
+            "300 labels": changed(labels=300),
+            "all labels": changed(labels=None),
+            "width 24": wide(24),
+            "width 48": wide(48),
+            "temperature 0.5": changed(temperature=0.5),
+            "projection head": {**base, "projection": {"kind": "separate", "dim": 12}},
+            "data of seed 0": drawn(0),
+            "data of seed 1": drawn(1),
+        },
+    )
+
+
+QUICK = _plan(20000, None, None, None)
+FULL = _plan(65536, [i / 5 for i in range(11)], [i / 10 for i in range(41)], 10)
+
+
+def run(
+    plan: Plan,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Run every sweep of ``plan`` in a folder of its own; leaves best.parquet and claims.json in ``folder``.
+
+    A folder that holds a part of the same study is continued. Raises ValueError for one with something else in it.
+    """
+    sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
+    settings = {"study": "align", **dataclasses.asdict(plan)}
+    study = Study(folder, settings, sweeps=[_folder(name) for name in sweeps], fresh=fresh)
+    reporter = reporter or Reporter("none")
+    with study.begun():
+        for name, content in sweeps.items():
+            sweep = parse({**content, "name": name}, name)
+            run_sweep(sweep, study.path / _folder(name), reporter=reporter, workers=workers)
+        rows = []
+        for name in sweeps:
+            setting = name if name not in ("strength", "pairs") else "default"
+            rows += _best(study.path / _folder(name), "pairs" if name == "pairs" else "synthetic", setting)
+        study.write_table("best.parquet", rows)
+        found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
+        study.write_json("claims.json", found)
+    return study.path
+
+
+def information_of(data: PairedDataset, seed: int = 0) -> Information:
+    """Exact where the distribution is known, else estimated from the training pairs, in bits."""
+    if data.information is not None:
+        return data.information
+    part = data.part(0)
+    return pid(part.x.flatten(1).numpy(), part.y.flatten(1).numpy(), part.labels.numpy(), seed=seed).information
+
+
+def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
+    """For each case and modality of a finished sweep: the best strength, what it brings, and what the pair shares."""
+    from modalign.experiments.sweep.findings import findings
+    from modalign.experiments.sweep.results import read
+
+    results = read(folder)
+    known: dict[str, Information] = {}
+    if setting == "default":
+        for case in results.config["cases"]:
+            settings = dict(case["data"])
+            known[case["label"]] = information_of(load_data(settings.pop("name"), **settings))
+    rows = []
+    for found in findings(results):
+        validation = results.grid(found.case, f"validation_accuracy_{found.modality}")
+        rising = {
+            name: spearman(np.array(results.strengths), results.grid(found.case, name).mean(0)) for name in MEASURES
+        }
+        low, high = found.best_range or (math.nan, math.nan)
+        parts = dataclasses.asdict(known[found.case.label]) if found.case.label in known else {}
+        rows.append({
+            "kind": kind, "setting": setting, "case": found.case.label, "modality": found.modality,
+            "name": found.name, "best": found.best, "best_low": low, "best_high": high,
+            "best_by_seed": [results.strengths[int(row.argmax())] for row in validation],
+            "gain": found.gain.mean, "gain_low": found.gain.low, "gain_high": found.gain.high,
+            "end": found.end.mean, "end_low": found.end.low, "end_high": found.end.high,
+            "strongest": found.strongest, "trend": found.trend,
+            **{f"rise_{name}": value for name, value in rising.items()}, **parts,
+        })  # fmt: skip
+    return rows
+
+
+def claims(folder: Path) -> list[Claim]:
+    """What the paper found, beside what the sweeps in ``folder`` say."""
+    import pandas as pd
+
+    table = pd.read_parquet(Path(folder) / "best.parquet")
+    main = table[(table["kind"] == "synthetic") & (table["setting"] == "default") & (table["modality"] == 2)]
+    main = main.set_index("case")
+    found = []
+    for label in ("R = 0", "R = 2"):
+        row = main.loc[label]
+        text = f"{label}: accuracy falls (here {row['trend']}, {100 * row['end']:+.1f} points at {row['strongest']:g})"
+        found.append(Claim("shapes", text, "holds", None, float(row["trend"] == "falls")))
+    row = main.loc["R = 4"]
+    inverted = (row["trend"] == "peaks between") / 2 + (0.2 <= row["best"] <= 1) / 2
+    text = f"R = 4: an inverted U, best strength 0.4 to 0.6 (here {row['trend']}, best {row['best']:g})"
+    found.append(Claim("shapes", text, "holds", None, float(inverted)))
+    for label in ("R = 6", "R = 8"):
+        row = main.loc[label]
+        better = row["trend"] in ("rises", "peaks between")
+        text = f"{label}: accuracy rises (here {row['trend']}, {100 * row['gain']:+.1f} points at {row['best']:g})"
+        found.append(Claim("shapes", text, "holds", None, float(better)))
+    text = "the best strength grows with redundancy (synthetic, modality 2)"
+    found.append(Claim("thesis", text, "sign", None, *rank_of_best(main.reset_index())))
+    for name in MEASURES:
+        share = float((main[f"rise_{name}"] >= 0.9).mean())
+        found.append(Claim("alignment", f"{name} rises with strength at every R", "holds", None, share))
+    real = table[table["kind"] == "pairs"]
+    text = "the best strength grows with redundancy (real pairs, both modalities)"
+    found.append(Claim("thesis", text, "sign", None, *rank_of_best(real)))
+    both = table[table["setting"] == "default"]
+    text = "the best strength grows with the redundant share of the information (all pairs)"
+    found.append(Claim("thesis", text, "sign", None, *rank_of_best(both)))
+    for setting in table[table["setting"] != "default"]["setting"].unique():
+        mine = table[(table["setting"] == setting) & (table["modality"] == 2)].set_index("case")
+        grows = mine.loc["R = 0", "best"] < mine.loc["R = 8", "best"] and mine.loc["R = 8", "gain_low"] > 0
+        harms = mine.loc["R = 0", "end_high"] < 0
+        text = (
+            f"{setting}: R = 8 gains {100 * mine.loc['R = 8', 'gain']:+.1f} points at {mine.loc['R = 8', 'best']:g}, "
+            f"R = 0 loses {-100 * mine.loc['R = 0', 'end']:.1f} at the strongest"
+        )
+        found.append(Claim("sensitivity", text, "holds", None, (float(grows) + float(harms)) / 2))
+    return found
+
+
+def rank_of_best(rows: Any) -> tuple[float, float, float]:
+    """Spearman's correlation of redundancy and best strength over the rows of best.parquet, with a bootstrap interval.
+
+    Redundancy is its share of what both modalities tell: R / I(X1, X2; Y). The two rows of a pair of modalities share
+    it, so pairs are drawn.
+    """
+    known = rows[rows["mutual_12"] > 0.02]
+    pairs = np.stack([(known["redundancy"] / known["mutual_12"]).to_numpy(), known["best"].to_numpy()], 1)
+
+    def correlation(drawn: Any) -> float:
+        return spearman(drawn[:, 0], drawn[:, 1])
+
+    return bootstrap(pairs, correlation, clusters=list(zip(known["kind"], known["case"], strict=True)))
+
+
+def _folder(name: str) -> str:
+    return name.replace(" ", "-").replace(".", "_")

@@ -1,0 +1,159 @@
+"""A study on disk: many parts of work, each kept when it is finished, so that a study that was stopped goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import platform
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalign.common import provenance
+from modalign.experiments.progress import Reporter
+from modalign.experiments.sweep.chunks import Stopped, cores
+from modalign.experiments.sweep.config import differences
+from modalign.experiments.sweep.folder import Folder
+
+__all__ = ["Part", "Study"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One piece of a study. make(advance) does it and returns tensors, numbers, lists and dictionaries of them;
+    advance(work) says how much was done, of ``work`` in all, and raises when the study should stop."""
+
+    name: str
+    work: int
+    make: Callable[[Callable[[int], None]], dict[str, Any]]
+
+
+class Study:
+    """What is finished of a study in a folder.
+
+    settings: what the results depend on, as JSON; a folder of other settings is refused unless ``fresh``.
+    sweeps: names of folders inside, of sweeps that belong to the study: ``fresh`` clears them, too.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *, sweeps: Sequence[str] = (), fresh: bool = False
+    ) -> None:
+        self.place, self.sweeps = Folder(folder), sweeps
+        self.settings, self.fresh = json.loads(json.dumps(settings)), fresh
+
+    @property
+    def path(self) -> Path:
+        return self.place.path
+
+    @property
+    def key(self) -> str:
+        """What tells this study from others in a place that they share: of its settings, machine and folder."""
+        told = f"{self.place.of} {platform.node()} {self.path.resolve()}"
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """The folder is this study's alone meanwhile. ValueError if it holds a study of other settings."""
+        with self.place.claimed():
+            file = self.path / "settings.json"
+            self.place.sweep_up()
+            ours = file.is_file()  # then what is left after clearing is an older study's, which the new one replaces
+            if self.fresh:
+                for name in self.sweeps if ours else ():
+                    Folder(self.path / name).clear()
+                self.place.clear(keep=file.name)  # it makes way for the new one in a single step
+            elif ours:
+                self._resume(file)
+            if not ours and any(self.path.iterdir()):
+                raise ValueError(f"{self.path} holds something else; give an empty or a new folder as --out")
+            if self.fresh or not ours:
+                self.write_json(file.name, {"settings": self.settings, "provenance": provenance.collect()})
+            self.place.know(self.settings)
+            yield
+
+    def _resume(self, file: Path) -> None:
+        """Add to settings.json where the study goes on; ValueError if it is another."""
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            before = facts["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} is damaged; give another --out, or --fresh to start over") from None
+        changed = differences(before, self.settings)
+        if changed:
+            raise ValueError(
+                f"{self.path} holds a study of other settings ({'; '.join(changed[:3])}); give another --out, "
+                "or --fresh to start over"
+            )
+        facts["resumed"] = [*facts.get("resumed", []), provenance.collect()]
+        self.write_json(file.name, facts)
+
+    def run(
+        self, parts: Sequence[Part], title: str, *, workers: int | None = None, reporter: Reporter | None = None
+    ) -> list[dict[str, Any]]:
+        """What every part gives, in order; finished ones are read. workers: parts at once, each on one core (default:
+        one for each core); it changes no number."""
+        stop = threading.Event()
+        shown = reporter or Reporter("none")
+        shown.begin(title, sum(part.work for part in parts))
+
+        def one(part: Part) -> dict[str, Any]:
+            found = self.place.restore(f"{part.name}.pt", [])
+            if found is not None:
+                shown.advance(part.work, resumed=True)
+                return found
+            done = 0
+
+            def advance(work: int) -> None:
+                nonlocal done
+                if stop.is_set():
+                    raise Stopped
+                done += work
+                shown.advance(work)
+
+            found = part.make(advance)
+            self.place.save(f"{part.name}.pt", [], found)
+            shown.advance(part.work - done)
+            return found
+
+        with (
+            shown,
+            ThreadPoolExecutor(workers or cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            futures = [pool.submit(one, part) for part in parts]
+            try:
+                waiting = set(futures)
+                while waiting:
+                    done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
+                    for future in done:
+                        future.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def write_json(self, name: str, content: Any) -> Path:
+        path = self.path / name
+        text = json.dumps(content, indent=1) + "\n"
+        provenance.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        return path
+
+    def write_table(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
+        """Rows as Parquet, with settings and provenance inside."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        facts = json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
+        table = pa.Table.from_pylist(list(rows)).replace_schema_metadata({b"modalign": json.dumps(facts).encode()})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        path = self.path / name
+        provenance.write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+        return path

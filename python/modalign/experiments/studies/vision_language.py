@@ -1,0 +1,428 @@
+"""Alignment of frozen vision and language encoders, as captions say less of their images.
+
+The vision-language study of Tjandrasuwita et al. 2025 (arXiv:2502.16282): images beside captions of which U per cent of
+the words are deleted, or replaced by words of other captions; every vision encoder against every layer of every text
+encoder; mutual k-NN, the best of the layers, with rows as the published code has them. Encoders are those on this
+machine (``modalign.experiments.text_encoders``), images the embedded emoji's features by default.
+
+    run(QUICK, folder)      some minutes on two cores
+    run(FULL, folder)       every layer, every pair, five seeds
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modalign.alignment.layers import align_layers
+from modalign.alignment.preparation import prepare_layers
+from modalign.data import emoji, emoji_texts
+from modalign.encoders.embedding import Encode, embed, offline, read_texts
+from modalign.experiments.progress import Reporter
+from modalign.experiments.studies.caption_changes import KINDS, changed_captions
+from modalign.experiments.studies.claims import Claim, bootstrap, spearman_of_points
+from modalign.experiments.studies.study import Part, Study
+from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
+from modalign.experiments.sweep.chunks import cores
+from modalign.files.rows import open_layers
+from modalign.metrics import unbiased_cka
+
+__all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "highest", "notes", "run"]
+
+MEASURES = ("mutual_knn", "unbiased_cka")
+PREPARED = "platonic"  # rows as Huh et al. 2024 have them: outliers clamped, length one
+ENOUGH = 5  # models, for a correlation with their performance
+SHOWN = 3  # captions in the report
+BATCH = 32  # texts
+# seconds of a text, roughly and relative to tfidf, for the time left
+PACE = {"tfidf": 1, "python": 2, "sentence-transformers": 20, "transformers": 200}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """What is compared. uniqueness: per cent of the words that change. pairs: at most so many, a fixed random choice;
+    None for all. layers: at most so many of a text encoder, evenly spaced, first and last among them; None for all.
+    relabellings: for chance."""
+
+    uniqueness: tuple[int, ...] = (0, 10, 30, 50, 70, 90, 100)
+    kinds: tuple[str, ...] = KINDS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    pairs: int | None = 1024
+    layers: int | None = 7
+    k: int = 10
+    relabellings: int = 200
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("uniqueness", "kinds", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"vision-language: {name} must hold different values, got {values}")
+        if min(self.uniqueness) < 0 or max(self.uniqueness) > 100:
+            raise ValueError(f"vision-language: uniqueness is per cent, from 0 to 100, got {self.uniqueness}")
+        if not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"vision-language: kinds are {' and '.join(KINDS)}, got {self.kinds}")
+        for name in ("pairs", "layers"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"vision-language: {name} must be at least 1, or None for all")
+        if self.relabellings < 19:
+            raise ValueError(f"vision-language: relabellings must be at least 19, got {self.relabellings}")
+
+
+QUICK = Grid()
+FULL = Grid(uniqueness=tuple(range(0, 101, 10)), seeds=tuple(range(5)), pairs=None, layers=None)
+
+Images = dict[str, list[Tensor]]
+
+
+def run(
+    grid: Grid,
+    folder: Path,
+    *,
+    images: Sequence[str | Path] | None = None,
+    captions: str | Path | None = None,
+    encoders: Sequence[str] | None = None,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Compare everything in ``grid``; leaves alignment.parquet, layers.parquet, models.parquet, examples.json,
+    claims.json and notes.json in ``folder``.
+
+    Args:
+        images: files of features of the same n images, (n, d) or (n, layers, d), as ``modalign embed`` writes them; by
+            default EfficientNet-Lite0's of Twemoji's and of Noto's drawings of 1,644 emoji.
+        captions: theirs, a text file of one a line or ``file.parquet:column``; by default the emoji's English tags.
+        encoders: of texts, as ``modalign.experiments.text_encoders.text_encoders`` takes them; by default all that are
+            installed.
+
+    A folder that holds a part of the same study is continued, within a part after the last batch of texts.
+    Raises ValueError for images and captions of different number, captions without words, an unknown encoder, or a
+    folder with something else in it; FileNotFoundError for what is not there.
+    """
+    if (images is None) != (captions is None):
+        raise ValueError("vision-language: give both images and captions, in the same order, or neither")
+    chosen = text_encoders(encoders)
+    every, texts = _pairs(images, captions)
+    rows = _chosen(len(texts), grid)
+    pictures = {name: [layer[rows] for layer in layers] for name, layers in every.items()}
+    texts = [texts[i] for i in rows.tolist()]
+    changed_captions(texts, 0, "deleted")
+    settings = {
+        "study": "vision-language", **dataclasses.asdict(grid), "encoders": [encoder.asked for encoder in chosen],
+        "images": {name: _digest(*(layer.numpy().tobytes() for layer in layers)) for name, layers in pictures.items()},
+        "captions": _digest(*(text.encode() for text in texts)), "items": len(texts),
+    }  # fmt: skip
+    study = Study(folder, settings, fresh=fresh)
+    with study.begun(), offline():
+        prepared = {name: prepare_layers(layers, PREPARED, name=name) for name, layers in pictures.items()}
+        conditions = [
+            (uniqueness, kind, seed)
+            for uniqueness, kind, seed in itertools.product(grid.uniqueness, grid.kinds, grid.seeds)
+            # unchanged captions are the same for every kind and seed
+            if uniqueness or (kind, seed) == (grid.kinds[0], grid.seeds[0])
+        ]
+        loaded = {encoder.name: _Shared(encoder, texts, grid.device) for encoder in chosen}
+        asked = [(condition, encoder) for condition in conditions for encoder in chosen]
+        parts = [
+            Part(
+                f"{encoder.name}-{uniqueness}-{kind}-seed{seed}",
+                PACE[encoder.kind] * len(texts),
+                _compared(grid, study.path, loaded[encoder.name], prepared, texts, (uniqueness, kind, seed)),
+            )
+            for (uniqueness, kind, seed), encoder in asked
+        ]
+        performances = [
+            Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(texts), _performance(encoder, texts, grid))
+            for encoder in chosen
+        ]
+        done = study.run([*parts, *performances], "vision-language", workers=workers, reporter=reporter)
+        shutil.rmtree(study.path / "embeddings", ignore_errors=True)
+        _write_tables(study, grid, chosen, asked, done[: len(parts)], done[len(parts) :])
+        study.write_json("examples.json", _examples(texts, grid))
+        found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
+        study.write_json("claims.json", found)
+        study.write_json("notes.json", notes(study.path))
+    return study.path
+
+
+def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> tuple[Images, list[str]]:
+    """Layers of each vision encoder by name, and the captions."""
+    if images is None or captions is None:
+        drawings = emoji("image-image", pca=None)
+        return {"Twemoji": [drawings.x], "Noto": [drawings.y]}, emoji_texts(tags=True)
+    if not images:
+        raise ValueError("vision-language: give one file of image features at least")
+    texts = read_texts(captions)
+    found: Images = {}
+    for path in images:
+        layers = [layer.read(0, layer.shape[0]).float() for layer in open_layers(path, str(path))]
+        if len(layers[0]) != len(texts):
+            raise ValueError(
+                f"vision-language: images and captions must be of the same number, got {len(layers[0])} in {path} and "
+                f"{len(texts)} in {captions}"
+            )
+        name = Path(path).name.partition(".")[0]
+        found[name if name not in found else str(path)] = layers
+    return found, texts
+
+
+def _chosen(n: int, grid: Grid) -> Tensor:
+    """Which pairs, in random order: captions that are alike tie, ties go to the lower row, and rows next to each other
+    in a file are often of one kind."""
+    order = np.random.default_rng(0).permutation(n)[: grid.pairs]
+    if not grid.k < len(order):
+        raise ValueError(f"vision-language: {grid.k} neighbours need more pairs than that, got {len(order)}")
+    return torch.from_numpy(order)
+
+
+class _Shared:
+    """An encoder that all parts of a study share: loaded when it is needed, one batch at a time on all cores."""
+
+    def __init__(self, encoder: TextEncoder, captions: Sequence[str], device: str) -> None:
+        self.encoder, self.captions, self.device = encoder, captions, device
+        self.lock = threading.Lock()
+        self.encode: Encode | None = None
+
+    def __call__(self, batch: Sequence[str]) -> Any:
+        with self.lock:
+            before = torch.get_num_threads()
+            torch.set_num_threads(cores())
+            try:
+                if self.encode is None:
+                    self.encode = self.encoder.load(self.captions, self.device)
+                return self.encode(batch)
+            finally:
+                torch.set_num_threads(before)
+
+
+def _compared(
+    grid: Grid, folder: Path, shared: _Shared, images: Images, texts: list[str], condition: tuple[int, str, int]
+) -> Callable[[Callable[[int], None]], dict[str, Any]]:
+    """One text encoder, one change of the captions: every layer of it against every layer of every vision encoder."""
+    uniqueness, kind, seed = condition
+    pace = PACE[shared.encoder.kind]
+
+    def make(advance: Callable[[int], None]) -> dict[str, Any]:
+        changed = changed_captions(texts, uniqueness, kind, seed=seed)
+        # texts that are the same have the same embedding, whatever batch they are in; batches are of like lengths
+        distinct = sorted(set(changed), key=lambda text: (len(text), text))
+
+        def encode(batch: Sequence[str]) -> Any:
+            found = shared(batch)
+            advance(pace * len(batch))
+            return found
+
+        encode.__qualname__ = shared.encoder.asked
+        file = folder / "embeddings" / f"{shared.encoder.name}-{uniqueness}-{kind}-seed{seed}.npy"
+        embed(encode, distinct, file, batch_size=BATCH, dtype="float32")
+        table = np.load(file)
+        table = table[:, None] if table.ndim == 2 else table
+        place = {text: row for row, text in enumerate(distinct)}
+        at = torch.tensor([place[text] for text in changed])
+        numbers = np.unique(np.linspace(0, table.shape[1] - 1, grid.layers or table.shape[1]).round().astype(int))
+        if len(distinct) > 1:
+            layers = [torch.from_numpy(table[:, number])[at] for number in numbers]
+        else:  # nothing tells one caption from another
+            layers = [torch.ones(len(changed), 1) for _ in numbers]
+        prepared = prepare_layers(layers, PREPARED, name=shared.encoder.name)
+        found = {name: _scores(grid, of_images, prepared, advance) for name, of_images in images.items()}
+        for left in (file, file.with_name(f"{file.name}.json")):
+            left.unlink()
+        return {
+            "layers": numbers.tolist(), "of": table.shape[1], "width": table.shape[2], "distinct": len(distinct),
+            "scores": found,
+        }  # fmt: skip
+
+    return make
+
+
+def _scores(grid: Grid, images: list[Tensor], texts: list[Tensor], advance: Callable[[int], None]) -> dict[str, Any]:
+    found = align_layers(images, texts, "mutual_knn", grid.k, relabellings=grid.relabellings, num_threads=1)
+    assert found.null is not None
+    advance(0)
+    return {
+        "mutual_knn": found.matrix, "unbiased_cka": [[_cka(x, y) for y in texts] for x in images],
+        "chance": found.null.mean, "threshold": found.null.threshold, "p": found.null.p,
+    }  # fmt: skip
+
+
+def _cka(x: Tensor, y: Tensor) -> float:
+    try:
+        return unbiased_cka(x, y)
+    except ValueError:  # a layer that gives all items the same: nothing to align
+        return 0.0
+
+
+def _performance(encoder: TextEncoder, texts: list[str], grid: Grid) -> Callable[..., dict[str, Any]]:
+    def make(advance: Callable[[int], None]) -> dict[str, Any]:
+        def done(count: int) -> None:
+            advance(PACE[encoder.kind] * count)
+
+        return {
+            "bits_per_byte": bits_per_byte(encoder, texts, device=grid.device, batch_size=BATCH, advance=done),
+        }
+
+    return make
+
+
+def _write_tables(
+    study: Study, grid: Grid, encoders: list[TextEncoder], asked: list[tuple[tuple[int, str, int], TextEncoder]],
+    compared: list[dict[str, Any]], performances: list[dict[str, Any]],
+) -> None:  # fmt: skip
+    rows, layers = [], []
+    for ((uniqueness, kind, seed), encoder), found in zip(asked, compared, strict=True):
+        same = itertools.product(grid.kinds, grid.seeds) if uniqueness == 0 else [(kind, seed)]
+        for of_kind, of_seed in same:
+            key = {"encoder": encoder.name, "kind": of_kind, "uniqueness": uniqueness, "seed": of_seed}
+            for name, scores in found["scores"].items():
+                tables = {measure: np.array(scores[measure]) for measure in MEASURES}
+                best = np.unravel_index(tables["mutual_knn"].argmax(), tables["mutual_knn"].shape)
+                rows.append({
+                    **key, "images": name, "mutual_knn": float(tables["mutual_knn"].max()),
+                    "unbiased_cka": float(tables["unbiased_cka"].max()), "image_layer": int(best[0]),
+                    "text_layer": found["layers"][best[1]], "chance": scores["chance"],
+                    "threshold": scores["threshold"], "p": scores["p"], "distinct": found["distinct"],
+                })  # fmt: skip
+                for i, j in np.ndindex(tables["mutual_knn"].shape):
+                    values = {measure: float(tables[measure][i, j]) for measure in MEASURES}
+                    layers.append({**key, "images": name, "image_layer": i, "text_layer": found["layers"][j], **values})
+    study.write_table("alignment.parquet", rows)
+    study.write_table("layers.parquet", layers)
+    first = {encoder.name: found for (_, encoder), found in zip(reversed(asked), reversed(compared), strict=True)}
+    models = [
+        {
+            "encoder": encoder.name, "spec": encoder.asked, "layers": first[encoder.name]["of"],
+            "width": first[encoder.name]["width"], "bits_per_byte": found["bits_per_byte"],
+        }
+        for encoder, found in zip(encoders, performances, strict=True)
+    ]  # fmt: skip
+    study.write_table("models.parquet", models)
+
+
+def _examples(texts: list[str], grid: Grid) -> list[dict[str, Any]]:
+    """The first captions of middling length, changed."""
+    lengths = np.array([len(text.split()) for text in texts])
+    some = np.argsort(np.abs(lengths - np.median(lengths) - 1), kind="stable")[:SHOWN]
+    shown = [value for value in grid.uniqueness if value in (0, 10, 50, 90)] or list(grid.uniqueness[:4])
+    return [
+        {"uniqueness": uniqueness, "kind": kind, "captions": [changed[i] for i in some]}
+        for kind in grid.kinds
+        for uniqueness in shown
+        for changed in [changed_captions(texts, uniqueness, kind, seed=grid.seeds[0])]
+    ]
+
+
+PAPER: dict[str, Any] = {
+    # the highest alignment of all pairs of models at U = 10 and 100 %, and Spearman's correlation with U
+    "ends": {10: 0.159, 100: 0.062},
+    "chance": 10 / 1023,  # of 10 neighbours among 1,024 pairs
+    "uniqueness": -0.950,
+    # Pearson's correlation of alignment with - bits per byte over language models
+    "performance": {10: 0.852, 50: 0.900, 90: 0.612},
+}
+WORDS = {"deleted": "words deleted", "replaced": "words replaced"}
+
+
+def claims(folder: Path) -> list[Claim]:
+    """What the paper found, beside what the tables in ``folder`` say, by the rules of ``claims``."""
+    top = highest(Path(folder))
+    found = []
+    halved, left = {}, {}
+    low, high = PAPER["ends"]
+    for kind, mine in top.groupby("kind"):
+        # the paper's captions begin at 10 %
+        points = sorted(value for value in mine["uniqueness"].unique() if value >= low)
+        if len(points) > 2:
+            grid = mine[mine["uniqueness"].isin(points)].pivot(index="seed", columns="uniqueness", values="mutual_knn")
+            text = f"the highest alignment falls with uniqueness, {WORDS[str(kind)]}"
+            ours = spearman_of_points(points, grid.to_numpy())
+            found.append(Claim("uniqueness", text, "strong", PAPER["uniqueness"], *ours))
+        ends = mine[mine["uniqueness"].isin([low, high])].groupby("uniqueness")["mutual_knn"].mean()
+        if len(ends) == 2:
+            halved[kind] = (ends.loc[low], ends.loc[high])
+            last = mine[mine["uniqueness"] == high]
+            left[kind] = (last["mutual_knn"] - last["chance"]).mean()
+    if halved:
+        numbers = ", ".join(f"{a:.3f} to {b:.3f} {kind}" for kind, (a, b) in halved.items())
+        text = f"it falls by half or more from U = 10 to 100 % (paper 0.159 to 0.062; here {numbers})"
+        found.append(Claim("ends", text, "holds", None, float(np.mean([b <= a / 2 for a, b in halved.values()]))))
+        over = PAPER["ends"][high] - PAPER["chance"]
+        numbers = ", ".join(f"{value:.3f} {kind}" for kind, value in left.items())
+        text = (
+            f"some is left at U = 100 %: half as much over chance as in the paper ({over:.3f}) or more (here {numbers})"
+        )
+        found.append(Claim("ends", text, "holds", None, float(np.mean([value >= over / 2 for value in left.values()]))))
+    return [*found, *_performance_claims(Path(folder))]
+
+
+def highest(folder: Path) -> Any:
+    """The highest alignment of all vision and text encoders, for each kind of change, uniqueness and seed, and the
+    chance of that pair of encoders."""
+    import pandas as pd
+
+    table = pd.read_parquet(folder / "alignment.parquet")
+    return table.loc[table.groupby(["kind", "uniqueness", "seed"])["mutual_knn"].idxmax()]
+
+
+def _models(folder: Path) -> Any:
+    """Language models whose performance is known."""
+    import pandas as pd
+
+    return pd.read_parquet(folder / "models.parquet").dropna(subset=["bits_per_byte"])
+
+
+def _performance_claims(folder: Path) -> list[Claim]:
+    import pandas as pd
+
+    models = _models(folder)
+    if len(models) < ENOUGH:
+        return []
+    table = pd.read_parquet(folder / "alignment.parquet").merge(models, on="encoder")
+    found = []
+    for uniqueness, paper in PAPER["performance"].items():
+        mine = table[table["uniqueness"] == uniqueness]
+        if len(mine):
+            by_seed = mine.groupby(["encoder", "kind", "seed"])[["mutual_knn", "bits_per_byte"]]
+            each = by_seed.agg({"mutual_knn": "max", "bits_per_byte": "first"}).groupby("encoder").mean()
+            points = np.stack([each["mutual_knn"], -each["bits_per_byte"]], 1)
+            text = f"alignment goes with - bits per byte over {len(each)} language models, U = {uniqueness} %"
+            found.append(Claim("performance", text, "strong", paper, *bootstrap(points, _pearson)))
+    return found
+
+
+def _pearson(points: NDArray[np.float64]) -> float:
+    """points: (n, 2); 0 where one side is constant."""
+    centred = points - points.mean(0)
+    norm = float(np.sqrt((centred * centred).sum(0).prod()))
+    return float(centred.prod(1).sum() / norm) if norm > 0 else 0.0
+
+
+def notes(folder: Path) -> list[str]:
+    """What the study does not say, and why."""
+    models = _models(folder)
+    if len(models) >= ENOUGH:
+        return []
+    known = ", ".join(f"{row.encoder} {row.bits_per_byte:.2f}" for row in models.itertuples())
+    return [
+        f"No correlation of alignment with performance: it wants {ENOUGH} causal language models or more, got "
+        f"{len(models)}{f' ({known} bits per byte)' if known else ''}. Give more by --encoder transformers:FOLDER."
+    ]
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]

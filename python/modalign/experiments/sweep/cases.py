@@ -1,0 +1,102 @@
+"""What is loaded and refused before anything trains: data sets, their splits and labels, settings they cannot meet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from modalign import data as data_sets
+from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, require_trainable
+from modalign.experiments.sweep.config import Case, Sweep
+from modalign.experiments.sweep.randomness import label_budget
+from modalign.experiments.sweep.training import inputs_of
+
+__all__ = ["notes_on", "prepared"]
+
+
+def prepared(sweep: Sweep) -> tuple[Sweep, list[PairedDataset]]:
+    """The sweep with the defaults of its data sets written out, and the data set of each case.
+
+    Raises ValueError for data that cannot be loaded or trained on, and for settings that it cannot meet.
+    """
+    data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
+    for case, pairs in zip(sweep.cases, data, strict=True):
+        _require_names(case, pairs)
+        _require_enough(case, pairs, sweep)
+    return _resolved(sweep, data), data
+
+
+def notes_on(sweep: Sweep, data: Sequence[PairedDataset]) -> list[str]:
+    """What a reader of the results should know of the data."""
+    found = []
+    for case, pairs in zip(sweep.cases, data, strict=True):
+        trained, tested = set(_items(pairs, TRAIN)), _items(pairs, TEST)
+        seen = sum(item in trained for item in tested)
+        if seen:
+            found.append(
+                f"case {case.label!r}: {seen} of {len(tested)} test pairs are training pairs, too, value for value"
+            )
+    return found
+
+
+def _items(pairs: PairedDataset, part: int) -> list[bytes]:
+    """What tells the pairs of a part apart: a digest of the values of all modalities."""
+    tables = [x[pairs.split == part].contiguous().numpy() for x in inputs_of(pairs)]
+    return [hashlib.sha256(b"".join(row.tobytes() for row in rows)).digest() for rows in zip(*tables, strict=True)]
+
+
+def _load(case: Case, key: str) -> PairedDataset:
+    settings = dict(case.data)
+    name = settings.pop("name")
+    try:
+        return data_sets.load(name, **settings)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key}.data ({case.label}): {error}") from error
+
+
+def _resolved(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
+    """With the defaults of the data sets written out, too."""
+    cases = tuple(
+        case.model_copy(
+            update={
+                "data": {"name": case.data["name"], **case.data, **pairs.settings},
+                "modalities": case.modalities or tuple(pairs.modalities),
+            }
+        )
+        for case, pairs in zip(sweep.cases, data, strict=True)
+    )
+    return sweep.model_copy(update={"cases": cases})
+
+
+def _require_names(case: Case, pairs: PairedDataset) -> None:
+    names, own = case.modalities, pairs.modalities
+    if names is None or tuple(names) == tuple(own):  # a data set may call both alike
+        return
+    if len(names) != len(own) or len(set(names)) < len(names):
+        raise ValueError(
+            f"case {case.label!r}: modalities must be {len(own)} different names, for {', '.join(own)}, "
+            f"got {', '.join(names)}"
+        )
+
+
+def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
+    sizes = {part: int((pairs.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)}
+    if sizes[TRAIN] < 2 or not sizes[VALIDATION] or not sizes[TEST]:
+        raise ValueError(
+            f"case {case.label!r} has {sizes[TRAIN]} training, {sizes[VALIDATION]} validation and {sizes[TEST]} test "
+            "pairs, too few: 2, 1 and 1 are needed at least"
+        )
+    try:
+        require_trainable(pairs)
+    except ValueError as error:
+        raise ValueError(f"case {case.label!r}: {str(error).removeprefix('require_trainable: ')}") from None
+    compared = min(sizes[TEST], sweep.metrics.pairs)
+    if not sweep.metrics.k < compared:
+        raise ValueError(
+            f"metrics.k must be less than the number of test pairs compared, got {sweep.metrics.k} for the {compared} "
+            f"of case {case.label!r}"
+        )
+    try:
+        label_budget(sweep.training.labels, sizes[TRAIN])
+    except ValueError as error:
+        raise ValueError(f"case {case.label!r}: {error}") from None

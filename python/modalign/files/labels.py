@@ -1,0 +1,81 @@
+"""Labels and names of rows, from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalign.files.tables import KINDS, column_of, is_saved_to_disk, lines_of, read_table
+
+__all__ = ["as_classes", "read_labels"]
+
+
+def read_labels(spec: str | Path) -> list[str]:
+    """One label for each row, as text.
+
+    spec: a text file of one label a line; a .npy of numbers or strings; ``file.npz:array``; ``file.parquet:column``,
+        likewise .csv (with a header), .arrow and .feather; ``folder:column`` of a saved Hugging Face data set.
+    Raises FileNotFoundError for no such file, ValueError for a file or a column that is not there or not whole, or for
+    labels that are missing.
+
+    Examples:
+        >>> import tempfile, pathlib
+        >>> from modalign.files.labels import read_labels
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "labels.txt"
+        >>> _ = file.write_text("cat" + chr(10) + "dog")
+        >>> read_labels(file)
+        ['cat', 'dog']
+    """
+    whole = Path(spec)
+    if not whole.is_file():
+        file, _, member = str(spec).rpartition(":")
+        path = Path(file)
+        if not file or not path.exists():
+            raise FileNotFoundError(f"there is no file {path if path.suffix in (*KINDS, '.npz') else spec}")
+        if path.suffix == ".npz":
+            return _npz(path, member)
+        if path.suffix in KINDS or is_saved_to_disk(path):
+            return [str(label) for label in column_of(read_table(path, member), file, member)]
+        raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")
+    if whole.suffix == ".npy":
+        try:
+            array = np.load(whole, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise ValueError(f"{whole} must be a whole .npy file of labels ({str(error).splitlines()[0]})") from None
+        return _from_array(array, str(whole))
+    if whole.suffix in (*KINDS, ".npz"):
+        raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
+    try:
+        return lines_of(whole)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{whole} must be UTF-8 text of one label a line ({error.reason})") from None
+
+
+def as_classes(labels: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Labels as whole numbers from 0, in the order of their names.
+
+    Examples:
+        >>> from modalign.files.labels import as_classes
+        >>> as_classes(["cat", "ant", "cat"]).tolist()
+        [1, 0, 1]
+    """
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _from_array(array: Any, name: str) -> list[str]:
+    if (
+        array.ndim != 1
+        or array.dtype.kind not in "iubUSf"
+        or (array.dtype.kind == "f" and not np.isfinite(array).all())
+    ):
+        raise ValueError(f"{name} must hold one label a row, got {array.dtype} of shape {array.shape}")
+    return [label.decode() if isinstance(label, bytes) else str(label) for label in array.tolist()]
+
+
+def _npz(path: Path, member: str) -> list[str]:
+    with np.load(path, allow_pickle=False) as archive:
+        if member not in archive.files:
+            raise ValueError(f"{path} has no array {member!r}; it holds {', '.join(archive.files)}")
+        return _from_array(archive[member], f"{path}:{member}")

@@ -1,0 +1,133 @@
+"""The metrics of all pairs of items under many relabellings: what a pair is worth is computed once, then looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modalign.metrics.pairwise import Gaussian, distance_ranks, gaussians, tiles
+from modalign.neighbors.functional import knn
+
+__all__ = ["bytes_of_tables", "relabelled_pairs"]
+
+BLOCK = 1 << 18  # pairs that are looked up at a time
+
+
+def relabelled_pairs(
+    name: str, x: Any, y: Any, metric: str = "cosine", groups: Tensor | None = None
+) -> Callable[[Tensor], float]:
+    """The score of x and y[s] as a function of s, an (n,) permutation.
+
+    It is that of the metric's function, but for what depends on the order of the rows: the width of "rbf_cka", from
+    2,000 of them, is that of y as it is; and of equal distances in y the one of the lower index in y is the nearer.
+
+    name: "rsa" or "rbf_cka", as they are by default; "information_imbalance" or "retrieval" (recall at 1).
+    x, y: as those take them. metric: of the last two; groups: (n,) integers, of "retrieval".
+    Peak memory: ``bytes_of_tables``. Raises: as those.
+
+    Examples:
+        >>> import numpy as np, torch
+        >>> from modalign.metrics import rsa
+        >>> from modalign.metrics.relabelled_pairs import relabelled_pairs
+        >>> x, y = np.random.default_rng(0).normal(size=(2, 50, 4))
+        >>> s = torch.randperm(50)
+        >>> abs(relabelled_pairs("rsa", x, y)(s) - rsa(x, y[s])) < 1e-12
+        True
+    """
+    n = len(x)
+    if name == "rsa":
+        return partial(_sum_of_products, *(_table_of_ranks(ranks, n) for ranks in distance_ranks(x, y)))
+    if name == "rbf_cka":
+        return partial(_sum_of_products, *(_table_of_kernel(gaussian, n) for gaussian in gaussians(x, y)))
+    if name == "information_imbalance":
+        return partial(_imbalance, _nearest(x, metric), _neighbor_ranks(y, metric))
+    labels = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
+    return partial(_recall, _nearest(y, metric, queries=x), labels)
+
+
+def bytes_of_tables(name: str, n: int) -> int:
+    """Peak memory of ``relabelled_pairs`` for n items, beside that of the metric.
+
+    Examples:
+        >>> from modalign.metrics.relabelled_pairs import bytes_of_tables
+        >>> bytes_of_tables("rsa", 1000)
+        24000000
+    """
+    return 48 * n if name == "retrieval" else 24 * n * n
+
+
+def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:
+    """sum_ij x_ij y_s(i)s(j) of two symmetric tables [n, n] with nothing on their diagonals. O(n^2)."""
+    n = len(x)
+    step = max(1, BLOCK // n)
+    total = 0.0
+    for start in range(0, n, step):
+        rows, columns = slice(start, start + step), slice(start, n)
+        of_rows = y[relabelling[rows]]
+        products = of_rows.gather(1, relabelling[columns].expand(len(of_rows), -1)).mul_(x[rows, columns])
+        # a pair above the diagonal stands for the one below it as well, which those of these rows have themselves
+        total += 2 * float(products.sum()) - float(products[:, :step].sum())
+    return total
+
+
+def _imbalance(nearest: Tensor, ranks: Tensor, relabelling: Tensor) -> float:
+    return 2 / len(nearest) * float(ranks[relabelling, relabelling[nearest]].double().mean())
+
+
+def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
+    """The mean over labels of the share of x's rows whose nearest row of y is of theirs."""
+    place = torch.empty_like(relabelling)
+    place[relabelling] = torch.arange(len(place))
+    hits = (labels[place[nearest]] == labels).double()
+    counts = torch.bincount(labels)
+    return float((torch.bincount(labels, weights=hits) / counts).mean())
+
+
+def _nearest(rows: Any, metric: str, queries: Any = None) -> Tensor:
+    return torch.as_tensor(knn(rows, 1, queries=queries, metric=metric).indices)[:, 0].cpu()
+
+
+def _neighbor_ranks(rows: Any, metric: str) -> Tensor:
+    """[n, n] int32: the rank of item j among the neighbours of item i, from 1."""
+    order = torch.as_tensor(knn(rows, len(rows) - 1, metric=metric).indices).cpu()
+    ranks = torch.zeros(len(order), len(order), dtype=torch.int32)
+    return ranks.scatter_(1, order, torch.arange(1, len(order), dtype=torch.int32).expand_as(order))
+
+
+def _table_of_ranks(ranks: Tensor, n: int) -> Tensor:
+    """ranks: (n (n - 1) / 2) in the order of ``tiles``; they are overwritten."""
+    ranks -= ranks.mean()
+    ranks /= ranks.norm() * 2**0.5  # each is there twice
+    table = torch.zeros(n, n, dtype=torch.float64)
+    at = 0
+    for rows, columns in tiles(n):
+        tile = table[rows, columns]
+        if rows == columns:
+            above = torch.ones(tile.shape, dtype=torch.bool).triu(1)
+            count = len(tile) * (len(tile) - 1) // 2
+            tile[above] = ranks[at : at + count]
+            tile += tile.T.clone()
+        else:
+            count = tile.numel()
+            tile.copy_(ranks[at : at + count].view(tile.shape))
+            table[columns, rows] = tile.T
+        at += count
+    return table
+
+
+def _table_of_kernel(gaussian: Gaussian, n: int) -> Tensor:
+    table = torch.empty(n, n, dtype=torch.float64)
+    for rows, columns in tiles(n):
+        tile = gaussian.tile(rows, columns)
+        table[rows, columns], table[columns, rows] = tile, tile.T
+    table.fill_diagonal_(0)
+    means = table.sum(1) / (n - 2)
+    table += means.sum() / (n - 1) - means
+    table -= means[:, None]
+    table.fill_diagonal_(0)
+    table /= table.norm()
+    return table

@@ -1,0 +1,396 @@
+"""Exact k-NN graphs of sets larger than memory, block by block, and what is needed to continue one that was stopped.
+
+The folder of a checkpoint:
+
+    checkpoint.json     what the graph is of; written first
+    block-00012.npz     the best lists of one block of rows so far, and which blocks of candidates are folded into them
+
+Every file appears whole or not at all, so a process may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.common.checks import require_groups
+from modalign.common.progress import bar, watched
+from modalign.common.provenance import write_atomically
+from modalign.files.locking import claimed
+from modalign.files.rows import Rows
+from modalign.ops.dispatch import select
+from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, Watch, merge, merge_bytes
+
+__all__ = ["bytes_of", "knn_out_of_core"]
+
+FORMAT = 1
+DEFAULT_MEMORY = 4 * 10**9  # bytes
+FEWEST_ROWS = 128  # a block: below it reading and writing outweigh the search
+OURS = re.compile(r"block-\d{5,}\.npz|checkpoint\.json|\.block-\d{5,}\.npz\..*\.npz|\.checkpoint\.json\..*\.json")
+
+
+def knn_out_of_core(
+    x: Rows, k: int, *, queries: Rows | None = None, metric: str = "cosine", groups: Tensor | None = None,
+    query_groups: Tensor | None = None, max_memory: int | None = None, block_size: int | None = None,
+    checkpoint: Path | None = None, fresh: bool = False, threads: int | None = None, progress: bool = False,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
+    """The k rows of ``x`` with the highest score for each query, exactly, as ``modalign.knn`` defines it, with two
+    blocks of rows in memory at a time.
+
+    Without queries every pair of blocks is visited once and serves both blocks, and one of the two stays for the next
+    pair: B blocks are read about B^2 / 2 times.
+
+    Args:
+        x: n rows of width d.
+        k: 1 <= k <= n, or n - 1 when x is searched for itself.
+        queries: m rows of x's width and dtype, or None: every row of x looks for the others.
+        metric: "cosine", "dot" or "euclidean".
+        groups: (n,) int64, the group of each row of x, or None. A row's neighbours are not of its group.
+        query_groups: (m,) int64, the groups of the queries; given where groups and queries are.
+        max_memory: bytes held at most beyond the interpreter, torch and the arguments; 4 GB if None. The results, 16 k
+            bytes a query, are a part of it. Blocks are as large as it allows.
+        block_size: rows of a block, instead of what max_memory allows.
+        checkpoint: a folder from which the same call continues after it was stopped, after the pair of blocks finished
+            last, or None. Its blocks are kept where block_size is None.
+        fresh: start over: take away the files of an earlier call in ``checkpoint``, and no others.
+        threads: of the search; None: as many as torch has.
+        progress: a bar on standard error, if that is a terminal.
+        backend: "auto" and "cpp": the CPU; "triton": each pair of blocks is searched on the GPU, which must hold two;
+            "reference": the definition.
+
+    Returns:
+        Indices (m, k) int64 and scores (m, k) float64 in falling order; equal scores by the lower index. And the report
+        of the whole search: ``proved`` are the rows that no pair of blocks had to redo, at least.
+
+    Raises:
+        TypeError: k is no integer, groups are not int64.
+        ValueError: k out of range, shapes that do not match, too few candidates outside a row's group, NaN or inf,
+            float64 rows whose squares float64 cannot hold, a max_memory too small, a checkpoint of something else or
+            damaged.
+        NotImplementedError: the named backend refuses the rows, with its reason.
+        OSError: a checkpoint cannot be written: what is finished is kept, and the same call continues.
+
+    Examples:
+        >>> import numpy as np
+        >>> from modalign.neighbors.blocks import knn_out_of_core
+        >>> from modalign.files.rows import open_rows
+        >>> rows = open_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))
+        >>> knn_out_of_core(rows, 1, block_size=2)[0].ravel().tolist()
+        [1, 0, 1]
+    """
+    symmetric = queries is None
+    rows, row_groups = (x, groups) if queries is None else (queries, query_groups)
+    _require(x, rows, k, metric, symmetric, max_memory, block_size)
+    if symmetric and query_groups is not None:
+        raise ValueError("knn: query_groups need queries, got None")
+    for name, of in (("groups", groups), ("query_groups", query_groups)):
+        if of is not None and of.dtype != torch.int64:
+            raise TypeError(f"knn: {name} must be int64, got {of.dtype}")
+    require_groups(x.shape[0], rows.shape[0], int(k), groups, row_groups)
+    select(KNN_BLOCKS, "merge", backend, torch.empty(0, x.shape[1], dtype=x.dtype), groups)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if checkpoint is not None:
+            folder = _Folder(Path(checkpoint))
+            stack.enter_context(folder.claimed())
+            if fresh:
+                folder.clear()
+        before = None if folder is None else folder.block_size()
+        size = int(block_size or _block_size(x, rows, k, symmetric, max_memory, before, threads))
+        indices = torch.full((rows.shape[0], k), -1)
+        scores = torch.full((rows.shape[0], k), -torch.inf, dtype=torch.float64)
+        lists = [(indices[at : at + size], scores[at : at + size]) for at in range(0, len(indices), size)]
+        done = np.zeros((len(lists), -(-x.shape[0] // size)), dtype=bool)
+        screens, tallies = np.zeros((len(lists), 1), dtype="U16"), np.zeros((len(lists), 2), dtype=np.int64)
+        kept = [
+            {"indices": best[0].numpy(), "scores": best[1].numpy(), "done": done[i], "screen": screens[i],
+             "redone_scored": tallies[i]}
+            for i, best in enumerate(lists)
+        ]  # fmt: skip
+        if folder is not None:
+            facts = {"k": int(k), "metric": metric, "block_size": size, "x": x.fingerprint()}
+            facts |= {"queries": None if symmetric else rows.fingerprint()}
+            facts |= {"groups": _digest(groups), "query_groups": _digest(query_groups)}
+            folder.begin(facts)
+            folder.load(kept, done, x.shape[0])
+
+        def missing(i: int, j: int) -> list[tuple[int, int]]:
+            """Which block has yet to see which, of a pair."""
+            return [side for side in dict.fromkeys([(i, j), (j, i)] if symmetric else [(i, j)]) if not done[side]]
+
+        def work(i: int, j: int) -> int:
+            return len(lists[i][0]) * min(size, x.shape[0] - j * size)
+
+        pairs = partial(_pairs, *done.shape, symmetric)
+        total = sum(work(i, j) for i, j in pairs())
+        finished = total - sum(work(i, j) for i, j in pairs() if missing(i, j))
+        shown = stack.enter_context(bar(progress))
+        task = shown.add_task("knn", total=total, completed=finished)
+        # allocated once: the allocator keeps what is freed between blocks
+        free = [torch.empty(min(size, max(rows.shape[0], x.shape[0])), x.shape[1], dtype=x.dtype) for _ in range(2)]
+        held: dict[tuple[Rows, int], Tensor] = {}
+
+        def block(source: Rows, at: int) -> Tensor:
+            return held[source, at][: source.shape[0] - at * size]
+
+        def fold(i: int, j: int, sides: list[tuple[int, int]], watch: Watch) -> Report:
+            itself = symmetric and i == j
+            return merge(
+                block(rows, i), None if itself else block(x, j), metric, lists[i] if (i, j) in sides else None,
+                lists[j] if symmetric and not itself and (j, i) in sides else None,
+                x_start=i * size, y_start=j * size,
+                x_groups=None if row_groups is None else row_groups[i * size : (i + 1) * size],
+                y_groups=None if groups is None or itself else groups[j * size : (j + 1) * size],
+                threads=threads or torch.get_num_threads(), watch=watch, backend=backend,
+            )  # fmt: skip
+
+        for i, j in pairs():
+            sides = missing(i, j)
+            if not sides:
+                continue
+            for source, at in ((rows, i), (x, j)):
+                if (source, at) not in held:
+                    for key in held.keys() - {(rows, i), (x, j)}:
+                        free.append(held.pop(key))
+                    held[source, at] = free.pop()
+                    _read(source, at * size, min((at + 1) * size, source.shape[0]), held[source, at])
+            report = watched(partial(fold, i, j, sides), partial(shown.advance, task))
+            tallies[sides[0][0]] += report.redone, report.scored
+            for side, partner in sides:
+                done[side, partner], screens[side] = True, report.screen
+                if folder is not None:
+                    folder.save(side, kept[side])
+            finished += work(i, j)
+            shown.update(task, completed=finished)
+    assert int(indices.min()) >= 0  # every row has k candidates: checked above
+    redone = min(len(indices), int(tallies[:, 0].sum()))
+    screen = ", ".join(sorted({str(name) for name in screens.ravel()}))
+    return indices, scores, Report(screen, len(indices) - redone, redone, int(tallies[:, 1].sum()))
+
+
+def bytes_of(size: int | str) -> int:
+    """Bytes, from a number of them or "500MB", "8 GB" (powers of 1000) or "8GiB" (powers of 1024).
+
+    Raises TypeError for neither a number nor a string, ValueError for one that is no size or below one byte.
+
+    Examples:
+        >>> from modalign.neighbors.blocks import bytes_of
+        >>> bytes_of("1.5GB"), bytes_of("2KiB")
+        (1500000000, 2048)
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer, str)):
+        raise TypeError(f'a size must be bytes or a string such as "8GB", got {size!r}')
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", str(size), re.IGNORECASE)
+    if match is None:
+        raise ValueError(
+            f'a size must be a number of B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, like "8GB", got {size!r}'
+        )
+    prefix = " kmgt".index((match[2] or " ").lower())
+    bytes_ = int(float(match[1]) * (1024 if match[3] else 1000) ** prefix)
+    if bytes_ < 1:
+        raise ValueError(f"a size must be at least one byte, got {size!r}")
+    return bytes_
+
+
+def _require(
+    x: Rows, rows: Rows, k: int, metric: str, symmetric: bool, max_memory: int | None, block_size: int | None
+) -> None:  # fmt: skip
+    if metric not in METRICS:
+        raise ValueError(f"knn: metric must be one of {METRICS}, got {metric!r}")
+    if rows.shape[1] != x.shape[1] or rows.dtype != x.dtype:
+        raise ValueError(
+            f"knn: queries must have the width and dtype of x, got {rows.shape} {rows.dtype} for {x.shape} {x.dtype}"
+        )
+    for name, number in (("k", k), ("max_memory", max_memory), ("block_size", block_size)):
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer, type(None))) or k is None:
+            raise TypeError(f"knn: {name} must be an integer, got {number!r}")
+    most = x.shape[0] - symmetric
+    if not 1 <= k <= most:
+        raise ValueError(f"knn: k must be between 1 and {most} for {x.shape[0]} rows, got {k}")
+    if block_size is not None and block_size < 1:
+        raise ValueError(f"knn: block_size must be at least 1, got {block_size}")
+
+
+def _block_size(
+    x: Rows, rows: Rows, k: int, symmetric: bool, max_memory: int | None, before: int | None, threads: int | None
+) -> int:  # fmt: skip
+    """The rows of a block that max_memory allows; those of an earlier call if they are allowed too."""
+    n, d = max(x.shape[0], rows.shape[0]), x.shape[1]
+
+    def needed(size: int) -> int:
+        first, second = min(size, rows.shape[0]), min(size, x.shape[0])
+        if symmetric and size >= n:
+            second = 0  # one block with itself
+        blocks = (first + second) * d * x.dtype.itemsize + merge_bytes(first, second, d, k, threads)
+        return 16 * rows.shape[0] * k + sum(source.overhead for source in {x, rows}) + blocks
+
+    def even(size: int) -> int:
+        """Blocks of about one size, no more of them."""
+        return -(-n // -(-n // size))
+
+    least, memory = min(FEWEST_ROWS, n), DEFAULT_MEMORY if max_memory is None else max_memory
+    if before is not None and (max_memory is None or needed(before) <= memory):
+        return before
+    fitting = bisect_right(range(least, n + 1), memory, key=lambda size: needed(even(size)))
+    if not fitting:
+        raise ValueError(
+            f"knn: max_memory must be at least {needed(even(least))} bytes, for results of {rows.shape[0]} rows and "
+            f"blocks of {least} rows of width {d}, got {memory}"
+        )
+    return even(least + fitting - 1)
+
+
+def _pairs(rows: int, candidates: int, symmetric: bool) -> Iterator[tuple[int, int]]:
+    """Every pair of blocks once, or every unordered pair. The first stays while the second runs forth and back, so that
+    the blocks in memory at the end of a run are what the next begins with."""
+    for i in range(rows):
+        partners = range(i if symmetric else 0, candidates)
+        yield from ((i, j) for j in (partners if i % 2 == 0 else reversed(partners)))
+
+
+def _read(source: Rows, start: int, stop: int, into: Tensor) -> None:
+    block = source.read(start, stop, into)
+    if block.dtype == torch.float64:
+        low, high = block.aminmax(dim=1)
+        largest = torch.maximum(-low, high)
+        bad = ((largest != 0) & ((largest < 2.0**-400) | (largest > 2.0**400))).nonzero()[:, 0] + start
+        if len(bad):
+            raise ValueError(
+                f"knn: the squares of {source.name} must fit into float64, got rows {bad[:3].tolist()} (the first) "
+                "with their largest value outside 2**-400 .. 2**400; scale the rows"
+            )
+
+
+def _digest(groups: Tensor | None) -> str | None:
+    return None if groups is None else hashlib.sha256(groups.contiguous().numpy().data).hexdigest()
+
+
+_Kept = dict[str, Any]  # the lists of a block, which blocks are folded into them, and what it took
+
+
+class _Folder:
+    """A checkpoint on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts_file = path / "checkpoint.json"
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} must be a folder for the checkpoint, got a file; give another place")
+
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
+        """Nobody else computes in this folder meanwhile; ValueError if somebody does already."""
+        return claimed(self.path, "computes")
+
+    def clear(self) -> None:
+        """Take away what earlier calls left, and nothing else."""
+        for file in self._files():
+            file.unlink()
+
+    def block_size(self) -> int | None:
+        """That of the call begun here, None if there is none."""
+        facts = self._facts()
+        return None if facts is None else int(facts["block_size"])
+
+    def begin(self, facts: dict[str, Any]) -> None:
+        """Write what the graph is of; ValueError if the folder is of another."""
+        before, now = self._facts(), _flat(facts)
+        if before is None:
+            version = {"format": FORMAT, "modalign": importlib.metadata.version("modalign")}
+            text = json.dumps(version | facts, indent=2) + "\n"
+            self._write(self.facts_file, lambda temporary: temporary.write_text(text))
+            return
+        was = _flat({name: value for name, value in before.items() if name not in {"format", "modalign"}})
+        changed = [
+            f"{name} {was.get(name)!r} then, {now.get(name)!r} now"
+            for name in dict.fromkeys((*now, *was))
+            if was.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"{self.path} holds the checkpoint of something else ({'; '.join(changed)}); "
+                "give another folder, or fresh=True to start over"
+            )
+
+    def load(self, blocks: list[_Kept], done: np.ndarray[Any, Any], n: int) -> None:
+        """Fill the blocks, of which ``done`` is a part, with what is kept of them."""
+        absent = []
+        for i, block in enumerate(blocks):
+            path = self._block(i)
+            if not path.exists():
+                absent.append(i)
+                continue
+            try:
+                with np.load(path) as file:
+                    for name, array in block.items():
+                        found = file[name]
+                        if (found.shape, found.dtype) != (array.shape, array.dtype):
+                            raise ValueError(f"{name} {found.shape} {found.dtype}")
+                        array[...] = found
+                if block["indices"].min() < -1 or block["indices"].max() >= n or np.isnan(block["scores"]).any():
+                    raise ValueError("indices or scores out of range")
+            except Exception as error:  # zipfile, zlib and numpy raise many kinds
+                raise self._damaged(path, str(error) or type(error).__name__) from error
+        for i in absent:  # a kill leaves at most one pair of blocks of which one side is kept
+            if len(blocks) == done.shape[1] and done[:, i].sum() > 1:
+                raise self._damaged(self._block(i), "missing")
+
+    def save(self, i: int, block: _Kept) -> None:
+        """Keep the lists of a block and what is folded into them."""
+        self._write(self._block(i), lambda temporary: np.savez(temporary, **block))
+
+    def _files(self) -> list[Path]:
+        return [file for file in self.path.iterdir() if OURS.fullmatch(file.name) and file.is_file()]
+
+    def _block(self, i: int) -> Path:
+        return self.path / f"block-{i:05d}.npz"
+
+    def _facts(self) -> dict[str, Any] | None:
+        if not self.facts_file.exists():
+            if any(file.name.startswith("block") for file in self._files()):
+                raise self._damaged(self.facts_file, "missing")
+            return None
+        try:
+            facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            if facts["format"] == FORMAT and int(facts["block_size"]) < 1:
+                raise ValueError("block_size")
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(self.facts_file, f"{type(error).__name__}: {error}") from error
+        if facts["format"] != FORMAT:
+            raise ValueError(
+                f"{self.facts_file} must be of format {FORMAT}, got {facts['format']!r} of modalign "
+                f"{facts.get('modalign')}; fresh=True starts over"
+            )
+        return facts
+
+    def _damaged(self, path: Path, reason: str) -> ValueError:
+        return ValueError(f"{path} is damaged or not of a checkpoint ({reason}); fresh=True starts over")
+
+    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
+        try:
+            write_atomically(path, write)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot write {path}: {error.strerror or error}; what is finished is kept: the same call "
+                "continues once it can"
+            ) from error  # fmt: skip
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of facts by their path: x.size."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= {f"{name}.{inner}": fact for inner, fact in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

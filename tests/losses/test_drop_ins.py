@@ -1,0 +1,292 @@
+"""The drop-in losses against what the libraries they stand in for gave, and against their formulas."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from losses import make_drop_ins
+from modalign.losses import drop_ins
+from modalign.losses.drop_ins import ClipLoss, MultipleNegativesRankingLoss, NTXentLoss, info_nce_loss
+from tolerances import TOLERANCE, assert_close
+
+VERSIONS, GOLDEN = make_drop_ins.read()
+OURS = types.SimpleNamespace(**{name: getattr(drop_ins, name) for name in drop_ins.__all__}, dot_score="dot_score")
+
+
+def name(case: dict[str, Any]) -> str:
+    options = ",".join(f"{key}={value}" for key, value in case.items() if key not in {"loss", "seed", "dtype"})
+    return f"{case['loss']}-{case['dtype']}-{options}"
+
+
+def test_the_golden_file_names_the_versions_that_made_it() -> None:
+    assert (
+        VERSIONS.items() >= {"open_clip_torch": "3.3.0", "lightly": "1.6.0", "sentence_transformers": "6.2.0"}.items()
+    )
+    assert [case for case, _ in GOLDEN] == make_drop_ins.cases()
+
+
+def largest_logit(case: dict[str, Any]) -> float:
+    options = case.get("options", {})
+    if case["loss"] == "NTXentLoss":
+        return 1 / options["temperature"]
+    rows = 1.0
+    if options.get("similarity_fct") == "dot_score" or not case.get("unit", True):
+        rows = (
+            max(float(row.detach().norm()) for step in make_drop_ins.inputs(case) for column in step for row in column)
+            ** 2
+        )
+    if case["loss"] == "ClipLoss":
+        return rows * case["logit_scale"]
+    return rows * (options.get("scale", 20.0) + options.get("hardness_strength", 0.0))
+
+
+@pytest.mark.parametrize(("case", "expected"), GOLDEN, ids=[name(case) for case, _ in GOLDEN])
+def test_gives_the_values_and_gradients_of_the_library(case: dict[str, Any], expected: list[np.ndarray]) -> None:
+    tolerance = TOLERANCE[getattr(torch, case["dtype"])]
+    (losses, *gradients), (wanted, *wanted_gradients) = make_drop_ins.run(case, OURS), expected
+    assert_close(torch.tensor(losses), torch.tensor(wanted), 1 + largest_logit(case), tolerance.sums, "loss")
+    for i, (got, want) in enumerate(zip(gradients, wanted_gradients, strict=True)):
+        size = max(1.0, float(np.abs(want).max()))
+        # both sides round: the library in a matrix of logits, ours in tiles
+        assert_close(torch.tensor(got), torch.tensor(want), size, 2 * tolerance.gradient, f"gradient {i}")
+        assert got.dtype == want.dtype
+
+
+# ---- info_nce_loss: a dense float64 formula
+
+COSINES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "in-batch": lambda q, k, _: q @ k.T,
+    "unpaired": lambda q, k, other: torch.cat([(q * k).sum(1, keepdim=True), q @ other.T], 1),
+    "paired": lambda q, k, other: torch.cat([(q * k).sum(1, keepdim=True), (q[:, None] * other).sum(2)], 1),
+}
+
+
+def dense_info_nce(mode: str, tensors: list[Tensor], temperature: float, reduction: str) -> Tensor:
+    query, key, *rest = (F.normalize(tensor, dim=-1) for tensor in tensors)
+    logits = COSINES[mode](query, key, rest[0] if rest else query) / temperature
+    target = torch.arange(len(query)) if mode == "in-batch" else torch.zeros(len(query), dtype=torch.long)
+    return F.cross_entropy(logits, target, reduction=reduction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("temperature", [0.1, 0.01])
+@pytest.mark.parametrize("n", [1, 13])
+@pytest.mark.parametrize("mode", COSINES)
+def test_info_nce_loss_is_its_formula(
+    mode: str, n: int, temperature: float, reduction: str, dtype: torch.dtype
+) -> None:
+    shapes = {"in-batch": [], "unpaired": [(29, 7)], "paired": [(n, 5, 7)]}[mode]
+    exact = [torch.randn(shape, dtype=torch.float64) for shape in [(n, 7), (n, 7), *shapes]]
+    if dtype == torch.bfloat16:  # rows are rounded once normalised; unit rows of one entry are not
+        exact = [F.one_hot(tensor.argmax(-1), 7).double() for tensor in exact]
+    exact = [tensor.to(dtype).double().requires_grad_() for tensor in exact]
+    ours = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
+    expected = dense_info_nce(mode, exact, temperature, reduction)
+    negatives = {"negative_mode": mode} if mode != "in-batch" else {}
+    actual = info_nce_loss(*ours, temperature=temperature, reduction=reduction, **negatives)
+    assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    size = (1 + 1 / temperature) * (n if reduction == "sum" else 1)
+    assert_close(actual.detach(), expected.detach(), size, TOLERANCE[dtype].sums, "loss")
+    weights = torch.rand(expected.shape, dtype=torch.float64)
+    expected.backward(weights)
+    actual.backward(weights.to(actual.dtype))
+    largest = max(float(tensor.grad.abs().max()) for tensor in exact) + 1e-3
+    for i, (got, want) in enumerate(zip(ours, exact, strict=True)):
+        assert_close(got.grad, want.grad, largest, TOLERANCE[dtype].gradient, f"gradient {i}")
+
+
+# ---- facts
+
+
+def ranking(**options: Any) -> MultipleNegativesRankingLoss:
+    return MultipleNegativesRankingLoss(make_drop_ins.Columns(), **options)
+
+
+def test_the_mean_of_both_ways_round_is_the_symmetric_loss() -> None:
+    x, y = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    unit = [F.normalize(tensor, dim=-1) for tensor in (x, y)]
+    mean = (info_nce_loss(x, y) + info_nce_loss(y, x)) / 2
+    torch.testing.assert_close(mean, ClipLoss()(*unit, 10.0))
+
+
+def test_a_logit_bias_changes_nothing_and_its_gradient_is_zero() -> None:
+    x, y = torch.randn(9, 4), torch.randn(9, 4)
+    bias = torch.tensor([-10.0], requires_grad=True)
+    loss = ClipLoss()(x, y, 3.0, logit_bias=bias)
+    loss.backward()
+    assert loss.equal(ClipLoss()(x, y, 3.0))
+    assert bias.grad.tolist() == [0.0]
+
+
+def test_a_scale_of_shape_one_is_a_scale() -> None:
+    x, y = torch.randn(9, 4), torch.randn(9, 4)
+    scale = torch.tensor([3.0], requires_grad=True)
+    ClipLoss()(x, y, scale).backward()
+    assert scale.grad.shape == (1,)
+    assert ClipLoss()(x, y, scale).equal(ClipLoss()(x, y, 3.0))
+
+
+def test_ranking_loss_of_pairs_is_info_nce_loss() -> None:
+    x, y = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    loss = ranking(scale=10.0)
+    features = iter([{"embedding": x}, {"embedding": y}])
+    torch.testing.assert_close(loss(features, torch.zeros(9)), info_nce_loss(x, y))
+    assert loss.get_config_dict()["scale"] == 10.0
+    assert loss.temperature == 0.1
+
+
+def test_all_directions_of_pairs_are_simclr_per_pair() -> None:
+    """One softmax over all four pools is the anchors q_i and d_i of NT-Xent together."""
+    x, y = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
+    loss = ranking(scale=2.0, directions=drop_ins.DIRECTIONS)
+    rows = F.normalize(torch.cat([x, y]), dim=1)
+    logits = (2 * rows @ rows.T).fill_diagonal_(-torch.inf)
+    positive = logits.diagonal(9)
+    expected = (torch.logaddexp(*logits.logsumexp(1).chunk(2)) - positive).mean()
+    torch.testing.assert_close(loss.compute_loss_from_embeddings([x, y]), expected)
+
+
+def test_the_memory_bank_keeps_the_latest_keys() -> None:
+    loss = NTXentLoss(memory_bank_size=(5, 4))
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4)
+    before = loss.bank.clone()
+    with torch.no_grad():
+        loss(x.detach(), y)
+    assert loss.bank.equal(before)  # no gradient, no step: an evaluation leaves the bank alone
+    loss(x, y)
+    assert loss.bank.equal(torch.cat([F.normalize(y), before[3:]]))
+    loss(x, -y)
+    assert loss.bank.equal(torch.cat([F.normalize(y), -F.normalize(y)[:2]]))
+    loss(x, y.flip(0))  # from the start again
+    assert loss.bank[:3].equal(F.normalize(y.flip(0)))
+    assert not loss.state_dict()
+
+
+def test_a_batch_that_is_refused_stays_out_of_the_bank() -> None:
+    loss = NTXentLoss(memory_bank_size=(8, 4))
+    with pytest.raises(ValueError, match="must be finite"):
+        loss(torch.full((3, 4), torch.nan, requires_grad=True), torch.full((3, 4), torch.nan))
+    assert bool(loss.bank.isfinite().all())
+    assert loss.position == 0
+
+
+@pytest.mark.parametrize("mode", [None, "unpaired", "paired"])
+def test_a_temperature_may_be_trained(mode: str | None) -> None:
+    query, key = torch.randn(2, 5, 4, dtype=torch.float64).unbind()
+    negatives = {None: None, "unpaired": torch.randn(6, 4).double(), "paired": torch.randn(5, 6, 4).double()}[mode]
+    more = {} if mode is None else {"negative_mode": mode}
+
+    def loss(temperature: Tensor) -> Tensor:
+        return info_nce_loss(query, key, negatives, temperature=temperature, **more)
+
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, temperature)
+    torch.testing.assert_close(loss(temperature), loss(0.3))  # type: ignore[arg-type]
+
+
+def test_the_backward_pass_sees_the_bank_of_its_forward_pass() -> None:
+    loss = NTXentLoss(memory_bank_size=(5, 4)).double()
+    bank = loss.bank.clone()
+    x, y = torch.randn(5, 4, dtype=torch.float64, requires_grad=True), torch.randn(5, 4, dtype=torch.float64)
+    loss(x, y).backward()
+    (expected,) = torch.autograd.grad(info_nce_loss(x, y, bank, temperature=0.5), x)
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("loss", ["clip", "ranking", "bank", "unpaired"])
+def test_half_precision_gives_a_float32_loss(loss: str) -> None:
+    x, y, z = (torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    value = {
+        "clip": lambda: ClipLoss()(x, y, torch.tensor(3.0)),
+        "ranking": lambda: MultipleNegativesRankingLoss(make_drop_ins.Columns()).compute_loss_from_embeddings(
+            [x, y, z]
+        ),
+        "bank": lambda: NTXentLoss(memory_bank_size=(8, 4))(x, y),
+        "unpaired": lambda: info_nce_loss(x, y, z),
+    }[loss]()
+    value.backward()
+    assert value.dtype == torch.float32
+    assert x.grad.dtype == torch.bfloat16
+    assert bool(x.grad.isfinite().all())
+
+
+# ---- refusals and mistakes
+
+
+def cos_sim(x: Tensor, y: Tensor) -> Tensor:
+    """Not sentence-transformers' function, whatever its name."""
+    return x @ y.T
+
+
+ROWS = torch.eye(4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ClipLoss(world_size=2), "world_size must be 1, got 2: the loss is of the rows of one process"),
+        (lambda: NTXentLoss(gather_distributed=True), "gather_distributed must be False: .* one process"),
+        (lambda: ranking(gather_across_devices=True), "gather_across_devices must be False: .* one process"),
+        (lambda: ranking(similarity_fct=cos_sim), "similarity_fct must be .* got cos_sim: any other returns the whole"),
+        (lambda: ranking(similarity_fct="euclidean"), "similarity_fct must be .* got euclidean"),
+    ],
+)
+def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(NotImplementedError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ClipLoss()(ROWS, ROWS, torch.ones(2)), ValueError, r"logit_scale must have one element, got .*\(2,\)"),
+        (lambda: ClipLoss()(ROWS, ROWS, 1.0, torch.eye(4)), ValueError, "logit_bias must have one element"),
+        (lambda: ClipLoss()(ROWS, ROWS, 0.0), ValueError, "logit_scale must be positive and finite, got 0.0"),
+        (lambda: ClipLoss()(ROWS.numpy(), ROWS, 1.0), TypeError, "image_features must be a tensor of .* got ndarray"),
+        (lambda: ranking(scale=0.0), ValueError, "scale must be positive and finite, got 0.0"),
+        (lambda: ranking(directions=()), ValueError, r"must hold 'query_to_doc', .* got \(\)"),
+        (lambda: ranking(directions=("doc_to_query",)), ValueError, "must hold 'query_to_doc'"),
+        (lambda: ranking(directions=("query_to_doc", "up")), ValueError, "and others of .* got"),
+        (lambda: ranking(partition_mode="both"), ValueError, "must be 'joint' or 'per_direction', got 'both'"),
+        (
+            lambda: ranking(partition_mode="per_direction", directions=("query_to_doc", "doc_to_doc")),
+            ValueError,
+            "whose pools hold the positive",
+        ),
+        (lambda: ranking(hardness_mode="hard"), ValueError, "hardness_mode must be one of .* got 'hard'"),
+        (lambda: ranking(hardness_strength=-1.0), ValueError, "hardness_strength must be .* got -1.0"),
+        (lambda: ranking().compute_loss_from_embeddings([ROWS]), ValueError, r"two or more .* got shapes \[\(4, 4\)\]"),
+        (lambda: ranking().compute_loss_from_embeddings([ROWS, ROWS[:3]]), ValueError, r"one shape .* \(3, 4\)\]"),
+        (lambda: ranking().compute_loss_from_embeddings([ROWS, ROWS.double()]), TypeError, "share dtype and device"),
+        (lambda: NTXentLoss(temperature=-0.5), ValueError, "temperature must be positive and finite, got -0.5"),
+        (lambda: NTXentLoss(memory_bank_size=64), ValueError, r"must be 0 or \(rows, features\), got 64"),
+        (lambda: NTXentLoss(memory_bank_size=(64, -1)), ValueError, r"must be 0 or \(rows, features\), got \(64, -1\)"),
+        (lambda: NTXentLoss(memory_bank_size=(8, 3))(ROWS, ROWS), ValueError, r"must be \(n, 3\), as the memory bank"),
+        (lambda: info_nce_loss(ROWS, ROWS[:3]), ValueError, r"one shape \(n, d\), got \(4, 4\) and \(3, 4\)"),
+        (lambda: info_nce_loss(ROWS[:0], ROWS[:0], ROWS), ValueError, r"must not be empty, got \(0, 4\)"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS, torch.ones(2)), ValueError, "temperature must have one element"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS, torch.tensor(-1.0)), ValueError, "temperature must be positive"),
+        (lambda: info_nce_loss(ROWS[None], ROWS[None]), ValueError, r"one shape \(n, d\)"),
+        (lambda: info_nce_loss(ROWS, ROWS, temperature=0.0), ValueError, "temperature must be positive"),
+        (lambda: info_nce_loss(ROWS, ROWS, reduction="max"), ValueError, "reduction must be one of .* got 'max'"),
+        (lambda: info_nce_loss(ROWS, ROWS, negative_mode="all"), ValueError, "negative_mode must be .* got 'all'"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS[:, :3]), ValueError, r"unpaired negative_keys must be \(m, 4\) with"),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS[:0]), ValueError, r"m >= 1 for query \(4, 4\), got \(0, 4\)"),
+        (
+            lambda: info_nce_loss(ROWS, ROWS, ROWS[None], negative_mode="paired"),
+            ValueError,
+            r"paired negative_keys must be \(4, m, 4\) .* got \(1, 4, 4\)",
+        ),
+        (lambda: info_nce_loss(ROWS, ROWS, ROWS.double()), TypeError, "query and negative_keys must share dtype"),
+    ],
+)
+def test_mistakes_are_named(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

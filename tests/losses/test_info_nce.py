@@ -1,0 +1,486 @@
+"""info_nce, nt_xent, sigmoid_loss: every option on every backend against the losses written out in float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import dense
+import modalign
+from modalign.common import deterministic
+from modalign.reference import info_nce as reference
+from tolerances import TOLERANCE, assert_close, refuses
+
+pytestmark = pytest.mark.usefixtures("nan_filled_memory")
+
+N, D = 23, 9
+GROUPS = torch.arange(N) % 17  # six groups of two
+IGNORED = torch.arange(N) % 5 == 2
+
+
+def more(kind: str, seed: int = 1) -> Tensor:
+    shape = {"negatives": (N, 4, D), "queue": (11, D), "teacher": (2, N, 6)}[kind]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "x_to_y": {"direction": "x_to_y"},
+    "y_to_x": {"direction": "y_to_x"},
+    "unnormalised": {"normalize": False, "temperature": 1.5},
+    "temperature per anchor": {"temperature": torch.linspace(0.1, 1.0, N, dtype=torch.float64)},
+    "own negatives": {"negatives": more("negatives")},
+    "queue": {"queue": more("queue"), "direction": "x_to_y"},
+    "negatives, queue, smoothing": {"negatives": more("negatives"), "queue": more("queue"), "label_smoothing": 0.3},
+    "groups": {"groups": GROUPS},
+    "groups, ignore": {"groups": GROUPS, "ignore": IGNORED},
+    "SupCon out": {"groups": GROUPS, "positives": "out"},
+    "SupCon out, smoothing": {"groups": GROUPS, "positives": "out", "label_smoothing": 0.1},
+    "SupCon in": {"groups": GROUPS, "positives": "in"},
+    "SupCon in, ignore": {"groups": GROUPS, "positives": "in", "ignore": IGNORED},
+    "SupCon out, ignore, queue": {"groups": GROUPS, "positives": "out", "ignore": IGNORED, "queue": more("queue")},
+    "one group": {"groups": torch.zeros(N, dtype=torch.int32)},
+    "smoothing": {"label_smoothing": 0.2},
+    "smoothing, groups, ignore": {"label_smoothing": 0.2, "groups": GROUPS, "ignore": IGNORED},
+    "teacher": {"teacher": (*more("teacher"), 0.3)},
+    "teacher, groups, smoothing": {"teacher": (*more("teacher"), 0.3), "groups": GROUPS, "label_smoothing": 0.1},
+    "teacher, ignore, x_to_y": {"teacher": (*more("teacher"), 0.3), "ignore": IGNORED, "direction": "x_to_y"},
+    "margin": {"margin": 0.05},
+    "margin, negatives, queue": {"margin": -0.3, "negatives": more("negatives"), "queue": more("queue")},
+    "margin, y_to_x, groups": {"margin": -0.1, "direction": "y_to_x", "groups": GROUPS},
+    "weights": {"weights": torch.arange(N) % 3 / 2},
+    "weights, ignore": {"weights": torch.arange(N) % 3 / 2, "ignore": IGNORED},
+    "ignore": {"ignore": IGNORED},
+}  # fmt: skip
+
+
+def converted(value: Any, dtype: torch.dtype, device: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(converted(part, dtype, device) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    return (value.to(dtype) if value.dtype == torch.float64 else value).to(device)
+
+
+def compare(
+    ours: Callable[..., Tensor], written_out: Callable[..., Tensor], leaves: dict[str, Tensor], dtype: torch.dtype,
+    device: str,
+) -> None:  # fmt: skip
+    """The loss and its gradient in each leaf, of our function in ``dtype`` and of the definition in float64."""
+
+    def results(function: Callable[..., Tensor], dtype: torch.dtype, device: str) -> list[Tensor]:
+        own = {name: leaf.to(dtype).to(device).requires_grad_() for name, leaf in leaves.items()}
+        loss = function(**own)
+        return [
+            loss.detach().cpu(),
+            *(grad.cpu() for grad in torch.autograd.grad((loss * 0.37).sum(), list(own.values()))),
+        ]
+
+    expected = results(written_out, torch.float64, "cpu")
+    for name, got, wanted in zip(["loss", *leaves], results(ours, dtype, device), expected, strict=True):
+        assert_close(got, wanted, float(wanted.abs().max()) + 1e-300, TOLERANCE[dtype].gradient, name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_is_the_loss_written_out(
+    loss_backend: str, device: str, option: str, reduction: str, dtype: torch.dtype
+) -> None:
+    settings: dict[str, Any] = {"temperature": 0.2, "reduction": reduction} | OPTIONS[option]
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": 0.5 * x + y}
+    leaves |= {name: settings.pop(name) for name in ("negatives", "queue") if name in settings}
+    leaves["temperature"] = torch.as_tensor(settings.pop("temperature"), dtype=torch.float64)
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.info_nce(**leaves, **own, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.info_nce(**leaves, **settings), leaves, dtype, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"reduction": "sum"}, {"reduction": "none"}, {"normalize": False}], ids=str)
+def test_nt_xent_is_the_loss_written_out(
+    loss_backend: str, device: str, settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": x + 0.5 * y, "temperature": torch.tensor(0.4, dtype=torch.float64)}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.nt_xent(**leaves, **settings, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.nt_xent(**leaves, **settings), leaves, dtype, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"reduction": "none"}, {"groups": GROUPS}, {"ignore": IGNORED}, {"groups": GROUPS, "ignore": IGNORED}],
+    ids=lambda settings: " ".join(settings) or "plain",
+)  # fmt: skip
+def test_sigmoid_loss_is_the_loss_written_out(
+    loss_backend: str, device: str, settings: dict[str, Any], dtype: torch.dtype
+) -> None:
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    leaves = {"x": x, "y": x + 0.5 * y, "temperature": torch.tensor(0.3), "bias": torch.tensor(-1.5)}
+    leaves = {name: leaf.double() for name, leaf in leaves.items()}
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+
+    def ours(**leaves: Tensor) -> Tensor:
+        return modalign.sigmoid_loss(**leaves, **own, backend=loss_backend)
+
+    if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
+        compare(ours, lambda **leaves: dense.sigmoid_loss(**leaves, **settings), leaves, dtype, device)
+
+
+@pytest.mark.parametrize("option", ["plain", "queue", "SupCon out", "margin"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(loss_backend: str, device: str, option: str, dtype: torch.dtype) -> None:
+    """Against the definition of the rows as they are stored: normalised rows are rounded once more."""
+    settings: dict[str, Any] = {"temperature": 0.5} | OPTIONS[option]
+    x, y = (t.to(dtype) for t in torch.randn(2, N, D, dtype=torch.float64).unbind())
+    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+    exact = {name: converted(converted(value, dtype, "cpu"), torch.float64, "cpu") for name, value in settings.items()}
+    exact = {
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in exact.items()
+    }
+    leaf = x.to(device, copy=True).requires_grad_()
+    loss = modalign.info_nce(leaf, y.to(device), **own, backend=loss_backend)
+    loss.backward()
+    twin = x.double().requires_grad_()
+    wanted = dense.info_nce(twin, y.double(), **exact)
+    wanted.backward()
+    unit_rounding = torch.finfo(dtype).eps
+    assert loss.dtype == torch.float32
+    assert leaf.grad.dtype == dtype
+    assert_close(loss.detach().cpu(), wanted.detach(), 1 / 0.5, unit_rounding, "loss")
+    assert_close(leaf.grad.cpu(), twin.grad, float(twin.grad.abs().max()), 4 * unit_rounding, "dx")
+
+
+def test_the_reference_is_the_loss_of_the_papers() -> None:
+    x, y = torch.randn(2, 19, 5, dtype=torch.float64).unbind()
+    loss = modalign.info_nce(x, y, temperature=0.3, normalize=False, backend="reference")
+    torch.testing.assert_close(loss, reference.info_nce(x, y, 1 / 0.3), rtol=1e-13, atol=0)
+
+
+def test_a_small_loss_is_right_to_the_last_digits(loss_backend: str, device: str) -> None:
+    """Pairs so close that the loss is 1e-17: as a difference of log-sum-exp and positive it would be 0."""
+    x = torch.eye(3, device=device)
+    loss = modalign.info_nce(x, x, temperature=1 / 40, backend=loss_backend)
+    assert abs(loss.item() / (2 * 4.248354255291589e-18) - 1) < 1e-4
+
+
+def test_a_frozen_side_changes_nothing_on_the_other(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 31, 6, device=device).unbind()
+    leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+    modalign.info_nce(*leaves, backend=loss_backend).backward()
+    for side in (0, 1):
+        own = [x, y]
+        own[side] = own[side].clone().requires_grad_()
+        modalign.info_nce(*own, backend=loss_backend).backward()
+        assert torch.equal(own[side].grad, leaves[side].grad)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["plain", "y_to_x", "negatives, queue, smoothing", "groups, ignore", "SupCon out", "SupCon in, ignore", "teacher"],
+)
+def test_stats_are_what_the_softmaxes_say(loss_backend: str, device: str, option: str) -> None:
+    """From the written-out softmax of each anchor; one direction at a time, then their mean."""
+    settings = {"temperature": 0.3} | OPTIONS[option]
+    x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
+    y = x + 0.6 * y
+    own = {name: converted(value, torch.float32, device) for name, value in settings.items()}
+    leaves = [t.float().to(device).requires_grad_() for t in (x, y)]
+    loss, stats = modalign.info_nce(*leaves, **own, stats="gradient", backend=loss_backend)
+    plain = modalign.info_nce(*leaves, **own, backend=loss_backend)
+    torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+    grads, wanted = (torch.autograd.grad(3 * value, leaves) for value in (loss, plain))
+    torch.testing.assert_close(grads, wanted, rtol=1e-5, atol=1e-7)
+    for norm, grad in zip((stats.x_gradient, stats.y_gradient), grads, strict=True):
+        torch.testing.assert_close(norm, grad.norm() / 3, rtol=1e-5, atol=0)
+
+    unit = lambda t: torch.nn.functional.normalize(t, dim=-1)  # noqa: E731
+    kept = torch.ones(N, dtype=torch.bool) if "ignore" not in settings else ~settings["ignore"]
+    numbers: dict[str, list[float]] = {name: [] for name in ("bound", "negative", "entropy", "effective")}
+    lse, right = {0: [], 1: []}, {0: [], 1: []}
+    for side in {"both": (0, 1), "y_to_x": (1,)}[settings.get("direction", "both")]:
+        a, b = (unit(x), unit(y)) if side == 0 else (unit(y), unit(x))
+        for i in range(N):
+            if not kept[i]:
+                lse[side].append(-torch.inf)
+                continue
+            mates = settings["groups"] == settings["groups"][i] if "groups" in settings else torch.arange(N) == i
+            extra = [
+                unit(t) @ a[i]
+                for t in ([settings["negatives"][i]] if "negatives" in settings and not side else [])
+                + ([settings["queue"]] if "queue" in settings and not side else [])
+            ]
+            cosines = b @ a[i]
+            candidates = (
+                kept & (~mates | (torch.arange(N) == i)) if settings.get("positives", "pair") == "pair" else kept
+            )
+            everything = torch.cat([cosines[candidates], *extra]) / 0.3
+            negatives = torch.cat([cosines[kept & ~mates], *extra])
+            pool = everything if settings.get("positives") == "out" else negatives / 0.3
+            entropy = lambda logits: -(logits.softmax(0) * logits.log_softmax(0)).sum()  # noqa: E731
+            counted = pool if settings.get("positives") == "out" else torch.cat([pool, cosines[i : i + 1] / 0.3])
+            right[side].append(float(cosines[i] / 0.3 >= counted.max() - 1e-9))
+            lse[side].append(float(everything.logsumexp(0)))
+            for name, value in (
+                ("bound", torch.tensor(len(everything)).log()),
+                ("negative", negatives.mean()),
+                ("entropy", entropy(everything)),
+                ("effective", entropy(pool).exp()),
+            ):
+                numbers[name].append(float(value))
+    mean = lambda values: sum(values) / len(values)  # noqa: E731
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    each = modalign.info_nce(*leaves, **own, reduction="none", backend=loss_backend)[kept.to(device)].mean().item()
+    for got, expected in (
+        (stats.mutual_information, mean(numbers["bound"]) - each), (stats.negative, mean(numbers["negative"])),
+        (stats.entropy, mean(numbers["entropy"])), (stats.effective_negatives, mean(numbers["effective"])),
+        (stats.positive, float((unit(x) * unit(y)).sum(1)[kept].mean())),
+    ):  # fmt: skip
+        torch.testing.assert_close(float(got), float(expected), **close)
+    for got, accuracy, side in ((stats.x_lse, stats.x_accuracy, 0), (stats.y_lse, stats.y_accuracy, 1)):
+        if not lse[side]:
+            assert got is accuracy is None
+            continue
+        torch.testing.assert_close(got.cpu().double(), torch.tensor(lse[side], dtype=torch.float64), **close)
+        torch.testing.assert_close(float(accuracy), mean(right[side]), **close)
+
+
+def test_the_log_sum_exps_of_stats_are_differentiable(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 12, 4, device=device).unbind()
+    leaf = x.clone().requires_grad_()
+    _, stats = modalign.info_nce(leaf, y, stats=True, temperature=1.0, normalize=False, backend=loss_backend)
+    stats.x_lse.sum().backward()
+    torch.testing.assert_close(leaf.grad, (x @ y.T).softmax(1) @ y, rtol=1e-5, atol=1e-6)
+
+
+def test_one_pair_has_loss_zero_and_no_gradient(loss_backend: str, device: str) -> None:
+    x = torch.randn(1, 5, device=device, requires_grad=True)
+    loss = modalign.info_nce(x, torch.randn(1, 5, device=device), backend=loss_backend)
+    loss.backward()
+    assert loss.item() == 0
+    assert x.grad is not None
+    assert float(x.grad.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.01, 100.0])
+def test_extreme_temperatures(loss_backend: str, device: str, temperature: float) -> None:
+    """At 0.001 logits reach 1,000: any fixed maximum but the row's own would underflow or overflow."""
+    x, y = torch.randn(2, 41, 7, device=device).unbind()
+    loss = modalign.info_nce(x, y, temperature=temperature, backend=loss_backend)
+    wanted = modalign.info_nce(x.double().cpu(), y.double().cpu(), temperature=temperature, backend="reference")
+    assert_close(loss.cpu(), wanted, 1 + 1 / temperature, TOLERANCE[torch.float32].sums, "loss")
+
+
+@pytest.mark.parametrize("norm", [1e-30, 1e-3, 1e3, 1e30])
+def test_normalised_loss_does_not_depend_on_the_norm(loss_backend: str, device: str, norm: float) -> None:
+    x, y = torch.randn(2, 17, 6, device=device).unbind()
+    torch.testing.assert_close(
+        modalign.info_nce(norm * x, y, backend=loss_backend),
+        modalign.info_nce(x, y, backend=loss_backend),
+        rtol=1e-5,
+        atol=0,
+    )
+
+
+def test_leading_dimensions_are_independent_problems(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 2, 3, 11, 4, device=device).unbind()
+    temperature = torch.tensor([[0.1], [0.5]], device=device)
+    together = modalign.info_nce(x, y, temperature=temperature, backend=loss_backend)
+    assert together.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            alone = modalign.info_nce(x[i, j], y[i, j], temperature=float(temperature[i, 0]), backend=loss_backend)
+            torch.testing.assert_close(together[i, j], alone, rtol=1e-6, atol=1e-6)
+
+
+def test_reductions(loss_backend: str, device: str) -> None:
+    x, y = torch.randn(2, 2, 13, 4, device=device).unbind()
+    each = modalign.info_nce(x, y, reduction="none", backend=loss_backend)
+    assert each.shape == (2, 13)
+    torch.testing.assert_close(modalign.info_nce(x, y, backend=loss_backend), each.mean(-1))
+    torch.testing.assert_close(modalign.info_nce(x, y, reduction="sum", backend=loss_backend), each.sum(-1))
+
+
+def test_duplicates_are_within_any_margin(loss_backend: str, device: str) -> None:
+    """A tie counts, however its two inner products are rounded."""
+    x, y = torch.randn(2, 40, 24, device=device).unbind()
+    y[1::2] = y[::2]
+    settings = {"temperature": 0.1, "direction": "x_to_y", "reduction": "none", "backend": loss_backend}
+    below, at, above = (modalign.info_nce(x, y, margin=margin, **settings) for margin in (-1e-5, 0.0, 1e-5))
+    torch.testing.assert_close(at, above)
+    assert float((at - below).min()) > 0.01
+
+
+def test_a_margin_may_leave_nothing(loss_backend: str, device: str) -> None:
+    x = torch.eye(4, device=device, requires_grad=True)
+    more = {"queue": x.detach()[:2], "negatives": x.detach()[:, None], "direction": "x_to_y"}
+    loss, stats = modalign.info_nce(x, x.detach(), margin=-3.0, stats=True, backend=loss_backend, **more)
+    assert loss.item() == stats.effective_negatives.item() == 0
+    (gradient,) = torch.autograd.grad(loss + stats.x_lse.sum(), x)
+    assert bool(gradient.isfinite().all())
+
+
+def test_ignored_rows_may_hold_anything(loss_backend: str, device: str) -> None:
+    x, y, teacher = torch.randn(3, N, D, device=device).unbind()
+    ignored = IGNORED.to(device)
+    negatives = torch.randn(N, 2, D, device=device)
+    for call in (
+        lambda x, y, t, h: modalign.info_nce(x, y, ignore=ignored, negatives=h, backend=loss_backend),
+        lambda x, y, t, h: modalign.info_nce(x, y, ignore=ignored, teacher=(t, t, 0.3), backend=loss_backend),
+        lambda x, y, t, h: modalign.sigmoid_loss(x, y, ignore=ignored, normalize=False, backend=loss_backend),
+    ):
+        tables = [x.clone().requires_grad_(), y.clone(), teacher.clone(), negatives.clone()]
+        wanted = call(*tables)
+        spoiled = [table.detach().clone() for table in tables]
+        for table, value in zip(spoiled, (torch.nan, torch.inf, torch.nan, 3e38), strict=True):
+            table[ignored] = value
+        spoiled[0].requires_grad_()
+        found = call(*spoiled)
+        assert torch.equal(found, wanted)
+        assert torch.equal(
+            *(torch.autograd.grad(loss, leaf[0])[0] for loss, leaf in ((found, spoiled), (wanted, tables)))
+        )
+
+
+@pytest.mark.parametrize("weight", [1e-42, 1e-30, 3e38])
+def test_the_size_of_the_weights_makes_no_difference(loss_backend: str, device: str, weight: float) -> None:
+    x, y = torch.randn(2, N, D, device=device).unbind()
+    weights = torch.full((N,), weight, device=device)
+    loss = modalign.info_nce(x, y, weights=weights, backend=loss_backend)
+    torch.testing.assert_close(loss, modalign.info_nce(x, y, backend=loss_backend))
+
+
+def test_logits_far_above_the_first_ones_do_not_overflow() -> None:
+    """One exponential serves rows and columns whose sums are near, with thousands of entries far above them."""
+    one, two = torch.eye(2)
+    x, y = two.repeat(8000, 1), one.repeat(8000, 1)
+    x[12:800], y[:256] = one, -one
+    found = [modalign.info_nce(x, y, temperature=0.025006, backend=backend) for backend in ("cpp", "torch")]
+    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+
+
+def test_stats_gradient_is_that_of_the_loss(loss_backend: str, device: str) -> None:
+    """Where an input is shared by problems, and for weights."""
+    x, y = torch.randn(2, 3, 5, 4, device=device).unbind()
+    leaves = {"temperature": torch.linspace(0.2, 1, 5, device=device)[None], "weights": torch.rand(5, device=device)}
+    found = []
+    for stats in (True, "gradient"):
+        own = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
+        loss, _ = modalign.info_nce(x, y, **own, stats=stats, backend=loss_backend)
+        found.append(torch.autograd.grad((loss * torch.arange(3, device=device)).sum(), list(own.values())))
+    torch.testing.assert_close(*found)
+
+
+def test_stats_gradient_keeps_what_a_scaler_needs(loss_backend: str, device: str) -> None:
+    x = torch.randn(512, 16, device=device).half().requires_grad_()
+    y = (x.detach().float() + 0.1 * torch.randn(512, 16, device=device)).half()
+    found = []
+    for stats in (True, "gradient"):
+        loss, by_products = modalign.info_nce(x, y, temperature=0.1, stats=stats, backend=loss_backend)
+        found.append(torch.autograd.grad(65536 * loss, x)[0].float())
+    assert float((found[0] - found[1]).norm() / found[0].norm()) < 2e-3
+    torch.testing.assert_close(by_products.x_gradient, found[0].norm() / 65536, rtol=2e-3, atol=0)
+
+
+def test_second_derivatives_where_an_anchor_has_no_negatives() -> None:
+    x, y = torch.randn(2, 4, 3, dtype=torch.float64).unbind()
+    one_group = torch.zeros(4, dtype=torch.long)
+    for options in (
+        {"groups": one_group, "label_smoothing": 0.1},
+        {"groups": one_group, "teacher": (y, y, 0.1)},
+        {"groups": one_group, "positives": "in"},
+        {"margin": -3.0, "queue": y[:1]},
+    ):
+
+        def loss(x: Tensor, y: Tensor, options: dict[str, Any] = options) -> Tensor:
+            value, stats = modalign.info_nce(x, y, temperature=0.5, stats=True, **options)
+            return value + stats.x_lse.sum()
+
+        leaves = [t.clone().requires_grad_() for t in (x, y)]
+        assert torch.autograd.gradgradcheck(loss, leaves), options
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_a_tensor_with_one_element_is_a_number(shape: tuple[int, ...]) -> None:
+    x, y = torch.randn(2, 3, 7, 4).unbind()
+    value = torch.full(shape, 0.5)
+    for loss in (modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss):
+        assert torch.equal(loss(x, y, temperature=value), loss(x, y, temperature=0.5))
+    assert torch.equal(modalign.sigmoid_loss(x, y, bias=-value), modalign.sigmoid_loss(x, y, bias=-0.5))
+
+
+def test_tensors_without_values_give_shapes() -> None:
+    x, y = torch.empty(2, 3, 7, 4, device="meta").unbind()
+    assert modalign.info_nce(x, y).shape == modalign.nt_xent(x, y).shape == modalign.sigmoid_loss(x, y).shape == (3,)
+    with FakeTensorMode():
+        x, y = torch.empty(2, 7, 4).unbind()
+        more = {"weights": torch.ones(7), "ignore": torch.zeros(7).bool(), "negatives": torch.empty(7, 2, 4)}
+        assert modalign.info_nce(x, y, **more).shape == ()
+
+
+def test_a_bias_may_be_a_variable_of_the_compiler() -> None:
+    x, y = torch.randn(2, 7, 4).unbind()
+    compiled = torch.compile(modalign.sigmoid_loss, backend="eager", dynamic=True, fullgraph=True)
+    torch.testing.assert_close(compiled(x, y, bias=-3.0), modalign.sigmoid_loss(x, y, bias=-3.0))
+
+
+def test_non_contiguous_inputs_and_gradients(loss_backend: str, device: str) -> None:
+    x = torch.randn(6, 10, device=device).T.requires_grad_()
+    y = torch.randn(20, 6, device=device)[::2]
+    modalign.info_nce(x, y, backend=loss_backend).expand(3).sum().backward()
+    copy = x.detach().contiguous().requires_grad_()
+    (3 * modalign.info_nce(copy, y.contiguous(), backend=loss_backend)).backward()
+    torch.testing.assert_close(x.grad, copy.grad)
+
+
+@pytest.mark.parametrize("n", [50, 1700])
+def test_the_same_bits_for_every_number_of_threads(n: int) -> None:
+    x, y = torch.randn(2, n, 24).unbind()
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        leaf = x.clone().requires_grad_()
+        loss = modalign.info_nce(leaf, y, backend="cpp", reduction="none")
+        loss.sum().backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.set_num_threads(before)
+    for loss, grad in results[1:]:
+        assert torch.equal(loss, results[0][0])
+        assert torch.equal(grad, results[0][1])
+
+
+def test_the_same_bits_beyond_what_torch_does_in_one_piece() -> None:
+    """torch divides more than 32,768 elements among its threads."""
+    before = torch.get_num_threads()
+    values = torch.linspace(-30, 30, 200_003)
+    x, y = torch.randn(2, 17_000, 2).unbind()
+    many = torch.randn(2, 37, 1001, 4)
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        leaf = values.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(deterministic.softplus(leaf).sum(), leaf)
+        sums = [
+            deterministic.sum_rows(deterministic.softplus(table))
+            for table in (values[None], values[:200_000].reshape(5, -1))
+        ]
+        losses = [modalign.nt_xent(x, y), *(modalign.info_nce(*many, reduction=how) for how in ("mean", "none"))]
+        found.append([slope, *sums, *losses])
+    torch.set_num_threads(before)
+    for one, other in ((found[0], found[1]), (found[0], found[2])):
+        assert all(map(torch.equal, one, other))
