@@ -28,6 +28,7 @@ from modalign.experiments.studies.claims import bootstrap
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.results import Results, read
 from modalign.experiments.sweep.run import run as run_sweep
+from modalign.files.atomic import write_atomically
 
 STRENGTHS, RATIOS, ENDS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0), (0.3, 1.0)
 CHANGED: dict[str, dict[str, Any]] = {
@@ -102,7 +103,7 @@ def main() -> None:
     if arguments.out:
         record = {"provenance": provenance.collect(), "points": summary, "rows": found}
         text = json.dumps(record, indent=1) + "\n"
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
         Console().print(f"record: {arguments.out}")
 
 

@@ -29,6 +29,7 @@ from benchmarks import speed
 from benchmarks.cases import Case, few
 from benchmarks.suites import CASES
 from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 
 
 def gemm_rates(seconds: float = 0.5) -> dict[str, float]:
@@ -104,7 +105,7 @@ def measure(case: Case, budget: float, suite: str | None = None) -> dict[str, An
 def save(record: dict[str, Any], out: Path | None) -> None:
     """After every case: what took an hour is not lost with the next."""
     if out:
-        provenance.write_atomically(out, lambda path: path.write_text(json.dumps(record, indent=1)))
+        write_atomically(out, lambda path: path.write_text(json.dumps(record, indent=1)))
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.gpu_cases import Case, knn_cases, loss_cases
 from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 
 SUITES = {"info_nce": (loss_cases, torch.bfloat16), "knn": (knn_cases, torch.float16)}
 SLOW = 5.0  # seconds of a call that is timed once
@@ -199,7 +200,7 @@ def main() -> None:
 
     def save() -> None:
         if arguments.out:  # after every case: what was measured is not lost with the next
-            provenance.write_atomically(
+            write_atomically(
                 arguments.out, lambda path: path.write_text(json.dumps(record, indent=1), encoding="utf-8")
             )
 

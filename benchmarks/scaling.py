@@ -29,6 +29,7 @@ from rich.table import Table
 
 import modalign
 from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 
 WIDTH, K = 384, 10
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -153,7 +154,7 @@ def main() -> None:
     for what, n in track(runs, "scaling", console=console, transient=True):
         record["rows"].setdefault(what, {})[str(n)] = measure(what, places[n])
         if arguments.out:
-            provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
+            write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
     table = Table(title=f"seconds (megabytes) at width {WIDTH}, load {load:.1f}")
     table.add_column("what")
     for n in sizes:
@@ -174,7 +175,7 @@ def main() -> None:
         if not sampled["low"] <= whole["value"] <= sampled["high"]:
             raise SystemExit(f"the interval of the sample at n = {n} misses the exact {whole['value']}: {sampled}")
     if arguments.out:
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
+        write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
         console.print(f"record: {arguments.out}")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 from modalign.report.figures.drawing import ramp
 from modalign.report.html import Picture, figure
 
@@ -164,9 +164,9 @@ def main() -> None:
     found = list(records())
     text = page(found)
     if parser.parse_args().write:
-        provenance.write_atomically(PAGE, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(PAGE, lambda path: path.write_text(text, encoding="utf-8"))
         drawn = picture([(suite, record) for suite, record in found if len(record["suites"][suite]) > 2])
-        provenance.write_atomically(PICTURE, lambda path: path.write_bytes(drawn.png))
+        write_atomically(PICTURE, lambda path: path.write_bytes(drawn.png))
     print(text)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from modalign.common import provenance
 from modalign.experiments.advice import hit_rate
+from modalign.files.atomic import write_atomically
 
 COLUMNS = (
     "case", "modality", "best", "gain", "gain_low", "end", "redundancy", "unique_1", "unique_2", "synergy", "mutual_12",
@@ -35,7 +35,7 @@ def main() -> None:
     if arguments.out:
         facts = json.loads((arguments.folder / "settings.json").read_text(encoding="utf-8"))["provenance"]
         text = json.dumps({"provenance": facts, "hit_rate": rates, "rows": rows}, indent=1) + "\n"
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import modalign
 from modalign.alignment.functional import align
 from modalign.alignment.sampling import ConfidenceSequence, difference_estimate, finite_population_interval
 from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 
 Pair = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 POPULATION = ("mutual_knn", "jaccard_knn", "rank_similarity", "cycle_knn", "cknna", "cka", "unbiased_cka")
@@ -139,7 +140,7 @@ def main() -> None:
     console.print(table)
     if arguments.out:
         record = {"provenance": provenance.collect(), "replications": count, "rows": rows}
-        provenance.write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
+        write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
         console.print(f"record: {arguments.out}")
 
 

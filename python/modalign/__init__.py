@@ -1,56 +1,28 @@
 """modalign: measure whether aligning two modalities helps.
 
-info_nce, nt_xent, sigmoid_loss   contrastive losses without the similarity matrix
-InfoNCE, NTXent, SigmoidLoss      the same as modules
-drop_ins                          the same under the signatures of other libraries
-chunked_forward                   a large batch through an encoder in the memory of a small one
-gather                            the rows of all processes, with their gradients
-knn, neighbor_overlap             exact k-NN graphs and what two of them share
-align, align_layers               any metric of two representations, with intervals and nulls
-mutual_knn, cka, unbiased_cka ..  the metrics one by one: modalign.metrics
-data                              paired data sets: synthetic with exact information, emoji
-explain, doctor                   which backend runs, and why not another
+Losses
+    info_nce, nt_xent, sigmoid_loss   contrastive losses that never store the similarity matrix
+    InfoNCE, NTXent, SigmoidLoss      the same losses as modules
+    losses.drop_ins                   the same losses under the signatures of other libraries
+    chunked_forward                   the forward pass of a large batch in the memory of a small one
+    gather                            the rows of all processes, with their gradients
+Neighbours and alignment
+    knn, neighbor_overlap             exact k-NN graphs, and the neighbours that two of them share
+    align, align_layers               any metric of two representations, with intervals and null distributions
+    mutual_knn, cka, unbiased_cka     three of the metrics; modalign.metrics has all
+Data and information
+    data                              paired data sets: synthetic with exact information, and real ones
+    information                       partial information decomposition of two modalities and a label
+Backends
+    explain, doctor                   which backend runs a call, and why another does not
+
+Nothing is imported before it is used: ``import modalign`` loads neither torch nor the compiled core.
 """
 
-from modalign import data
-from modalign.alignment.functional import align
-from modalign.alignment.layers import align_layers
-from modalign.alignment.results import Alignment, LayerAlignment, Score, load_alignment
-from modalign.diagnosis import doctor, explain
-from modalign.losses.chunked import chunked_forward
-from modalign.losses.functional import Stats, info_nce, nt_xent, sigmoid_loss
-from modalign.losses.gathering import gather
-from modalign.losses.modules import InfoNCE, NTXent, SigmoidLoss
-from modalign.metrics import cka, mutual_knn, unbiased_cka
-from modalign.neighbors.functional import knn, neighbor_overlap
-from modalign.neighbors.graph import Certificate, Neighbors
+from modalign.aliases import attach, install
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Alignment",
-    "Certificate",
-    "InfoNCE",
-    "LayerAlignment",
-    "NTXent",
-    "Neighbors",
-    "Score",
-    "SigmoidLoss",
-    "Stats",
-    "align",
-    "align_layers",
-    "chunked_forward",
-    "cka",
-    "data",
-    "doctor",
-    "explain",
-    "gather",
-    "info_nce",
-    "knn",
-    "load_alignment",
-    "mutual_knn",
-    "neighbor_overlap",
-    "nt_xent",
-    "sigmoid_loss",
-    "unbiased_cka",
-]
+# __init__.pyi lists the public names and where they are defined
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
+install()

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import modalign
-from modalign.cli.main import app
+from modalign.cli import app
 
 runner = CliRunner()
 

@@ -19,14 +19,13 @@ from typer.testing import CliRunner
 
 import modalign
 from experiments.small import settings
-from modalign.cli import main as cli
-from modalign.cli import train
+from modalign.cli import app, train
 
 MAIN = [sys.executable, "-c", "from modalign.cli import main; main()"]
 
 
 def call(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def refused(*arguments: object) -> str:

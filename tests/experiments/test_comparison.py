@@ -11,7 +11,7 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from experiments.small import configuration
-from modalign.cli.main import app
+from modalign.cli import app
 from modalign.experiments.sweep.comparison import compare, settings_that_differ
 from modalign.experiments.sweep.run import run
 

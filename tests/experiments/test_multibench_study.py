@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from modalign.cli import main as cli
+from modalign.cli import app
 from modalign.data import TEST
 from modalign.experiments.progress import Reporter
 from modalign.experiments.studies import multibench
@@ -258,7 +258,7 @@ def test_a_correlation_of_means_and_its_interval() -> None:
 
 
 def called(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, ["reproduce", *map(str, arguments), "--quiet"])
+    return CliRunner().invoke(app, ["reproduce", *map(str, arguments), "--quiet"])
 
 
 def test_the_command_trains_on_av_mnist_and_prints_two_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

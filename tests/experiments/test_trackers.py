@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from experiments.small import configuration, settings
-from modalign.cli import main as cli
+from modalign.cli import app
 from modalign.experiments.sweep.run import run
 from modalign.experiments.sweep.trackers import log_runs, require_tracker
 
@@ -76,7 +76,7 @@ def test_the_command_line_logs_a_sweep_and_a_finished_one(tmp_path: Path) -> Non
     config.write_text(yaml.safe_dump(settings(strengths=[0, 1], seeds=[3])))
 
     def call(*arguments: object) -> Any:
-        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
     out = tmp_path / "out"
     result = call("sweep", config, "--out", out, "--quiet", "--log", "tensorboard")
@@ -92,7 +92,7 @@ def test_mistakes_are_named_before_anything_trains(
 ) -> None:
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(settings()))
-    result = CliRunner().invoke(cli.app, ["sweep", str(config), "--out", str(tmp_path / "out"), "--log", "mlflow"])
+    result = CliRunner().invoke(app, ["sweep", str(config), "--out", str(tmp_path / "out"), "--log", "mlflow"])
     assert result.exit_code == 2
     assert "--log must be tensorboard or wandb, got mlflow" in result.stderr
     assert not (tmp_path / "out").exists()

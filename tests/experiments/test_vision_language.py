@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 from modalign.alignment.preparation import prepare_layers
-from modalign.cli.main import app
+from modalign.cli import app
 from modalign.data import emoji, emoji_texts
 from modalign.experiments.studies import vision_language
 from modalign.experiments.studies.caption_changes import EMPTY, KINDS, changed_captions, changes

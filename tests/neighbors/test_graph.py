@@ -11,7 +11,7 @@ import torch
 
 import modalign
 from modalign import _core
-from modalign.common.progress import watched
+from modalign.common.interruption import watched
 from modalign.ops.knn import merge, search
 from modalign.reference import knn as reference
 

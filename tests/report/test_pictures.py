@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from modalign import report
-from modalign.cli.main import app
+from modalign.cli import app
 from modalign.experiments import advice as advise
 from modalign.experiments.sweep.comparison import compare
 from modalign.experiments.sweep.findings import findings

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalign.alignment.nulls import Null
 from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 from modalign.metrics.registry import METRICS
 
 if TYPE_CHECKING:
@@ -104,9 +105,9 @@ class Alignment:
         target = Path(path)
         if target.suffix == ".json":
             text = _as_json(self.to_dict())
-            provenance.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         elif target.suffix == ".parquet":
-            provenance.write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
+            write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
         else:
             raise ValueError(f"save: path must end in .json or .parquet, got {target}")
         return target
@@ -162,7 +163,7 @@ class LayerAlignment:
         if target.suffix != ".json":
             raise ValueError(f"save: path must end in .json, got {target}")
         text = _as_json(self.to_dict())
-        provenance.write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return target
 
     def __repr__(self) -> str:

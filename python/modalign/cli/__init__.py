@@ -1,1 +1,5 @@
-"""The room of cli."""
+"""The command line: the `modalign` command, and nothing that computes."""
+
+from modalign.aliases import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-import modalign
 
 __all__ = [
     "Bar",
@@ -114,7 +113,7 @@ def require_place(path: Path) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"modalign {modalign.__version__}")
+        typer.echo(f"modalign {importlib.metadata.version('modalign')}")
         raise typer.Exit
 
 

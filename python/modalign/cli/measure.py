@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-import modalign
+from modalign.alignment.functional import DEFAULT_METRICS
 from modalign.cli.common import Page, Quiet, command, require_html, require_place, resumable
 
 __all__: list[str] = []
 
-DEFAULT = ",".join(modalign.alignment.functional.DEFAULT_METRICS)
+DEFAULT = ",".join(DEFAULT_METRICS)
 
 
 @command(
@@ -26,8 +26,9 @@ def mutual_knn(
     k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
 ) -> None:
     from modalign.files.rows import open_rows
+    from modalign.metrics.neighborhoods import mutual_knn
 
-    value, n = modalign.mutual_knn(a, b, k=k), open_rows(a).shape[0]
+    value, n = mutual_knn(a, b, k=k), open_rows(a).shape[0]
     typer.echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
 
 
@@ -72,6 +73,8 @@ def align(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
+    from modalign.alignment.functional import align
+    from modalign.alignment.layers import align_layers
     from modalign.cli.tables import print_alignment, print_layers
     from modalign.files.labels import as_classes, read_labels
     from modalign.report.pages import alignment as alignment_page
@@ -99,13 +102,13 @@ def align(
     try:
         if layers:
             first = names if isinstance(names, str) else names[0]
-            found: Any = modalign.align_layers(
+            found: Any = align_layers(
                 a, b, first, k, relabellings=200 if relabellings is None else relabellings, **common
             )
             print_layers(found)
         else:
             named = None if ids is None else (read_labels(ids[0]), read_labels(ids[1]))
-            found = modalign.align(
+            found = align(
                 a, b, names, k, groups=groups and as_classes(read_labels(groups)),
                 within=within and _cells(a, within, seed), ids=named, sample=sample,
                 tolerance=tolerance, null=null, relabellings=relabellings, intervals=intervals, size_curve=size_curve,

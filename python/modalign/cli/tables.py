@@ -11,15 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from modalign.alignment.nulls import Null
-from modalign.alignment.results import Alignment, LayerAlignment, Score
+from modalign.alignment.results import Alignment, LayerAlignment
 from modalign.metrics.registry import METRICS
+from modalign.report.words import chance_of, closer, fixed, interval_of, title_of
 
 __all__ = [
-    "at_the_floor",
-    "chance_of",
-    "fixed",
-    "interval_of",
     "print_alignment",
     "print_catalogue",
     "print_claims",
@@ -27,7 +23,6 @@ __all__ = [
     "print_layers",
     "print_optima",
     "print_regret",
-    "title_of",
 ]
 
 WIDE = 160  # columns of a file or a pipe
@@ -52,45 +47,11 @@ def print_alignment(found: Alignment, console: Console | None = None) -> None:
     for score in found.scores:
         calibrated = "" if score.null is None else fixed(score.null.calibrated)
         chance = "" if score.null is None else fixed(score.null.mean)
-        name = [score.metric, title_of(score.metric)] if roomy else [f"{score.metric}{_closer(score.metric, chr(10))}"]
+        name = [score.metric, title_of(score.metric)] if roomy else [f"{score.metric}{closer(score.metric, chr(10))}"]
         table.add_row(*name, fixed(score.value), interval_of(score), chance, chance_of(score), calibrated)
     console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
-
-
-def chance_of(score: Score) -> str:
-    """The p-value, as short as it is sure."""
-    if score.null is None:
-        return ""
-    if score.null.p < 1e-12:
-        return "< 1e-12"
-    return f"{'≤ ' if at_the_floor(score.null) else ''}{score.null.p:.2g}"
-
-
-def at_the_floor(null: Null) -> bool:
-    """Whether no relabelling reached the score: p is then the least that so many can give, and may be less."""
-    return null.relabellings > 0 and null.p * (null.relabellings + 1) < 1 + 1e-9
-
-
-def title_of(metric: str) -> str:
-    """A metric's title; a distance's says which way is closer."""
-    return f"{METRICS[metric].title}{_closer(metric)}"
-
-
-def _closer(metric: str, before: str = " ") -> str:
-    return f"{before}(lower is closer)" if METRICS[metric].best == 0 else ""
-
-
-def fixed(value: float, digits: int = 4) -> str:
-    """So many decimals, and no minus before a zero."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def interval_of(score: Score, digits: int = 4) -> str:
-    if score.low is None or score.high is None:
-        return ""
-    return f"{fixed(score.low, digits)} to {fixed(score.high, digits)}"
 
 
 def _console() -> Console:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-import modalign
 from modalign.cli.common import (
     Bar,
     Fresh,
@@ -25,7 +25,7 @@ from modalign.cli.common import (
 
 __all__: list[str] = []
 
-CONFIGS = Path(modalign.__file__).parent / "experiments" / "configs"
+CONFIGS = Path(str(files("modalign.experiments"))) / "configs"
 
 
 @command(
@@ -202,12 +202,15 @@ def _log(folder: Path, trackers: list[str] | None) -> None:
 
 def _emoji_alignment() -> list[str]:
     """Mutual k-NN of the embedded pairs: how much two kinds of features agree before any training."""
+    from modalign.data import emoji
+    from modalign.metrics.neighborhoods import mutual_knn
+
     lines = []
     for pair, pairing in (
         ("image-image", "true"), ("text-text", "true"), ("image-text", "true"), ("image-text", "within-group"),
         ("image-text", "random"),
     ):  # fmt: skip
-        data = modalign.data.emoji(pair, pairing=pairing)
-        value = modalign.mutual_knn(data.x, data.y, k=10)
+        data = emoji(pair, pairing=pairing)
+        value = mutual_knn(data.x, data.y, k=10)
         lines.append(f"{pair:<12} {pairing:<13} {value:.3f}   (chance {10 / (len(data.x) - 1):.3f}, n = {len(data.x)})")
     return lines

@@ -1,22 +1,14 @@
-"""A long search seen from outside: a bar or lines while it runs, and an end to it at Ctrl-C."""
+"""A progress bar on a terminal, or lines of progress in a log, while a long computation runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from modalign.ops.knn import Watch
+__all__ = ["bar", "in_words"]
 
-__all__ = ["bar", "in_words", "watched"]
-
-Result = TypeVar("Result")
-SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -57,22 +49,3 @@ def in_words(seconds: float | None) -> str:
     if seconds is None:
         return "unknown time"
     return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
-
-
-def watched(run: Callable[[Watch], Result], advance: Callable[[int], object]) -> Result:
-    """``run(watch)`` in another thread; ``advance(work)`` is called with what it did meanwhile. Signals arrive: at
-    KeyboardInterrupt the search is told to stop and waited for."""
-    watch = Watch(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-    seen = 0
-    with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(run, watch)
-        try:
-            while not future.done():
-                wait([future], SECONDS_BETWEEN_LOOKS)
-                done = int(watch.done)
-                advance(done - seen)
-                seen = done
-        except BaseException:
-            watch.stop.fill_(1)
-            raise
-        return future.result()

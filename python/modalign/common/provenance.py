@@ -1,4 +1,4 @@
-"""Where a result came from, and how it reaches the disk whole or not at all."""
+"""The provenance of a result: versions, machine, commit, time, command and seed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["collect", "write_atomically"]
+__all__ = ["collect", "commit"]
 
 PACKAGES = ("modalign", "torch", "triton", "numpy", "pandas", "pyarrow")
 
@@ -55,31 +53,6 @@ def commit() -> str:
     from modalign import _core
 
     return str(_core.commit) or "unknown (built outside a repository)"
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, then put it in place: readers see the old file or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    except OSError as error:  # the user gave no temporary name
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _version(package: str) -> str | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from modalign.common import provenance
 from modalign.common.progress import bar
 from modalign.encoders.user_modules import named_function
+from modalign.files.atomic import write_atomically
 from modalign.files.tables import KINDS, column_of, lines_of, read_table
 
 __all__ = ["Encode", "embed", "load_encoder", "offline", "read_texts"]
@@ -104,7 +105,7 @@ def embed(
         encode = load_encoder(encoder, items.texts, layers, pooling, device)
         _write(encode, items, target, settings, np.dtype(dtype), batch_size, fresh, progress)
     facts = {"settings": settings, "ids": items.ids, "provenance": provenance.collect()}
-    provenance.write_atomically(record, lambda path: path.write_text(json.dumps(facts, indent=1), encoding="utf-8"))
+    write_atomically(record, lambda path: path.write_text(json.dumps(facts, indent=1), encoding="utf-8"))
     return target
 
 
@@ -226,7 +227,7 @@ def _write(
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
             rows.flush()
             state = json.dumps({"settings": settings, "done": start + len(batch)})
-            provenance.write_atomically(note, lambda path, state=state: path.write_text(state, encoding="utf-8"))  # type: ignore[misc]
+            write_atomically(note, lambda path, state=state: path.write_text(state, encoding="utf-8"))  # type: ignore[misc]
             shown.advance(task, len(batch))
     del rows
     partial.replace(target)

@@ -14,11 +14,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from modalign.common.checks import FLOATS, REDUCTIONS, number, readable
+from modalign.common.checks import number
 from modalign.common.deterministic import softplus
+from modalign.common.dtypes import FLOATS, accumulator
 from modalign.losses.functional import info_nce, nt_xent
+from modalign.losses.inputs import readable
 from modalign.losses.pools import dots, union
-from modalign.ops.info_nce import accumulator, info_nce_forward
+from modalign.losses.reduction import REDUCTIONS
+from modalign.ops.info_nce import info_nce_forward
 
 __all__ = ["ClipLoss", "MultipleNegativesRankingLoss", "NTXentLoss", "info_nce_loss"]
 

@@ -10,25 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modalign.common.checks import (
-    FLOATS,
-    REDUCTIONS,
-    autocast_dtype,
-    embeddings,
-    groups_and_ignored,
-    logit_scales,
-    number,
-    one_of,
-    per_row,
-    readable,
-    reduced,
-    require_like,
-    require_pairs,
-    without_autocast,
-)
+from modalign.common.checks import autocast_dtype, number, one_of, require_like, require_pairs
 from modalign.common.deterministic import softplus
+from modalign.common.dtypes import FLOATS, accumulator
 from modalign.losses import pools
-from modalign.ops.info_nce import INFO_NCE, accumulator, info_nce_forward, raise_overflow, require_finite_tables
+from modalign.losses.inputs import embeddings, groups_and_ignored, logit_scales, per_row, readable, without_autocast
+from modalign.losses.reduction import REDUCTIONS, reduced
+from modalign.ops.info_nce import INFO_NCE, info_nce_forward, raise_overflow, require_finite_tables
 from modalign.ops.sigmoid_loss import SIGMOID_LOSS, sigmoid_loss_forward
 
 __all__ = ["Stats", "info_nce", "nt_xent", "sigmoid_loss"]
@@ -340,7 +328,7 @@ def _with_more_candidates(
     side: pools.Side, negatives: Tensor | None, queue: Tensor | None, normalize: bool, batch: torch.Size,
     options: pools.Options,
 ) -> pools.Side:  # fmt: skip
-    problems, pools = math.prod(batch), side.pools
+    problems, extended = math.prod(batch), side.pools
     if negatives is not None:
         n, h, d = negatives.shape[-3:]
         rows = embeddings(negatives.reshape(*batch, n * h, d), normalize, problems).reshape(problems, n, h, d)
@@ -351,14 +339,14 @@ def _with_more_candidates(
         pool = pools.own_negatives(side, rows)
         if readable(pool.lse) and not bool((pool.lse < torch.inf).all()):
             raise_overflow("info_nce", side.anchors, rows, side.scale)
-        pools += (pool,)
+        extended += (pool,)
     if queue is not None:
         rows = embeddings(queue, normalize, math.prod(queue.shape[:-2]))
         if readable(rows):
             require_finite_tables("info_nce", {"queue": rows})
         rows = rows.to(side.anchors.dtype).expand(problems, *rows.shape[1:])
-        pools += (pools.queued(side, rows, options),)
-    return dataclasses.replace(side, pools=pools)
+        extended += (pools.queued(side, rows, options),)
+    return dataclasses.replace(side, pools=extended)
 
 
 def _stats(

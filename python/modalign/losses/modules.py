@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalign.common.checks import REDUCTIONS, number, one_of
+from modalign.common.checks import number, one_of
 from modalign.losses.functional import DIRECTIONS, POSITIVES, info_nce, nt_xent, sigmoid_loss
+from modalign.losses.reduction import REDUCTIONS
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
 

@@ -18,9 +18,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from modalign.common.checks import without_autocast
 from modalign.common.deterministic import softplus
-from modalign.ops.info_nce import accumulator, info_nce_backward, info_nce_forward
+from modalign.common.dtypes import accumulator
+from modalign.losses.inputs import without_autocast
+from modalign.ops.info_nce import info_nce_backward, info_nce_forward
 
 __all__ = [
     "Options",

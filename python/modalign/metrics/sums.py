@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import FLOATS, require_same_items
+from modalign.common.checks import require_same_items
+from modalign.common.dtypes import FLOATS
 from modalign.files.rows import Rows, open_rows
 from modalign.neighbors.functional import as_tensor
 

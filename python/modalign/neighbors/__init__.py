@@ -1,1 +1,5 @@
 """The room of neighbors."""
+
+from modalign.aliases import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

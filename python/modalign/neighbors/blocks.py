@@ -25,13 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import require_groups
-from modalign.common.progress import bar, watched
-from modalign.common.provenance import write_atomically
+from modalign.common.interruption import Watch, watched
+from modalign.common.progress import bar
+from modalign.files.atomic import write_atomically
 from modalign.files.locking import claimed
 from modalign.files.rows import Rows
+from modalign.neighbors.groups import require_groups
 from modalign.ops.dispatch import select
-from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, Watch, merge, merge_bytes
+from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, merge, merge_bytes
 
 __all__ = ["bytes_of", "knn_out_of_core"]
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import FLOATS, require_groups
-from modalign.common.progress import bar, watched
+from modalign.common.dtypes import FLOATS, accumulator
+from modalign.common.interruption import watched
+from modalign.common.progress import bar
 from modalign.files.rows import Rows, open_rows
 from modalign.neighbors.approximate import approximate_knn
 from modalign.neighbors.blocks import bytes_of, knn_out_of_core
 from modalign.neighbors.graph import Certificate, Neighbors
-from modalign.ops.info_nce import accumulator
+from modalign.neighbors.groups import require_groups
 from modalign.ops.knn import DTYPES, METRICS, search
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 

@@ -9,9 +9,6 @@ import os
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-HALF_AND_FLOAT = (torch.float16, torch.bfloat16, torch.float32)
-
 
 def wrong_dtype(x: Tensor, takes: tuple[torch.dtype, ...]) -> str | None:
     if x.dtype in takes:

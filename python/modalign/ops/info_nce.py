@@ -14,21 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
 from modalign.ops import _torch
-from modalign.ops._refusals import (
-    FLOATS,
-    HALF_AND_FLOAT,
-    interpreter_is_for_tests,
-    no_hopper,
-    no_triton,
-    not_measured,
-    not_on_cpu,
-    wrong_dtype,
-)
+from modalign.ops._refusals import interpreter_is_for_tests, no_hopper, no_triton, not_measured, not_on_cpu, wrong_dtype
 from modalign.ops._transforms import differentiable, register_vmap
 from modalign.ops.dispatch import Implementation, Operation, select
 
-__all__ = ["INFO_NCE", "accumulator", "backward_operator", "forward_operator", "info_nce_backward", "info_nce_forward"]
+__all__ = ["INFO_NCE", "backward_operator", "forward_operator", "info_nce_backward", "info_nce_forward"]
 
 
 def implementations(operation: str) -> tuple[Implementation, ...]:
@@ -89,11 +81,6 @@ INFO_NCE = Operation(
         *implementations("info_nce"),
     ),
 )
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The dtype sums are kept in, and results returned in, for inputs of ``dtype``."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @torch.library.custom_op("modalign::info_nce_forward", mutates_args=())

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
+from modalign.common.interruption import Watch
 from modalign.ops._refusals import (
-    FLOATS,
-    HALF_AND_FLOAT,
     interpreter_is_for_tests,
     no_hopper,
     no_triton,
@@ -32,9 +32,8 @@ from modalign.ops._refusals import (
     wrong_dtype,
 )
 from modalign.ops.dispatch import Implementation, Operation, select
-from modalign.ops.info_nce import accumulator
 
-__all__ = ["DTYPES", "KNN", "KNN_BLOCKS", "METRICS", "Best", "Report", "Watch", "knn", "merge", "merge_bytes", "search"]
+__all__ = ["DTYPES", "KNN", "KNN_BLOCKS", "METRICS", "Best", "Report", "knn", "merge", "merge_bytes", "search"]
 
 METRICS = ("cosine", "dot", "euclidean")
 DTYPES = (*FLOATS, torch.int8)
@@ -89,14 +88,6 @@ KNN_BLOCKS = Operation(
 )
 
 Best = tuple[Tensor, Tensor]  # indices [rows, k] int64 and scores [rows, k] float64, best first; -1, -inf where empty
-
-
-class Watch(NamedTuple):
-    """How a search is followed and stopped from another thread: int64 tensors of one number, the pairs of rows dealt
-    with so far, and anything but 0 to give up, which leaves the lists incomplete."""
-
-    done: Tensor
-    stop: Tensor
 
 
 class Report(NamedTuple):

@@ -12,17 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.common.dtypes import accumulator
 from modalign.ops import _torch
 from modalign.ops._transforms import differentiable, register_vmap
 from modalign.ops.dispatch import Operation, select
-from modalign.ops.info_nce import (
-    accumulator,
-    contiguous,
-    implementations,
-    raise_overflow,
-    require_finite_tables,
-    require_scales,
-)
+from modalign.ops.info_nce import contiguous, implementations, raise_overflow, require_finite_tables, require_scales
 
 __all__ = ["SIGMOID_LOSS", "sigmoid_loss_backward", "sigmoid_loss_forward"]
 

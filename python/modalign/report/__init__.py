@@ -17,8 +17,8 @@ def write(folder: Path) -> Path:
 
     The page holds its own style, scripts and data: it opens without a network, and prints.
     """
-    from modalign.common.provenance import write_atomically
     from modalign.experiments.sweep.results import read
+    from modalign.files.atomic import write_atomically
     from modalign.report.pages.sweep import render
 
     path = Path(folder) / "report.html"

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 
 __all__ = [
     "Picture",
@@ -122,7 +122,7 @@ def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
     """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all."""
     for picture in pictures:
         for suffix, content in (("svg", picture.svg), ("png", picture.png)):
-            provenance.write_atomically(folder / f"{picture.name}.{suffix}", partial(_put, content))
+            write_atomically(folder / f"{picture.name}.{suffix}", partial(_put, content))
     return folder
 
 
@@ -196,7 +196,7 @@ def write_single_page(
         folded=[(name, [(key, _short(value)) for key, value in entries.items()]) for name, entries in folded],
         figures=figures.name,
     )  # fmt: skip
-    provenance.write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return path
 
 

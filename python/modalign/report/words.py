@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from modalign.alignment.nulls import Null
+from modalign.alignment.results import Score
 from modalign.experiments.sweep.findings import Finding
 from modalign.experiments.sweep.statistics import Estimate
+from modalign.metrics.registry import METRICS
 
-__all__ = ["accuracy", "baseline_name", "points", "sentences", "strength", "strength_range"]
+__all__ = [
+    "accuracy",
+    "at_the_floor",
+    "baseline_name",
+    "chance_of",
+    "closer",
+    "fixed",
+    "interval_of",
+    "points",
+    "sentences",
+    "strength",
+    "strength_range",
+    "title_of",
+]
 
 
 def strength(value: float) -> str:
@@ -91,3 +107,37 @@ def _over(finding: Finding) -> str:
 def _cost(change: Estimate) -> Estimate:
     low, high = change.high, change.low
     return Estimate(-change.mean, None if low is None else -low, None if high is None else -high)
+
+
+def chance_of(score: Score) -> str:
+    """The p-value, as short as it is sure."""
+    if score.null is None:
+        return ""
+    if score.null.p < 1e-12:
+        return "< 1e-12"
+    return f"{'≤ ' if at_the_floor(score.null) else ''}{score.null.p:.2g}"
+
+
+def at_the_floor(null: Null) -> bool:
+    """Whether no relabelling reached the score: p is then the least that so many can give, and may be less."""
+    return null.relabellings > 0 and null.p * (null.relabellings + 1) < 1 + 1e-9
+
+
+def title_of(metric: str) -> str:
+    """A metric's title; a distance's says which way is closer."""
+    return f"{METRICS[metric].title}{closer(metric)}"
+
+
+def closer(metric: str, before: str = " ") -> str:
+    return f"{before}(lower is closer)" if METRICS[metric].best == 0 else ""
+
+
+def fixed(value: float, digits: int = 4) -> str:
+    """So many decimals, and no minus before a zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def interval_of(score: Score, digits: int = 4) -> str:
+    if score.low is None or score.high is None:
+        return ""
+    return f"{fixed(score.low, digits)} to {fixed(score.high, digits)}"

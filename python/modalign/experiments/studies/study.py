@@ -21,6 +21,7 @@ from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep.chunks import Stopped, cores
 from modalign.experiments.sweep.config import differences
 from modalign.experiments.sweep.folder import Folder
+from modalign.files.atomic import write_atomically
 
 __all__ = ["Part", "Study"]
 
@@ -142,7 +143,7 @@ class Study:
     def write_json(self, name: str, content: Any) -> Path:
         path = self.path / name
         text = json.dumps(content, indent=1) + "\n"
-        provenance.write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return path
 
     def write_table(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
@@ -155,5 +156,5 @@ class Study:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         path = self.path / name
-        provenance.write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+        write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
         return path

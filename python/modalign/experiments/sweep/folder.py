@@ -30,6 +30,7 @@ import torch
 
 from modalign.common import provenance
 from modalign.experiments.sweep.config import Sweep, differences, dump, load
+from modalign.files.atomic import write_atomically
 from modalign.files.locking import claimed
 
 __all__ = ["Folder"]
@@ -201,7 +202,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        provenance.write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
         raise OSError(
             error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what is finished stays"

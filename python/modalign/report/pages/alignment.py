@@ -17,12 +17,12 @@ from plotly.offline import get_plotlyjs
 
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Alignment, LayerAlignment, Score
-from modalign.cli.tables import at_the_floor, chance_of, fixed, interval_of, title_of
-from modalign.common import provenance
+from modalign.files.atomic import write_atomically
 from modalign.metrics.registry import METRICS
 from modalign.report.figures.drawing import Figure, Key, Trace, layout, plain, ramp, value_axis
 from modalign.report.figures.stills import Sheet, colours_of, draw_sheet
 from modalign.report.html import Picture, beside, write_pictures
+from modalign.report.words import at_the_floor, chance_of, fixed, interval_of, title_of
 
 __all__ = ["conclusions", "draw", "write"]
 
@@ -46,7 +46,7 @@ def write(found: Alignment | LayerAlignment, path: str | Path) -> Path:
     """
     target = Path(path)
     page = _of_layers(found) if isinstance(found, LayerAlignment) else _of_scores(found)
-    provenance.write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    write_atomically(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return target
 
 
@@ -262,7 +262,7 @@ def _page(*, figures: list[Figure], **content: Any) -> str:
 
 
 def _packaged(name: str) -> str:
-    return files("modalign.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("modalign.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def _lines(name: str) -> str:

@@ -70,7 +70,7 @@ def _neighbours(config: Mapping[str, Any]) -> object:
 
 
 def _packaged(name: str) -> str:
-    return files("modalign.report").joinpath("templates", name).read_text(encoding="utf-8")
+    return files("modalign.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
 def _glance_row(results: Results, finding: Finding) -> dict[str, str]:

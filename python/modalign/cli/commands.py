@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-import modalign
 from modalign.cli import measure, studies, train  # noqa: F401  each registers its commands
 from modalign.cli.common import app, command
 
@@ -16,7 +15,9 @@ __all__ = ["app", "main"]
     "Example: `modalign doctor`",
 )
 def doctor() -> None:
-    typer.echo(modalign.doctor())
+    from modalign.diagnosis import doctor as describe
+
+    typer.echo(describe())
 
 
 def main() -> None:

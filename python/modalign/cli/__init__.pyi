@@ -1,0 +1,4 @@
+from .commands import app as app
+from .commands import main as main
+
+__all__: list[str]
