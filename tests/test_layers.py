@@ -1,8 +1,21 @@
 """The layers of the house: what may import what. ``tests/import_graph.py`` holds the table and reads the imports."""
 
+import re
+
 import pytest
 
-from import_graph import BY_NAME_ONLY, LAYERS, MAY_REACH_THE_CORE, ROOT, circles, imports, module_arrows, room, rows
+from import_graph import (
+    BY_NAME_ONLY,
+    LAYERS,
+    MAY_REACH_THE_CORE,
+    ROOT,
+    circles,
+    imports,
+    module_arrows,
+    modules,
+    room,
+    rows,
+)
 
 ARROWS = module_arrows(ROOT)
 ROW = rows(LAYERS)
@@ -35,3 +48,17 @@ def test_kernels_import_torch_and_triton_alone() -> None:
 def test_references_import_torch_alone() -> None:
     for path in (ROOT / "python" / "modalign" / "reference").rglob("*.py"):
         assert {room(name) for name in imports(path)} <= {"reference"}, path
+
+
+def test_only_doors_name_the_rooms_that_draw() -> None:
+    for module, path in modules(ROOT).items():
+        if ROW[room(module)] < ROW["report"] and module not in ("aliases", "common.doors"):
+            assert '"modalign.report' not in path.read_text(encoding="utf-8"), (
+                f"{module} reaches report; use common/doors.py"
+            )
+
+
+def test_only_progress_knows_rich_below_report() -> None:
+    for module, path in modules(ROOT).items():
+        if ROW[room(module)] < ROW["report"] and module != "common.progress":
+            assert not re.search(r"^\s*(from|import) rich", path.read_text(encoding="utf-8"), re.M), module

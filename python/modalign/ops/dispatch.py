@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from modalign.common.names import resolve
 
 __all__ = ["Choice", "Implementation", "Operation", "operations", "select"]
 
@@ -30,9 +31,8 @@ class Implementation:
     by_name_only: Callable[..., str | None] = lambda *_: None
 
     def load(self, role: str) -> Callable[..., Any]:
-        module, _, function = self.functions[role].partition(":")
-        loaded: Callable[..., Any] = getattr(importlib.import_module(module), function)
-        return loaded
+        function: Callable[..., Any] = resolve(self.functions[role])
+        return function
 
 
 @dataclasses.dataclass(frozen=True)
