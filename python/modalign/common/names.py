@@ -1,4 +1,4 @@
-"""Functions that are named before they are imported: "module:function", as registries and tables of backends hold them."""
+"""Functions named as "module:function", which registries and tables of backends hold without importing them."""
 
 from __future__ import annotations
 
