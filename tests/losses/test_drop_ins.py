@@ -13,6 +13,7 @@ from torch import Tensor
 from losses import make_drop_ins
 from modalign.losses import drop_ins
 from modalign.losses.drop_ins import ClipLoss, MultipleNegativesRankingLoss, NTXentLoss, info_nce_loss
+from modalign.losses.drop_ins.sentence_transformers import DIRECTIONS
 from tolerances import TOLERANCE, assert_close
 
 VERSIONS, GOLDEN = make_drop_ins.read()
@@ -145,7 +146,7 @@ def test_ranking_loss_of_pairs_is_info_nce_loss() -> None:
 def test_all_directions_of_pairs_are_simclr_per_pair() -> None:
     """One softmax over all four pools is the anchors q_i and d_i of NT-Xent together."""
     x, y = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
-    loss = ranking(scale=2.0, directions=drop_ins.DIRECTIONS)
+    loss = ranking(scale=2.0, directions=DIRECTIONS)
     rows = F.normalize(torch.cat([x, y]), dim=1)
     logits = (2 * rows @ rows.T).fill_diagonal_(-torch.inf)
     positive = logits.diagonal(9)

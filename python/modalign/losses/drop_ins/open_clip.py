@@ -1,0 +1,90 @@
+"""OpenCLIP's contrastive loss without the similarity matrix."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from modalign.common.checks import number
+from modalign.common.dtypes import accumulator
+from modalign.losses.drop_ins.rows import require_rows
+from modalign.losses.functional import info_nce
+
+__all__ = ["ClipLoss"]
+
+
+class ClipLoss(nn.Module):
+    """OpenCLIP's ``ClipLoss``: the symmetric InfoNCE of paired image and text features.
+
+        loss = mean_i (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii
+        S_ij = logit_scale * <image_features_i, text_features_j>
+
+    Args:
+        local_loss, gather_with_grad, rank, world_size, use_horovod: about several processes; world_size must be 1, with
+            which the others have no effect.
+        cache_labels: no effect: there are no labels to cache.
+
+    ``loss(image_features, text_features, logit_scale, logit_bias=None, output_dict=False)`` takes features (n, d), used
+    as they are (OpenCLIP's models normalise them), and the scale as a number or a tensor with one element, whose
+    gradient is exact. A logit_bias is added to every logit, which changes nothing in a softmax: the loss is the same
+    with and without it and its gradient is zero. Returns the loss, float64 for float64 features and float32 otherwise
+    (the original keeps half precision), or ``{"contrastive_loss": loss}`` with output_dict. ``get_logits`` and
+    ``get_ground_truth`` have no counterpart: the logits are what is never stored. Peak memory O(n d).
+
+    Raises:
+        NotImplementedError: world_size > 1.
+        ValueError: a scale or bias with more than one element, and what ``modalign.info_nce`` refuses.
+
+    Source: open_clip_torch 3.3.0; Radford et al. 2021 (arXiv:2103.00020).
+
+    Examples:
+        >>> import torch
+        >>> from modalign.losses.drop_ins import ClipLoss
+        >>> image, text = torch.eye(4), torch.eye(4)
+        >>> round(ClipLoss()(image, text, torch.tensor(2.0)).item(), 4)  # log(1 + 3 exp(-2))
+        0.3408
+    """
+
+    def __init__(
+        self,
+        local_loss: bool = False,
+        gather_with_grad: bool = False,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        use_horovod: bool = False,
+    ) -> None:
+        super().__init__()
+        if world_size > 1:
+            raise NotImplementedError(
+                f"ClipLoss: world_size must be 1, got {world_size}: the loss is of the rows of one process. Gather the "
+                "features with modalign.gather first, then call it on all of them"
+            )
+        self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
+        self.rank, self.world_size, self.use_horovod = rank, world_size, use_horovod
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        logit_bias: float | Tensor | None = None,
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        require_rows("ClipLoss", image_features=image_features, text_features=text_features)
+        if isinstance(logit_scale, Tensor):
+            logit_scale = _one("logit_scale", logit_scale).to(accumulator(image_features.dtype))
+        elif not 0 < number("ClipLoss", "logit_scale", logit_scale) < math.inf:
+            raise ValueError(f"ClipLoss: logit_scale must be positive and finite, got {logit_scale}")
+        loss = info_nce(image_features, text_features, temperature=1 / logit_scale, normalize=False)
+        if isinstance(logit_bias, Tensor):
+            # a trained bias stays in the graph, as distributed training wants, with the gradient it has: zero
+            loss = loss + 0 * _one("logit_bias", logit_bias).to(loss.dtype)
+        return {"contrastive_loss": loss} if output_dict else loss
+
+
+def _one(name: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise ValueError(f"ClipLoss: {name} must have one element, got shape {tuple(value.shape)}")
+    return value.reshape(())

@@ -1,0 +1,52 @@
+"""Checks and sums over rows of embeddings that the drop-in losses share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from modalign.common.checks import number
+from modalign.common.deterministic import softplus
+from modalign.common.dtypes import FLOATS, accumulator
+from modalign.ops.info_nce import info_nce_forward
+
+__all__ = ["cross_entropy", "log_pool", "require_rows", "require_temperature", "unit_length"]
+
+
+def log_pool(
+    x: Tensor, y: Tensor, scale: float | Tensor, x_id: Tensor | None = None, y_id: Tensor | None = None
+) -> Tensor:
+    """log sum_j exp(scale <x_i, y_j>) over the j with another id than i. x: [n, d], y: [m, d]; result [n]."""
+    scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, len(x))
+    ids = (None, None) if x_id is None or y_id is None else (x_id[None], y_id[None])
+    mask = "none" if x_id is None else "same"
+    row_lse: Tensor = info_nce_forward(x[None], y[None], scales, *ids, None, None, mask, False, False, 0, "auto")[0]
+    return row_lse[0]
+
+
+def cross_entropy(positive: Tensor, log_pool: Tensor) -> Tensor:
+    """log(exp positive + exp log_pool) - positive, for a pool without the positive; exact where it is small."""
+    return softplus(log_pool - positive)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Rows of unit length in x's dtype, computed in float32 at least; a zero row stays zero. By torch's own normalize,
+    as in the originals: a memory bank holds the same bits."""
+    return F.normalize(x.to(accumulator(x.dtype)), dim=-1).to(x.dtype)
+
+
+def require_rows(operation: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
+            came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(
+                f"{operation}: {name} must be a tensor of float16, bfloat16, float32 or float64, got {came}"
+            )
+
+
+def require_temperature(operation: str, temperature: float) -> None:
+    if not 0 < number(operation, "temperature", temperature) < math.inf:
+        raise ValueError(f"{operation}: temperature must be positive and finite, got {temperature}")

@@ -1,0 +1,210 @@
+"""sentence-transformers' multiple negatives ranking loss without the similarity matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modalign.common.checks import number
+from modalign.common.deterministic import softplus
+from modalign.losses.drop_ins.rows import log_pool, require_rows, unit_length
+from modalign.losses.pools import dots, union
+
+__all__ = ["MultipleNegativesRankingLoss"]
+
+DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+HARDNESS_MODES = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
+SIMILARITIES = ("cos_sim", "dot_score")
+
+
+class MultipleNegativesRankingLoss(nn.Module):
+    """sentence-transformers' ``MultipleNegativesRankingLoss``: each query against the documents of the whole batch.
+
+    Column 0 of the batch holds the queries q_i, column 1 their documents d_i, and the columns after it hard negatives
+    h_ci, which every query of the batch is compared with. With s(a, b) = scale * cos(a, b) the pools of candidates are
+
+        query_to_doc    s(q_i, d_j), s(q_i, h_cj)   all j        query_to_query  s(q_i, q_j)   j != i
+        doc_to_query    s(d_i, q_j)   all j                      doc_to_doc      s(d_i, d_j), s(d_i, h_cj)   j != i
+
+    and loss = mean_i log Z_i - s(q_i, d_i), where Z_i sums the exponentials of all chosen pools (joint), or log Z_i is
+    the mean of the pools' log-sum-exps (per_direction).
+
+    Args:
+        model: called with the features of one column, returns a mapping with "sentence_embedding" (n, d). The original
+            may merge columns into one call: faster, and the same but for the masks of dropout.
+        scale: 1 / temperature, positive.
+        similarity_fct: cosine ("cos_sim", or sentence-transformers' function of that name) or inner product
+            ("dot_score", likewise).
+        gather_across_devices: must be False.
+        directions: the pools, "query_to_doc" among them.
+        partition_mode: "joint", or "per_direction" (for the pools that hold the positive: query_to_doc, doc_to_query).
+        hardness_mode: which logits of query_to_doc get hardness_strength * cos more, the cosine held constant for the
+            gradient: "in_batch_negatives" (documents and hard negatives of the other rows), "hard_negatives" (those of
+            the own row), "all_negatives" (both) or None.
+        hardness_strength: not negative.
+
+    ``loss(sentence_features, labels=None)`` takes the features of each column; labels are ignored, as in the original.
+    Returns a scalar, float64 for float64 embeddings and float32 otherwise. With n rows and k columns, peak memory is
+    O(n k d), never O(n^2 k).
+
+    Raises:
+        NotImplementedError: gather_across_devices, or another similarity_fct: a function of two tables returns their
+            whole matrix.
+        ValueError: an option with no meaning; fewer than two columns, or columns of different shapes.
+        TypeError: columns of different dtypes or devices.
+
+    Source: sentence-transformers 6.2.0; Henderson et al. 2017 (arXiv:1705.00652); directions, Li et al. 2023
+    (arXiv:2308.03281); hardness, Lan et al. 2025 (arXiv:2503.04812).
+
+    Examples:
+        >>> import torch
+        >>> from modalign.losses.drop_ins import MultipleNegativesRankingLoss
+        >>> model = lambda features: {"sentence_embedding": features["x"]}
+        >>> loss = MultipleNegativesRankingLoss(model, scale=2.0)
+        >>> query, document, negative = torch.eye(4), torch.eye(4), -torch.eye(4)
+        >>> value = loss([{"x": query}, {"x": document}, {"x": negative}])
+        >>> round(value.item(), 4)  # log(1 + 6 exp(-2) + exp(-4))
+        0.6045
+    """
+
+    def __init__(
+        self,
+        model: Callable[[dict[str, Any]], Any],
+        scale: float = 20.0,
+        similarity_fct: Callable[[Tensor, Tensor], Tensor] | str = "cos_sim",
+        gather_across_devices: bool = False,
+        directions: str | Sequence[str] = ("query_to_doc",),
+        partition_mode: str = "joint",
+        hardness_mode: str | None = None,
+        hardness_strength: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < number("MultipleNegativesRankingLoss", "scale", scale) < math.inf:
+            raise ValueError(f"MultipleNegativesRankingLoss: scale must be positive and finite, got {scale}")
+        if gather_across_devices:
+            raise NotImplementedError(
+                "MultipleNegativesRankingLoss: gather_across_devices must be False: the loss is of the rows of one "
+                "process. Gather the embeddings with modalign.gather first, then call compute_loss_from_embeddings"
+            )
+        directions = (directions,) if isinstance(directions, str) else tuple(directions)
+        if "query_to_doc" not in directions or not set(directions) <= set(DIRECTIONS):
+            raise ValueError(
+                "MultipleNegativesRankingLoss: directions must hold 'query_to_doc', which has the positive, and others "
+                f"of {DIRECTIONS}, got {directions}"
+            )
+        if partition_mode not in ("joint", "per_direction"):
+            raise ValueError(
+                "MultipleNegativesRankingLoss: partition_mode must be 'joint' or 'per_direction', "
+                f"got {partition_mode!r}"
+            )
+        if partition_mode == "per_direction" and not set(directions) <= {"query_to_doc", "doc_to_query"}:
+            raise ValueError(
+                "MultipleNegativesRankingLoss: 'per_direction' is for query_to_doc and doc_to_query, whose pools hold "
+                f"the positive, got {directions}"
+            )
+        if hardness_mode not in HARDNESS_MODES:
+            raise ValueError(
+                f"MultipleNegativesRankingLoss: hardness_mode must be one of {HARDNESS_MODES}, got {hardness_mode!r}"
+            )
+        if not 0 <= hardness_strength < math.inf:
+            raise ValueError(
+                "MultipleNegativesRankingLoss: hardness_strength must be finite and not negative, "
+                f"got {hardness_strength}"
+            )
+        self.model, self.scale, self.similarity = model, float(scale), _similarity(similarity_fct)
+        self.similarity_fct, self.gather_across_devices = similarity_fct, gather_across_devices
+        self.directions, self.partition_mode = directions, partition_mode
+        self.hardness_mode, self.hardness_strength = hardness_mode, float(hardness_strength)
+
+    @property
+    def temperature(self) -> float:
+        return 1 / self.scale
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The options, as the original reports them in model cards."""
+        return {
+            "scale": self.scale,
+            "similarity_fct": self.similarity,
+            "gather_across_devices": self.gather_across_devices,
+            "directions": self.directions,
+            "partition_mode": self.partition_mode,
+            "hardness_mode": self.hardness_mode,
+            "hardness_strength": self.hardness_strength,
+        }
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
+        columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        return self.compute_loss_from_embeddings(columns, labels)
+
+    def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
+        shapes = [tuple(column.shape) for column in embeddings]
+        if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise ValueError(
+                "MultipleNegativesRankingLoss: the columns must be two or more of one shape (n, d), not empty, "
+                f"got shapes {shapes}"
+            )
+        kinds = [(column.dtype, column.device) for column in embeddings]
+        if len(set(kinds)) > 1:
+            raise TypeError(f"MultipleNegativesRankingLoss: the columns must share dtype and device, got {kinds}")
+        if self.similarity == "cos_sim":
+            embeddings = [unit_length(column) for column in embeddings]
+        queries, *columns = embeddings
+        documents, first = torch.cat(columns), columns[0]
+        ids = torch.arange(len(queries), device=queries.device)
+        document_ids = ids.repeat(len(columns))
+        own = torch.stack([dots(queries, column) for column in columns], dim=1)
+        # pools of negatives alone: nothing cancels where the positive outweighs them
+        log_negatives = {
+            "query_to_doc": lambda: self._log_documents(queries, documents, ids, document_ids, own),
+            "query_to_query": lambda: log_pool(queries, queries, self.scale, ids, ids),
+            "doc_to_query": lambda: log_pool(first, queries, self.scale, ids, ids),
+            "doc_to_doc": lambda: log_pool(first, documents, self.scale, ids, document_ids),
+        }
+        pools = torch.stack([log_negatives[name]() for name in DIRECTIONS if name in self.directions])
+        positive = self.scale * own[:, 0]
+        if self.partition_mode == "per_direction":
+            return softplus(pools - positive).mean()
+        # the positive is in two pools of the joint sum if doc_to_query is there
+        times = 1 + ("doc_to_query" in self.directions)
+        return math.log(times) + softplus(union(pools, 0) - positive - math.log(times)).mean()
+
+    def _log_documents(
+        self, queries: Tensor, documents: Tensor, ids: Tensor, document_ids: Tensor, own: Tensor
+    ) -> Tensor:
+        """The log-sum-exp of query_to_doc's negatives. Hardness treats the other rows alike, so their sum is one tiled
+        pass; the few logits of the own row's hard negatives (``own``: [n, columns], unscaled, the positive first) are
+        written out."""
+        strength = self.hardness_strength if self.hardness_mode else 0.0
+        if strength == 0 or self.hardness_mode == "hard_negatives":
+            others = log_pool(queries, documents, self.scale, ids, document_ids)
+        else:
+            # (scale + strength) cos with the gradient of scale cos
+            share = self.scale / (self.scale + strength)
+            hardened = (_damped(queries, share), _damped(documents, share))
+            others = log_pool(*hardened, self.scale + strength, ids, document_ids)
+        hard = own[:, 1:]
+        logits = self.scale * hard
+        if self.hardness_mode != "in_batch_negatives":
+            logits = logits + strength * hard.detach()
+        return union(torch.cat([others[:, None], logits], dim=1), 1)
+
+
+def _damped(x: Tensor, share: float) -> Tensor:
+    """The value of x with ``share`` of its gradient."""
+    return x.detach() + share * (x - x.detach())
+
+
+def _similarity(function: Callable[[Tensor, Tensor], Tensor] | str) -> str:
+    name = function if isinstance(function, str) else getattr(function, "__name__", repr(function))
+    module = "sentence_transformers" if isinstance(function, str) else getattr(function, "__module__", "") or ""
+    if name in SIMILARITIES and module.split(".")[0] == "sentence_transformers":
+        return name
+    raise NotImplementedError(
+        f"MultipleNegativesRankingLoss: similarity_fct must be sentence-transformers' function or the name of one of "
+        f"{SIMILARITIES}, got {name}: any other returns the whole similarity matrix, which is never stored here"
+    )

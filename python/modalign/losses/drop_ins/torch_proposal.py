@@ -1,0 +1,108 @@
+"""InfoNCE as proposed for ``torch.nn.functional``, without the similarity matrix."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from modalign.common.dtypes import accumulator
+from modalign.losses.drop_ins.rows import cross_entropy, log_pool, require_rows, require_temperature, unit_length
+from modalign.losses.functional import info_nce
+from modalign.losses.inputs import readable
+from modalign.losses.pools import dots
+from modalign.losses.reduction import REDUCTIONS
+
+__all__ = ["info_nce_loss"]
+
+
+def info_nce_loss(
+    query: Tensor,
+    positive_key: Tensor,
+    negative_keys: Tensor | None = None,
+    temperature: float | Tensor = 0.1,
+    reduction: str = "mean",
+    negative_mode: str = "unpaired",
+) -> Tensor:
+    """InfoNCE in one direction, as proposed for ``torch.nn.functional`` and as the package info-nce-pytorch has it.
+
+    With cosines over the temperature, S(a, b) = cos(a, b) / temperature, and the negatives N_i of query i,
+
+        loss_i = log(exp S(q_i, p_i) + sum_{k in N_i} exp S(q_i, k)) - S(q_i, p_i)
+
+    Args:
+        query, positive_key: (n, d), row i of one paired with row i of the other; normalised here.
+        negative_keys: None: N_i are the positive keys of the other rows. (m, d): one set for all queries, and the
+            other rows' positive keys are no negatives then (MoCo's form).
+        temperature: positive; a float or a tensor with one element, which gets its gradient.
+        reduction: "mean", "sum" or "none" (shape (n,)).
+        negative_mode: "unpaired", or "paired" for negative_keys (n, m, d), row i's own. The proposal to PyTorch has the
+            unpaired form alone.
+
+    Returns:
+        The loss, float64 for float64 inputs and float32 otherwise. Averaging it over both ways round is the symmetric
+        loss, ``modalign.info_nce``. Peak memory O((n + m) d), or O(n m d) for paired negatives, as their own size is.
+
+    Raises:
+        ValueError: shapes that do not fit, a temperature that is not positive, an unknown reduction or mode.
+        TypeError: dtypes or devices that differ.
+
+    Source: van den Oord et al. 2018 (arXiv:1807.03748); pytorch/pytorch pull request 195380; info-nce-pytorch 0.1.4.
+
+    Examples:
+        >>> import torch
+        >>> from modalign.losses.drop_ins import info_nce_loss
+        >>> query, key = torch.eye(4), torch.eye(4)
+        >>> round(info_nce_loss(query, key, temperature=0.5).item(), 4)  # log(1 + 3 exp(-2))
+        0.3408
+        >>> round(info_nce_loss(query, key, -torch.eye(4)[:2], temperature=0.5, reduction="none")[0].item(), 4)
+        0.1429
+    """
+    if not isinstance(temperature, Tensor):
+        require_temperature("info_nce_loss", temperature)
+    elif temperature.numel() != 1:
+        raise ValueError(f"info_nce_loss: temperature must have one element, got shape {tuple(temperature.shape)}")
+    elif readable(temperature):
+        require_temperature("info_nce_loss", temperature.item())
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"info_nce_loss: reduction must be one of {REDUCTIONS}, got {reduction!r}")
+    if negative_mode not in ("unpaired", "paired"):
+        raise ValueError(f"info_nce_loss: negative_mode must be 'unpaired' or 'paired', got {negative_mode!r}")
+    require_rows("info_nce_loss", query=query, positive_key=positive_key)
+    if query.ndim != 2 or query.shape != positive_key.shape:
+        raise ValueError(
+            "info_nce_loss: query and positive_key must have one shape (n, d), "
+            f"got {tuple(query.shape)} and {tuple(positive_key.shape)}"
+        )
+    if query.numel() == 0:
+        raise ValueError(f"info_nce_loss: query and positive_key must not be empty, got {tuple(query.shape)}")
+    if negative_keys is None:
+        in_batch: Tensor = info_nce(
+            query, positive_key, temperature=temperature, direction="x_to_y", reduction=reduction
+        )
+        return in_batch
+    require_rows("info_nce_loss", negative_keys=negative_keys)
+    paired = negative_mode == "paired"
+    wanted = (*query.shape[:1], "m", query.shape[1]) if paired else ("m", query.shape[1])
+    shape = tuple(negative_keys.shape)
+    if len(shape) != len(wanted) or 0 in shape or (*shape[:-2], "m", shape[-1]) != wanted:
+        raise ValueError(
+            f"info_nce_loss: {negative_mode} negative_keys must be ({', '.join(map(str, wanted))}) with m >= 1 for "
+            f"query {tuple(query.shape)}, got {shape}"
+        )
+    for name, tensor in (("positive_key", positive_key), ("negative_keys", negative_keys)):
+        if tensor.dtype != query.dtype or tensor.device != query.device:
+            raise TypeError(
+                f"info_nce_loss: query and {name} must share dtype and device, "
+                f"got {query.dtype} {query.device} and {tensor.dtype} {tensor.device}"
+            )
+    query, positive_key, negative_keys = unit_length(query), unit_length(positive_key), unit_length(negative_keys)
+    scale = 1 / temperature
+    if isinstance(scale, Tensor):
+        scale = scale.reshape(()).to(query.device, accumulator(query.dtype))
+    if paired:
+        log_negatives = (scale * dots(query[:, None], negative_keys)).logsumexp(1)
+    else:
+        log_negatives = log_pool(query, negative_keys, scale)
+    loss = cross_entropy(scale * dots(query, positive_key), log_negatives)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
