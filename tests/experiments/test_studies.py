@@ -244,7 +244,7 @@ def test_a_budget_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from modalign.experiments.study import Part, Study
+from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.sweep import run as run_sweep
 
 def slow(i):

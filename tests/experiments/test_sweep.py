@@ -167,7 +167,7 @@ def test_another_configuration_in_the_folder_is_refused(tmp_path: Path) -> None:
 KILLED_CLEARING = """
 import os, shutil, sys, yaml
 from pathlib import Path
-from modalign.experiments.config import parse
+from modalign.experiments.sweep.config import parse
 from modalign.experiments.sweep import run
 
 left = int(sys.argv[3])
@@ -249,7 +249,7 @@ LONG = settings(cases=TWO_CASES, training={"epochs": 40, "runs_at_once": 3})
 CHILD = """
 import sys, yaml
 from pathlib import Path
-from modalign.experiments.config import parse
+from modalign.experiments.sweep.config import parse
 from modalign.experiments.sweep import run
 run(parse(yaml.safe_load(sys.argv[1])), Path(sys.argv[2]), workers=1, checkpoint_seconds=0.0)
 """

@@ -98,7 +98,7 @@ def test_what_a_word_becomes() -> None:
 
 
 def test_the_example_runs() -> None:
-    found = doctest.testmod(importlib.import_module("modalign.experiments.caption_changes"))
+    found = doctest.testmod(importlib.import_module("modalign.experiments.studies.caption_changes"))
     assert found.failed == 0
     assert found.attempted == 4
 

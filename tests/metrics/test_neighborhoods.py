@@ -440,7 +440,7 @@ import json, pathlib, re
 import torch
 from modalign.metrics import graphs
 from modalign.metrics.edges import *
-from modalign.metrics.hubs import *
+from modalign.metrics.diagnostics import *
 from modalign.metrics.neighborhoods import *
 graphs.BLOCK_ELEMENTS = 1 << 16
 torch.set_num_threads(1)

@@ -175,7 +175,7 @@ def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
     first = write_sweep(room / "first")
     second = write_sweep(room / "second", strengths=(0.0, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2, 3, 4))
     whole, layers = alignments()
-    with mock.patch("modalign.experiments.claims.RESAMPLES", 40):  # nobody reads these intervals
+    with mock.patch("modalign.experiments.studies.claims.RESAMPLES", 40):  # nobody reads these intervals
         studies = {
             "emergence": emergence_study(room / "emergence"), "align": align_study(room / "align"),
             "vision-language": vision_language_study(room / "vision-language"),

@@ -2,6 +2,8 @@ from .build import CNN as CNN
 from .build import MLP as MLP
 from .build import Bag as Bag
 from .build import EncoderConfig as EncoderConfig
+from .build import FrozenConfig as FrozenConfig
+from .build import MLPConfig as MLPConfig
 from .build import SequenceTransformer as SequenceTransformer
 from .build import Transformer as Transformer
 from .build import VisionTransformer as VisionTransformer

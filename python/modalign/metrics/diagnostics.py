@@ -29,7 +29,7 @@ def reciprocity(graph: Any) -> float:
 
     Examples:
         >>> import torch
-        >>> from modalign.metrics.hubs import reciprocity
+        >>> from modalign.metrics.diagnostics import reciprocity
         >>> reciprocity(torch.tensor([[1], [0], [0], [2]]))
         0.5
     """
@@ -63,7 +63,7 @@ def hubness(graph: Any) -> Hubness:
 
     Examples:
         >>> import torch
-        >>> from modalign.metrics.hubs import hubness
+        >>> from modalign.metrics.diagnostics import hubness
         >>> hubness(torch.tensor([[1, 2], [2, 0], [0, 1], [0, 1]]))
         Hubness(skewness=-0.816496580927726, largest=3, antihubs=0.25)
     """
@@ -90,7 +90,7 @@ def zero_rows(x: Any) -> int:
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.hubs import zero_rows
+        >>> from modalign.metrics.diagnostics import zero_rows
         >>> zero_rows(np.array([[1.0, 0.0], [0.0, -0.0]]))
         1
     """
@@ -106,7 +106,7 @@ def duplicates(x: Any) -> Duplicates:
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.hubs import duplicates
+        >>> from modalign.metrics.diagnostics import duplicates
         >>> duplicates(np.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, -0.0]]))
         Duplicates(items=3, groups=1, largest=3)
     """

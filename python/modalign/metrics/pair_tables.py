@@ -32,7 +32,7 @@ def relabelled_pairs(
     Examples:
         >>> import numpy as np, torch
         >>> from modalign.metrics import rsa
-        >>> from modalign.metrics.relabelled_pairs import relabelled_pairs
+        >>> from modalign.metrics.pair_tables import relabelled_pairs
         >>> x, y = np.random.default_rng(0).normal(size=(2, 50, 4))
         >>> s = torch.randperm(50)
         >>> abs(relabelled_pairs("rsa", x, y)(s) - rsa(x, y[s])) < 1e-12
@@ -53,7 +53,7 @@ def bytes_of_tables(name: str, n: int) -> int:
     """Peak memory of ``relabelled_pairs`` for n items, beside that of the metric.
 
     Examples:
-        >>> from modalign.metrics.relabelled_pairs import bytes_of_tables
+        >>> from modalign.metrics.pair_tables import bytes_of_tables
         >>> bytes_of_tables("rsa", 1000)
         24000000
     """

@@ -148,7 +148,7 @@ def moments(x: Any, y: Any, operation: str = "moments") -> Moments:
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.moments import OF_MOMENTS, moments
+        >>> from modalign.metrics.linear import OF_MOMENTS, moments
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> found = moments(x, 2 * x)
         >>> [round(OF_MOMENTS[name](found), 12) for name in ("cka", "cca", "linear_r2")]
@@ -163,7 +163,7 @@ def relabelled(found: Moments, x: Any, y: Any) -> Moments:
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.moments import OF_MOMENTS, moments, relabelled
+        >>> from modalign.metrics.linear import OF_MOMENTS, moments, relabelled
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> found = relabelled(moments(x, x), x, x[::-1])
         >>> abs(OF_MOMENTS["cca"](found) - OF_MOMENTS["cca"](moments(x, x[::-1]))) < 1e-12
@@ -190,7 +190,7 @@ def moments_of_parts(x: Any, y: Any, parts: Any, operation: str = "moments") -> 
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.moments import OF_MOMENTS, moments_of_parts
+        >>> from modalign.metrics.linear import OF_MOMENTS, moments_of_parts
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> a, b, c = moments_of_parts(x, x[:, :2], np.arange(50) % 3)
         >>> (a + b).n, 0 < OF_MOMENTS["cka"](a + b) < 1

@@ -32,7 +32,7 @@ def changed_captions(captions: Sequence[str], uniqueness: float, kind: str, *, s
     Source: the perturbed captions of Tjandrasuwita et al. 2025 (arXiv:2502.16282), by words.
 
     Examples:
-        >>> from modalign.experiments.caption_changes import changed_captions
+        >>> from modalign.experiments.studies.caption_changes import changed_captions
         >>> captions = ["a red fox runs", "two cats", "one old grey boat"]
         >>> changed_captions(captions, 50, "deleted")
         ['a runs', 'two', 'old grey']

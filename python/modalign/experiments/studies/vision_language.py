@@ -3,7 +3,7 @@
 The vision-language study of Tjandrasuwita et al. 2025 (arXiv:2502.16282): images beside captions of which U per cent of
 the words are deleted, or replaced by words of other captions; every vision encoder against every layer of every text
 encoder; mutual k-NN, the best of the layers, with rows as the published code has them. Encoders are those on this
-machine (``modalign.experiments.text_encoders``), images the embedded emoji's features by default.
+machine (``modalign.experiments.studies.text_encoders``), images the embedded emoji's features by default.
 
     run(QUICK, folder)      some minutes on two cores
     run(FULL, folder)       every layer, every pair, five seeds
@@ -104,8 +104,8 @@ def run(
         images: files of features of the same n images, (n, d) or (n, layers, d), as ``modalign embed`` writes them; by
             default EfficientNet-Lite0's of Twemoji's and of Noto's drawings of 1,644 emoji.
         captions: theirs, a text file of one a line or ``file.parquet:column``; by default the emoji's English tags.
-        encoders: of texts, as ``modalign.experiments.text_encoders.text_encoders`` takes them; by default all that are
-            installed.
+        encoders: text encoders, as ``text_encoders.text_encoders`` of this folder takes them; by default all
+            that are installed.
 
     A folder that holds a part of the same study is continued, within a part after the last batch of texts.
     Raises ValueError for images and captions of different number, captions without words, an unknown encoder, or a
