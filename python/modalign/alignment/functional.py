@@ -17,11 +17,10 @@ from modalign.alignment.results import Alignment, Score
 from modalign.common.checks import one_of
 from modalign.files.labels import as_classes
 from modalign.files.rows import indexable, open_rows
-from modalign.metrics.registry import METRICS, metric_names
+from modalign.metrics.registry import DEFAULT_METRICS, METRICS, metric_names
 
 __all__ = ["DEFAULT_METRICS", "align"]
 
-DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")
 NULLS = ("auto", "relabelled", "none")
 
 
@@ -127,7 +126,7 @@ def align(
         progress, metrics == "all",
     )  # fmt: skip
     if metrics == "all" and tables[0].shape[1] != tables[1].shape[1]:
-        names.remove("retrieval")
+        names = [name for name in names if not METRICS[name].same_width]
     if metric == "euclidean" and isinstance(metrics, (str, tuple)) and metrics in ("all", DEFAULT_METRICS):
         names.remove("cknna")
         run.notes.append("no cknna, whose kernel is the cosine or the dot product")

@@ -14,10 +14,9 @@ from modalign.alignment.nulls import random_relabellings, require_relabellings, 
 from modalign.alignment.preparation import prepare_layers
 from modalign.alignment.results import LayerAlignment
 from modalign.files.rows import indexable, open_layers
-from modalign.metrics.edges import cknna_from_graphs, second_order_cosine_rows
-from modalign.metrics.linear import OF_MOMENTS, moments
-from modalign.metrics.neighborhoods import neighborhood_scores, relabelled_overlap
+from modalign.metrics.inputs import Graphs, mean_over_items
 from modalign.metrics.registry import METRICS, metric_names
+from modalign.metrics.sums import moments
 from modalign.neighbors.functional import knn
 
 __all__ = ["align_layers"]
@@ -109,14 +108,10 @@ def align_layers(
 
 
 def _of_layers(name: str, metric: str, rows: tuple[Any, Any], graphs: tuple[list[Tensor], list[Tensor]]) -> float:
+    evaluate = METRICS[name].load("evaluate")
     if METRICS[name].needs == "moments":
-        return OF_MOMENTS[name](moments(*rows))
-    a, b = graphs[0][0], graphs[1][0]
-    if name == "cknna":
-        return cknna_from_graphs(*rows, a, b, metric=metric)
-    if name == "second_order_cosine":
-        return float(second_order_cosine_rows(*rows, a, b).mean())
-    return float(neighborhood_scores(name, a, b).mean())
+        return float(evaluate(moments(*rows)))
+    return mean_over_items(evaluate(Graphs(graphs[0][0], graphs[1][0], metric, rows)))
 
 
 def _highest(
@@ -124,12 +119,12 @@ def _highest(
 ) -> list[float]:
     """The best score of all pairs of layers under each relabelling."""
     n = len(left[0])
-    if name == "mutual_knn":
-        all_s = torch.stack(list(random_relabellings(n, count, seed)))
-        edges = graphs[0][0].numel()
-        shared = torch.stack([relabelled_overlap(a, b, all_s) for a in graphs[0] for b in graphs[1]])
-        return (shared.amax(0).double() / edges).tolist()
-    best = min if METRICS[name].best == 0 else max
+    best = min if METRICS[name].lower_is_closer else max
+    if METRICS[name].needs != "moments" and METRICS[name].relabelled is not None:
+        relabelled_scores = METRICS[name].load("relabelled")
+        every = torch.stack(list(random_relabellings(n, count, seed)))
+        scores = [relabelled_scores(Graphs(a, b, metric))(every).tolist() for a in graphs[0] for b in graphs[1]]
+        return [best(values) for values in zip(*scores, strict=True)]
     drawn = []
     for s in random_relabellings(n, count, seed):
         back = torch.empty_like(s)

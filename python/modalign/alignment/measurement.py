@@ -36,15 +36,12 @@ from modalign.alignment.nulls import (
 from modalign.alignment.results import Score
 from modalign.common.progress import bar
 from modalign.files.rows import indexable, open_rows
-from modalign.metrics.cost import AFFORDED, seconds_of
+from modalign.metrics.cost import AFFORDED, Sizes
 from modalign.metrics.diagnostics import duplicates, hubness, reciprocity, zero_rows
-from modalign.metrics.edges import cknna_from_graphs, second_order_cosine_rows
-from modalign.metrics.linear import OF_MOMENTS, Moments, moments, moments_of_parts, relabelled
-from modalign.metrics.neighborhoods import neighborhood_scores
+from modalign.metrics.inputs import Graphs, PairedRows, group_weights, mean_over_items
 from modalign.metrics.pair_tables import bytes_of_tables, relabelled_pairs
-from modalign.metrics.pairwise import rbf_cka, rsa
-from modalign.metrics.ranks import information_imbalance, retrieval
 from modalign.metrics.registry import METRICS
+from modalign.metrics.sums import Moments, moments, moments_of_parts, relabelled
 from modalign.neighbors.blocks import bytes_of
 from modalign.neighbors.functional import knn, neighbor_overlap
 
@@ -142,7 +139,7 @@ class Measurement:
         if self.groups is None:
             return k / (self.n - 1)
         _, ids, sizes = torch.unique(self.groups, return_inverse=True, return_counts=True)
-        return float(_group_weights(self.groups) @ (k / (self.n - sizes[ids].double())))
+        return float(group_weights(self.groups) @ (k / (self.n - sizes[ids].double())))
 
     # graphs
 
@@ -173,7 +170,7 @@ class Measurement:
             }
         self._note_facts()
         counts = neighbor_overlap(*near).double()
-        shares = counts.mean(0) if self.groups is None else _group_weights(self.groups) @ counts
+        shares = counts.mean(0) if self.groups is None else group_weights(self.groups) @ counts
         shares /= torch.arange(1, self.k + 1)
         ranks = list(range(1, self.k + 1))
         self.curves["k"] = {"k": ranks, "value": shares.tolist(), "chance": [self._chance(k) for k in ranks]}
@@ -181,7 +178,7 @@ class Measurement:
             with self.timed("size curve"):
                 self.curves["size"] = dataclasses.asdict(sampling.size_curve(a, b, self.k, confidence=self.confidence))
         spent: dict[str, float] = {}
-        rows, weights = self._rows(names), None if self.groups is None else _group_weights(self.groups)
+        rows, weights = self._rows(names), None if self.groups is None else group_weights(self.groups)
         values = self._computed(names, lambda name: self._of_neighbors(name, rows, near, weights), spent)
 
         def rest() -> dict[str, Score]:
@@ -214,7 +211,7 @@ class Measurement:
 
     def _rows(self, names: list[str]) -> tuple[Any, Any] | None:
         """The tables themselves, for metrics that look at them again."""
-        if not {"cknna", "second_order_cosine"} & set(names):
+        if not any(METRICS[name].reads_rows for name in names):
             return None
         return indexable(self.x), indexable(self.y)
 
@@ -222,20 +219,13 @@ class Measurement:
         self, name: str, rows: tuple[Any, Any] | None, graphs: tuple[Tensor, Tensor], weights: Tensor | None
     ) -> float:
         """A metric of graphs of all items among themselves."""
-        if name == "cknna":
-            assert rows is not None
-            return cknna_from_graphs(*rows, *graphs, metric=self.metric)
-        if name == "second_order_cosine":
-            assert rows is not None
-            each = second_order_cosine_rows(*rows, *graphs)
-        else:
-            each = neighborhood_scores(name, *graphs)
-        return float(each.mean() if weights is None else weights @ each)
+        scores = METRICS[name].load("evaluate")(Graphs(*graphs, self.metric, rows))
+        return mean_over_items(scores, weights)
 
     def _seconds(self, name: str, again: bool = False) -> float:
         """Of one evaluation."""
         d_x, d_y = (open_rows(rows).shape[1] for rows in (self.x, self.y))
-        return seconds_of(name, self.n, self.k, d_x, d_y, again)
+        return METRICS[name].seconds(Sizes(self.n, self.k, d_x, d_y), again=again)
 
     def _graph_intervals(
         self, names: list[str], a: Tensor, b: Tensor, values: dict[str, float], spent: dict[str, float]
@@ -248,7 +238,7 @@ class Measurement:
         def of_part(kept: Tensor) -> dict[str, float]:
             some = within_part(a, kept, self.k), within_part(b, kept, self.k)
             some_rows = None if rows is None else (rows[0][kept], rows[1][kept])
-            weights = None if self.groups is None else _group_weights(self.groups[kept])
+            weights = None if self.groups is None else group_weights(self.groups[kept])
             return self._of_part(cheap, lambda name: self._of_neighbors(name, some_rows, some, weights), spent)
 
         halves, quarters = self._of_splits(cheap, of_part)
@@ -286,7 +276,7 @@ class Measurement:
         if "mutual_knn" in names and self._closed_form() and 10 * self.k <= self.n:
             nulls["mutual_knn"] = mutual_knn_null(*near, values["mutual_knn"], self.confidence)
             drawn.remove("mutual_knn")
-        rows, weights = self._rows(drawn), None if self.groups is None else _group_weights(self.groups)
+        rows, weights = self._rows(drawn), None if self.groups is None else group_weights(self.groups)
 
         def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
             back = torch.empty_like(s)
@@ -363,7 +353,7 @@ class Measurement:
         with self.timed("moments"):
             whole = moments(x, y)
         spent: dict[str, float] = {}
-        values = self._computed(names, lambda name: OF_MOMENTS[name](whole), spent)
+        values = self._computed(names, lambda name: METRICS[name].load("evaluate")(whole), spent)
 
         def rest() -> dict[str, Score]:
             spans = self._moment_intervals(list(values), x, y, values, spent) if self.intervals else {}
@@ -385,7 +375,7 @@ class Measurement:
             def of_part(kept: Tensor) -> dict[str, float]:
                 first, *others = [piece for piece, taken in zip(pieces, kept.tolist(), strict=True) if taken]
                 whole = sum(others, start=first)
-                return self._of_part(names, lambda name: OF_MOMENTS[name](whole), spent)
+                return self._of_part(names, lambda name: METRICS[name].load("evaluate")(whole), spent)
 
             names = self._defined(names, sum(pieces[1 : PIECES // 4], start=pieces[0]))
             splits = self._steps(_title("interval", names), balanced_halves(PIECES), PIECES - 1)
@@ -403,7 +393,7 @@ class Measurement:
         found = []
         for name in names:
             try:
-                OF_MOMENTS[name](quarter)
+                METRICS[name].load("evaluate")(quarter)
                 found.append(name)
             except ValueError as error:
                 self.notes.append(f"no interval for {name}, for a quarter of the items: {error}")
@@ -426,7 +416,7 @@ class Measurement:
 
         def of_relabelled(drawn: list[str], s: Tensor) -> dict[str, float]:
             anew = relabelled(whole, x, y[s])
-            return self._computed(drawn, lambda name: OF_MOMENTS[name](anew), spent)
+            return self._computed(drawn, lambda name: METRICS[name].load("evaluate")(anew), spent)
 
         drawn = [name for name in names if name not in closed]
         return nulls | self._relabelled_nulls(drawn, values, of_relabelled, again=True)
@@ -480,25 +470,10 @@ class Measurement:
         return self._relabelled_nulls([name], values, lambda _, s: {name: score(s)}, again=True)
 
     def _pair(self, name: str, x: Any, y: Any, groups: Tensor | None) -> float:
-        if name == "rsa":
-            return rsa(x, y)
-        if name == "rbf_cka":
-            return rbf_cka(x, y)
-        if name == "retrieval":
-            found = retrieval(x, y, k=(1,), metric=self.metric, groups=groups).x_to_y.ranks == 1
-            return float(found.double().mean() if groups is None else _group_weights(groups) @ found.double())
-        if groups is not None:
-            raise ValueError("information_imbalance: takes no groups, whose items are not each other's neighbours")
-        return information_imbalance(x, y, metric=self.metric).x_to_y
+        value: float = METRICS[name].load("evaluate")(PairedRows(x, y, self.metric, groups))
+        return value
 
 
 def _title(what: str, names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{what} of {names[0]}{more}"
-
-
-def _group_weights(groups: Tensor) -> Tensor:
-    """(n,) that sum to 1: the mean over groups of the mean within."""
-    _, ids, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
-    weights: Tensor = 1.0 / (sizes[ids].double() * len(sizes))
-    return weights

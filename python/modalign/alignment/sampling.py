@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from modalign.files.rows import Rows, open_rows
-from modalign.metrics.neighborhoods import neighborhood_scores
+from modalign.metrics.inputs import Graphs
+from modalign.metrics.registry import METRICS
 from modalign.neighbors.functional import knn
 from modalign.neighbors.graph import indices_of
 
@@ -114,7 +115,8 @@ def sampled_scores(
 
     def values(rows: Tensor) -> dict[str, Any]:
         a, b = (graph_of_rows(side, rows, k, **options) for side in (x, y))
-        return {name: neighborhood_scores(name, a, b, candidates=n).numpy() for name in names}
+        graphs = Graphs(a, b, candidates=n)
+        return {name: METRICS[name].load("evaluate")(graphs).numpy() for name in names}
 
     if sample is not None:
         batches = [values(rows) for rows in torch.split(order[:sample], LARGEST)]

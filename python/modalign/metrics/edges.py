@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modalign.common.checks import one_of
 from modalign.metrics.graphs import graphs_of, pair_of, require_distinct, row_blocks, same_items, tensor_of
+from modalign.metrics.inputs import Graphs
 from modalign.neighbors.functional import as_tensor
 from modalign.ops.edge_products import edge_products as _edge_products
 
@@ -156,6 +157,18 @@ def second_order_cosine_rows(x: Any, y: Any, a: Any, b: Any, *, rows: Any = None
             f"got {'none' if items is None else f'{tuple(items.shape)}'}"
         )
     return _second_order(operation, x, y, left, right, items)
+
+
+def cknna_of_graphs(graphs: Graphs) -> float:
+    """Evaluate ``cknna`` for the registry."""
+    assert graphs.rows is not None
+    return cknna_from_graphs(*graphs.rows, graphs.a, graphs.b, metric=graphs.metric)
+
+
+def second_order_cosine_of_graphs(graphs: Graphs) -> Tensor:
+    """Evaluate ``second_order_cosine`` of every item for the registry."""
+    assert graphs.rows is not None
+    return second_order_cosine_rows(*graphs.rows, graphs.a, graphs.b)
 
 
 def _cknna(operation: str, x: Any, y: Any, a: Tensor, b: Tensor, metric: str, variant: str) -> float:

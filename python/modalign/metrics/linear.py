@@ -57,7 +57,7 @@ def cka(x: Any, y: Any) -> float:
         >>> round(modalign.cka(x, 2 * x + 1), 12)
         1.0
     """
-    return _cka(moments(x, y, "cka"))
+    return cka_of_moments(moments(x, y, "cka"))
 
 
 def unbiased_cka(x: Any, y: Any) -> float:
@@ -79,7 +79,7 @@ def unbiased_cka(x: Any, y: Any) -> float:
         >>> abs(modalign.unbiased_cka(rng.normal(size=(200, 50)), rng.normal(size=(200, 50)))) < 0.1
         True
     """
-    return _unbiased_cka(moments(x, y, "unbiased_cka"))
+    return unbiased_cka_of_moments(moments(x, y, "unbiased_cka"))
 
 
 def clipped_cka(x: Any, y: Any) -> float:
@@ -98,7 +98,7 @@ def clipped_cka(x: Any, y: Any) -> float:
         >>> round(unbiased_cka(*x), 3), clipped_cka(*x)
         (-0.003, 0.0)
     """
-    return _clipped_cka(moments(x, y, "clipped_cka"))
+    return clipped_cka_of_moments(moments(x, y, "clipped_cka"))
 
 
 def rv(x: Any, y: Any, *, adjusted: bool = False) -> float:
@@ -119,7 +119,7 @@ def rv(x: Any, y: Any, *, adjusted: bool = False) -> float:
     """
     found = moments(x, y, "rv")
     if not adjusted:
-        return _cka(found)
+        return cka_of_moments(found)
     own = [found.square(2 * side) - found.fourth(2 * side) if found.varies(side) else 0.0 for side in "xy"]
     return _ratio("rv", found.square("xy") - found.fourth("xy"), *own)
 
@@ -177,7 +177,7 @@ def svcca(x: Any, y: Any, *, variance: float = 0.99, components: int | None = No
     most = min(len(found.xx), len(found.yy))
     if components is not None and not 1 <= components <= most:
         raise ValueError(f"svcca: components must be between 1 and the smaller width {most}, got {components}")
-    return _svcca(found, variance, None if components is None else int(components), standardize)
+    return svcca_of_moments(found, variance, None if components is None else int(components), standardize)
 
 
 def pwcca(x: Any, y: Any, *, symmetric: bool = False) -> float:
@@ -197,7 +197,7 @@ def pwcca(x: Any, y: Any, *, symmetric: bool = False) -> float:
         1.0
     """
     found = moments(x, y, "pwcca")
-    return (_pwcca(found) + _pwcca(found, "y")) / 2 if symmetric else _pwcca(found)
+    return (pwcca_of_moments(found) + pwcca_of_moments(found, "y")) / 2 if symmetric else pwcca_of_moments(found)
 
 
 def procrustes(x: Any, y: Any) -> float:
@@ -216,7 +216,7 @@ def procrustes(x: Any, y: Any) -> float:
         >>> round(procrustes(x, 5 * x[:, ::-1] + 1), 12)
         1.0
     """
-    return _procrustes(moments(x, y, "procrustes"))
+    return procrustes_of_moments(moments(x, y, "procrustes"))
 
 
 def cmd(x: Any, y: Any) -> float:
@@ -236,7 +236,7 @@ def cmd(x: Any, y: Any) -> float:
         >>> abs(cmd(x, 2 * x)) < 1e-12
         True
     """
-    return _cmd(moments(x, y, "cmd"))
+    return cmd_of_moments(moments(x, y, "cmd"))
 
 
 def centered_cmd(x: Any, y: Any) -> float:
@@ -249,7 +249,7 @@ def centered_cmd(x: Any, y: Any) -> float:
         >>> abs(centered_cmd(x, 2 * x + 9)) < 1e-12
         True
     """
-    return 1 - _cka(moments(x, y, "centered_cmd"))
+    return centered_cmd_of_moments(moments(x, y, "centered_cmd"))
 
 
 def linear_r2(x: Any, y: Any, *, adjusted: bool = False) -> float:
@@ -270,7 +270,7 @@ def linear_r2(x: Any, y: Any, *, adjusted: bool = False) -> float:
         >>> round(linear_r2(x, x[:, :2] + x[:, 2:]), 12)
         1.0
     """
-    return _linear_r2(moments(x, y, "linear_r2"), adjusted)
+    return linear_r2_of_moments(moments(x, y, "linear_r2"), adjusted)
 
 
 def _ratio(operation: str, cross: float, left: float, right: float) -> float:
@@ -280,7 +280,7 @@ def _ratio(operation: str, cross: float, left: float, right: float) -> float:
     return cross / (math.sqrt(left) * math.sqrt(right))
 
 
-def _cka(found: Moments) -> float:
+def cka_of_moments(found: Moments) -> float:
     return _ratio(found.operation, found.square("xy"), *(_own(found, side, found.square) for side in ("xx", "yy")))
 
 
@@ -289,7 +289,7 @@ def _own(found: Moments, which: str, value: Callable[[str], float]) -> float:
     return value(which) if found.varies(which[0]) else 0.0
 
 
-def _unbiased_cka(found: Moments) -> float:
+def unbiased_cka_of_moments(found: Moments) -> float:
     own = _own_hsic(found)
     for name, one in zip("xy", own, strict=True):
         if found.varies(name) and not one > 1e-12 * found.square(2 * name):
@@ -300,7 +300,7 @@ def _unbiased_cka(found: Moments) -> float:
     return _ratio(found.operation, found.hsic("xy"), *own)
 
 
-def _clipped_cka(found: Moments) -> float:
+def clipped_cka_of_moments(found: Moments) -> float:
     left, right = _own_hsic(found)
     for name in "xy":
         if not found.varies(name):
@@ -314,17 +314,24 @@ def _own_hsic(found: Moments) -> list[float]:
     return [_own(found, side, found.hsic) for side in ("xx", "yy")]
 
 
-def _procrustes(found: Moments) -> float:
+def procrustes_of_moments(found: Moments) -> float:
     own = [_own(found, side, found.trace) for side in "xy"]
     return _ratio(found.operation, float(torch.linalg.svdvals(found.xy).sum()), *own)
 
 
-def _cmd(found: Moments) -> float:
+def cmd_of_moments(found: Moments) -> float:
     squares = [float(found.raw(which).square().sum()) for which in ("xy", "xx", "yy")]
     for name, own in zip("xy", squares[1:], strict=True):
         if not own > 0:
             raise ValueError(f"{found.operation}: {name} must not be all zeros")
     return 1 - squares[0] / (math.sqrt(squares[1]) * math.sqrt(squares[2]))
+
+
+def centered_cmd_of_moments(found: Moments) -> float:
+    return 1 - cka_of_moments(found)
+
+
+rv_of_moments = cka_of_moments
 
 
 def _whitener(
@@ -368,18 +375,24 @@ def _canonical(found: Moments, ridge: float = 0.0, of: str = "x") -> tuple[Tenso
     return rho, left @ u if of == "x" else right @ v.T
 
 
-def _svcca(found: Moments, variance: float = 0.99, components: int | None = None, standardize: bool = False) -> float:
+def cca_of_moments(found: Moments) -> float:
+    return float(_canonical(found)[0].mean())
+
+
+def svcca_of_moments(
+    found: Moments, variance: float = 0.99, components: int | None = None, standardize: bool = False
+) -> float:
     left, right = (_whitener(found, side, 0.0, variance, components, standardize) for side in "xy")
     return float(torch.linalg.svdvals(left.T @ found.xy @ right).mean())
 
 
-def _pwcca(found: Moments, of: str = "x") -> float:
+def pwcca_of_moments(found: Moments, of: str = "x") -> float:
     rho, variables = _canonical(found, of=of)
     weights = (variables.T @ found.product(2 * of)).abs().sum(1)
     return float(weights @ rho / weights.sum())
 
 
-def _linear_r2(found: Moments, adjusted: bool = False) -> float:
+def linear_r2_of_moments(found: Moments, adjusted: bool = False) -> float:
     left = _whitener(found, "x", scaled=True)
     if not found.varies("y"):
         raise ValueError(f"{found.operation}: y does not vary between rows, so its alignment is not defined")
@@ -388,15 +401,15 @@ def _linear_r2(found: Moments, adjusted: bool = False) -> float:
 
 
 OF_MOMENTS: dict[str, Callable[[Moments], float]] = {
-    "cka": _cka,
-    "unbiased_cka": _unbiased_cka,
-    "clipped_cka": _clipped_cka,
-    "cca": lambda found: float(_canonical(found)[0].mean()),
-    "svcca": _svcca,
-    "pwcca": _pwcca,
-    "procrustes": _procrustes,
-    "rv": _cka,
-    "cmd": _cmd,
-    "centered_cmd": lambda found: 1 - _cka(found),
-    "linear_r2": _linear_r2,
+    "cka": cka_of_moments,
+    "unbiased_cka": unbiased_cka_of_moments,
+    "clipped_cka": clipped_cka_of_moments,
+    "cca": cca_of_moments,
+    "svcca": svcca_of_moments,
+    "pwcca": pwcca_of_moments,
+    "procrustes": procrustes_of_moments,
+    "rv": cka_of_moments,
+    "cmd": cmd_of_moments,
+    "centered_cmd": centered_cmd_of_moments,
+    "linear_r2": linear_r2_of_moments,
 }

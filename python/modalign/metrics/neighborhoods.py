@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from modalign.common.checks import one_of
 from modalign.metrics.graphs import graphs_of, pair_of, require_distinct, tensor_of
+from modalign.metrics.inputs import Graphs
 from modalign.neighbors.functional import neighbor_overlap
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 from modalign.ops.neighborhoods import relabelled_overlap as _relabelled_overlap
@@ -24,7 +27,7 @@ __all__ = [
     "relabelled_overlap",
 ]
 
-SCORES = ("mutual_knn", "jaccard_knn", "rank_similarity", "lcs_knn", "edit_distance_knn", "cycle_knn")
+SCORES = ("mutual_knn", "jaccard_knn", "rank_similarity", "lcs_knn", "edit_distance_knn", "cycle_knn")  # of operator
 DIRECTIONS = ("xy", "yx", "both")
 
 
@@ -255,6 +258,28 @@ def relabelled_overlap(a: Any, b: Any, relabelling: Any, *, backend: str = "auto
             raise ValueError(f"relabelled_overlap: each relabelling must be a permutation of 0 .. {n - 1}")
     totals: Tensor = _relabelled_overlap(left, right, s, backend)
     return totals
+
+
+def _item_scores(name: str, graphs: Graphs) -> Tensor:
+    return neighborhood_scores(name, graphs.a, graphs.b, candidates=graphs.candidates)
+
+
+# the evaluators that the registry names: the score of every item
+mutual_knn_of_graphs = partial(_item_scores, "mutual_knn")
+jaccard_knn_of_graphs = partial(_item_scores, "jaccard_knn")
+rank_similarity_of_graphs = partial(_item_scores, "rank_similarity")
+lcs_knn_of_graphs = partial(_item_scores, "lcs_knn")
+edit_distance_knn_of_graphs = partial(_item_scores, "edit_distance_knn")
+cycle_knn_of_graphs = partial(_item_scores, "cycle_knn")
+
+
+def relabelled_mutual_knn(graphs: Graphs) -> Callable[[Tensor], Tensor]:
+    """Return the function from relabellings (n,) or (p, n) of y to the mutual k-NN of each, () or (p,) float64."""
+
+    def scores(relabellings: Tensor) -> Tensor:
+        return relabelled_overlap(graphs.a, graphs.b, relabellings).double() / graphs.a.numel()
+
+    return scores
 
 
 def _mean_score(name: str, x: Any, y: Any, k: int, metric: str, groups: Any, backend: str) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.metrics.inputs import PairedRows
 from modalign.metrics.pairwise import Gaussian, distance_ranks, gaussians, tiles
+from modalign.metrics.registry import METRICS
 from modalign.neighbors.functional import knn
 
 __all__ = ["bytes_of_tables", "relabelled_pairs"]
@@ -38,15 +40,8 @@ def relabelled_pairs(
         >>> abs(relabelled_pairs("rsa", x, y)(s) - rsa(x, y[s])) < 1e-12
         True
     """
-    n = len(x)
-    if name == "rsa":
-        return partial(_sum_of_products, *(_table_of_ranks(ranks, n) for ranks in distance_ranks(x, y)))
-    if name == "rbf_cka":
-        return partial(_sum_of_products, *(_table_of_kernel(gaussian, n) for gaussian in gaussians(x, y)))
-    if name == "information_imbalance":
-        return partial(_imbalance, _nearest(x, metric), _neighbor_ranks(y, metric))
-    labels = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
-    return partial(_recall, _nearest(y, metric, queries=x), labels)
+    score: Callable[[Tensor], float] = METRICS[name].load("relabelled")(PairedRows(x, y, metric, groups))
+    return score
 
 
 def bytes_of_tables(name: str, n: int) -> int:
@@ -57,7 +52,32 @@ def bytes_of_tables(name: str, n: int) -> int:
         >>> bytes_of_tables("rsa", 1000)
         24000000
     """
-    return 48 * n if name == "retrieval" else 24 * n * n
+    table_bytes = METRICS[name].cost.table_bytes
+    assert table_bytes is not None, name
+    return table_bytes(n)
+
+
+def relabelled_rsa(rows: PairedRows) -> Callable[[Tensor], float]:
+    """Return ``rsa`` of x and y[s] as a function of s."""
+    tables = (_table_of_ranks(ranks, len(rows.x)) for ranks in distance_ranks(rows.x, rows.y))
+    return partial(_sum_of_products, *tables)
+
+
+def relabelled_rbf_cka(rows: PairedRows) -> Callable[[Tensor], float]:
+    """Return ``rbf_cka`` of x and y[s] as a function of s."""
+    tables = (_table_of_kernel(gaussian, len(rows.x)) for gaussian in gaussians(rows.x, rows.y))
+    return partial(_sum_of_products, *tables)
+
+
+def relabelled_information_imbalance(rows: PairedRows) -> Callable[[Tensor], float]:
+    """Return ``information_imbalance`` from x to y[s] as a function of s."""
+    return partial(_imbalance, _nearest(rows.x, rows.metric), _neighbor_ranks(rows.y, rows.metric))
+
+
+def relabelled_retrieval(rows: PairedRows) -> Callable[[Tensor], float]:
+    """Return the recall at 1 of y[s] by x as a function of s."""
+    labels = torch.arange(len(rows.x)) if rows.groups is None else torch.unique(rows.groups, return_inverse=True)[1]
+    return partial(_recall, _nearest(rows.y, rows.metric, queries=rows.x), labels)
 
 
 def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:

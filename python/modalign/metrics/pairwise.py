@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of, require_same_items
+from modalign.metrics.inputs import PairedRows
 from modalign.neighbors.functional import as_tensor
 
 __all__ = ["Approximate", "rbf_cka", "rbf_cka_of_features", "rsa"]
@@ -83,6 +84,11 @@ def rbf_cka(
         if not own[side] > LEAST * float(traces[1 + side]):
             raise ValueError(f"rbf_cka: the kernel of {name} does not vary, so its alignment is not defined")
     return hsic(traces[0], 0, 1) / (math.sqrt(own[0]) * math.sqrt(own[1]))
+
+
+def rbf_cka_of_rows(rows: PairedRows) -> float:
+    """Evaluate ``rbf_cka`` for the registry."""
+    return rbf_cka(rows.x, rows.y)
 
 
 class Gaussian:
@@ -264,6 +270,11 @@ def rsa(
                  for start in range(0, count, TILE * TILE))  # fmt: skip
         doubts = [0.0, 0.0]
     return _correlation(parts, doubts)
+
+
+def rsa_of_rows(rows: PairedRows) -> float:
+    """Evaluate ``rsa`` for the registry."""
+    return rsa(rows.x, rows.y)
 
 
 def distance_ranks(x: Any, y: Any) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of, require_same_items
+from modalign.metrics.inputs import PairedRows, group_weights, mean_over_items
 from modalign.neighbors.functional import as_tensor, knn
 
 __all__ = ["InformationImbalance", "Ranks", "Retrieval", "information_imbalance", "retrieval"]
@@ -147,6 +148,20 @@ def retrieval(
         recall = {int(at): float((ranks <= at).double().mean()) for at in k}
         found.append(Ranks(ranks, recall, float(np.median(ranks.numpy())), float((1 / ranks.double()).mean())))
     return Retrieval(*found)
+
+
+def information_imbalance_of_rows(rows: PairedRows) -> float:
+    """Evaluate ``information_imbalance`` from x to y for the registry."""
+    if rows.groups is not None:
+        raise ValueError("information_imbalance: takes no groups, whose items are not each other's neighbours")
+    return information_imbalance(rows.x, rows.y, metric=rows.metric).x_to_y
+
+
+def retrieval_of_rows(rows: PairedRows) -> float:
+    """Evaluate the recall at 1 of ``retrieval`` from x to y for the registry; with groups, the mean over groups."""
+    ranks = retrieval(rows.x, rows.y, k=(1,), metric=rows.metric, groups=rows.groups).x_to_y.ranks
+    weights = None if rows.groups is None else group_weights(rows.groups)
+    return mean_over_items((ranks == 1).double(), weights)
 
 
 def _pair(operation: str, x: Any, y: Any) -> list[Tensor]:

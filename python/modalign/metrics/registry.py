@@ -1,71 +1,257 @@
-"""Every alignment metric by its name, and what it takes to compute it."""
+"""The registry of alignment metrics: each is declared once, here, and everything else is derived from its entry.
+
+``modalign.align``, the command line, the reports and the table in ``docs/alignment.md`` all read ``METRICS``. To add a
+metric, write its public function and its evaluator, then add an entry; ``register`` adds one from another package.
+Functions are named as "module:function" and imported when they are first called, so this module does not import torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-__all__ = ["METRICS", "Metric", "metric_names"]
+from modalign.common.names import resolve
+from modalign.metrics.cost import (
+    COLUMN_DECOMPOSITIONS,
+    COLUMN_PRODUCTS,
+    LIST_POSITIONS,
+    LIST_SETS,
+    NEIGHBOR_ROWS,
+    Cost,
+    Sizes,
+    nearest_pairs,
+    tabled_pairs,
+)
+
+__all__ = ["DEFAULT_METRICS", "METRICS", "NEEDS", "Metric", "metric_names", "metrics_table", "register"]
+
+NEEDS = {
+    "lists": "the neighbours of each item",
+    "graphs": "the neighbours of all items",
+    "moments": "sums over the rows, in one pass",
+    "pairs": "every pair of items, in tiles",
+}
+ANY = (-math.inf, math.inf)
+SIGNED = (-1.0, 1.0)
+NOT_NEGATIVE = (0.0, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """needs: "lists" (the k nearest neighbours of an item in both representations: a mean over items), "graphs" (the
-    lists of all items, and rows), "moments" (sums over rows, streamed) or "pairs" (every pair of items, in tiles).
-    title: for tables. best: the value of two equal representations. symmetric: the same for (x, y) and (y, x). range:
-    what the score cannot leave, so that no interval does."""
+    """An alignment metric: its functions, what it needs, and how to read its values.
+
+    What ``evaluate`` and ``relabelled`` take and return depends on ``needs``:
+
+    - "lists" (a mean over items that each need only their two lists) and "graphs" (needs the lists of all items):
+      ``evaluate(Graphs) -> (m,) float64 scores of the items, or a float`` where the score is no mean over items;
+      ``relabelled(Graphs) -> f`` with ``f(s)`` the scores () or (p,) float64 of permutations (n,) or (p, n).
+    - "moments": ``evaluate(Moments) -> float``. ``modalign.metrics.sums.relabelled`` serves all of them.
+    - "pairs": ``evaluate(PairedRows) -> float``; ``relabelled(PairedRows) -> f`` with ``f(s)`` the score as a float of
+      x and y[s] for a permutation s (n,), from tables that are computed once.
+
+    ``Graphs`` and ``PairedRows`` are in ``modalign.metrics.inputs``, ``Moments`` in ``modalign.metrics.sums``.
+
+    Attributes:
+        name: The name in ``modalign.align`` and on the command line.
+        title: The name in tables and figures.
+        needs: "lists", "graphs", "moments" or "pairs", a key of ``NEEDS``.
+        score: "module:function" of the public function, which takes rows.
+        evaluate: "module:function" of the evaluator.
+        cost: The time of an evaluation and the memory of its tables.
+        best: The value for two equal representations; 0 for a distance, of which a lower value is closer.
+        symmetric: Whether the score of (x, y) is that of (y, x).
+        range: The bounds that no value passes; intervals are clipped to them.
+        relabelled: "module:function" for many relabellings of y, or None where each is an evaluation of its own.
+        closed_form: The name of the closed-form null, a key of ``modalign.alignment.nulls.CLOSED_FORMS``, or None.
+        reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
+        same_width: Whether x and y must have the same width.
+        similarities: The values of ``metric=`` that it takes.
+    """
 
     name: str
-    needs: str
     title: str
+    needs: str
+    score: str
+    evaluate: str
+    cost: Cost
     best: float = 1.0
     symmetric: bool = True
     range: tuple[float, float] = (0.0, 1.0)
+    relabelled: str | None = None
+    closed_form: str | None = None
+    reads_rows: bool = False
+    same_width: bool = False
+    similarities: tuple[str, ...] = ("cosine", "dot", "euclidean")
+
+    def __post_init__(self) -> None:
+        if self.needs not in NEEDS:
+            raise ValueError(f"Metric {self.name}: needs must be one of {', '.join(NEEDS)}, got {self.needs!r}")
+
+    @property
+    def lower_is_closer(self) -> bool:
+        """Whether the metric is a distance."""
+        return self.best == 0
+
+    def load(self, role: str) -> Callable[..., Any]:
+        """Import and return the function of a role: "score", "evaluate" or "relabelled"."""
+        name = {"score": self.score, "evaluate": self.evaluate, "relabelled": self.relabelled}[role]
+        if name is None:
+            raise ValueError(f"Metric {self.name} has no function {role!r}")
+        function: Callable[..., Any] = resolve(name)
+        return function
+
+    def seconds(self, sizes: Sizes, *, again: bool = False) -> float:
+        """Return the seconds of one evaluation, as ``Cost.seconds`` estimates them."""
+        return self.cost.seconds(sizes, again=again)
 
 
-ANY = (-math.inf, math.inf)
-SIGNED = (-1.0, 1.0)
+EVALUATOR = {"lists": "of_graphs", "graphs": "of_graphs", "moments": "of_moments", "pairs": "of_rows"}
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("mutual_knn", "lists", "mutual k-NN"),
-        Metric("jaccard_knn", "lists", "Jaccard index of neighbours"),
-        Metric("rank_similarity", "lists", "rank similarity of neighbours"),
-        Metric("lcs_knn", "lists", "longest common subsequence of neighbours"),
-        Metric("edit_distance_knn", "lists", "edit similarity of neighbours"),
-        Metric("cycle_knn", "graphs", "cycle k-NN", symmetric=False),
-        Metric("cknna", "graphs", "CKNNA", range=SIGNED),
-        Metric("second_order_cosine", "graphs", "second-order cosine", range=SIGNED),
-        Metric("cka", "moments", "linear CKA"),
-        Metric("unbiased_cka", "moments", "unbiased linear CKA", range=ANY),
-        Metric("clipped_cka", "moments", "unbiased linear CKA, clipped at 0", range=(0.0, math.inf)),
-        Metric("cca", "moments", "mean canonical correlation"),
-        Metric("svcca", "moments", "SVCCA"),
-        Metric("pwcca", "moments", "PWCCA", symmetric=False),
-        Metric("procrustes", "moments", "Procrustes similarity"),
-        Metric("rv", "moments", "RV coefficient"),
-        Metric("cmd", "moments", "correlation-matrix distance", best=0.0),
-        Metric("centered_cmd", "moments", "centred correlation-matrix distance", best=0.0),
-        Metric("linear_r2", "moments", "R2 of linear regression", symmetric=False),
-        Metric("rbf_cka", "pairs", "CKA of Gaussian kernels", range=ANY),
-        Metric("rsa", "pairs", "RSA", range=SIGNED),
-        Metric(
-            "information_imbalance",
-            "pairs",
-            "information imbalance, x to y",
-            best=0.0,
-            symmetric=False,
-            range=(0.0, math.inf),
-        ),
-        Metric("retrieval", "pairs", "recall at 1 of y by x", symmetric=False),
-    )
-}
+
+def _metric(module: str, name: str, title: str, needs: str, **columns: Any) -> Metric:
+    """Return the entry of a metric of this package, whose evaluator stands beside its public function.
+
+    The evaluator of ``cka`` in ``linear``, which needs moments, is ``cka_of_moments``.
+    """
+    score = f"modalign.metrics.{module}:{name}"
+    columns = {"score": score, "evaluate": f"{score}_{EVALUATOR[needs]}", **columns}
+    return Metric(name=name, title=title, needs=needs, **columns)
+
+
+RELABELLED = "modalign.metrics.pair_tables:relabelled"
+_ENTRIES = (
+    _metric(
+        "neighborhoods",
+        "mutual_knn",
+        "mutual k-NN",
+        "lists",
+        cost=LIST_SETS,
+        relabelled="modalign.metrics.neighborhoods:relabelled_mutual_knn",
+        closed_form="shared_edges",
+    ),
+    _metric("neighborhoods", "jaccard_knn", "Jaccard index of neighbours", "lists", cost=LIST_SETS),
+    _metric("neighborhoods", "rank_similarity", "rank similarity of neighbours", "lists", cost=LIST_SETS),
+    _metric("neighborhoods", "lcs_knn", "longest common subsequence of neighbours", "lists", cost=LIST_POSITIONS),
+    _metric("neighborhoods", "edit_distance_knn", "edit similarity of neighbours", "lists", cost=LIST_POSITIONS),
+    _metric("neighborhoods", "cycle_knn", "cycle k-NN", "graphs", cost=LIST_POSITIONS, symmetric=False),
+    _metric(
+        "edges",
+        "cknna",
+        "CKNNA",
+        "graphs",
+        cost=NEIGHBOR_ROWS,
+        range=SIGNED,
+        reads_rows=True,
+        similarities=("cosine", "dot"),
+    ),
+    _metric(
+        "edges",
+        "second_order_cosine",
+        "second-order cosine",
+        "graphs",
+        cost=NEIGHBOR_ROWS,
+        range=SIGNED,
+        reads_rows=True,
+    ),
+    _metric("linear", "cka", "linear CKA", "moments", cost=COLUMN_PRODUCTS, closed_form="cka"),
+    _metric(
+        "linear",
+        "unbiased_cka",
+        "unbiased linear CKA",
+        "moments",
+        cost=COLUMN_PRODUCTS,
+        range=ANY,
+        closed_form="unbiased_cka",
+    ),
+    _metric(
+        "linear",
+        "clipped_cka",
+        "unbiased linear CKA, clipped at 0",
+        "moments",
+        cost=COLUMN_PRODUCTS,
+        range=NOT_NEGATIVE,
+    ),
+    _metric("linear", "cca", "mean canonical correlation", "moments", cost=COLUMN_DECOMPOSITIONS),
+    _metric("linear", "svcca", "SVCCA", "moments", cost=COLUMN_DECOMPOSITIONS),
+    _metric("linear", "pwcca", "PWCCA", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False),
+    _metric("linear", "procrustes", "Procrustes similarity", "moments", cost=COLUMN_DECOMPOSITIONS),
+    _metric("linear", "rv", "RV coefficient", "moments", cost=COLUMN_PRODUCTS, closed_form="cka"),
+    _metric("linear", "cmd", "correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
+    _metric("linear", "centered_cmd", "centred correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
+    _metric("linear", "linear_r2", "R2 of linear regression", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False),
+    _metric(
+        "pairwise",
+        "rbf_cka",
+        "CKA of Gaussian kernels",
+        "pairs",
+        cost=tabled_pairs(1.0e-7),
+        range=ANY,
+        relabelled=f"{RELABELLED}_rbf_cka",
+    ),
+    _metric("pairwise", "rsa", "RSA", "pairs", cost=tabled_pairs(1.7e-7), range=SIGNED, relabelled=f"{RELABELLED}_rsa"),
+    _metric(
+        "ranks",
+        "information_imbalance",
+        "information imbalance, x to y",
+        "pairs",
+        cost=nearest_pairs(4e-8, lambda n: 24 * n * n),
+        best=0.0,
+        symmetric=False,
+        range=NOT_NEGATIVE,
+        relabelled=f"{RELABELLED}_information_imbalance",
+    ),
+    _metric(
+        "ranks",
+        "retrieval",
+        "recall at 1 of y by x",
+        "pairs",
+        cost=nearest_pairs(1.5e-8, lambda n: 48 * n),
+        symmetric=False,
+        same_width=True,
+        relabelled=f"{RELABELLED}_retrieval",
+    ),
+)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
+
+DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")  # of modalign.align
+
+
+def register(metric: Metric) -> None:
+    """Add a metric, which ``modalign.align`` and the command line then take by its name.
+
+    Raises:
+        ValueError: If there is a metric of that name.
+
+    Examples:
+        >>> import dataclasses
+        >>> from modalign.metrics.registry import METRICS, metric_names, register
+        >>> register(dataclasses.replace(METRICS["cka"], name="my_cka", title="my CKA"))
+        >>> metric_names("align", "my_cka")
+        ['my_cka']
+        >>> del METRICS["my_cka"]
+    """
+    if metric.name in METRICS:
+        raise ValueError(f"register: the name of a metric must be new, got {metric.name!r}, which is registered")
+    METRICS[metric.name] = metric
 
 
 def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
-    """The names asked for: one, several, or "all"."""
+    """Check the metrics that a caller names, and return their names as a list.
+
+    Args:
+        operation: The name of the calling function, with which error messages begin.
+        metrics: One name, several names, or "all" for every registered metric.
+
+    Raises:
+        ValueError: For an unknown name, no name, or a name that is given twice.
+
+    Examples:
+        >>> from modalign.metrics.registry import metric_names
+        >>> metric_names("align", ["cka", "mutual_knn"])
+        ['cka', 'mutual_knn']
+    """
     if metrics == "all":
         return list(METRICS)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -77,3 +263,36 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"{operation}: metrics must be different names, got {names}")
     return names
+
+
+def metrics_table() -> str:
+    """Return the Markdown table of all registered metrics that ``docs/alignment.md`` shows.
+
+    Examples:
+        >>> from modalign.metrics.registry import metrics_table
+        >>> print(metrics_table().splitlines()[2])
+        | `mutual_knn` | mutual k-NN | the neighbours of each item | 0 to 1 | higher | yes | n k log k |
+    """
+    lines = [
+        "| name | metric | needs | range | closer is | symmetric | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for metric in METRICS.values():
+        cells = (
+            f"`{metric.name}`",
+            metric.title,
+            NEEDS[metric.needs],
+            _range_in_words(metric.range),
+            "lower" if metric.lower_is_closer else "higher",
+            "yes" if metric.symmetric else "no",
+            metric.cost.order,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _range_in_words(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    if bounds == ANY:
+        return "any number"
+    return f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"
