@@ -20,9 +20,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from modalign.files import checkpoint as checkpoint_module
 from modalign.files.rows import Rows, open_rows
 from modalign.neighbors import blocks as blocks_module
 from modalign.neighbors.blocks import bytes_of, knn_out_of_core
+from modalign.neighbors.lists import GraphFolder
 from modalign.reference.knn import knn
 
 N, D, K = 203, 7, 5
@@ -196,7 +198,7 @@ def run(folder: Path | None, x: Rows | None = None, **others: Any) -> tuple[Tens
 @contextlib.contextmanager
 def stopped_after(saves: int, error: type[BaseException] = SystemExit) -> Iterator[None]:
     """The process ends, so to speak, where it would write the next block file."""
-    real, writes = blocks_module.write_atomically, []
+    real, writes = checkpoint_module.write_atomically, []
 
     def write(path: Path, content: Callable[[Path], Any]) -> None:
         writes.extend([path] * path.name.startswith("block"))
@@ -205,7 +207,7 @@ def stopped_after(saves: int, error: type[BaseException] = SystemExit) -> Iterat
         real(path, content)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(error):
-        patch.setattr(blocks_module, "write_atomically", write)
+        patch.setattr(checkpoint_module, "write_atomically", write)
         yield
 
 
@@ -275,8 +277,17 @@ def test_queries_continue_too(m: int, tmp_path: Path, merges: list[Any]) -> None
     wanted = knn(some_rows(), some_rows(m, seed=1), K, "euclidean", groups=groups, query_groups=query_groups)
     require_same(run(tmp_path, **others), wanted)
     assert len(merges) == -(-m // 30) * 7 - 5
-    with pytest.raises(ValueError, match=r"query_groups '\w{64}' then, '\w{64}' now"):
+    with pytest.raises(ValueError, match=r"query_groups: '\w{64}' before, '\w{64}' now"):
         run(tmp_path, **others | {"query_groups": query_groups + 1})
+
+
+def test_as_many_queries_as_rows_continue_too(tmp_path: Path) -> None:
+    """Query blocks that were not reached yet are no missing files, though candidates of their number are done."""
+    queries = some_rows(seed=1)
+    with stopped_after(17):
+        run(tmp_path, queries=open_rows(queries))
+    found = run(tmp_path, queries=open_rows(queries))
+    require_same(found, knn(some_rows(), queries, K, "euclidean"))
 
 
 SCRIPT = """
@@ -349,7 +360,7 @@ def test_a_damaged_checkpoint_is_named_and_can_be_started_over(damage: str, half
     name, harm = DAMAGE[damage]
     harm(half / name)
     del merges[:]
-    with pytest.raises(ValueError, match=rf"{name} is damaged or not of a checkpoint \(.+\); fresh=True starts over"):
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.+\); .*fresh=True to start over"):
         run(half)
     assert merges == []
     require_same(run(half, fresh=True), knn(some_rows(), None, K, "euclidean"))
@@ -369,14 +380,14 @@ def test_fresh_takes_away_its_own_files_and_no_others(half: Path) -> None:
 
 
 MISMATCHES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "k": ("k 5 then, 4 now", lambda: {"k": 4}),
-    "metric": ("metric 'euclidean' then, 'dot' now", lambda: {"metric": "dot"}),
-    "block_size": ("block_size 30 then, 31 now", lambda: {"block_size": 31}),
-    "other values": (r"x.sha256 '\w{64}' then, '\w{64}' now", lambda: {"x": open_rows(some_rows(seed=1))}),
-    "other shape": (r"x.shape \[203, 7\] then, \[202, 7\] now", lambda: {"x": open_rows(some_rows(N - 1))}),
-    "other dtype": ("x.dtype 'float32' then, 'float64' now", lambda: {"x": open_rows(some_rows().double())}),
-    "queries": ("queries.kind None then, 'array' now", lambda: {"queries": open_rows(some_rows())}),
-    "groups": (r"groups None then, '\w{64}' now", lambda: {"groups": torch.arange(N)}),
+    "k": ("k: 5 before, 4 now", lambda: {"k": 4}),
+    "metric": ("metric: 'euclidean' before, 'dot' now", lambda: {"metric": "dot"}),
+    "block_size": ("block_size: 30 before, 31 now", lambda: {"block_size": 31}),
+    "other values": (r"x.sha256: '\w{64}' before, '\w{64}' now", lambda: {"x": open_rows(some_rows(seed=1))}),
+    "other shape": (r"x.shape: \[203, 7\] before, \[202, 7\] now", lambda: {"x": open_rows(some_rows(N - 1))}),
+    "other dtype": ("x.dtype: 'float32' before, 'float64' now", lambda: {"x": open_rows(some_rows().double())}),
+    "queries": ("queries.kind: absent before, 'array' now", lambda: {"queries": open_rows(some_rows())}),
+    "groups": (r"groups: null before, '\w{64}' now", lambda: {"groups": torch.arange(N)}),
 }
 
 
@@ -384,7 +395,7 @@ MISMATCHES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 def test_a_checkpoint_of_something_else_says_what_differs(name: str, half: Path) -> None:
     message, settings = MISMATCHES[name]
     files = {file: file.read_bytes() for file in half.iterdir()}
-    with pytest.raises(ValueError, match=rf"graph holds the checkpoint of something else \(.*{message}.*fresh=True"):
+    with pytest.raises(ValueError, match=rf"graph holds a k-NN graph of other settings \(.*{message}.*fresh=True"):
         run(half, **settings())
     assert {file: file.read_bytes() for file in half.iterdir()} == files
 
@@ -394,14 +405,14 @@ def test_a_file_that_changed_is_something_else(tmp_path: Path) -> None:
     np.save(file, some_rows().numpy())
     run(tmp_path / "graph", open_rows(file))
     np.save(file, some_rows(seed=1).numpy())
-    with pytest.raises(ValueError, match=r"something else \(x.mtime_ns \d+ then, \d+ now\)"):
+    with pytest.raises(ValueError, match=r"other settings \(x.mtime_ns: \d+ before, \d+ now\)"):
         run(tmp_path / "graph", open_rows(file))
 
 
 def test_a_checkpoint_of_a_later_format_is_named(half: Path) -> None:
     facts = json.loads((half / "checkpoint.json").read_text())
     (half / "checkpoint.json").write_text(json.dumps(facts | {"format": 2, "modalign": "9.0"}))
-    with pytest.raises(ValueError, match=r"checkpoint.json must be of format 1, got 2 of modalign 9.0; fresh=True"):
+    with pytest.raises(ValueError, match=r"checkpoint.json must be of format 1, got 2 of modalign 9.0; .*fresh=True"):
         run(half)
 
 
@@ -419,7 +430,7 @@ def test_a_full_disk_keeps_what_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(np if at == "savez" else os, at, full)
         with pytest.raises(
-            OSError, match=r"cannot write .*block-00002.npz: No space left .* is kept: the same call continues"
+            OSError, match=r"cannot write .*block-00002.npz: No space left .* is kept, and the same call continues"
         ) as caught:
             run(half)
     assert caught.value.errno == errno.ENOSPC
@@ -464,15 +475,15 @@ def test_an_error_of_the_search_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_two_cannot_compute_in_one_folder(half: Path) -> None:
     with (
-        blocks_module._Folder(half).claimed(),
-        pytest.raises(ValueError, match="another process computes in this folder"),
+        GraphFolder(half).checkpoint.claimed(),
+        pytest.raises(ValueError, match="another process computes a k-NN graph in this folder"),
     ):
         run(half)
 
 
 def test_a_checkpoint_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="must be a folder for the checkpoint, got a file"):
+    with pytest.raises(ValueError, match="must be a folder for a k-NN graph, got a file"):
         run(tmp_path / "file")
 
 
@@ -510,7 +521,7 @@ def test_a_continued_call_keeps_its_blocks_unless_they_are_too_large(half: Path)
     least = re.compile(r"max_memory must be at least (\d+)")
     with pytest.raises(ValueError, match=least) as caught:
         run(half, block_size=None, max_memory=1)
-    with pytest.raises(ValueError, match=r"block_size 200 then, \d+ now"):
+    with pytest.raises(ValueError, match=r"block_size: 200 before, \d+ now"):
         run(half, block_size=None, max_memory=int(least.findall(str(caught.value))[0]))
 
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""A folder that one process at a time may hold."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ __all__ = ["claimed"]
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, what: str) -> Iterator[None]:
-    """Make the folder and hold it; ValueError if another process does ``what`` there already.
+def claimed(folder: Path, activity: str) -> Iterator[None]:
+    """Make the folder and hold it until the block ends, or the process does. A file system without locks admits all.
 
-    The hold ends with the block, and with the process however that ends. A file system without locks keeps nobody out.
+    Args:
+        folder: The folder to hold.
+        activity: What a process does while it holds the folder, for the message: "computes a sweep".
+
+    Raises:
+        ValueError: Another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -23,7 +28,7 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder}: another process {what} in this folder; wait for it or stop it") from None
+            raise ValueError(f"{folder}: another process {activity} in this folder; wait for it or stop it") from None
         except OSError:
             pass
         yield

@@ -1,25 +1,14 @@
-"""Exact k-NN graphs of sets larger than memory, block by block, and what is needed to continue one that was stopped.
-
-The folder of a checkpoint:
-
-    checkpoint.json     what the graph is of; written first
-    block-00012.npz     the best lists of one block of rows so far, and which blocks of candidates are folded into them
-
-Every file appears whole or not at all, so a process may be killed at any moment.
-"""
+"""Exact k-NN graphs of sets larger than memory, block by block."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
-import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +16,16 @@ from torch import Tensor
 
 from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
-from modalign.files.atomic import write_atomically
-from modalign.files.locking import claimed
 from modalign.files.rows import Rows
 from modalign.neighbors.groups import require_groups
+from modalign.neighbors.lists import BlockLists, GraphFolder
 from modalign.ops.dispatch import select
 from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, merge, merge_bytes
 
 __all__ = ["bytes_of", "knn_out_of_core"]
 
-FORMAT = 1
 DEFAULT_MEMORY = 4 * 10**9  # bytes
 FEWEST_ROWS = 128  # a block: below it reading and writing outweigh the search
-OURS = re.compile(r"block-\d{5,}\.npz|checkpoint\.json|\.block-\d{5,}\.npz\..*\.npz|\.checkpoint\.json\..*\.json")
 
 
 def knn_out_of_core(
@@ -105,35 +91,27 @@ def knn_out_of_core(
     with contextlib.ExitStack() as stack:
         folder = None
         if checkpoint is not None:
-            folder = _Folder(Path(checkpoint))
-            stack.enter_context(folder.claimed())
+            folder = GraphFolder(Path(checkpoint))
+            stack.enter_context(folder.checkpoint.claimed())
             if fresh:
-                folder.clear()
+                folder.checkpoint.clear()
         before = None if folder is None else folder.block_size()
         size = int(block_size or _block_size(x, rows, k, symmetric, max_memory, before, threads))
-        indices = torch.full((rows.shape[0], k), -1)
-        scores = torch.full((rows.shape[0], k), -torch.inf, dtype=torch.float64)
-        lists = [(indices[at : at + size], scores[at : at + size]) for at in range(0, len(indices), size)]
-        done = np.zeros((len(lists), -(-x.shape[0] // size)), dtype=bool)
-        screens, tallies = np.zeros((len(lists), 1), dtype="U16"), np.zeros((len(lists), 2), dtype=np.int64)
-        kept = [
-            {"indices": best[0].numpy(), "scores": best[1].numpy(), "done": done[i], "screen": screens[i],
-             "redone_scored": tallies[i]}
-            for i, best in enumerate(lists)
-        ]  # fmt: skip
+        lists = BlockLists(rows.shape[0], x.shape[0], int(k), size, symmetric)
+        done = lists.done
         if folder is not None:
-            facts = {"k": int(k), "metric": metric, "block_size": size, "x": x.fingerprint()}
-            facts |= {"queries": None if symmetric else rows.fingerprint()}
-            facts |= {"groups": _digest(groups), "query_groups": _digest(query_groups)}
-            folder.begin(facts)
-            folder.load(kept, done, x.shape[0])
+            settings = {"k": int(k), "metric": metric, "block_size": size, "x": x.fingerprint()}
+            settings |= {"queries": None if symmetric else rows.fingerprint()}
+            settings |= {"groups": _digest(groups), "query_groups": _digest(query_groups)}
+            folder.begin(settings)
+            folder.load(lists)
 
         def missing(i: int, j: int) -> list[tuple[int, int]]:
             """Which block has yet to see which, of a pair."""
             return [side for side in dict.fromkeys([(i, j), (j, i)] if symmetric else [(i, j)]) if not done[side]]
 
         def work(i: int, j: int) -> int:
-            return len(lists[i][0]) * min(size, x.shape[0] - j * size)
+            return len(lists.best(i)[0]) * min(size, x.shape[0] - j * size)
 
         pairs = partial(_pairs, *done.shape, symmetric)
         total = sum(work(i, j) for i, j in pairs())
@@ -150,8 +128,8 @@ def knn_out_of_core(
         def fold(i: int, j: int, sides: list[tuple[int, int]], watch: Watch) -> Report:
             itself = symmetric and i == j
             return merge(
-                block(rows, i), None if itself else block(x, j), metric, lists[i] if (i, j) in sides else None,
-                lists[j] if symmetric and not itself and (j, i) in sides else None,
+                block(rows, i), None if itself else block(x, j), metric, lists.best(i) if (i, j) in sides else None,
+                lists.best(j) if symmetric and not itself and (j, i) in sides else None,
                 x_start=i * size, y_start=j * size,
                 x_groups=None if row_groups is None else row_groups[i * size : (i + 1) * size],
                 y_groups=None if groups is None or itself else groups[j * size : (j + 1) * size],
@@ -169,17 +147,14 @@ def knn_out_of_core(
                     held[source, at] = free.pop()
                     _read(source, at * size, min((at + 1) * size, source.shape[0]), held[source, at])
             report = watched(partial(fold, i, j, sides), partial(shown.advance, task))
-            tallies[sides[0][0]] += report.redone, report.scored
-            for side, partner in sides:
-                done[side, partner], screens[side] = True, report.screen
-                if folder is not None:
-                    folder.save(side, kept[side])
+            lists.record(sides, report)
+            if folder is not None:
+                for side, _ in sides:
+                    folder.save(side, lists)
             finished += work(i, j)
             shown.update(task, completed=finished)
-    assert int(indices.min()) >= 0  # every row has k candidates: checked above
-    redone = min(len(indices), int(tallies[:, 0].sum()))
-    screen = ", ".join(sorted({str(name) for name in screens.ravel()}))
-    return indices, scores, Report(screen, len(indices) - redone, redone, int(tallies[:, 1].sum()))
+    assert int(lists.indices.min()) >= 0  # every row has k candidates: checked above
+    return lists.indices, lists.scores, lists.report()
 
 
 def bytes_of(size: int | str) -> int:
@@ -277,121 +252,3 @@ def _read(source: Rows, start: int, stop: int, into: Tensor) -> None:
 
 def _digest(groups: Tensor | None) -> str | None:
     return None if groups is None else hashlib.sha256(groups.contiguous().numpy().data).hexdigest()
-
-
-_Kept = dict[str, Any]  # the lists of a block, which blocks are folded into them, and what it took
-
-
-class _Folder:
-    """A checkpoint on disk."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.facts_file = path / "checkpoint.json"
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} must be a folder for the checkpoint, got a file; give another place")
-
-    def claimed(self) -> contextlib.AbstractContextManager[None]:
-        """Nobody else computes in this folder meanwhile; ValueError if somebody does already."""
-        return claimed(self.path, "computes")
-
-    def clear(self) -> None:
-        """Take away what earlier calls left, and nothing else."""
-        for file in self._files():
-            file.unlink()
-
-    def block_size(self) -> int | None:
-        """That of the call begun here, None if there is none."""
-        facts = self._facts()
-        return None if facts is None else int(facts["block_size"])
-
-    def begin(self, facts: dict[str, Any]) -> None:
-        """Write what the graph is of; ValueError if the folder is of another."""
-        before, now = self._facts(), _flat(facts)
-        if before is None:
-            version = {"format": FORMAT, "modalign": importlib.metadata.version("modalign")}
-            text = json.dumps(version | facts, indent=2) + "\n"
-            self._write(self.facts_file, lambda temporary: temporary.write_text(text))
-            return
-        was = _flat({name: value for name, value in before.items() if name not in {"format", "modalign"}})
-        changed = [
-            f"{name} {was.get(name)!r} then, {now.get(name)!r} now"
-            for name in dict.fromkeys((*now, *was))
-            if was.get(name) != now.get(name)
-        ]
-        if changed:
-            raise ValueError(
-                f"{self.path} holds the checkpoint of something else ({'; '.join(changed)}); "
-                "give another folder, or fresh=True to start over"
-            )
-
-    def load(self, blocks: list[_Kept], done: np.ndarray[Any, Any], n: int) -> None:
-        """Fill the blocks, of which ``done`` is a part, with what is kept of them."""
-        absent = []
-        for i, block in enumerate(blocks):
-            path = self._block(i)
-            if not path.exists():
-                absent.append(i)
-                continue
-            try:
-                with np.load(path) as file:
-                    for name, array in block.items():
-                        found = file[name]
-                        if (found.shape, found.dtype) != (array.shape, array.dtype):
-                            raise ValueError(f"{name} {found.shape} {found.dtype}")
-                        array[...] = found
-                if block["indices"].min() < -1 or block["indices"].max() >= n or np.isnan(block["scores"]).any():
-                    raise ValueError("indices or scores out of range")
-            except Exception as error:  # zipfile, zlib and numpy raise many kinds
-                raise self._damaged(path, str(error) or type(error).__name__) from error
-        for i in absent:  # a kill leaves at most one pair of blocks of which one side is kept
-            if len(blocks) == done.shape[1] and done[:, i].sum() > 1:
-                raise self._damaged(self._block(i), "missing")
-
-    def save(self, i: int, block: _Kept) -> None:
-        """Keep the lists of a block and what is folded into them."""
-        self._write(self._block(i), lambda temporary: np.savez(temporary, **block))
-
-    def _files(self) -> list[Path]:
-        return [file for file in self.path.iterdir() if OURS.fullmatch(file.name) and file.is_file()]
-
-    def _block(self, i: int) -> Path:
-        return self.path / f"block-{i:05d}.npz"
-
-    def _facts(self) -> dict[str, Any] | None:
-        if not self.facts_file.exists():
-            if any(file.name.startswith("block") for file in self._files()):
-                raise self._damaged(self.facts_file, "missing")
-            return None
-        try:
-            facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
-            if facts["format"] == FORMAT and int(facts["block_size"]) < 1:
-                raise ValueError("block_size")
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(self.facts_file, f"{type(error).__name__}: {error}") from error
-        if facts["format"] != FORMAT:
-            raise ValueError(
-                f"{self.facts_file} must be of format {FORMAT}, got {facts['format']!r} of modalign "
-                f"{facts.get('modalign')}; fresh=True starts over"
-            )
-        return facts
-
-    def _damaged(self, path: Path, reason: str) -> ValueError:
-        return ValueError(f"{path} is damaged or not of a checkpoint ({reason}); fresh=True starts over")
-
-    def _write(self, path: Path, write: Callable[[Path], Any]) -> None:
-        try:
-            write_atomically(path, write)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"cannot write {path}: {error.strerror or error}; what is finished is kept: the same call "
-                "continues once it can"
-            ) from error  # fmt: skip
-
-
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts of facts by their path: x.size."""
-    flat: dict[str, Any] = {}
-    for name, value in facts.items():
-        flat |= {f"{name}.{inner}": fact for inner, fact in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
