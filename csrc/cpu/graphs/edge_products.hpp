@@ -2,14 +2,20 @@
 
 #include <cstdint>
 
-#include "cpu/shared/tiles.hpp"
+#include "cpu/shared/types.hpp"
 
 namespace modalign {
 
-// products[r, c] = <x_i, x_j> for i = items[r], j = others[r, c], rows of the table, both in 0 .. rows - 1, rows <
-// 2^31: in float64, summed in the order of the features. items [m], others and products [m, k]. 8 d + 4 k bytes a
-// thread.
-void edge_products(const Rows& table, const int64_t* items, const int64_t* others, int64_t m, int64_t k,
-                   double* products, int threads);
+// Edges from items[r] to others[r, c]: items [m], others [m, k], both rows of a table, of which there are fewer than
+// 2^31.
+struct Edges {
+  const int64_t* items;
+  const int64_t* others;
+  int64_t m, k;
+};
+
+// products[r, c] = <x_i, x_j> for the edge from i = items[r] to j = others[r, c]: in float64, summed in the order of
+// the features. products [m, k]. 8 d + 4 k bytes for each thread.
+void edge_products(const Rows& table, const Edges& edges, double* products, int threads);
 
 }  // namespace modalign

@@ -1,36 +1,29 @@
-// Sums of exponentials below their references, for the rows and columns of a strip of logits.
+// Running sums of exponentials for the rows and columns of a strip of logits.
 #pragma once
 
-#include "cpu/shared/product.hpp"
+#include "cpu/losses/logits.hpp"
 
 namespace modalign::MODALIGN_ISA {
 namespace {
 
-constexpr int64_t kGroup = 256;  // columns of a strip: kRows x 256 floats stay in the first-level cache
-
-template <class T>
-typename Simd<T>::Vector where(typename Simd<T>::Mask mask, typename Simd<T>::Vector a, typename Simd<T>::Vector b) {
-  return mask ? a : b;
-}
-
-// One more run of a row's logits into its running sums. Rows whose logits are all left out keep a maximum of kNever;
-// what they sum meanwhile is forgotten when a real maximum comes: exp(kNever - maximum) is 1e-38.
+// Add logits of one row to its running sums. Rows whose logits are all left out keep a maximum of kNever; their sum
+// vanishes once a real maximum comes, because exp(kNever - maximum) is 1e-38.
 template <class T, bool capped, bool weighted>
 void add_row(const T* logits, int64_t padded, T cap, Running<T> running) {
   using S = Simd<T>;
   using V = typename S::Vector;
   const V never = S::broadcast(kNever<T>);
-  const auto at = [&](int64_t c) {
+  const auto logits_from = [&](int64_t c) {
     const V logit = S::load(logits + c);
     return capped ? where<T>(logit <= cap, logit, never) : logit;
   };
-  V best = at(0);
-  for (int64_t c = S::width; c < padded; c += S::width) best = S::max(best, at(c));
+  V best = logits_from(0);
+  for (int64_t c = S::width; c < padded; c += S::width) best = S::max(best, logits_from(c));
   T new_max = S::horizontal_max(best);
   new_max = new_max > *running.max ? new_max : *running.max;
   V sum = {}, mean = {};
   for (int64_t c = 0; c < padded; c += S::width) {
-    const V logit = at(c), share = Exp<T>::of(logit - new_max);
+    const V logit = logits_from(c), share = Exp<T>::of(logit - new_max);
     sum += share;
     if (weighted) mean += share * where<T>(logit > never, logit, V{});
   }
@@ -40,24 +33,24 @@ void add_row(const T* logits, int64_t padded, T cap, Running<T> running) {
   *running.max = new_max;
 }
 
-// the same for a vector of columns at once, over the rows of a strip
+// The same for a vector of columns at once, over the rows of a strip.
 template <class T, bool capped, bool weighted>
-void add_columns(const T* logits, int64_t ld, int64_t rows, const T* caps, Running<T> running) {
+void add_columns(const T* logits, int64_t rows, const T* caps, Running<T> running) {
   using S = Simd<T>;
   using V = typename S::Vector;
   const V never = S::broadcast(kNever<T>), cap = capped ? S::load(caps) : never;
-  const auto at = [&](int64_t r) {
-    const V logit = S::load(logits + r * ld);
+  const auto row_logits = [&](int64_t r) {
+    const V logit = S::load(logits + r * kGroup);
     return capped ? where<T>(logit <= cap, logit, never) : logit;
   };
   const V old_max = S::load(running.max);
   V new_max = old_max;
-  for (int64_t r = 0; r < rows; ++r) new_max = S::max(new_max, at(r));
+  for (int64_t r = 0; r < rows; ++r) new_max = S::max(new_max, row_logits(r));
   const V rescale = Exp<T>::of(old_max - new_max);
   V sum = S::load(running.sum) * rescale, mean = {};
   if (weighted) mean = S::load(running.weighted) * rescale;
   for (int64_t r = 0; r < rows; ++r) {
-    const V logit = at(r), share = Exp<T>::of(logit - new_max);
+    const V logit = row_logits(r), share = Exp<T>::of(logit - new_max);
     sum += share;
     if (weighted) mean += share * where<T>(logit > never, logit, V{});
   }
@@ -66,48 +59,52 @@ void add_columns(const T* logits, int64_t ld, int64_t rows, const T* caps, Runni
   if (weighted) S::store(running.weighted, mean);
 }
 
-// References of log-sum-exps, and one shift for all of them that are near it: at most kNear apart.
+// The largest distance between a shift and the references (running maxima or log-sum-exps) that it may replace.
 //
-// exp(logit - shift) then serves a row and a column at once. It is at most exp(kNear), and where it is clamped at
-// exp(-87) the entry is below exp(kNear - 87) of either sum, which no float holds beside it. A sum's entries are at
-// most exp(2 kNear) above its reference: ten million of them still are a float.
+// If all references of a strip are that near, exp(logit - shift) serves a row and a column at once. It is at most
+// exp(kNear), and where it is clamped at exp(-87) the entry is below exp(kNear - 87) of either sum, too little to
+// change a float. The entries of a sum are at most exp(2 kNear) times its reference: ten million of them still fit a
+// float.
 template <class T>
 constexpr T kNear = 36;
 
+// The range of some references.
 template <class T>
 struct Span {
   T low = -kNever<T>, high = kNever<T>;
-  void take(T value) {
+  void include(T value) {
     low = value < low ? value : low;
     high = value > high ? value : high;
   }
   T middle() const { return low / 2 + high / 2; }
-  bool near(T shift) const { return shift - low <= kNear<T> && high - shift <= kNear<T>; }
+  bool is_near(T shift) const { return shift - low <= kNear<T> && high - shift <= kNear<T>; }
 };
 
-// The columns of a group while their sums are taken below one shift, as long as it is near to their references.
+// The sums of a group of columns relative to one shift, as long as that is near their references.
 template <class T>
-struct Columns {
+struct ColumnSums {
   using S = Simd<T>;
   alignas(kVectorBytes) T sum[kGroup];  // of exp(logit - shift)
-  Running<T> running;                   // null: columns are not wanted
+  Running<T> running;                   // null if columns are not wanted
   int64_t cols, padded;
   Span<T> span;
   T shift = 0;
-  bool waiting = false;  // sums that are not where they belong
+  bool pending = false;  // `sum` has entries that `running` lacks
 
-  Columns(Running<T> running, int64_t cols, int64_t padded) : running(running), cols(cols), padded(padded) { start(); }
+  ColumnSums(Running<T> running, int64_t cols, int64_t padded) : running(running), cols(cols), padded(padded) {
+    start();
+  }
 
   void start() {
     span = {};
     if (running.max)
-      for (int64_t c = 0; c < cols; ++c) span.take(running.max[c]);
+      for (int64_t c = 0; c < cols; ++c) span.include(running.max[c]);
     shift = running.max ? span.middle() : T(0);
     for (int64_t c = 0; c < padded; ++c) sum[c] = 0;
-    waiting = false;
+    pending = false;
   }
   void finish() {
-    if (!running.max || !waiting) return;
+    if (!running.max || !pending) return;
     for (int64_t c = 0; c < padded; c += S::width) {
       const auto factor = Exp<T>::of(S::min(shift - S::load(running.max + c), S::broadcast(kNear<T>)));
       S::store(running.sum + c, S::load(running.sum + c) + S::load(sum + c) * factor);
@@ -115,16 +112,16 @@ struct Columns {
   }
 };
 
-// A strip's entries into the sums of its rows and columns, each with one exponential; false, and nothing is done, where
-// the shift is not near to all they have so far, or to the largest logit. Rows of the strip beyond `rows` are lost.
+// Add a strip to the sums of its rows and columns, with one exponential an entry. Return false, and change no sum, if
+// the shift is not near all their references and the largest logit. Rows of the strip beyond `rows` are overwritten.
 template <class T>
-bool add_both(T* strip, int64_t rows, Running<T> row, Columns<T>& columns) {
+bool add_together(T* strip, int64_t rows, Running<T> row, ColumnSums<T>& columns) {
   using S = Simd<T>;
   using V = typename S::Vector;
-  Span<T> of_rows;
-  for (int64_t r = 0; r < rows; ++r) of_rows.take(row.max[r]);
-  const T shift = columns.running.max ? columns.shift : of_rows.middle();
-  if (!of_rows.near(shift) || (columns.running.max && !columns.span.near(shift))) return false;
+  Span<T> row_span;
+  for (int64_t r = 0; r < rows; ++r) row_span.include(row.max[r]);
+  const T shift = columns.running.max ? columns.shift : row_span.middle();
+  if (!row_span.is_near(shift) || (columns.running.max && !columns.span.is_near(shift))) return false;
   V best = S::broadcast(kNever<T>);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns.padded; c += S::width) best = S::max(best, S::load(strip + r * kGroup + c));
@@ -144,7 +141,7 @@ bool add_both(T* strip, int64_t rows, Running<T> row, Columns<T>& columns) {
   }
   for (int64_t r = 0; r < rows; ++r)
     row.sum[r] += S::horizontal_sum(row_sum[r]) * Exp<T>::of(S::broadcast(shift - row.max[r]))[0];
-  columns.waiting = true;
+  columns.pending = true;
   return true;
 }
 

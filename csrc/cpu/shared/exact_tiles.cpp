@@ -1,5 +1,6 @@
-// The scores that the definition of knn names, for one instruction set: float64 sums in the order of the features,
-// compiled without fused multiply-adds. Eight candidates at a time, so that their chains of additions overlap.
+// Exact scores for one instruction set (MODALIGN_ISA names it): float64 sums in the order of the features, compiled
+// without fused multiply-adds. Eight candidates are summed at a time, so that their chains of additions overlap.
+#include "cpu/shared/exact_scores.hpp"
 #include "cpu/shared/product.hpp"
 
 namespace modalign::MODALIGN_ISA {
@@ -8,7 +9,7 @@ namespace {
 constexpr int kLanes = 8;
 
 template <bool euclidean>
-inline void add(double& sum, double q, double x) {
+inline void add_term(double& sum, double q, double x) {
   if constexpr (euclidean) {
     const double difference = q - x;
     sum -= difference * difference;
@@ -17,11 +18,12 @@ inline void add(double& sum, double q, double x) {
   }
 }
 
+// Adds the features from `start` on, one after the other.
 template <bool euclidean, class Source>
-void one_by_one(const double* query, const Source* const (&row)[kLanes], int64_t start, int64_t d,
-                double (&sum)[kLanes]) {
+void sum_features(const double* query, const Source* const (&row)[kLanes], int64_t start, int64_t d,
+                  double (&sum)[kLanes]) {
   for (int64_t c = start; c < d; ++c)
-    for (int lane = 0; lane < kLanes; ++lane) add<euclidean>(sum[lane], query[c], value<double>(row[lane][c]));
+    for (int lane = 0; lane < kLanes; ++lane) add_term<euclidean>(sum[lane], query[c], value<double>(row[lane][c]));
 }
 
 #if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
@@ -66,36 +68,37 @@ void sum_rows(const double* query, const Source* const (&row)[kLanes], int64_t d
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) sum[lane] = total[lane];
-  one_by_one<euclidean>(query, row, c, d, sum);
+  sum_features<euclidean>(query, row, c, d, sum);
 }
 #endif
 
 template <bool euclidean, class Source>
 void sum_rows(const double* query, const Source* const (&row)[kLanes], int64_t d, double (&sum)[kLanes]) {
-  for (double& one : sum) one = 0;
-  one_by_one<euclidean>(query, row, 0, d, sum);
+  for (double& total : sum) total = 0;
+  sum_features<euclidean>(query, row, 0, d, sum);
 }
 
 template <bool euclidean, class Source>
-void scores_of(const double* query, const Source* table, int64_t d, const int32_t* ids, int64_t count, double* out) {
+void score_rows(const ExactTask& task, const Source* table) {
+  const int64_t d = task.table.d, count = task.count;
   for (int64_t start = 0; start < count; start += kLanes) {
     const Source* row[kLanes];
     for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const int64_t at = start + lane < count ? start + lane : count - 1;
-      row[lane] = table + ids[at] * d;
+      const int64_t i = start + lane < count ? start + lane : count - 1;
+      row[lane] = table + task.ids[i] * d;
     }
     double sum[kLanes];
-    sum_rows<euclidean>(query, row, d, sum);
-    for (int64_t lane = 0; lane < kLanes && start + lane < count; ++lane) out[start + lane] = sum[lane];
+    sum_rows<euclidean>(task.query, row, d, sum);
+    for (int64_t lane = 0; lane < kLanes && start + lane < count; ++lane) task.scores[start + lane] = sum[lane];
   }
 }
 
-void exact_scores(const double* query, Rows table, const int32_t* ids, int64_t count, bool euclidean, double* out) {
-  with_source<Plain<float>>(table, [&](const auto* source) {
-    if (euclidean)
-      scores_of<true>(query, source, table.d, ids, count, out);
+void exact_scores(const ExactTask& task) {
+  with_source<Plain<float>>(task.table, [&](const auto* source) {
+    if (task.euclidean)
+      score_rows<true>(task, source);
     else
-      scores_of<false>(query, source, table.d, ids, count, out);
+      score_rows<false>(task, source);
   });
 }
 

@@ -1,27 +1,27 @@
-// Which instruction set's tile kernels run: the best the processor has, or the one MODALIGN_ISA names.
+// The instruction set in use: the best one that this processor has, or the one that use_isa or the environment variable
+// MODALIGN_ISA names. Each folder has a table of the kernels that it compiled for every instruction set.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "cpu/shared/tiles.hpp"
-
 namespace modalign {
 
-std::vector<std::string> isa_levels();  // those this processor can run, best first
+// avx512bf16 is avx512 with kernels of its own for bfloat16 inputs.
+enum class Isa : int { portable, avx2, avx512, avx512bf16 };
+
+// Names of the instruction sets that this processor can run, best first.
+std::vector<std::string> isa_levels();
+
+// The name of the instruction set in use.
 std::string isa();
-void use_isa(const std::string& level);  // std::invalid_argument if the processor or the build lacks it
 
-// for inputs of this dtype, in the type that sums are kept in
-template <class T>
-const LossTiles<T>& loss_tiles(Dtype dtype);
+// Select an instruction set by name. Throws std::invalid_argument if the processor or the build lacks it.
+void use_isa(const std::string& level);
 
-std::vector<Precision> screen_precisions();  // those the level in use has
-std::string precision_name(Precision precision);
-std::optional<Precision> wanted_screen();  // what use_screen named; nothing: each search takes the cheapest
-void use_screen(const std::string& name);  // a precision the level in use has, or "auto"
-const ScreenTiles& screen_tiles(Precision precision);
-ExactScores exact_scores();
+Isa isa_in_use();
+
+// Return whether the processor multiplies int8 numbers in vector registers (AVX512-VNNI).
+bool has_avx512vnni();
 
 }  // namespace modalign

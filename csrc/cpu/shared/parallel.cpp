@@ -10,7 +10,7 @@
 namespace modalign {
 namespace {
 
-// The entry points that GCC's and LLVM's OpenMP runtimes share.
+// The functions that the OpenMP runtimes of GCC and LLVM have in common.
 struct OpenMP {
   void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
   int (*thread)();
@@ -19,36 +19,37 @@ struct OpenMP {
 };
 
 const OpenMP* find_openmp() {
-  static OpenMP found{};
+  static OpenMP runtime{};
   const auto find = [](auto& function, const char* name) {
     function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(RTLD_DEFAULT, name));
     return function != nullptr;
   };
-  const bool complete = find(found.parallel, "GOMP_parallel") && find(found.thread, "omp_get_thread_num") &&
-                        find(found.team_size, "omp_get_num_threads") && find(found.max_threads, "omp_get_max_threads");
-  return complete ? &found : nullptr;
+  const bool complete = find(runtime.parallel, "GOMP_parallel") && find(runtime.thread, "omp_get_thread_num") &&
+                        find(runtime.team_size, "omp_get_num_threads") &&
+                        find(runtime.max_threads, "omp_get_max_threads");
+  return complete ? &runtime : nullptr;
 }
 
-// A forked child has the runtime's memory but not its threads, and would wait for them for ever.
+// A forked child has the memory of the runtime but not its threads, and would wait for them for ever.
 std::atomic<bool> forked = false;
-[[maybe_unused]] const int watching = pthread_atfork(nullptr, nullptr, forget_openmp);  // before anybody forks
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, forget_openmp);  // set when this is loaded
 
 const OpenMP* openmp() {
-  static const OpenMP* found = find_openmp();
-  return forked ? nullptr : found;
+  static const OpenMP* runtime = find_openmp();
+  return forked ? nullptr : runtime;
 }
 
-// Where the threads of a team meet. They arrive within microseconds of each other, so they look before they sleep.
-class Meeting {
+// A barrier for the threads of a team. They arrive within microseconds of each other, so they spin before they sleep.
+class Barrier {
  public:
   void wait_for(int all) {
-    const int mine = ++arrived_, wanted = (mine + all - 1) / all * all;
-    if (mine == wanted) return arrived_.notify_all();
-    for (int look = 0; look < 2000; ++look) {
-      if (arrived_ >= wanted) return;
+    const int arrival = ++arrived_, last_arrival = (arrival + all - 1) / all * all;
+    if (arrival == last_arrival) return arrived_.notify_all();
+    for (int spin = 0; spin < 2000; ++spin) {
+      if (arrived_ >= last_arrival) return;
       relax();
     }
-    for (int seen = arrived_; seen < wanted; seen = arrived_) arrived_.wait(seen);
+    for (int seen = arrived_; seen < last_arrival; seen = arrived_) arrived_.wait(seen);
   }
 
  private:
@@ -65,9 +66,9 @@ class Meeting {
 void forget_openmp() { forked = true; }
 
 void run_team(int threads, const std::function<void(int, const std::function<void()>&)>& body) {
-  Meeting meeting;
+  Barrier barrier;
   const std::function<void(int, int)> work = [&](int thread, int all) {
-    body(thread, [&meeting, all] { meeting.wait_for(all); });
+    body(thread, [&barrier, all] { barrier.wait_for(all); });
   };
   if (const OpenMP* runtime = openmp()) {
     struct Team {
@@ -80,11 +81,11 @@ void run_team(int threads, const std::function<void(int, const std::function<voi
       const int thread = team.runtime.thread(), all = std::min(team.threads, team.runtime.team_size());
       if (thread < all) team.work(thread, all);
     };
-    // not a smaller team than torch's: the runtime would end the threads that are too many and start them again
+    // never a smaller team than that of torch: the runtime would end the surplus threads and start them again later
     runtime->parallel(join, &team, static_cast<unsigned>(std::max(threads, runtime->max_threads())), 0);
     return;
   }
-  std::atomic<int> all = 0;  // how many there are in the end: the system may give fewer threads
+  std::atomic<int> all = 0;  // the number of threads that start in the end: the system may give fewer
   std::vector<std::jthread> others;
   others.reserve(threads - 1);
   try {

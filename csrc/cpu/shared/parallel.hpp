@@ -1,6 +1,6 @@
-// Threads of one call: those of the OpenMP runtime that torch brought into the process, if there is one. Between
-// operations its threads wait spinning, for milliseconds, and threads of our own would have to share the cores with
-// them. It is found in the process, not linked: a second runtime would fight torch's.
+// The threads of one call. They are those of the OpenMP runtime that torch loaded into the process, if there is one:
+// between operations its threads spin for milliseconds, and other threads would have to share the cores with them. The
+// runtime is looked up in the process, not linked, because a second runtime would compete with that of torch.
 #pragma once
 
 #include <atomic>
@@ -10,16 +10,16 @@
 
 namespace modalign {
 
-// Calls body(thread, meet) on at most `threads` threads at once, numbered from 0, on the caller's always; meet()
-// returns when all of them have called it.
+// Call body(thread, meet) on at most `threads` threads at once, numbered from 0; the calling thread is always one of
+// them. meet() returns when all of them have called it.
 void run_team(int threads, const std::function<void(int thread, const std::function<void()>& meet)>& body);
 
-// For a process that was forked before this module was loaded: the runtime's threads are not in it.
+// Stop using the OpenMP runtime. A forked process calls this, because the threads of the runtime are not in it.
 void forget_openmp();
 
-// Runs job(thread, phase, index) for every phase in order and every index < jobs, a phase starting when the one before
-// has ended. The jobs of a phase must not touch each other's results; then nothing depends on the number of threads.
-// job must not throw: allocate before.
+// Run job(thread, phase, index) for every phase in order and every index < jobs; a phase starts when the one before has
+// ended. The jobs of a phase must not touch each other's results; then no result depends on the number of threads. A
+// job must not throw: allocate its memory beforehand.
 template <class Job>
 void run_phases(int threads, int64_t phases, int64_t jobs, const Job& job) {
   if (threads > jobs) threads = static_cast<int>(jobs);

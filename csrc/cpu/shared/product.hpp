@@ -1,14 +1,15 @@
-// What all tile kernels share: packing rows into panels, and the register-tiled product of two panels.
+// The register-tiled product of two panels, and the packing of rows into panels.
 //
 // A panel holds kRows (left) or kCols (right) rows side by side, feature by feature, so that one step of a product
-// reads both in order: kRows x kCols accumulators stay in registers. The unit of a panel is a word. `Plain<T>`: a word
-// is one number. `Pairs`: a word is two bfloat16 numbers, multiplied exactly and added in float32 by one instruction.
+// reads both in order, while kRows x kCols accumulators stay in registers. The unit of a panel is a word. In `Plain<T>`
+// a word is one number. In `BFloat16Pairs` it is two bfloat16 numbers, which one instruction multiplies exactly and
+// adds in float32.
 #pragma once
 
 #include <type_traits>
 
 #include "cpu/shared/simd.hpp"
-#include "cpu/shared/tiles.hpp"
+#include "cpu/shared/types.hpp"
 
 namespace modalign::MODALIGN_ISA {
 namespace {
@@ -19,6 +20,7 @@ static_assert(kStripeMultiple % kRows == 0);
 template <class T>
 constexpr int kCols = 2 * Simd<T>::width;
 
+// The logit of an entry that does not count: the lowest finite number.
 template <class T>
 constexpr T kNever = sizeof(T) == 4 ? static_cast<T>(-3.40282347e+38) : static_cast<T>(-1.7976931348623157e+308);
 
@@ -55,7 +57,7 @@ inline T value(Half x) {
 #if defined(MODALIGN_ISA_avx512) || defined(MODALIGN_ISA_avx2)
   return static_cast<T>(_cvtsh_ss(x.bits));
 #else
-  // no subnormal float on the way: a thread may be told to flush those
+  // no subnormal float on the way: a thread may be set to flush them to zero
   const uint32_t bits = x.bits & 0x7fff;
   const float magnitude =
       bits < 0x400 ? static_cast<float>(bits) * 0x1p-24f : as_float((bits << 13) + (uint32_t{112} << 23));
@@ -63,7 +65,7 @@ inline T value(Half x) {
 #endif
 }
 
-// One number a word: every dtype, converted to the type that sums are kept in.
+// One number in a word: every dtype is converted to the type in which sums are kept.
 template <class T>
 struct Plain {
   using Sum = T;
@@ -80,8 +82,8 @@ struct Plain {
 };
 
 #if defined(MODALIGN_ISA_avx512bf16)
-// Two bfloat16 a word.
-struct Pairs {
+// Two bfloat16 numbers in a word.
+struct BFloat16Pairs {
   using Sum = float;
   using Word = uint32_t;
   static constexpr int per_word = 2;
@@ -93,14 +95,14 @@ struct Pairs {
   static V multiply_add(V sum, __m512bh a, __m512bh b) {
     return reinterpret_cast<V>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), a, b));
   }
-  // `left` numbers are there, the second is `stride` further
-  static Word word(const BFloat16* source, int64_t stride, int64_t left) {
-    return source[0].bits | (left > 1 ? static_cast<uint32_t>(source[stride].bits) << 16 : 0);
+  // Read a word of which `count` numbers exist, the second `stride` numbers after the first.
+  static Word word(const BFloat16* source, int64_t stride, int64_t count) {
+    return source[0].bits | (count > 1 ? static_cast<uint32_t>(source[stride].bits) << 16 : 0);
   }
 };
 #endif
 
-// acc[r] += sum over depth of a[r * row_stride + k * depth_stride] . b[k * kCols .. ]
+// acc[r] += the sum over k of a[r * row_stride + k * depth_stride] times the kCols words from b[k * kCols] on
 template <class P, int64_t row_stride, int64_t depth_stride>
 __attribute__((always_inline)) inline void product(const typename P::Word* a, const typename P::Word* b, int64_t depth,
                                                    typename P::V (&acc)[kRows][2]) {
@@ -120,7 +122,7 @@ __attribute__((always_inline)) inline void product(const typename P::Word* a, co
   }
 }
 
-// out[r * ld ..] = scale[r] * (left panel) . (right panel); depth in words
+// out[r * ld ..] = scale[r] * (left panel) . (right panel); depth is in words. A leaf: its arguments stay in registers.
 template <class P>
 __attribute__((noinline)) void logits_tile(const typename P::Word* left, const typename P::Word* right, int64_t depth,
                                            const typename P::Sum* scale, typename P::Sum* out, int64_t ld) {
@@ -134,7 +136,8 @@ __attribute__((noinline)) void logits_tile(const typename P::Word* left, const t
   }
 }
 
-// out[r, .. cols) += sum over depth of a_rk b_k, for the first `rows` rows
+// out[r, .. cols) += the sum over depth of a_rk b_k, for the first `rows` rows. A leaf: its arguments stay in
+// registers.
 template <class P, int64_t row_stride, int64_t depth_stride>
 __attribute__((noinline)) void accumulate_tile(const typename P::Word* a, const typename P::Word* b, int64_t depth,
                                                typename P::Sum* out, int64_t ld, int64_t rows, int64_t cols) {
@@ -164,7 +167,7 @@ __attribute__((noinline)) void accumulate_tile(const typename P::Word* a, const 
     for (int64_t c = 0; c < kCols<T> && c < cols; ++c) out[r * ld + c] += edge[r][c];
 }
 
-// calls f with the rows' first element, typed
+// Call f with a typed pointer to the first element of the rows.
 template <class P, class F>
 void with_source(Rows rows, F f) {
   const int64_t offset = rows.start * rows.d;
@@ -191,11 +194,11 @@ typedef uint32_t Bits32 __attribute__((may_alias));
 template <int width>
 constexpr int kWholeEights = (width + 7) / 8 * 8;
 
-// out[k * width + r] = row_r[k] with some bits flipped, for kWholeEights rows, of which `width` count. May write
-// kPackedBeyond bytes beyond.
+// out[k * width + r] = row_r[k] with the bits of `flip` flipped, for the first `width` of kWholeEights rows. May write
+// kPackedBeyond bytes beyond the end.
 template <int width, uint32_t flip>
 void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, Bits32* out) {
-  // the highest rows first: eight are written where fewer belong, and the rows that follow are written over the rest
+  // the highest rows come first: eight are written even where fewer belong, and lower rows overwrite the surplus
   for (int r = (width - 1) / 8 * 8; r >= 0; r -= 8) {
     int64_t k = 0;
 #if defined(MODALIGN_EIGHT)
@@ -217,10 +220,11 @@ void pack_words(const Bits32* const (&row)[kWholeEights<width>], int64_t words, 
   }
 }
 
-// words of each row: the panel's part being written stays in the first-level cache
+// The number of words of each row that are packed before the next row, so that this part of the panel stays in the
+// first-level cache.
 constexpr int64_t kPackedAtOnce = 16;
 
-// out[panel][word][row in panel], zero beyond the last row: the operand of a product over features
+// Pack rows into out[panel][word][row in panel], zero beyond the last row: an operand of a product over features.
 template <class P, int width>
 void pack(Rows rows, typename P::Word* out) {
   const int64_t d = rows.d, depth = (d + P::per_word - 1) / P::per_word;
@@ -249,7 +253,8 @@ void pack(Rows rows, typename P::Word* out) {
   });
 }
 
-// out[panel of features][word of rows][feature in panel], zero beyond the last: the operand of a product over rows
+// Pack rows into out[panel of features][word of rows][feature in panel], zero beyond the last: an operand of a product
+// over rows.
 template <class P>
 void pack_features(Rows rows, int64_t padded_rows, typename P::Word* out) {
   constexpr int64_t cols = kCols<typename P::Sum>;

@@ -1,6 +1,7 @@
-// One vector register of T for the instruction set this file is compiled for. GCC's and Clang's vector extensions give
-// arithmetic and comparisons; the compiler picks the instructions. No standard library here: code compiled for AVX-512
-// must not leave inline functions that the linker could hand to the portable build.
+// One vector register of T for the instruction set that this file is compiled for (MODALIGN_ISA names it), and exp.
+// Arithmetic and comparisons use the vector extensions of GCC and Clang, so that the compiler picks the instructions.
+// This file and those that include it use no standard library: code compiled for AVX-512 must not leave inline
+// functions that the linker could give to the portable build.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +13,16 @@
 #include <immintrin.h>
 #endif
 
-#include "cpu/shared/tiles.hpp"
+#include "cpu/shared/types.hpp"
 
 namespace modalign::MODALIGN_ISA {
 
 #if defined(MODALIGN_ISA_avx512)
 constexpr int kVectorBytes = 64;
-constexpr int kRegisterRows = 12;  // 12 x 2 accumulators, 2 of B and a broadcast in 32 registers
+constexpr int kRegisterRows = 12;  // 12 x 2 accumulators, 2 vectors of B and a broadcast use 27 of 32 registers
 #elif defined(MODALIGN_ISA_avx2)
 constexpr int kVectorBytes = 32;
-constexpr int kRegisterRows = 6;  // 6 x 2 accumulators, 2 of B and a broadcast in 16 registers
+constexpr int kRegisterRows = 6;  // 6 x 2 accumulators, 2 vectors of B and a broadcast use 15 of 16 registers
 #else
 constexpr int kVectorBytes = 16;
 constexpr int kRegisterRows = 4;
@@ -34,7 +35,7 @@ struct Simd {
   typedef T Vector __attribute__((vector_size(kVectorBytes)));
   typedef T Unaligned __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
   typedef Integer Mask __attribute__((vector_size(kVectorBytes)));
-  // exponents are unsigned: that of an entry far above 0, which its caller leaves out, may wrap
+  // exponents are unsigned, because that of an entry far above 0, which the caller leaves out, may wrap
   typedef std::make_unsigned_t<Integer> Bits __attribute__((vector_size(kVectorBytes)));
 
   static Vector load(const T* p) { return *reinterpret_cast<const Unaligned*>(p); }
@@ -44,11 +45,11 @@ struct Simd {
   static Vector min(Vector a, Vector b) { return a < b ? a : b; }
 
   static T horizontal_max(Vector v) {
-    T best = v[0];
-    for (int i = 1; i < width; ++i) best = v[i] > best ? v[i] : best;
-    return best;
+    T largest = v[0];
+    for (int i = 1; i < width; ++i) largest = v[i] > largest ? v[i] : largest;
+    return largest;
   }
-  // halves are added to halves, so the compiler can shuffle instead of walking the lanes
+  // halves are added to halves, so that the compiler can shuffle instead of reading lane after lane
   static T horizontal_sum(Vector v) {
     T lane[width];
     store(lane, v);
@@ -56,8 +57,8 @@ struct Simd {
       for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
     return lane[0];
   }
-  // a bit for each lane where a >= b
-  static uint32_t reaching(Vector a, Vector b)
+  // Return a mask with one bit for each lane, set where a >= b.
+  static uint32_t greater_equal(Vector a, Vector b)
     requires std::is_same_v<T, float>
   {
 #if defined(MODALIGN_ISA_avx512)
@@ -80,7 +81,7 @@ typedef float Eight __attribute__((vector_size(32)));
 typedef int EightIntegers __attribute__((vector_size(32)));
 typedef float EightUnaligned __attribute__((vector_size(32), aligned(4), may_alias));
 
-// rows become columns
+// Transpose eight vectors of eight floats.
 inline void transpose(Eight (&v)[8]) {
   Eight a[8], b[8];
   for (int i = 0; i < 8; i += 2) {
@@ -99,16 +100,16 @@ inline void transpose(Eight (&v)[8]) {
 }
 #endif
 
-// exp(x) for x <= 0, within 2 units in the last place; below the smallest normal number it gives about that number,
-// which no sum that also holds exp(0) can notice. x = n log 2 + r with |r| <= log 2 / 2, a polynomial of r, and 2^n by
-// the exponent's bits or, where there is one, an instruction.
+// exp(x) for x <= 0, within 2 units in the last place. Where exp(x) is below the smallest normal number the result is
+// about that number, which vanishes in any sum that contains exp(0). With x = n log 2 + r and |r| <= log 2 / 2, it is a
+// polynomial of r times 2^n, which comes from an instruction where there is one, else from the bits of the exponent.
 template <class T>
 struct Exp;
 
 template <>
 struct Exp<float> {
   using S = Simd<float>;
-  static constexpr float lowest = -87.33654f;  // log of the smallest normal number
+  static constexpr float lowest = -87.33654f;  // the logarithm of the smallest normal number
   static S::Vector of(S::Vector x) {
     x = S::max(x, S::broadcast(lowest));
 #if defined(MODALIGN_ISA_avx512)
@@ -121,7 +122,7 @@ struct Exp<float> {
 #endif
     S::Vector r = x - n * 0.693359375f;  // log 2 in two parts, the first short enough for n * part to be exact
     r = r - n * -2.12194440e-4f;
-    // the smallest largest error relative to exp, 2e-9, of those with exp(0) = 1
+    // the minimax polynomial of this degree with exp(0) = 1; its relative error is at most 2e-9
     S::Vector p = S::broadcast(1.38436444e-3f);
     p = p * r + 8.37416295e-3f;
     p = p * r + 4.16680016e-2f;

@@ -1,10 +1,10 @@
-// One row of a table of any type, in float64.
+// Reads one row of a table of any type in float64.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 
-#include "cpu/shared/tiles.hpp"
+#include "cpu/shared/types.hpp"
 
 namespace modalign {
 
@@ -16,17 +16,17 @@ inline double half_to_double(uint16_t half) {
 }
 
 inline void read_row(const Rows& table, int64_t row, double* out) {
-  const int64_t d = table.d, at = (table.start + row) * d;
-  const auto copy = [&](const auto* from) {
-    for (int64_t c = 0; c < d; ++c) out[c] = static_cast<double>(from[at + c]);
+  const int64_t d = table.d, start = (table.start + row) * d;
+  const auto copy = [&](const auto* source) {
+    for (int64_t c = 0; c < d; ++c) out[c] = static_cast<double>(source[start + c]);
   };
   switch (table.dtype) {
     case Dtype::float16:
-      for (int64_t c = 0; c < d; ++c) out[c] = half_to_double(static_cast<const uint16_t*>(table.data)[at + c]);
+      for (int64_t c = 0; c < d; ++c) out[c] = half_to_double(static_cast<const uint16_t*>(table.data)[start + c]);
       break;
     case Dtype::bfloat16:
       for (int64_t c = 0; c < d; ++c)
-        out[c] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(table.data)[at + c]) << 16);
+        out[c] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(table.data)[start + c]) << 16);
       break;
     case Dtype::float32:
       return copy(static_cast<const float*>(table.data));
