@@ -8,16 +8,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.types import Array
 from modalign.files.arrays import READERS, Table, name_of, native, saved_to_disk
 from modalign.files.tables import is_saved_to_disk
 
-__all__ = ["Rows", "indexable", "open_layers", "open_rows"]
+__all__ = ["RowSource", "Rows", "indexable", "open_layers", "open_rows"]
 
 DTYPES = {
     "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64,
@@ -81,6 +82,10 @@ class Rows:
 
     def _rows_a_piece(self) -> int:
         return max(1, PIECE // (self.shape[1] * self.dtype.itemsize))
+
+
+# what ``open_rows`` takes: an array, a tensor, opened rows, or the path of a file
+RowSource: TypeAlias = Array | Rows | str | Path
 
 
 def open_rows(x: Any, name: str = "x") -> Rows:
