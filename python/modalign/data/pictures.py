@@ -25,10 +25,10 @@ from torch import Tensor
 
 from modalign.data.arrays import pixels_of, require_finite, require_two_or_more, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset, split_of
+from modalign.data.registry import CLIPART, STAMPS
 
 __all__ = ["Picture", "openclipart", "openclipart_items", "tuxpaint", "tuxpaint_items"]
 
-CLIPART, STAMPS = "/usr/share/openclipart", "/usr/share/tuxpaint/stamps"
 UNSORTED = "unsorted"  # a folder of Open Clip Art that is no subject
 LEAST = 14  # pictures of a class, so that training, validation and test have 2 of each
 PIXELS = 1 << 26  # of the largest drawing taken

