@@ -23,11 +23,11 @@ from modalign.data import synthetic
 from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep.chunks import bytes_of_a_run, chunks_of
 from modalign.experiments.sweep.config import Sweep, load, parse
-from modalign.experiments.sweep.run import COLUMNS, run
-from modalign.experiments.sweep.training import columns_of
+from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.schema import curve_columns, modality_pairs, run_columns
 from modalign.report import write
 
-CURVES = columns_of(["1", "2"])
+CURVES = [column.name for column in curve_columns(["1", "2"])][4:]
 TWO_CASES = [*TINY["cases"], {"label": "linear", "data": {**TINY["cases"][0]["data"], "heterogeneity": 0, "n": 500}}]
 
 
@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Path]:
 def test_the_tables_hold_every_run_and_epoch(finished: tuple[Sweep, Path]) -> None:
     _, folder = finished
     runs, curves = pd.read_parquet(folder / "runs.parquet"), pd.read_parquet(folder / "curves.parquet")
-    assert tuple(runs.columns) == COLUMNS
+    assert list(runs.columns) == [column.name for column in run_columns(["1", "2"], modality_pairs(2))]
     assert tuple(curves.columns) == ("case", "strength", "seed", "epoch", *CURVES)
     keys = pd.MultiIndex.from_product([["R = 8", "linear"], [0, 0.3, 2], [3, 8]])
     assert list(zip(runs["case"], runs["strength"], runs["seed"], strict=True)) == list(keys)

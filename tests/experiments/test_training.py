@@ -19,9 +19,10 @@ from modalign.encoders.build import build_encoder, seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
-from modalign.experiments.sweep.training import Run, Trainer, columns_of
+from modalign.experiments.sweep.schema import curve_columns
+from modalign.experiments.sweep.training import Run, Trainer
 
-CURVES = columns_of(["1", "2"])
+CURVES = [column.name for column in curve_columns(["1", "2"])][4:]
 RUNS = [Run(strength, seed) for strength in (0.0, 0.3, 2.0) for seed in (3, 8)]
 
 

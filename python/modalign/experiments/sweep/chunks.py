@@ -16,6 +16,7 @@ from modalign.data import TEST, TRAIN, PairedDataset
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.randomness import compared_pairs
+from modalign.experiments.sweep.schema import ALIGNMENT, alignment_column
 from modalign.experiments.sweep.training import Run, Trainer, inputs_of
 from modalign.metrics import cka, mutual_knn, svcca, unbiased_cka
 
@@ -143,16 +144,15 @@ def measure(trainer: Trainer, data: PairedDataset, sweep: Sweep, stop: threading
     rows = compared_pairs(len(trainer.labels[TEST][0]), sweep.metrics.pairs)
     embedded = trainer.embed(rows)
     for i, j in trainer.pairs:
-        name = "" if (i, j) == (0, 1) else f"_{i + 1}_{j + 1}"  # modalities 1 and 2 need no name
-        found: dict[str, list[float]] = {measure: [] for measure in ("mutual_knn", "cka", "unbiased_cka", "svcca")}
+        scores: dict[str, list[float]] = {measure: [] for measure in ALIGNMENT}
         for x, y in zip(embedded[i], embedded[j], strict=True):
             if stop.is_set():
                 raise Stopped
-            found["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
-            found["cka"].append(_or_nan(cka, x, y))
-            found["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
-            found["svcca"].append(_or_nan(svcca, x, y))
-        result |= {f"{measure}{name}": values for measure, values in found.items()}
+            scores["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
+            scores["cka"].append(_or_nan(cka, x, y))
+            scores["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
+            scores["svcca"].append(_or_nan(svcca, x, y))
+        result |= {alignment_column(measure, (i, j)): values for measure, values in scores.items()}
     result["curves"] = trainer.curves
     seconds = (trainer.seconds + time.perf_counter() - started) / len(trainer.runs)
     result["seconds"] = [seconds] * len(trainer.runs)

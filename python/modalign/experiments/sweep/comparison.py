@@ -1,99 +1,121 @@
-"""Two sweeps side by side: the same cases under other settings, and what that changes."""
+"""Comparison of two finished sweeps of the same cases: which settings differ, and what changes with them."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modalign.experiments.sweep.findings import Finding, findings
-from modalign.experiments.sweep.results import Results, read
-from modalign.experiments.sweep.statistics import Estimate, paired_gain, student_t
+from modalign.experiments.sweep.results import Predictor, Results, read
+from modalign.experiments.sweep.statistics import Estimate, mean_difference, paired_gain
 
 __all__ = ["Difference", "compare", "different_settings", "settings_that_differ"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Of one modality of one case: what both sweeps found, and the change of test accuracy at the best strength, second
-    less first, paired by seed where both have the same seeds."""
+    """Difference between two sweeps for one predictor of one case.
+
+    Args:
+        case: Label of the case.
+        name: Name of the modality, or "fused model".
+        findings: The findings of the first and of the second sweep.
+        accuracy: Mean test accuracy of both at their own best strengths.
+        change: Second less first of that accuracy, paired by seed where both sweeps have the same seeds.
+        paired: True if ``change`` is paired by seed; otherwise its interval is Welch's.
+    """
 
     case: str
     name: str
-    found: tuple[Finding, Finding]
+    findings: tuple[Finding, Finding]
     accuracy: tuple[float, float]
     change: Estimate
     paired: bool
 
     @property
+    def predictor(self) -> Predictor:
+        """The predictor, as the first sweep has it."""
+        return self.findings[0].predictor
+
+    @property
     def modality(self) -> int:
-        """1 or 2."""
-        return self.found[0].modality
+        """Position of the predictor among those of its case, from 1."""
+        return self.predictor.position
 
     @property
     def best(self) -> tuple[float, float]:
-        return self.found[0].best, self.found[1].best
+        """Best strengths of the first and of the second sweep."""
+        return self.findings[0].best, self.findings[1].best
 
     @property
     def gain(self) -> tuple[Estimate, Estimate]:
-        return self.found[0].gain, self.found[1].gain
+        """Gains at the best strength of the first and of the second sweep."""
+        return self.findings[0].gain, self.findings[1].gain
 
 
 def compare(first: Path, second: Path) -> list[Difference]:
-    """For every case and modality that both finished sweeps have. ValueError where they have none in common."""
-    one, two = read(Path(first)), read(Path(second))
-    others = {(found.case.label, found.modality): found for found in findings(two)}
+    """Compare every predictor that two finished sweeps have in common: a modality, or the fused model, of one case.
+
+    Args:
+        first: Folder of a finished sweep.
+        second: Folder of another. Cases are matched by their labels, modalities by their numbers.
+
+    Returns:
+        The differences in the order of the first sweep's cases and predictors.
+
+    Raises:
+        ValueError: If a folder holds no finished sweep, or the sweeps have no case in common.
+    """
+    sweeps = read(Path(first)), read(Path(second))
+    others = {(other.case.label, other.predictor.suffix): other for other in findings(sweeps[1])}
+    paired = sweeps[0].seeds == sweeps[1].seeds
     differences = []
-    for found in findings(one):
-        other = others.get((found.case.label, found.modality))
+    for finding in findings(sweeps[0]):
+        other = others.get((finding.case.label, finding.predictor.suffix))
         if other is None:
             continue
-        a, b = _at_best(one, found), _at_best(two, other)
-        paired = one.seeds == two.seeds
+        before, after = _accuracy_at_best(sweeps[0], finding), _accuracy_at_best(sweeps[1], other)
         differences.append(
             Difference(
-                found.case.label, found.name, (found, other), (float(a.mean()), float(b.mean())),
-                paired_gain(b, a) if paired else _welch(b, a), paired,
+                case=finding.case.label,
+                name=finding.name,
+                findings=(finding, other),
+                accuracy=(float(before.mean()), float(after.mean())),
+                change=paired_gain(after, before) if paired else mean_difference(after, before),
+                paired=paired,
             )
-        )  # fmt: skip
+        )
     if not differences:
         raise ValueError(f"{first} and {second} have no case in common; a case is known by its label")
     return differences
 
 
 def settings_that_differ(first: Path, second: Path) -> list[str]:
-    """The settings of two sweeps that are not the same, as ``key: value in the first, value in the second``."""
-    return [f"{key}: {one} in the first, {two} in the second" for key, one, two in different_settings(first, second)]
+    """Return the settings that differ between two sweeps, each as ``key: value in the first, value in the second``."""
+    return [
+        f"{key}: {before} in the first, {after} in the second"
+        for key, before, after in different_settings(first, second)
+    ]
 
 
-def different_settings(first: Path, second: Path) -> list[tuple[str, Any, Any]]:
-    """(key, value in the first, value in the second) of each setting that is not the same; None where there is none."""
-    one, two = (dict(_leaves(read(Path(folder)).config)) for folder in (first, second))
-    keys = [key for key in dict.fromkeys((*one, *two)) if one.get(key) != two.get(key)]
-    return [(key, one.get(key), two.get(key)) for key in keys if key != "name"]
+def different_settings(first: Path, second: Path) -> list[tuple[str, object, object]]:
+    """Return (key, value in the first, value in the second) of every setting that differs; None where it is absent."""
+    before, after = (dict(_leaves(read(Path(folder)).config)) for folder in (first, second))
+    keys = [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
+    return [(key, before.get(key), after.get(key)) for key in keys if key != "name"]
 
 
-def _at_best(results: Results, found: Any) -> Any:
-    return results.grid(found.case, f"accuracy_{found.modality}")[:, results.strengths.index(found.best)]
+def _accuracy_at_best(results: Results, finding: Finding) -> NDArray[np.float64]:
+    test = results.grid(finding.case, finding.predictor.column("accuracy"))
+    return test[:, results.strengths.index(finding.best)]
 
 
-def _welch(after: Any, before: Any) -> Estimate:
-    """Mean of after less that of before, and Welch's interval; none where one of them has a single value."""
-    mean = float(after.mean() - before.mean())
-    if min(len(after), len(before)) < 2:
-        return Estimate(mean, None, None)
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in (after, before)]
-    if not sum(parts):
-        return Estimate(mean, mean, mean)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, (after, before), strict=True))
-    half = student_t(max(1, math.floor(freedom))) * math.sqrt(sum(parts))
-    return Estimate(mean, mean - half, mean + half)
-
-
-def _leaves(value: Any, key: str = "") -> Any:
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted key and the value of every setting that is no mapping."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from _leaves(part, f"{key}.{name}".lstrip("."))

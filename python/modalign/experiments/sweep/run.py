@@ -20,33 +20,9 @@ from modalign.experiments.sweep.chunks import Chunk, chunks_of, cores, train_chu
 from modalign.experiments.sweep.cluster import train_on_ray
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
-from modalign.experiments.sweep.training import columns_of, parts_of
+from modalign.experiments.sweep.schema import curve_columns, modality_pairs, predictor_suffixes, run_columns
 
 __all__ = ["run"]
-
-# accuracy: on the test pairs, after the epoch with the best validation accuracy of the same modality. Alignment: of the
-# test pairs after the last epoch. last_accuracy: on the test pairs, after the last epoch.
-COLUMNS = (
-    "case",
-    "strength",
-    "seed",
-    "accuracy_1",
-    "accuracy_2",
-    "validation_accuracy_1",
-    "validation_accuracy_2",
-    "mutual_knn",
-    "cka",
-    "unbiased_cka",
-    "svcca",
-    "chance_1",
-    "chance_2",
-    "mutual_knn_chance",
-    "seconds",
-    "best_epoch_1",
-    "best_epoch_2",
-    "last_accuracy_1",
-    "last_accuracy_2",
-)  # fmt: skip; further modalities, pairs and a fused model follow
 
 
 def run(
@@ -178,15 +154,17 @@ def _tables(
     for chunk, result in zip(chunks, results, strict=True):
         pairs = data[chunk.case]
         compared = min(int((pairs.split == TEST).sum()), sweep.metrics.pairs)
-        parts = parts_of(sweep, len(pairs.modalities))
+        parts = predictor_suffixes(len(pairs.modalities), sweep.fusion != "none")
+        names = [column.name for column in run_columns(parts, modality_pairs(len(pairs.modalities)))]
+        curve_names = [column.name for column in curve_columns(parts)]
         constant = {f"chance_{part}": _chance(pairs, part) for part in parts}
         constant["mutual_knn_chance"] = sweep.metrics.k / (compared - 1)
         for i, run in enumerate(chunk.runs):
             key = {"case": sweep.cases[chunk.case].label, "strength": run.strength, "seed": run.seed}
             measured = {name: values[i] for name, values in result.items() if name != "curves"}
             row = key | measured | constant
-            runs.append({name: row[name] for name in [*COLUMNS, *(name for name in row if name not in COLUMNS)]})
-            curve = pd.DataFrame(result["curves"][i].numpy(), columns=columns_of(parts))
+            runs.append({name: row[name] for name in names})
+            curve = pd.DataFrame(result["curves"][i].numpy(), columns=curve_names[len(key) + 1 :])
             curves.append(pd.DataFrame({**key, "epoch": range(1, len(curve) + 1)}).join(curve))
     return pd.DataFrame(runs), pd.concat(curves, ignore_index=True)
 

@@ -1,34 +1,35 @@
-"""The few statistics a report states, each in its plain form: intervals over seeds, the best strength, the trend.
+"""Statistics that reports state: intervals over seeds, the best strength, the trend of accuracy.
 
 Accuracies come as arrays of shape (seeds, strengths): row i is one seed at every strength, so that two columns are
-paired by seed. Nothing here corrects for the number of intervals looked at.
+paired by seed. Nothing here corrects for the number of intervals looked at. Quantiles and intervals are SciPy's.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 __all__ = [
     "Estimate",
     "Trend",
     "best_column",
     "best_column_range",
+    "mean_difference",
     "mean_interval",
     "paired_gain",
-    "student_t",
     "trend",
 ]
 
-LEVEL = 0.95  # every interval of a report
+LEVEL = 0.95  # of every interval in a report
 Trend = Literal["rises", "peaks between", "falls", "flat"]
 
 
 class Estimate(NamedTuple):
-    """A mean and its interval; ``low`` and ``high`` are None where one value gives no interval."""
+    """A mean and its interval; ``low`` and ``high`` are None where a single value gives no interval."""
 
     mean: float
     low: float | None
@@ -36,84 +37,116 @@ class Estimate(NamedTuple):
 
     @property
     def half_width(self) -> float | None:
+        """Half the width of the interval, None without one."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
     @property
     def positive(self) -> bool:
-        """The whole interval lies above 0."""
+        """True if the whole interval lies above 0."""
         return self.low is not None and self.low > 0
 
     @property
     def negative(self) -> bool:
-        """The whole interval lies below 0."""
+        """True if the whole interval lies below 0."""
         return self.high is not None and self.high < 0
 
 
-def student_t(freedom: int, level: float = LEVEL) -> float:
-    """The t with P(-t <= T <= t) = level for Student's T with ``freedom`` degrees of freedom.
-
-    With t = sqrt(freedom) tan(a) the probability is a finite sum in sin(a) and cos(a) (Abramowitz and Stegun 26.7.3
-    and 26.7.4); it grows with a, so halving [0, pi / 2] finds a.
-    """
-    if freedom < 1 or not 0 < level < 1:
-        raise ValueError(f"student_t wants freedom >= 1 and 0 < level < 1, got {freedom} and {level}")
-    low, high = 0.0, math.pi / 2
-    while (angle := (low + high) / 2) not in (low, high):
-        low, high = (angle, high) if _inside(angle, freedom) < level else (low, angle)
-    return math.sqrt(freedom) * math.tan(angle)
-
-
-def _inside(angle: float, freedom: int) -> float:
-    """P(|T| <= sqrt(freedom) tan(angle))."""
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for power in range(2 + odd, freedom - 1, 2):
-        term *= math.cos(angle) ** 2 * (power - 1) / power
-        total += term
-    total *= math.sin(angle)
-    return (angle + total) * 2 / math.pi if odd else total
-
-
 def mean_interval(values: ArrayLike) -> Estimate:
-    """Mean of independent values and its 95 % Student-t interval: mean +- t sqrt(variance / count)."""
+    """Return the mean of independent values and its 95 % Student-t interval, mean +- t sqrt(variance / count).
+
+    Args:
+        values: (n,) at least one value. One value has no interval.
+
+    Raises:
+        ValueError: If ``values`` is empty or has another shape.
+
+    Examples:
+        >>> from modalign.experiments.sweep.statistics import mean_interval
+        >>> estimate = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+        >>> [round(value, 3) for value in estimate]
+        [3.0, 1.037, 4.963]
+    """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not sample.size:
         raise ValueError(f"mean_interval wants a list of at least one value, got shape {sample.shape}")
     mean = float(sample.mean())
     if sample.size < 2:
         return Estimate(mean, None, None)
-    half = student_t(sample.size - 1) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, sample.size - 1) * stats.sem(sample))
     return Estimate(mean, mean - half, mean + half)
 
 
 def paired_gain(after: ArrayLike, before: ArrayLike) -> Estimate:
-    """Mean of ``after - before`` over seeds with its 95 % Student-t interval; entry i of both is the same seed."""
+    """Return the mean of ``after - before`` over seeds and its 95 % Student-t interval.
+
+    Args:
+        after: (seeds,) values.
+        before: (seeds,) values; entry i of both is the same seed.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
     first, second = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
     if first.shape != second.shape:
         raise ValueError(f"paired_gain wants one value for each seed in both, got shapes {first.shape}, {second.shape}")
     return mean_interval(first - second)
 
 
+def mean_difference(after: ArrayLike, before: ArrayLike) -> Estimate:
+    """Return the mean of ``after`` less that of ``before``, of unpaired samples, and Welch's 95 % interval.
+
+    The interval is that of ``scipy.stats.ttest_ind(after, before, equal_var=False)``. A sample of one value gives no
+    interval; two samples without any variance give an interval of width 0.
+
+    Args:
+        after: (n,) values.
+        before: (m,) values.
+
+    Examples:
+        >>> from modalign.experiments.sweep.statistics import mean_difference
+        >>> [round(value, 3) for value in mean_difference([3.0, 4.0, 5.0], [1.0, 2.0])]
+        [2.5, 0.012, 4.988]
+    """
+    first, second = np.asarray(after, dtype=np.float64), np.asarray(before, dtype=np.float64)
+    mean = float(first.mean() - second.mean())
+    if min(first.size, second.size) < 2:
+        return Estimate(mean, None, None)
+    if not (first.var() or second.var()):
+        return Estimate(mean, mean, mean)
+    with warnings.catch_warnings():  # of a constant sample, whose variance of 0 is meant
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(LEVEL)
+    return Estimate(mean, float(interval.low), float(interval.high))
+
+
 def best_column(validation: NDArray[np.float64]) -> int:
-    """The column whose mean over the rows is highest; the first one when several are equal."""
+    """Return the column whose mean over the rows is highest; the first one when several are equal."""
     return int(_first_highest(validation.mean(axis=0)))
 
 
 def best_column_range(
     validation: NDArray[np.float64], *, resamples: int = 10_000, seed: int = 0
 ) -> tuple[int, int] | None:
-    """The 2.5 % and 97.5 % points of the best column when the rows are drawn again with replacement.
+    """Return the 2.5 % and 97.5 % points of the best column when the rows are drawn again with replacement.
 
-    Both ends are columns that were chosen: the lower end is rounded down and the upper end up. None for one row.
+    Both ends are columns that were chosen: the lower end is rounded down and the upper end up, which
+    ``scipy.stats.bootstrap`` does not offer.
+
+    Args:
+        validation: (rows, columns) accuracies.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        The two columns; None for a single row.
     """
     rows = len(validation)
     if rows < 2:
         return None
-    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
-    chosen = _first_highest(drawn @ validation / rows)
+    counts = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    best = _first_highest(counts @ validation / rows)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(chosen, tail, method="lower"), np.quantile(chosen, 1 - tail, method="higher")
+    low, high = np.quantile(best, tail, method="lower"), np.quantile(best, 1 - tail, method="higher")
     return int(low), int(high)
 
 
@@ -123,17 +156,22 @@ def _first_highest(means: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def trend(gain: Estimate, end: Estimate, drop: Estimate) -> Trend | None:
-    """What accuracy does as the strength grows, from three paired differences; the first rule that holds decides.
-
-    gain: best strength minus baseline; end: strongest minus baseline; drop: strongest minus best. An interval counts
-    when it excludes 0.
+    """Return the shape of accuracy against strength, from three paired differences; the first rule that holds decides.
 
     1. peaks between: the best is above the baseline and the strongest is below the best
     2. rises: the best or the strongest is above the baseline
     3. falls: the strongest is below the baseline
-    4. flat: none of these; nothing can be told from so many seeds
+    4. flat: none of these; so few seeds do not tell
 
-    None where there is one seed, so no interval.
+    A difference counts when its interval excludes 0.
+
+    Args:
+        gain: Best strength less baseline.
+        end: Strongest less baseline.
+        drop: Strongest less best.
+
+    Returns:
+        The shape; None for one seed, which gives no interval.
     """
     if gain.low is None:
         return None

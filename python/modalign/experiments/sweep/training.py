@@ -24,29 +24,16 @@ from modalign.encoders.build import seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep, encoders_of, pairs_of, require_comparable
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.sweep.schema import KEY, curve_columns, predictor_suffixes
 from modalign.experiments.sweep.stacked import Fixed, Stacked, stacked_encoder
 from modalign.losses.functional import info_nce
 
-__all__ = ["Run", "Trainer", "columns_of", "parts_of"]
+__all__ = ["Run", "Trainer"]
 
 
 class Run(NamedTuple):
     strength: float
     seed: int
-
-
-def parts_of(sweep: Sweep, modalities: int) -> list[str]:
-    """What has a task head, as columns name it: "1", "2" ... and "fused" where there is a fusion head."""
-    return [str(m + 1) for m in range(modalities)] + (["fused"] if sweep.fusion != "none" else [])
-
-
-def columns_of(parts: Sequence[str]) -> list[str]:
-    """What is recorded of every epoch: means over its steps, then the scores after it. Gradient norms are those of the
-    losses (the alignment loss before it is weighted) at the outputs of the encoders."""
-    return [
-        *(f"task_loss_{part}" for part in parts), "alignment_loss", "gradient_norm_task", "gradient_norm_alignment",
-        *(f"validation_accuracy_{part}" for part in parts), "alignment_weight",
-    ]  # fmt: skip
 
 
 class Models:
@@ -116,8 +103,8 @@ class Trainer:
         self.models = Models(data, runs, sweep, dtype, self.device)
         self.inputs, self.labels = _by_split(data, self.device, dtype)
         self.task, self.fusion, self.schedule = data.task, sweep.fusion, sweep.strength_schedule
-        self.parts = parts_of(sweep, len(data.modalities))
-        self.columns = columns_of(self.parts)
+        self.parts = predictor_suffixes(len(data.modalities), sweep.fusion != "none")
+        self.columns = [column.name for column in curve_columns(self.parts)[len(KEY) + 1 :]]  # without key and epoch
         self.pairs = pairs_of(sweep, len(data.modalities))
         if sweep.fusion != "none" and data.labels_y is not None:
             raise ValueError(

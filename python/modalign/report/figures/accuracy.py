@@ -30,13 +30,16 @@ def accuracy_figures(results: Results, found: Sequence[Finding]) -> list[Figure]
     low, high = _accuracy_range(results)
     figures = []
     for number, case in enumerate(results.cases):
+        names = " and ".join(predictor.name for predictor in case.predictors)
         mine = [finding for finding in found if finding.case == case]
         base = "no alignment" if results.strengths[0] == 0 else f"strength {results.strengths[0]:g}"
         axes = {
             "xaxis": strength_axis(results.strengths, results.strength_name, anchor="y3"),
             "yaxis": value_axis(domain=[0.60, 1], range=[low, high]),
             "yaxis2": value_axis(domain=[0.135, 0.51], zeroline=True, zerolinecolor="var(--axis)", nticks=5),
-            "yaxis3": value_axis(domain=[0, 0.08], range=[0.4, 2.6], showgrid=False, showticklabels=False),
+            "yaxis3": value_axis(
+                domain=[0, 0.08], range=[0.4, len(case.predictors) + 0.6], showgrid=False, showticklabels=False
+            ),
         }
         notes = [
             title("test accuracy, %", y=1.01),
@@ -49,7 +52,7 @@ def accuracy_figures(results: Results, found: Sequence[Finding]) -> list[Figure]
             Figure(
                 name=f"accuracy-{number}",
                 heading=case.label,
-                label=f"{case.label}: test accuracy of {' and '.join(case.modalities)} against alignment strength",
+                label=f"{case.label}: test accuracy of {names} against alignment strength",
                 data=data,
                 layout=layout(470, **axes, annotations=notes),
                 keys=_modality_keys(case),
@@ -62,9 +65,9 @@ def _accuracy_range(results: Results) -> tuple[float, float]:
     """One scale for every case, which holds every band and every chance line."""
     low, high = np.inf, -np.inf
     for case in results.cases:
-        for modality in (1, 2):
-            mean, half = means(100 * results.grid(case, f"accuracy_{modality}"))
-            chance = 100 * results.grid(case, f"chance_{modality}").mean()
+        for predictor in case.predictors:
+            mean, half = means(100 * results.grid(case, predictor.column("accuracy")))
+            chance = 100 * results.grid(case, predictor.column("chance")).mean()
             low, high = min(low, chance, (mean - half).min()), max(high, chance, (mean + half).max())
     room = 0.05 * max(high - low, 1.0)
     return max(float(low - room), -2.0), min(float(high + room), 102.0)
@@ -72,8 +75,8 @@ def _accuracy_range(results: Results) -> tuple[float, float]:
 
 def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
     modality = finding.modality
-    role, name = f"modality-{modality}", plain(finding.name)
-    accuracy = 100 * results.grid(finding.case, f"accuracy_{modality}")
+    role, name = f"modality-{min(modality, 5)}", plain(finding.name)
+    accuracy = 100 * results.grid(finding.case, finding.predictor.column("accuracy"))
     change = accuracy - accuracy[:, :1]
     best = results.strengths.index(finding.best)
     strengths = [f"{value:g}" for value in results.strengths]
@@ -93,7 +96,7 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
                 "hovertemplate": f"{name}, strength %{{customdata[0]}}: "
                 f"%{{y:{shown}}} ± %{{customdata[1]:.1f}}<extra></extra>",
                 "line": {"color": f"var(--{role})", "width": 2},
-                "marker": {"color": f"var(--{role})", "size": 6, "symbol": SYMBOLS[modality]},
+                "marker": {"color": f"var(--{role})", "size": 6, "symbol": SYMBOLS.get(modality, "square")},
                 "meta": f"{kind}_{modality}",
             }
         )
@@ -107,7 +110,7 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
                 "hoverinfo": "skip",
                 "marker": {
                     "size": 12,
-                    "symbol": f"{SYMBOLS[modality]}-open",
+                    "symbol": f"{SYMBOLS.get(modality, 'square')}-open",
                     "color": f"var(--{role})",
                     "line": {"width": 2},
                 },
@@ -118,7 +121,7 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
     hover = f"{name}: best strength {finding.best:g}"
     if finding.best_range is not None:
         hover += f" [{finding.best_range[0]:g}, {finding.best_range[1]:g}]"
-    row = 3 - modality
+    row = len(finding.case.predictors) + 1 - modality
     traces.append(
         {
             "type": "scatter",
@@ -132,7 +135,7 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
                 "color": f"var(--{role})",
                 "size": [8, 8, 9],
                 "opacity": 1,
-                "symbol": ["line-ns-open", "line-ns-open", SYMBOLS[modality]],
+                "symbol": ["line-ns-open", "line-ns-open", SYMBOLS.get(modality, "square")],
                 "line": {"width": [2, 2, 0], "color": f"var(--{role})"},
             },
             "meta": f"best_{modality}",
@@ -142,15 +145,15 @@ def _accuracy_traces(results: Results, finding: Finding) -> list[Trace]:
 
 
 def _chance_traces(results: Results, case: Case) -> list[Trace]:
-    levels = {m: 100 * float(results.grid(case, f"chance_{m}").mean()) for m in (1, 2)}
-    same = abs(levels[1] - levels[2]) < 0.05
+    levels = {one.position: 100 * float(results.grid(case, one.column("chance")).mean()) for one in case.predictors}
+    same = max(levels.values()) - min(levels.values()) < 0.05
     return [
         {
             "type": "scatter",
             "mode": "lines",
             "x": [-0.35, len(results.strengths) - 0.65],
             "y": [level, level],
-            "line": {"color": "var(--muted)" if same else f"var(--modality-{m})", "width": 1.5, "dash": "dot"},
+            "line": {"color": "var(--muted)" if same else f"var(--modality-{min(m, 5)})", "width": 1.5, "dash": "dot"},
             "hovertemplate": f"chance {level:.1f}<extra></extra>",
             "meta": f"chance_{m}",
         }
@@ -160,5 +163,12 @@ def _chance_traces(results: Results, case: Case) -> list[Trace]:
 
 
 def _modality_keys(case: Case) -> tuple[Key, ...]:
-    first, second = case.modalities
-    return Key("modality-1", first), Key("modality-2", second, "diamond"), Key("muted", "chance", "dash")
+    return (
+        *(
+            Key(f"modality-{min(one.position, 5)}", one.name, SYMBOLS.get(one.position, "square"))
+            if one.position > 1
+            else Key("modality-1", one.name)
+            for one in case.predictors
+        ),
+        Key("muted", "chance", "dash"),
+    )

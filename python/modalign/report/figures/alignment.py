@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from modalign.experiments.sweep.results import ALIGNMENT, Results
+from modalign.experiments.sweep.results import Results
+from modalign.experiments.sweep.schema import ALIGNMENT
 from modalign.report.figures.drawing import (
     SYMBOLS,
     Figure,
@@ -108,21 +109,22 @@ def scatter_figures(results: Results) -> list[Figure]:
         colours = [f"var(--strength-{results.strengths.index(value)})" for value in strengths]
         data: list[Trace] = []
         for column in MEASURES:
-            for modality in (1, 2):
+            for predictor in case.predictors:
+                modality = predictor.position
                 data.append(
                     {
                         "type": "scatter",
                         "mode": "markers",
                         "x": mine[column].astype(float).tolist(),
-                        "y": (100 * mine[f"accuracy_{modality}"]).tolist(),
+                        "y": (100 * mine[predictor.column("accuracy")]).tolist(),
                         "customdata": [[f"{s:g}", int(seed)] for s, seed in zip(strengths, mine["seed"], strict=True)],
-                        "hovertemplate": f"{plain(case.modalities[modality - 1])}, strength %{{customdata[0]}}, "
+                        "hovertemplate": f"{plain(predictor.name)}, strength %{{customdata[0]}}, "
                         "seed %{customdata[1]}: %{y:.1f} at %{x:.3f}<extra></extra>",
                         "marker": {
                             "color": colours,
                             "size": 8,
-                            "symbol": SYMBOLS[modality] if modality == 1 else f"{SYMBOLS[modality]}-open",
-                            "line": {"width": 1.5 if modality == 2 else 0},
+                            "symbol": SYMBOLS[1] if modality == 1 else f"{SYMBOLS.get(modality, 'square')}-open",
+                            "line": {"width": 1.5 if modality > 1 else 0},
                         },
                         "visible": column == "mutual_knn",
                         "meta": f"{column}_{modality}",
@@ -142,7 +144,10 @@ def scatter_figures(results: Results) -> list[Figure]:
                 ),
                 keys=(
                     Key("muted", case.modalities[0], line=False),
-                    Key("muted", case.modalities[1], SYMBOLS[2], line=False, open=True),
+                    *(
+                        Key("muted", one.name, SYMBOLS.get(one.position, "square"), line=False, open=True)
+                        for one in case.predictors[1:]
+                    ),
                 ),
             )
         )

@@ -16,12 +16,9 @@ MOST_EPOCHS = 150  # points drawn of one line
 def training_figures(results: Results, case: Case) -> list[Figure]:
     """The panels of one case; every line is the mean over seeds."""
     number = results.cases.index(case)
-    first, second = case.modalities
     panels = {
-        "task_loss_1": f"task loss, {first}",
-        "task_loss_2": f"task loss, {second}",
-        "validation_accuracy_1": f"validation accuracy, {first}",
-        "validation_accuracy_2": f"validation accuracy, {second}",
+        **{one.column("task_loss"): f"task loss, {one.name}" for one in case.predictors},
+        **{one.column("validation_accuracy"): f"validation accuracy, {one.name}" for one in case.predictors},
         "alignment_loss": "alignment loss",
         "gradient_norm_task": "gradient norm, task losses",
         "gradient_norm_alignment": "gradient norm, alignment loss",

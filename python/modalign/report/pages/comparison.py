@@ -86,7 +86,7 @@ def _settings(settings: Sequence[tuple[str, Any, Any]], names: tuple[str, str]) 
 def _changes(found: Sequence[Difference], names: tuple[str, str]) -> Table:
     rows = [
         (
-            item.case, item.name, *(strength_range(one) for one in item.found),
+            item.case, item.name, *(strength_range(one) for one in item.findings),
             *(points(value, unit="") for value in item.gain), *(f"{100 * value:.1f}" for value in item.accuracy),
             points(item.change, unit="") + ("" if item.paired else " (other seeds)"),
         )
@@ -113,14 +113,16 @@ def _curves(
     )
     titles = [wrapped(f"{item.case}: {item.name}", 2) for item in found]
     height = 2.7 + extra_height(titles)
-    with figure(into, "curves", "Accuracy against strength, both sweeps", label, len(cases), 2, height=height) as axes:
+    columns = max(item.modality for item in found)
+    heading = "Accuracy against strength, both sweeps"
+    with figure(into, "curves", heading, label, len(cases), columns, height=height) as axes:
         for item, title in zip(found, titles, strict=True):
             ax = axes[cases.index(item.case), item.modality - 1]
             for results, one, name, colour, style in zip(
-                sweeps, item.found, names, COLOURS, ("o-", "s--"), strict=True
+                sweeps, item.findings, names, COLOURS, ("o-", "s--"), strict=True
             ):
                 at = np.array([strengths.index(value) for value in results.strengths])
-                mean, half = means(100 * results.grid(one.case, f"accuracy_{item.modality}"))
+                mean, half = means(100 * results.grid(one.case, one.predictor.column("accuracy")))
                 ax.plot(at, mean, style, color=colour, ms=3.5, label=name)
                 low, high = (np.clip(mean + side * half, 0, 100) for side in (-1, 1))
                 ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)

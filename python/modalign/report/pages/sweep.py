@@ -74,7 +74,7 @@ def _packaged(name: str) -> str:
 
 
 def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
-    test = results.grid(finding.case, f"accuracy_{finding.modality}")
+    test = results.grid(finding.case, finding.predictor.column("accuracy"))
     single = finding.baseline == finding.strongest
     at_best = mean_interval(test[:, results.strengths.index(finding.best)])
     if finding.trend is None or single:
@@ -87,6 +87,7 @@ def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
         "case": finding.case.label,
         "modality": finding.name,
         "number": str(finding.modality),
+        "rows": str(len(finding.case.predictors)),
         "sign": TREND_SIGNS[None if single else finding.trend],
         "trend": "one strength" if single else finding.trend or "one seed",
         "verdict": verdict,
@@ -100,11 +101,11 @@ def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
 
 def _numbers(results: Results, case: Case, found: Sequence[Finding]) -> list[dict[str, Any]]:
     """One row for each strength: every mean with its half-width, and which modalities are at their best there."""
-    columns = ("accuracy_1", "accuracy_2", *MEASURES)
+    columns = (*(one.column("accuracy") for one in case.predictors), *MEASURES)
     grids = {column: results.grid(case, column) for column in columns}
     rows = []
     for i, strength in enumerate(results.strengths):
-        best = [f"accuracy_{f.modality}" for f in found if f.case == case and f.best == strength]
+        best = [f.predictor.column("accuracy") for f in found if f.case == case and f.best == strength]
         cells = []
         for column in columns:
             estimate = mean_interval(grids[column][:, i])
