@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from modalign.common import provenance
+from modalign.common.progress import Reporter
 from modalign.experiments import tuning as tune
-from modalign.experiments.progress import Reporter
 from modalign.experiments.studies.claims import bootstrap
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.results import Results, read
-from modalign.experiments.sweep.run import run as run_sweep
+from modalign.experiments.sweep.runner import run as run_sweep
 from modalign.files.atomic import write_atomically
 
 STRENGTHS, RATIOS, ENDS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0), (0.3, 1.0)

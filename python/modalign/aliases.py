@@ -81,6 +81,7 @@ MODULES = {
     "experiments.align": "experiments.studies.strength",
     "experiments.tune": "experiments.tuning",
     "experiments.advise": "experiments.advice",
+    "experiments.progress": "common.progress",
     "report.page": "report.pages.sweep",
     "report.comparison_page": "report.pages.comparison",
     "report.tune_page": "report.pages.tune",

@@ -16,7 +16,7 @@ import pytest
 
 from experiments.small import configuration
 from modalign.experiments.sweep import cluster
-from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.runner import run
 
 
 @pytest.mark.parametrize("there", [None, ModuleType("ray")], ids=["nothing", "a folder of that name"])

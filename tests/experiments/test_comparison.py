@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from experiments.small import configuration
 from modalign.cli import app
 from modalign.experiments.sweep.comparison import compare, settings_that_differ
-from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.runner import run
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from experiments.small import TINY, configuration, settings
 from modalign.experiments.sweep.config import differences, dump, load, parse
 
-CONFIGS = sorted((Path(load.__code__.co_filename).parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(load.__code__.co_filename).parents[1] / "configs").glob("*.yaml"))
 
 
 def test_what_is_written_is_read_back_and_nothing_is_left_out() -> None:

@@ -15,8 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from modalign.cli import app
+from modalign.common.progress import Reporter
 from modalign.data import TEST
-from modalign.experiments.progress import Reporter
 from modalign.experiments.studies import multibench
 from modalign.experiments.studies.claims import pearson_of_means
 from modalign.experiments.studies.layer_pairs import compared_layers, layers_of

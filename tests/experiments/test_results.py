@@ -14,7 +14,7 @@ from modalign.experiments.sweep import cases
 from modalign.experiments.sweep.comparison import compare
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
-from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.runner import run
 from modalign.experiments.sweep.schema import curve_columns, modality_pairs, predictor_suffixes, run_columns
 from modalign.report import conclusions, draw, write
 

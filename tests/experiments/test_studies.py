@@ -33,7 +33,7 @@ from modalign.experiments.studies.unimodal import Fit, UnimodalTrainer, every_la
 from modalign.experiments.sweep import cases
 from modalign.experiments.sweep.chunks import train_chunk as train
 from modalign.experiments.sweep.randomness import batch_order, initial_seed
-from modalign.experiments.sweep.run import run as run_sweep
+from modalign.experiments.sweep.runner import run as run_sweep
 from modalign.report.pages import emergence as emergence_page
 from modalign.report.pages import strength as align_page
 from modalign.report.pages import tune as tune_page

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from experiments.small import configuration, settings
 from modalign.cli import app
-from modalign.experiments.sweep.run import run
+from modalign.experiments.sweep.runner import run
 from modalign.experiments.sweep.trackers import log_runs, require_tracker
 
 

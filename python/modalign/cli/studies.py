@@ -59,7 +59,7 @@ def reproduce(
     workers: Workers = None,
 ) -> None:
     from modalign.cli.tables import print_claims
-    from modalign.experiments.progress import Reporter
+    from modalign.common.progress import Reporter
     from modalign.experiments.studies import emergence, multibench, vision_language
     from modalign.experiments.studies import strength as align_study
     from modalign.report.pages import emergence as emergence_page

@@ -105,8 +105,8 @@ def tune(
     workers: Workers = None,
 ) -> None:
     from modalign.cli.tables import print_optima, print_regret
+    from modalign.common.progress import Reporter
     from modalign.experiments import tuning as search
-    from modalign.experiments.progress import Reporter
     from modalign.experiments.sweep.config import load
     from modalign.report.pages import tune as tune_page
 
@@ -169,8 +169,8 @@ def _sweep(
     ray: str | None = None,
 ) -> Path:
     """Run a sweep and report on it; Ctrl-C says how to go on and ends with 130."""
-    from modalign.experiments.progress import Reporter
-    from modalign.experiments.sweep.run import run
+    from modalign.common.progress import Reporter
+    from modalign.experiments.sweep.runner import run
 
     style = "none" if quiet else style_of(bar)
     folder = out or Path("results") / config.name

@@ -1,45 +1,127 @@
-"""A progress bar on a terminal, or lines of progress in a log, while a long computation runs."""
+"""Progress of long work on standard error: a bar on a terminal, a line every 15 seconds in a log, or nothing.
+
+``bar`` serves a single computation; ``Reporter`` serves experiments, whose parts run in several threads, may have been
+finished by an earlier process, and leave notes.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
+from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
-__all__ = ["bar", "in_words"]
+__all__ = ["Reporter", "bar", "in_words"]
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
 def bar(shown: bool) -> Progress:
-    """How much is done and the time that is left, on standard error: a bar on a terminal, elsewhere a line every 15
-    seconds. Silent unless ``shown``."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    """Return a display of progress for a ``with`` block: a bar on a terminal, elsewhere a line every 15 seconds.
+
+    Args:
+        shown: False for a display that prints nothing.
+    """
+    console = _standard_error()
     if shown and not console.is_terminal:
         return _Lines(console)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not shown)
 
 
+class Reporter:
+    """Progress of an experiment. Its methods may be called from any thread.
+
+    Args:
+        style: "bar", "lines", "none", or "auto" for a bar if standard error is a terminal, else lines.
+
+    Attributes:
+        total: Amount of work, in pairs trained on.
+        done: Amount that is finished.
+        skipped: Amount that an earlier process had finished; it says nothing about the speed.
+    """
+
+    def __init__(self, style: str = "auto") -> None:
+        self._console = _standard_error()
+        self._style = ("bar" if self._console.is_terminal else "lines") if style == "auto" else style
+        self._lock = threading.Lock()
+        self.total, self.done, self.skipped = 0, 0, 0
+        self._started = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        if self._style == "bar":
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            remaining = (TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
+            self._bar = Progress(*columns, *remaining, console=self._console)
+
+    def __enter__(self) -> Reporter:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def begin(self, name: str, total: int) -> None:
+        """Begin a piece of work of size ``total``, called ``name`` in what is printed."""
+        self._name, self.total, self.done, self.skipped = name, total, 0, 0
+        self._started = self._last_line = time.monotonic()
+        self._task = self._bar.add_task(name, total=total) if self._bar is not None else None
+
+    def advance(self, work: int, *, resumed: bool = False) -> None:
+        """Add ``work`` to what is done; ``resumed`` work was finished by an earlier process."""
+        with self._lock:
+            self.done += work
+            self.skipped += work if resumed else 0
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=self.done)
+            elif self._style == "lines" and _line_is_due(self._last_line):
+                self._last_line = time.monotonic()
+                self._console.print(_line(self._name, self.done / self.total, self._seconds_left()), markup=False)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._style != "none":
+            self._console.print(text, markup=False)
+
+    def _seconds_left(self) -> float | None:
+        worked = self.done - self.skipped
+        passed = time.monotonic() - self._started
+        return (self.total - self.done) * passed / worked if worked else None
+
+
 class _Lines(Progress):
-    """For logs. Work that takes less than a line's time says nothing."""
+    """A display for logs. Work that takes less time than lies between two lines prints nothing."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console=console, disable=True)
-        self.spoke = time.monotonic()
+        self._last_line = time.monotonic()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         super().advance(task_id, advance)
-        if time.monotonic() - self.spoke >= SECONDS_BETWEEN_LINES:
-            self.spoke = time.monotonic()
+        if _line_is_due(self._last_line):
+            self._last_line = time.monotonic()
             task = self.tasks[task_id]
-            left = task.time_remaining
-            self.console.print(f"{task.description}: {task.percentage:.0f} % done, {in_words(left)} left", markup=False)
+            self.console.print(_line(task.description, task.percentage / 100, task.time_remaining), markup=False)
 
 
 def in_words(seconds: float | None) -> str:
-    """A time to wait.
+    """Return a time to wait in words.
+
+    Args:
+        seconds: The time, None if it is not known.
 
     Examples:
         >>> from modalign.common.progress import in_words
@@ -49,3 +131,15 @@ def in_words(seconds: float | None) -> str:
     if seconds is None:
         return "unknown time"
     return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} min"
+
+
+def _line(name: str, share: float, seconds: float | None) -> str:
+    return f"{name}: {100 * share:.0f} % done, {in_words(seconds)} left"
+
+
+def _line_is_due(last: float) -> bool:
+    return time.monotonic() - last >= SECONDS_BETWEEN_LINES
+
+
+def _standard_error() -> Console:
+    return Console(stderr=True, soft_wrap=True, highlight=False)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modalign.common.progress import Reporter
 from modalign.data import PairedDataset
-from modalign.experiments.progress import Reporter
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.sweep.cases import notes_on, prepared
 from modalign.experiments.sweep.chunks import Chunk, cut, runs_in_a_chunk, train_chunk, work_of

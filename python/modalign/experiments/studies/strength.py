@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from modalign.common.progress import Reporter
 from modalign.data import PairedDataset
 from modalign.data import load as load_data
-from modalign.experiments.progress import Reporter
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
-from modalign.experiments.sweep.run import run as run_sweep
+from modalign.experiments.sweep.runner import run as run_sweep
 from modalign.information import Information, pid
 
 __all__ = ["FULL", "QUICK", "Plan", "claims", "information_of", "run"]

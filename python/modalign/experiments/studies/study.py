@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from modalign.common import provenance
-from modalign.experiments.progress import Reporter
+from modalign.common.progress import Reporter
 from modalign.experiments.sweep.chunks import Stopped, cores
 from modalign.experiments.sweep.config import differences
 from modalign.experiments.sweep.folder import Folder

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from modalign.alignment.layers import align_layers
 from modalign.alignment.preparation import prepare_layers
+from modalign.common.progress import Reporter
 from modalign.data import emoji, emoji_texts
 from modalign.encoders.embedding import Encode, embed, offline, read_texts
-from modalign.experiments.progress import Reporter
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman_of_points
 from modalign.experiments.studies.study import Part, Study

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from modalign.common.progress import Reporter
 from modalign.data import TEST, PairedDataset
-from modalign.experiments.progress import Reporter
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.cases import notes_on, prepared
 from modalign.experiments.sweep.chunks import Chunk, chunks_of, cores, train_chunk, work_of
