@@ -42,7 +42,7 @@ MODULES = {
     "networks": "encoders.networks",
     "embedding": "encoders.embedding",
     "metrics.moments": "metrics.linear",
-    "metrics.kernels": "metrics.pairwise",
+    "metrics.kernels": "metrics",
     "metrics.hubs": "metrics.diagnostics",
     "metrics.relabelled_pairs": "metrics.pair_tables",
     "budget": "metrics.cost",

@@ -22,8 +22,9 @@ from modalign.alignment.nulls import (
     within_groups_mean,
 )
 from modalign.metrics import Moments, unbiased_cka
-from modalign.metrics.linear import OF_MOMENTS, moments, relabelled
+from modalign.metrics.linear import moments, relabelled
 from modalign.metrics.neighborhoods import relabelled_overlap
+from modalign.metrics.registry import METRICS
 
 
 def graphs(n: int, k: int, seed: int = 0) -> list[torch.Tensor]:
@@ -107,7 +108,9 @@ def test_unbiased_cka_has_one_mean_and_sd_for_all() -> None:
 def of_relabellings(x: np.ndarray, y: np.ndarray, count: int) -> tuple[Moments, dict[str, np.ndarray]]:
     whole = moments(x, y)
     anew = [relabelled(whole, x, y[s.numpy()]) for s in random_relabellings(len(x), count)]
-    return whole, {name: np.array([OF_MOMENTS[name](one) for one in anew]) for name in ("cka", "unbiased_cka")}
+    return whole, {
+        name: np.array([METRICS[name].load("evaluate")(one) for one in anew]) for name in ("cka", "unbiased_cka")
+    }
 
 
 def test_tails_of_cka() -> None:

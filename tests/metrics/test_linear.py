@@ -12,7 +12,6 @@ import torch
 
 from modalign.files.rows import Rows
 from modalign.metrics.linear import (
-    OF_MOMENTS,
     cca,
     centered_cmd,
     cka,
@@ -28,7 +27,10 @@ from modalign.metrics.linear import (
     svcca,
     unbiased_cka,
 )
+from modalign.metrics.registry import METRICS
 from modalign.metrics.sums import BLOCK_BYTES
+
+EVALUATORS = {name: metric.load("evaluate") for name, metric in METRICS.items() if metric.needs == "moments"}
 
 
 def pair(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +182,7 @@ def test_parts_add_up() -> None:
     parts = torch.arange(200) % 7
     pieces = moments_of_parts(x, y, parts)
     whole = sum(pieces[1:], start=pieces[0])
-    for name, metric in OF_MOMENTS.items():
+    for name, metric in EVALUATORS.items():
         assert metric(whole) == pytest.approx(metric(moments(x, y)), rel=1e-9), name
         some = pieces[2] + pieces[5]
         kept = (parts == 2) | (parts == 5)
@@ -272,7 +274,7 @@ def test_files_and_half_precision(tmp_path: Path) -> None:
 def test_narrow_types_are_the_values_they_hold(dtype: torch.dtype) -> None:
     x, y = (torch.from_numpy(rows).to(dtype) for rows in pair(100))
     wide = x.double(), y.double()
-    for name, metric in OF_MOMENTS.items():
+    for name, metric in EVALUATORS.items():
         assert metric(moments(x, y)) == metric(moments(*wide)), name
 
 
@@ -360,10 +362,10 @@ def test_mistakes() -> None:
         unbiased_cka(np.eye(20), y)
 
 
-@pytest.mark.parametrize("metric", OF_MOMENTS)
+@pytest.mark.parametrize("metric", EVALUATORS)
 def test_one_row_no_row_of_a_part_and_extreme_sizes_are_refused(metric: str) -> None:
     x, y = pair(40)
-    of = OF_MOMENTS[metric]
+    of = EVALUATORS[metric]
     _, empty, last = moments_of_parts(x, y, np.where(np.arange(40) == 7, 2, 0))
     with pytest.raises(ValueError, match="moments: "):
         of(empty)
@@ -380,9 +382,9 @@ def test_a_constant_part_is_refused() -> None:
     x, y = pair(40)
     x[:10] = x[0]
     constant, other = moments_of_parts(x, y, (np.arange(40) >= 10).astype(int))
-    assert 0 < OF_MOMENTS["cka"](other) < 1
+    assert 0 < EVALUATORS["cka"](other) < 1
     with pytest.raises(ValueError, match="x does not vary"):
-        OF_MOMENTS["cka"](constant)
+        EVALUATORS["cka"](constant)
 
 
 def test_mistakes_of_parts() -> None:
@@ -397,14 +399,14 @@ def test_mistakes_of_parts() -> None:
         moments_of_parts(x, y, np.zeros(20))
 
 
-@pytest.mark.parametrize("name", OF_MOMENTS)
+@pytest.mark.parametrize("name", EVALUATORS)
 def test_sums_of_rows_paired_anew_are_those_of_the_new_pairs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modalign.metrics.sums.FEWEST_ROWS", 16)
     monkeypatch.setattr("modalign.metrics.sums.BLOCK_BYTES", 1)
     x, y = pair()
     order = np.random.default_rng(1).permutation(len(y))
     found = moments(x, y)
-    before = OF_MOMENTS[name](found)  # decompositions are made, and those of both sides together must not be kept
-    anew = OF_MOMENTS[name](relabelled(found, x, y[order]))
-    assert anew == pytest.approx(OF_MOMENTS[name](moments(x, y[order])), rel=1e-10, abs=1e-12)
+    before = EVALUATORS[name](found)  # decompositions are made, and those of both sides together must not be kept
+    anew = EVALUATORS[name](relabelled(found, x, y[order]))
+    assert anew == pytest.approx(EVALUATORS[name](moments(x, y[order])), rel=1e-10, abs=1e-12)
     assert abs(anew - before) > 1e-3

@@ -40,7 +40,7 @@ def dense(x: np.ndarray, y: np.ndarray, sigmas: tuple[float, float], unbiased: b
 @pytest.mark.parametrize("unbiased", [True, False])
 @pytest.mark.parametrize("tile", [1024, 23])
 def test_rbf_cka(unbiased: bool, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalign.metrics.pairwise.TILE", tile)
+    monkeypatch.setattr("modalign.metrics.tiles.TILE", tile)
     x, y = pair()
     assert rbf_cka(x, y, sigma=(1.5, 0.7), unbiased=unbiased) == pytest.approx(
         dense(x, y, (1.5, 0.7), unbiased), rel=1e-10
@@ -99,7 +99,8 @@ def test_random_features_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.parametrize("distance", ["correlation", "cosine", "euclidean"])
 @pytest.mark.parametrize("correlation", ["spearman", "pearson"])
 def test_rsa(distance: str, correlation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalign.metrics.pairwise.TILE", 17)
+    monkeypatch.setattr("modalign.metrics.tiles.TILE", 17)
+    monkeypatch.setattr("modalign.metrics.distances.CHUNK", 17 * 17)
     x, y = pair()
     one, two = (pdist(z, distance) for z in (x, y))
     expected = (stats.spearmanr if correlation == "spearman" else stats.pearsonr)(one, two)[0]
@@ -153,7 +154,7 @@ def test_rsa_ignores_units(distance: str) -> None:
 def test_rsa_by_pearson_keeps_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = pair()
     expected = np.corrcoef(pdist(x, "correlation"), pdist(y, "correlation"))[0, 1]
-    monkeypatch.setattr("modalign.metrics.pairwise.MOST_PAIRS", 100)
+    monkeypatch.setattr("modalign.metrics.distances.MOST_PAIRS", 100)
     assert rsa(x, y, correlation="pearson") == pytest.approx(expected, rel=1e-12)
 
 
@@ -164,7 +165,7 @@ def test_rsa_of_some_pairs(correlation: str, monkeypatch: pytest.MonkeyPatch) ->
     found = [rsa(x, y, correlation=correlation, pairs=4000, seed=seed) for seed in range(30)]
     assert np.mean(found) == pytest.approx(whole, abs=4 * np.std(found) / np.sqrt(30))
     assert 0 < np.std(found) < 2 / np.sqrt(4000)
-    monkeypatch.setattr("modalign.metrics.pairwise.GATHERED", 100)
+    monkeypatch.setattr("modalign.metrics.distances.GATHERED", 100)
     assert rsa(x, y, correlation=correlation, pairs=4000, seed=3) == pytest.approx(found[3], rel=1e-12)
 
 
@@ -221,7 +222,7 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         rsa(x, y)
     with pytest.raises(ValueError, match="all distances of y are equal"):
         rsa(x[:4], np.eye(4), distance="euclidean")
-    monkeypatch.setattr("modalign.metrics.pairwise.MOST_PAIRS", 100)
+    monkeypatch.setattr("modalign.metrics.distances.MOST_PAIRS", 100)
     with pytest.raises(ValueError, match="190 pairs, too many to rank in memory; give pairs=1_000_000"):
         rsa(x, x)
     with pytest.raises(ValueError, match="rsa: pairs is 101, too many to rank in memory"):

@@ -164,5 +164,5 @@ def test_the_core_refuses_a_name_it_does_not_know() -> None:
     from modalign import _core
 
     a, scores = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="the neighborhood score must be one of mutual_knn, .*, got knn"):
+    with pytest.raises(ValueError, match=r"the neighborhood score must be one of mutual_knn, .*, got knn"):
         _core.neighborhood_scores(a.data_ptr(), a.data_ptr(), 1, 1, "knn", scores.data_ptr(), 1)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.metrics.distances import distance_ranks
+from modalign.metrics.gaussian_kernels import Gaussian, gaussians
 from modalign.metrics.inputs import PairedRows
-from modalign.metrics.pairwise import Gaussian, distance_ranks, gaussians, tiles
 from modalign.metrics.registry import METRICS
+from modalign.metrics.tiles import triangle_tiles
 from modalign.neighbors.functional import knn
 
 __all__ = ["bytes_of_tables", "relabelled_pairs"]
@@ -124,7 +126,7 @@ def _table_of_ranks(ranks: Tensor, n: int) -> Tensor:
     ranks /= ranks.norm() * 2**0.5  # each is there twice
     table = torch.zeros(n, n, dtype=torch.float64)
     at = 0
-    for rows, columns in tiles(n):
+    for rows, columns in triangle_tiles(n):
         tile = table[rows, columns]
         if rows == columns:
             above = torch.ones(tile.shape, dtype=torch.bool).triu(1)
@@ -141,7 +143,7 @@ def _table_of_ranks(ranks: Tensor, n: int) -> Tensor:
 
 def _table_of_kernel(gaussian: Gaussian, n: int) -> Tensor:
     table = torch.empty(n, n, dtype=torch.float64)
-    for rows, columns in tiles(n):
+    for rows, columns in triangle_tiles(n):
         tile = gaussian.tile(rows, columns)
         table[rows, columns], table[columns, rows] = tile, tile.T
     table.fill_diagonal_(0)

@@ -173,16 +173,18 @@ _ENTRIES = (
         cost=COLUMN_PRODUCTS,
         range=NOT_NEGATIVE,
     ),
-    _metric("linear", "cca", "mean canonical correlation", "moments", cost=COLUMN_DECOMPOSITIONS),
-    _metric("linear", "svcca", "SVCCA", "moments", cost=COLUMN_DECOMPOSITIONS),
-    _metric("linear", "pwcca", "PWCCA", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False),
+    _metric("canonical", "cca", "mean canonical correlation", "moments", cost=COLUMN_DECOMPOSITIONS),
+    _metric("canonical", "svcca", "SVCCA", "moments", cost=COLUMN_DECOMPOSITIONS),
+    _metric("canonical", "pwcca", "PWCCA", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False),
     _metric("linear", "procrustes", "Procrustes similarity", "moments", cost=COLUMN_DECOMPOSITIONS),
     _metric("linear", "rv", "RV coefficient", "moments", cost=COLUMN_PRODUCTS, closed_form="cka"),
     _metric("linear", "cmd", "correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
     _metric("linear", "centered_cmd", "centred correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
-    _metric("linear", "linear_r2", "R2 of linear regression", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False),
     _metric(
-        "pairwise",
+        "canonical", "linear_r2", "R2 of linear regression", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False
+    ),
+    _metric(
+        "gaussian_kernels",
         "rbf_cka",
         "CKA of Gaussian kernels",
         "pairs",
@@ -190,7 +192,9 @@ _ENTRIES = (
         range=ANY,
         relabelled=f"{RELABELLED}_rbf_cka",
     ),
-    _metric("pairwise", "rsa", "RSA", "pairs", cost=tabled_pairs(1.7e-7), range=SIGNED, relabelled=f"{RELABELLED}_rsa"),
+    _metric(
+        "distances", "rsa", "RSA", "pairs", cost=tabled_pairs(1.7e-7), range=SIGNED, relabelled=f"{RELABELLED}_rsa"
+    ),
     _metric(
         "ranks",
         "information_imbalance",
