@@ -66,7 +66,7 @@ def test_a_data_set_in_a_file_of_its_own_is_found_everywhere(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "DATA_SETS", dict(registry.DATA_SETS))
     source = registry.Source("40", "CC0")
-    registry.register(registry.DataSet("toy", "toy_data:toy", "a x b", "2 classes", (source,)))
+    registry.register(registry.DataSet("toy", "toy_data:toy", "a x b", "2 classes", sources=(source,)))
     assert len(load("toy", n=60)) == 60
     assert "| `toy` |" in registry.data_set_table()
     assert CliRunner().invoke(app, ["data", "list"]).output.count("toy") >= 1

@@ -117,7 +117,7 @@ def test_folders_of_images_name_the_classes(folders):
     captions = own(folders / "photos", ["a cat"] * 10 + ["a dog"] * 10)
     assert captions.labels.tolist() == [0] * 10 + [1] * 10
     (folders / "sketches/cat/3.png").unlink()
-    with pytest.raises(ValueError, match="files of the same names, 1 are in one alone: cat/3"):
+    with pytest.raises(ValueError, match="files of the same names, 1 are in only one: cat/3"):
         own(folders / "photos", folders / "sketches")
     (folders / "none").mkdir()
     with pytest.raises(ValueError, match="must hold images in sub-folders, one a class"):

@@ -1,6 +1,6 @@
-"""From what files hold to what an encoder takes: centred and scaled features, token ids, pixels.
+"""Conversion of raw data to the inputs of encoders: centred and scaled features, token ids, pixels.
 
-Every statistic (mean, components, scale, vocabulary) is that of the training rows alone.
+Every statistic (mean, components, scale, vocabulary) is computed from the training rows only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "vocabulary",
 ]
 
-VOCABULARY = 2048  # words at most, padding and the unknown word included
+VOCABULARY = 2048  # the largest number of words, with padding and the unknown word
 UNKNOWN = 1
 
 
@@ -39,7 +39,7 @@ def scaled(
     columns: bool = False,
     name: str = "features",
 ) -> Tensor:
-    """Features (n, ...) centred and scaled so that the mean variance of the training rows is 1, as float32.
+    """Return features (n, ...) centred and scaled so that the mean variance of the training rows is 1, as float32.
 
     pca: width to reduce flattened features to, by the principal components of the training rows. A component's sign is
     that of its largest loading, positive, so that it does not depend on the solver.
@@ -76,9 +76,9 @@ def scaled(
 
 
 def scaled_sequences(values: ArrayLike, train: NDArray[np.bool_], *, name: str = "sequences") -> Tensor:
-    """Sequences (n, length, d) whose every feature has mean 0 and variance 1 over the frames of the training rows.
+    """Return sequences (n, length, d) standardised to mean 0 and variance 1 over the frames of the training rows.
 
-    Zero frames before the first that is not zero are padding: they count for nothing and stay 0. A feature that is
+    Zero frames before the first that is not zero are padding: they are not counted and stay 0. A feature that is
     constant in training becomes 0. Raises ValueError if the training rows hold no frame. Float64 inside, one copy.
 
     Examples:
@@ -100,7 +100,7 @@ def scaled_sequences(values: ArrayLike, train: NDArray[np.bool_], *, name: str =
 
 
 def vocabulary(texts: Sequence[str]) -> list[str]:
-    """Words by falling number of texts they occur in, then by alphabet; first padding and the unknown word.
+    """Return the words by falling number of texts they occur in, then by alphabet, after padding and the unknown word.
 
     Words are runs of letters and digits, in lower case; at most 2,048 entries.
 
@@ -114,7 +114,7 @@ def vocabulary(texts: Sequence[str]) -> list[str]:
 
 
 def token_ids(texts: Sequence[str], train: NDArray[np.bool_]) -> Tensor:
-    """Word ids (n, length) int64 by the vocabulary of the training texts: 0 is padding, 1 a word they do not have."""
+    """Return word ids (n, length) int64 by the vocabulary of the training texts: 0 is padding, 1 an unknown word."""
     known = vocabulary([text for text, inside in zip(texts, train.tolist(), strict=True) if inside])
     ids = {word: i for i, word in enumerate(known) if i > UNKNOWN}
     words = [_words(text) for text in texts]
@@ -125,9 +125,9 @@ def token_ids(texts: Sequence[str], train: NDArray[np.bool_]) -> Tensor:
 
 
 def pixels_of(paths: Sequence[Path], size: int = 32) -> Tensor:
-    """Images as (n, 3, size, size) uint8: shrunk or grown to fit, centred on white. Memory: the result and one image.
+    """Read images as (n, 3, size, size) uint8, resized to fit and centred on white. Memory: the result and one image.
 
-    Raises ValueError with the path of a file that is no image.
+    Raises ValueError with the path of a file that is not an image.
     """
     from PIL import Image
 
@@ -139,7 +139,7 @@ def pixels_of(paths: Sequence[Path], size: int = 32) -> Tensor:
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path} cannot be read as an image: {error}; drop or mend it") from None
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
-        # the alpha channel weighs colours, so that what is transparent leaves no dark rim
+        # the alpha channel weighs colours, so that transparent pixels leave no dark rim
         small = image.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")
         canvas = Image.new("RGBA", (size, size), "white")
         canvas.alpha_composite(small, ((size - width) // 2, (size - height) // 2))
@@ -148,7 +148,7 @@ def pixels_of(paths: Sequence[Path], size: int = 32) -> Tensor:
 
 
 def require_finite(values: NDArray[Any], name: str) -> None:
-    """Raises ValueError with the first rows of a float array (n, ...) that hold NaN or inf."""
+    """Raise ValueError with the first rows of a float array (n, ...) that hold NaN or inf."""
     if values.dtype.kind != "f":
         return
     bad = [row for row, value in enumerate(values) if not np.isfinite(value).all()]
@@ -157,13 +157,13 @@ def require_finite(values: NDArray[Any], name: str) -> None:
 
 
 def require_one_of(name: str, value: Any, known: Any) -> None:
-    """Raises ValueError unless a setting, ``function: setting``, has one of the known values."""
+    """Raise ValueError unless a setting, named ``function: setting``, has one of the known values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
 
 
 def require_two_or_more(name: str, modalities: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ValueError unless modalities are two or more of those known, each once."""
+    """Raise ValueError unless modalities are two or more of those known, each once."""
     if isinstance(modalities, str) or len(modalities) < 2 or len(set(modalities)) < len(modalities):
         raise ValueError(f"{name}: modalities must be two or more of {', '.join(known)}, each once, got {modalities!r}")
     for modality in modalities:

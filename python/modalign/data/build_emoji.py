@@ -1,7 +1,7 @@
 """Rebuild the embedded emoji files from public packages: ``python -m modalign.data.build_emoji --out DIR``.
 
 Needs ``npm``, ``pip`` and about 2 GB of disk for a throwaway environment (``--work``, a temporary folder unless named).
-Every archive is pinned by version and sha256, and refused if it differs. What it writes:
+Every archive is pinned by version and sha256, and refused if it differs. It writes
 
     items.json        hexcode, English label, tags, group and subgroup of every item; the sources and their licences
     twemoji.png       one 32 px icon per item on white, row-major, 64 to a row
@@ -33,7 +33,7 @@ import numpy as np
 
 
 class Source(NamedTuple):
-    """An archive of a public registry, and the licence of what is taken from it."""
+    """An archive of a public registry, and the licence of the files used from it."""
 
     name: str
     version: str
@@ -147,7 +147,7 @@ def _check(archive: Path, digest: str) -> None:
 
 
 def build(out: Path, work: Path) -> None:
-    """Everything after the downloads, inside the environment that has torch, transformers and pillow."""
+    """Do everything after the downloads, in the environment that has torch, transformers and pillow."""
     # in place of this script's folder, whose modules must not be taken for packages of the same name
     sys.path[:1] = [str(work / key) for key in PYPI]
     items, icons = matched_items(work)
@@ -162,7 +162,7 @@ def build(out: Path, work: Path) -> None:
 
 
 def matched_items(work: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
-    """The emoji that both vendors draw and emojibase names, in emojibase's order, and their SVGs."""
+    """Return the emoji that both vendors draw and emojibase names, in emojibase's order, and their SVGs."""
     data = json.loads((work / "emojibase/package/en/data.json").read_text())
     svgs = {vendor: _svgs(work / vendor / "package") for vendor in VENDORS}
     kept = [item for item in data if item.get("group", COMPONENT) != COMPONENT]
@@ -172,7 +172,7 @@ def matched_items(work: Path) -> tuple[list[dict[str, Any]], dict[str, list[str]
 
 
 def _plain(hexcode: str) -> str:
-    """A code sequence without the variation selector, which sources write or omit as they like."""
+    """Return a code sequence without the variation selector, which some sources omit."""
     return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
 
 
@@ -215,7 +215,7 @@ def write_items(path: Path, items: list[dict[str, Any]], work: Path) -> None:
 
 
 def draw(svg: str, size: int) -> np.ndarray[Any, Any]:
-    """(size, size, 3) uint8, the icon centred on white."""
+    """Return the icon centred on white, (size, size, 3) uint8."""
     import resvg_py  # type: ignore[import-not-found, unused-ignore]
     from PIL import Image
 
@@ -269,7 +269,7 @@ def text_features(texts: list[str], work: Path) -> np.ndarray[Any, Any]:
 
 
 def save(path: Path, features: np.ndarray[Any, Any]) -> None:
-    """As float16 with 3 bits of mantissa: 2 % off in a value, 0.1 % of the variance, and half the size compressed."""
+    """Save as float16 with 3 bits of mantissa: an error of 2 % in a value, 0.1 % of the variance, at half the size."""
     fraction, exponent = np.frexp(features.astype(np.float64))
     rounded = np.ldexp(np.round(fraction * 2.0 ** (MANTISSA_BITS + 1)), exponent - MANTISSA_BITS - 1)
     np.savez_compressed(path, features=rounded.astype(np.float16))

@@ -1,4 +1,6 @@
-"""1,652 emoji: two vendors' drawings and their English names, embedded, with features of a real image and text encoder.
+"""The embedded emoji: drawings by two vendors and English names, with features of an image and a text encoder.
+
+There are 1,652 of them.
 
 Files, sources and licences: ``emoji_files/items.json`` and NOTICE; ``python -m modalign.data.build_emoji`` makes them.
 """
@@ -43,16 +45,16 @@ def emoji(
     flags: bool = False,
     seed: int = 0,
 ) -> PairedDataset:
-    """Real pairs of modalities, 8 classes (emoji groups; 9 with flags) and some 95 finer groups.
+    """Return pairs of real modalities in 8 classes (the emoji groups; 9 with flags) and some 95 finer groups.
 
     Args:
         pair: "image-text" (Noto drawing, English label), "image-image" (Twemoji, Noto) or "text-text" (label, tags).
         features: "frozen" is the float32 output of EfficientNet-Lite0 (1280 wide) for images and of all-MiniLM-L6-v2
             (384) for text, stored as float16; "raw" is uint8 pixels (n, 3, 32, 32) and int64 word ids (n, length), 0
             for padding.
-        pairing: "true", or the redundancy dial: "within-group" and "random" permute modality 2 of a ``fraction`` of the
-            pairs, inside a class or over all of them, in each part of the split for itself. The permutation is one
-            cycle per class (or part), so that each of its pairs is a false one, unless a class has one alone. A larger
+        pairing: "true", or less redundancy: "within-group" and "random" permute modality 2 of a ``fraction`` of the
+            pairs, inside a class or over all of them, separately in each part of the split. The permutation is one
+            cycle per class (or part), so that each of its pairs is a false one, unless a class has only one. A larger
             fraction permutes the pairs of a smaller one, too.
             Pairing within a group tells an alignment loss the class of every pair, also of those whose label it is not
             given: gains seen there are those of more labels.
@@ -81,11 +83,11 @@ def emoji(
     group, subgroup = table["group"], table["subgroup"]
     kept = np.flatnonzero(group != table["groups"].index(FLAGS)) if not flags else np.arange(len(group))
     split = split_of(subgroup[kept], seed=seed)
-    partner = _partners(group[kept], split.numpy(), pairing, fraction, seed)
+    partner = _partners(group[kept], split.numpy(), pairing, fraction=fraction, seed=seed)
 
     modalities, first, second = PAIRS[pair]
     train = kept[split.numpy() == TRAIN]
-    x, y = (_modality(name, features, pca, kept, train) for name in (first, second))
+    x, y = (_modality(name, features, pca, kept=kept, train=train) for name in (first, second))
     labels, groups = torch.from_numpy(group[kept]), torch.from_numpy(subgroup[kept])
     moved = bool((partner != np.arange(len(kept))).any())
     return PairedDataset(
@@ -112,7 +114,7 @@ def emoji(
 
 
 def emoji_texts(*, tags: bool = False, flags: bool = False) -> list[str]:
-    """The English labels (or the tags, joined by ", ") in the order of ``emoji(..., pairing="true")``.
+    """Return the English labels (or the tags, joined by ", ") in the order of ``emoji(..., pairing="true")``.
 
     Examples:
         >>> from modalign.data import emoji_texts
@@ -125,7 +127,7 @@ def emoji_texts(*, tags: bool = False, flags: bool = False) -> list[str]:
 
 
 def emoji_vocabulary(*, seed: int = 0, tags: bool = False, flags: bool = False) -> list[str]:
-    """The words behind the ids of raw text: by falling number of training texts they occur in, then by alphabet.
+    """Return the words behind the ids of raw text: by falling number of training texts they occur in, then by alphabet.
 
     Id 0 is padding, id 1 any word that no training text has. Words are runs of letters and digits, in lower case.
     """
@@ -152,9 +154,9 @@ def _table() -> dict[str, Any]:
 
 
 def _partners(
-    group: NDArray[np.int64], split: NDArray[np.int8], pairing: str, fraction: float, seed: int
+    group: NDArray[np.int64], split: NDArray[np.int8], pairing: str, *, fraction: float, seed: int
 ) -> NDArray[np.int64]:
-    """Which modality-2 item goes with each modality-1 item."""
+    """Return the index of the modality-2 item that goes with each modality-1 item."""
     partner = np.arange(len(group))
     if pairing == "true":
         return partner
@@ -167,7 +169,9 @@ def _partners(
     return partner
 
 
-def _modality(name: str, features: str, pca: int | None, kept: NDArray[np.int64], train: NDArray[np.int64]) -> Tensor:
+def _modality(
+    name: str, features: str, pca: int | None, *, kept: NDArray[np.int64], train: NDArray[np.int64]
+) -> Tensor:
     if features == "frozen":
         return _reduced(name, pca, kept.tobytes(), train.tobytes()).clone()
     if name in ("label", "tags"):
@@ -177,7 +181,7 @@ def _modality(name: str, features: str, pca: int | None, kept: NDArray[np.int64]
 
 @functools.lru_cache(maxsize=8)
 def _reduced(name: str, pca: int | None, kept: bytes, train: bytes) -> Tensor:
-    """Frozen features centred, projected on ``pca`` principal components of the training rows, and scaled as a whole.
+    """Return frozen features centred, projected on ``pca`` principal components of the training rows, and scaled.
 
     kept, train: ids of items as bytes of int64: one key for all cases of a sweep, which differ in pairing alone.
     A component's sign is that of its largest loading, positive, so that the result does not depend on the solver.
@@ -196,7 +200,7 @@ def _frozen(name: str) -> NDArray[np.float32]:
 
 @functools.lru_cache(maxsize=2)
 def _pixels(name: str) -> NDArray[np.uint8]:
-    """(items, 3, 32, 32)"""
+    """Return the drawings of all items, (items, 3, 32, 32)."""
     from PIL import Image
 
     with (FOLDER / f"{name}.png").open("rb") as file:

@@ -1,4 +1,4 @@
-"""Frozen features of two encoders for the same items, as the platonic-representation code writes them."""
+"""Frozen features of two encoders for the same items, in the files of the platonic-representation code."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def platonic(
     pca: int | None = None,
     seed: int = 0,
 ) -> PairedDataset:
-    """One layer of each of two encoders, from the .pt files of features of WIT and the like.
+    """Return one layer of each of two encoders, from .pt files of features such as those of WIT.
 
-    A file is a dict whose ``feats`` is (n, layers, d), or (n, d) of one layer, in any floating dtype; what else it
-    holds (``num_params``, ``mask``, ``loss``, ``bpb``) is not used. Loaded with weights_only=True: no code runs.
+    A file is a dict whose ``feats`` is (n, layers, d), or (n, d) of one layer, in any floating dtype; its other
+    entries (``num_params``, ``mask``, ``loss``, ``bpb``) are not used. Loaded with weights_only=True: no code runs.
 
     Args:
-        x_path, y_path: of files of the same n items in the same order.
+        x_path, y_path: paths of files of the same n items in the same order.
         layer_1, layer_2: from 0, or from the end by negative numbers.
         labels: (n,) whole numbers from 0. WIT has none: without them all items are of one class, enough to align and
             to measure alignment, and ``require_trainable`` refuses to train a classifier.
-        classes: their names.
-        modalities: names of the two.
+        classes: names of the classes.
+        modalities: names of the two modalities.
         pca: width to reduce each to, or None.
         seed: fixes the split, 70 / 15 / 15 per cent of every class.
 

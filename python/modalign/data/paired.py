@@ -1,4 +1,4 @@
-"""Paired samples of two or more modalities: what every data set of the package is, and how it is split."""
+"""PairedDataset, the form of every data set: paired samples of two or more modalities, labels and a fixed split."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class PairedDataset:
         return len(self.x)
 
     def fingerprint(self) -> str:
-        """Of the values, in 16 letters: data sets that share it have the same rows, labels and split."""
+        """A digest of the values in 16 letters: data sets that share it have the same rows, labels and split."""
         digest = hashlib.sha256()
         tensors = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         tensors |= {f"more[{i}]": values for i, values in enumerate(self.more)}
@@ -96,7 +96,7 @@ class PairedDataset:
         return digest.hexdigest()[:16]
 
     def part(self, which: int) -> PairedDataset:
-        """The pairs of one part of the split: TRAIN, VALIDATION or TEST."""
+        """Return the pairs of one part of the split: TRAIN, VALIDATION or TEST."""
         if which not in PARTS:
             raise ValueError(f"part: which must be one of {PARTS}, got {which!r}")
         rows = self.split == which
@@ -105,10 +105,10 @@ class PairedDataset:
         return PairedDataset(**(values | kept | {"more": tuple(value[rows] for value in self.more)}))
 
     def pair(self, i: int, j: int) -> PairedDataset:
-        """Modalities i and j, counted from 0, as a data set of two.
+        """Return modalities i and j, counted from 0, as a data set of two.
 
         Its labels are those of modality i's items. The information stays with (0, 1) alone: it is that of x and y.
-        Raises ValueError for a modality that does not exist, or twice the same.
+        Raises ValueError for a modality that does not exist, or for i = j.
         """
         inputs = (self.x, self.y, *self.more)
         if not (0 <= i < len(inputs) and 0 <= j < len(inputs)) or i == j:
@@ -151,7 +151,7 @@ def _require_labels(name: str, labels: Tensor, task: str, classes: int) -> None:
 
 
 def require_trainable(data: PairedDataset) -> None:
-    """Refuse a data set that no classifier or regression can be trained and tested on.
+    """Check that a classifier or a regression can be trained and tested on a data set.
 
     Every class that occurs must have 2 items in the training part, and there must be 2 classes; every label of a
     multilabel task must occur there and be absent there; labels of a regression must differ there.
@@ -190,11 +190,11 @@ def require_trainable(data: PairedDataset) -> None:
 
 
 def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
-    """A fixed split of 70 / 15 / 15 per cent, in every stratum as near to that as whole items allow.
+    """Return a fixed split of 70 / 15 / 15 per cent, as near to it in every stratum as whole items allow.
 
     strata: (n,) whole numbers, one class or group per item. Returns (n,) int8 of TRAIN, VALIDATION and TEST.
-    The same strata and seed give the same split on every machine. What is left over when a stratum does not divide is
-    carried on to the next one, so that the totals are right to within an item or two whatever the strata.
+    The same strata and seed give the same split on every machine. The remainder of a stratum that does not divide
+    is carried on to the next one, so that the totals are right to within an item or two whatever the strata.
 
     Examples:
         >>> import numpy as np

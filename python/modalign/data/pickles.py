@@ -1,8 +1,8 @@
-"""Pickle files of plain data, read without running anything that is in them.
+"""A reader of pickle files of plain data that runs no code in them.
 
-A pickle is a program, and NumPy's own constructors can be led to read any address by a forged dtype. So no name in the
-file reaches a real function: the few that arrays are written with are answered by stand-ins, which only collect shapes,
-dtypes and bytes, and the arrays are made of those afterwards.
+A pickle is a program, and a forged dtype can make NumPy's own constructors read any address. So no name in the file
+reaches a real function: the few names that arrays need resolve to stand-ins, which only collect shapes, dtypes and
+bytes, and the arrays are built from those afterwards.
 """
 
 from __future__ import annotations
@@ -20,13 +20,26 @@ NUMBERS = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|\?)")  # what a dtype may be wri
 TEXTS = re.compile(r"[<>=|]?[SU]\d{1,9}")
 PLAIN = (str, bytes, int, float, bool, type(None))
 
+# errors that a damaged or malicious file can raise
+DAMAGED = (
+    pickle.UnpicklingError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
 
 def read_plain_pickle(path: str | Path) -> Any:
-    """What a pickle file holds, if it is dict, list, tuple, str, bytes, int, float, bool, None and NumPy arrays alone.
+    """Return the contents of a pickle file of dict, list, tuple, str, bytes, int, float, bool, None and NumPy arrays.
 
     Arrays may be of numbers, of text, or of plain objects; files of Python 2 and of every NumPy are read. Memory: twice
     the file. Raises FileNotFoundError for no file, ValueError for a file that is cut short, and for one that holds
-    anything else, with the name of it: nothing in the file is imported or called.
+    anything else, which is named: nothing in the file is imported or called.
 
     Examples:
         >>> import pickle, tempfile, pathlib
@@ -48,15 +61,13 @@ def read_plain_pickle(path: str | Path) -> Any:
                 f"{place} holds {error}, and only dict, list, tuple, text, numbers and NumPy arrays are read: a pickle "
                 "of anything else could run code; write the data anew as arrays"
             ) from None
-        # what a file that is damaged, or made to break a reader, can raise on its way
-        except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, OverflowError,
-                MemoryError, RecursionError) as error:  # fmt: skip
+        except DAMAGED as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{place} must be a whole pickle file, got one that cannot be read ({reason})") from None
 
 
 class _RefusedError(Exception):
-    """The name of what a file holds and must not."""
+    """Raised with the name of an object that a file holds and must not."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -124,7 +135,7 @@ class _Array:
             if not isinstance(self.data, list):
                 raise _RefusedError("an array of objects that are not listed")
             flat = np.empty(len(self.data), object)
-            for i, item in enumerate(self.data):  # by itself: NumPy would spread a list out
+            for i, item in enumerate(self.data):  # one by one: NumPy would spread a list out
                 flat[i] = _plain(item)
         else:
             data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
@@ -176,7 +187,7 @@ STAND_INS = {
 
 
 def _plain(value: Any) -> Any:
-    """The same with arrays in place of stand-ins; anything that is not plain is refused."""
+    """Return ``value`` with arrays in place of stand-ins; refuse anything that is not plain."""
     kind = type(value)
     if kind in PLAIN:
         return value

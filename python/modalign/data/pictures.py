@@ -1,8 +1,8 @@
-"""Pictures with names in Debian packages: Open Clip Art (image, title, keywords) and Tux Paint's stamps, which speak.
+"""Pictures with names from Debian packages: Open Clip Art (image, title, keywords), Tux Paint's stamps (with speech).
 
     apt-get install openclipart-png openclipart-svg tuxpaint-stamps-default
 
-Nothing of them is embedded here: these functions read the folders those packages make, or an unpacked copy of them
+None of them are embedded here: these functions read the folders those packages make, or an unpacked copy of them
 (``apt-get download NAME && dpkg-deb -x NAME*.deb FOLDER``).
 """
 
@@ -31,13 +31,13 @@ __all__ = ["Picture", "openclipart", "openclipart_items", "tuxpaint", "tuxpaint_
 
 UNSORTED = "unsorted"  # a folder of Open Clip Art that is no subject
 LEAST = 14  # pictures of a class, so that training, validation and test have 2 of each
-PIXELS = 1 << 26  # of the largest drawing taken
-BANDS, FRAMES = 40, 100  # of a spoken caption: mel bands, and frames at most
+PIXELS = 1 << 26  # pixels of the largest drawing taken
+BANDS, FRAMES = 40, 100  # of a spoken caption: mel bands, and the largest number of frames
 FRAME_SECONDS = 0.1
 
 
 class Picture(NamedTuple):
-    """One item: its image, its texts, its spoken caption if any, and where it is filed."""
+    """One item: its image, its texts, its spoken caption if it has one, and its folder."""
 
     image: Path
     text: str  # a title, or an English caption
@@ -57,11 +57,11 @@ def openclipart(
     pca: int | None = None,
     seed: int = 0,
 ) -> PairedDataset:
-    """Open Clip Art: 6,667 drawings, their titles and keywords, in 19 classes (the folders).
+    """Return Open Clip Art: 6,667 drawings, their titles and keywords, in 19 classes (the folders).
 
     Args:
-        modalities: two or three of "image", "title", "keywords". Keywords name the folder, so that a task on folders is
-            given away: prefer titles. They are read from ``folder``/svg (Debian's openclipart-svg).
+        modalities: two or three of "image", "title", "keywords". Keywords name the folder, which gives a task on
+            folders away: prefer titles. They are read from ``folder``/svg (Debian's openclipart-svg).
         folder: holds png/ (openclipart-png), whose files carry their titles, and maybe svg/.
         image_features, title_features, keywords_features: a .npy of (n, d) features in the order of
             ``openclipart_items(folder)``; None for uint8 pixels (n, 3, 32, 32) and int64 word ids (n, length).
@@ -86,7 +86,7 @@ def openclipart(
         "title": lambda train: token_ids([item.text for item in items], train),
         "keywords": lambda train: token_ids([" ".join(item.keywords) for item in items], train),
     }
-    return _assembled("openclipart", items, modalities, features, raw, settings)
+    return _assembled("openclipart", items, modalities, features=features, raw=raw, settings=settings)
 
 
 def tuxpaint(
@@ -100,7 +100,7 @@ def tuxpaint(
     pca: int | None = None,
     seed: int = 0,
 ) -> PairedDataset:
-    """Tux Paint's stamps: some 740 pictures with an English caption and a spoken one, classes are the folders.
+    """Return Tux Paint's stamps: some 740 pictures with a written and a spoken caption; the folders are the classes.
 
     Args:
         modalities: two or three of "image", "caption", "speech".
@@ -136,11 +136,11 @@ def tuxpaint(
         "caption": lambda train: token_ids([item.text for item in items], train),
         "speech": heard,
     }
-    return _assembled("tuxpaint", items, modalities, features, raw, settings)
+    return _assembled("tuxpaint", items, modalities, features=features, raw=raw, settings=settings)
 
 
 def openclipart_items(folder: str | Path = CLIPART, *, keywords: bool = False) -> list[Picture]:
-    """The drawings ``openclipart`` takes, in its order; with ``keywords`` those alone that have some."""
+    """Return the drawings of ``openclipart`` in its order; with ``keywords``, only those that have some."""
     root = Path(folder) / "png"
     pictures = []
     for image in _files("openclipart_items", root, ".png", "openclipart-png"):
@@ -150,7 +150,7 @@ def openclipart_items(folder: str | Path = CLIPART, *, keywords: bool = False) -
             continue
         words = _keywords(Path(folder) / "svg" / place.with_suffix(".svg")) if keywords else ()
         if words or not keywords:
-            pictures.append(Picture(image, title, words, None, place.parts[0], str(place.parent)))
+            pictures.append(Picture(image, title, words, None, label=place.parts[0], group=str(place.parent)))
     if keywords and not pictures:
         raise FileNotFoundError(
             f"openclipart_items: keywords are in {Path(folder) / 'svg'}, which has none of these drawings: "
@@ -160,7 +160,7 @@ def openclipart_items(folder: str | Path = CLIPART, *, keywords: bool = False) -
 
 
 def tuxpaint_items(folder: str | Path = STAMPS, *, language: str = "fr", speech: bool = False) -> list[Picture]:
-    """The stamps ``tuxpaint`` takes, in its order; with ``speech`` those alone that are spoken in the language."""
+    """Return the stamps of ``tuxpaint`` in its order; with ``speech``, only those spoken in the language."""
     root = Path(folder)
     ending = "_desc.ogg" if language == "en" else f"_desc_{language}.ogg"
     pictures = []
@@ -173,7 +173,7 @@ def tuxpaint_items(folder: str | Path = STAMPS, *, language: str = "fr", speech:
         spoken = image.with_name(image.stem + ending)
         if caption and (spoken.is_file() or not speech):
             heard = spoken if spoken.is_file() else None
-            pictures.append(Picture(image, caption, (), heard, place.parts[0], str(place.parent)))
+            pictures.append(Picture(image, caption, (), heard, label=place.parts[0], group=str(place.parent)))
     return _frequent(pictures)
 
 
@@ -184,6 +184,7 @@ def _assembled(
     name: str,
     items: list[Picture],
     modalities: Sequence[str],
+    *,
     features: dict[str, str | Path | None],
     raw: dict[str, _Raw],
     settings: dict[str, Any],
@@ -243,7 +244,7 @@ def _frequent(pictures: list[Picture]) -> list[Picture]:
 
 
 def _title(path: Path) -> str:
-    """Of a drawing's file; none of what is too large to be read beside others."""
+    """Return the title in a drawing's file, or None for a drawing that is too large to be read beside others."""
     from PIL import Image
 
     try:
@@ -272,7 +273,7 @@ def _pixels(paths: tuple[Path, ...]) -> Tensor:
 
 @functools.lru_cache(maxsize=2)
 def _speech(paths: tuple[Path, ...]) -> NDArray[np.float32]:
-    """(n, FRAMES, BANDS) of log mel power in frames of 0.1 s, zero on the left where a recording is shorter."""
+    """Return the log mel power in frames of 0.1 s (n, FRAMES, BANDS), zero on the left of shorter recordings."""
     try:
         soundfile = importlib.import_module("soundfile")
     except ModuleNotFoundError:
@@ -291,7 +292,7 @@ def _speech(paths: tuple[Path, ...]) -> NDArray[np.float32]:
 
 
 def _log_mel(samples: Tensor, rate: int) -> NDArray[np.float32]:
-    """(frames, BANDS): windows of 32 ms every 10 ms, triangular bands up to 8 kHz even in mel, averaged over 0.1 s."""
+    """Return (frames, BANDS): windows of 32 ms every 10 ms, triangular mel bands up to 8 kHz, averaged over 0.1 s."""
     window, hop = round(0.032 * rate), round(0.01 * rate)
     samples = torch.nn.functional.pad(samples, (0, max(0, window - len(samples))))
     power = samples.unfold(0, window, hop).mul(torch.hann_window(window)).double()

