@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.cases import Case
 from modalign.data import PairedDataset, split_of, synthetic
-from modalign.encoders.build import build_encoder, seeded_module
+from modalign.encoders import build_encoder, seeded_module
 from modalign.experiments.sweep.config import parse
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, labelled_pairs
 from modalign.experiments.sweep.training import Run, Trainer
@@ -125,6 +125,6 @@ def _batches(data: PairedDataset, known: Tensor, order: Tensor, loader: bool) ->
 
 
 def _config() -> Any:
-    from modalign.encoders.build import MLPConfig
+    from modalign.encoders import MLPConfig
 
     return MLPConfig(kind="mlp", width=12, depth=2, dim=12)

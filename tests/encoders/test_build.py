@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from modalign.encoders.build import (
+from modalign.encoders import (
     CNNConfig,
     EncoderConfig,
     FrozenConfig,
@@ -19,6 +19,7 @@ from modalign.encoders.build import (
     is_frozen,
     width_of,
 )
+from modalign.encoders.configs import ENCODERS, encoders_table
 
 TOKENS = torch.tensor([[3, 1, 7, 2, 5], [4, 4, 1, 0, 0], [6, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
 PIXELS = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -284,3 +285,19 @@ def test_a_module_that_cannot_be_used_is_refused_in_a_sentence(encoder: ModuleCo
 def test_make_names_a_function(make: str) -> None:
     with pytest.raises(ValidationError, match=r"should be package\.module:function"):
         ModuleConfig(kind="module", make=make, dim=4)
+
+
+def test_the_page_shows_the_registry_of_encoders() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- encoders_table() -->\n")[2].partition("\n<!-- end -->")[0]
+    assert table == encoders_table()
+
+
+def test_every_kind_of_encoder_can_be_built() -> None:
+    inputs = {**INPUTS, "frozen": INPUTS["mlp"], "module": ROWS}
+    assert list(inputs) == list(ENCODERS)
+    for kind, example in inputs.items():
+        encoder = (
+            users("perceptron") if kind == "module" else TypeAdapter(EncoderConfig).validate_python({"kind": kind})
+        )
+        assert build_encoder(encoder, example, seed=0)(example).shape == (len(example), width_of(encoder, example))

@@ -15,7 +15,15 @@ from modalign.experiments.sweep.comparison import compare
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
 from modalign.experiments.sweep.runner import run
-from modalign.experiments.sweep.schema import curve_columns, modality_pairs, predictor_suffixes, run_columns
+from modalign.experiments.sweep.schema import (
+    CURVES,
+    RUNS,
+    columns_table,
+    curve_columns,
+    modality_pairs,
+    predictor_suffixes,
+    run_columns,
+)
 from modalign.report import conclusions, draw, write
 
 DATA_SETS = {
@@ -120,3 +128,10 @@ def test_the_tables_have_the_columns_of_the_schema(folders: list[Path]) -> None:
         for column in columns:
             if column.name in whole and not column.name.startswith("best_epoch"):  # no epoch 3 where there is no view 3
                 assert whole[column.name].dtype.kind == kinds[column.dtype], column.name
+
+
+@pytest.mark.parametrize("name", ["RUNS", "CURVES"])
+def test_the_page_shows_the_columns(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    table = page.partition(f"<!-- columns_table({name}) -->\n")[2].partition("\n<!-- end -->")[0]
+    assert table == columns_table({"RUNS": RUNS, "CURVES": CURVES}[name])

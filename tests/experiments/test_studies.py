@@ -21,7 +21,7 @@ from torch import nn
 from experiments.small import TINY, configuration, hidden_numbers, settings
 from modalign.cli.tables import print_optima
 from modalign.data import TRAIN, synthetic
-from modalign.encoders.build import MLPConfig, build_encoder, seeded_module
+from modalign.encoders import MLPConfig, build_encoder, seeded_module
 from modalign.experiments import advice as advise
 from modalign.experiments import tuning as tune
 from modalign.experiments.studies import emergence

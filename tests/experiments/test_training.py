@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from experiments.small import configuration, hidden_numbers, images_and_texts, sequences_and_images, vectors
 from experiments.user_encoders import Calls
 from modalign.data import PairedDataset
-from modalign.encoders.build import build_encoder, seeded_module, width_of
+from modalign.encoders import build_encoder, seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs

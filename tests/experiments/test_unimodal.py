@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.small import hidden_numbers, images_and_texts, sequences_and_images, vectors
 from modalign.data import PairedDataset
-from modalign.encoders.build import EncoderConfig, build_encoder, seeded_module, width_of
+from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
 from modalign.experiments.studies.unimodal import Fit, UnimodalTrainer, every_layer
 from modalign.experiments.sweep.randomness import batch_order, initial_seed
 from modalign.experiments.sweep.training import inputs_of

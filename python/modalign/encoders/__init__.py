@@ -1,4 +1,15 @@
-"""The room of encoders."""
+"""Unimodal encoders: networks that map a batch of one modality to ``dim`` features a row.
+
+    configs         configurations, and the registry of kinds: mlp, cnn, vit, sequence, transformer, bag, frozen, module
+    build           the encoder of a configuration, for given inputs and seed
+    networks        the networks themselves
+    user_modules    encoders that a function of the user's returns, and the checks they must pass
+    embedding       embeddings of images and texts with a pretrained encoder, behind ``modalign embed``
+
+An encoder holds no buffers, draws no random numbers after it was initialised and mixes no rows, so copies of one can
+be stacked and called at once. uint8 inputs are pixels and are mapped to [-1, 1]. An encoder ends in a linear layer,
+without a non-linearity after it. Losses, task heads and training belong to ``losses`` and ``experiments``.
+"""
 
 from modalign.aliases import attach
 

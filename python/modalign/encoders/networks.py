@@ -1,7 +1,7 @@
-"""The networks that ``encoders`` builds: each maps a batch of one modality to ``dim`` features a row.
+"""Networks of the encoders: each maps a batch of one modality to ``dim`` features a row.
 
-None of them holds buffers, draws random numbers or mixes rows, so copies of one can be stacked and called at once.
-``every_layer`` gives what each layer makes of a batch, (n, width) each, the output last; ``forward`` is its last.
+A network holds no buffers, draws no random numbers after its initialisation and mixes no rows, so copies of one can be
+stacked and called at once. ``every_layer`` returns the output of each layer, ``forward`` that of the last.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ __all__ = ["CNN", "MLP", "Bag", "Features", "SequenceTransformer", "Transformer"
 
 
 class Layered(nn.Module, abc.ABC):
-    """A network that shows its layers."""
+    """A network that returns the output of each of its layers on request."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.every_layer(x)[-1]
 
     @abc.abstractmethod
     def every_layer(self, x: Tensor) -> list[Tensor]:
-        """What each layer makes of x: (n, width) each, the output last."""
+        """Return the output of each layer for x (n, ...): a list of (n, width), the network's output (n, dim) last."""
 
 
 class MLP(Layered):
-    """``depth`` linear layers with LeakyReLU between them."""
+    """``depth`` linear layers with LeakyReLU between them, on the flattened row.
+
+    Args:
+        features: Number of values of a row.
+        width: Width of the hidden layers.
+        depth: Number of linear layers; 1 is a linear map.
+        dim: Width of the output.
+    """
 
     def __init__(self, features: int, width: int, depth: int, dim: int) -> None:
         super().__init__()
@@ -38,18 +45,24 @@ class MLP(Layered):
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
         x = as_float(x, self.out.weight.dtype).flatten(1)
-        found = []
+        outputs = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x))
-            found.append(x)
-        return [*found, self.out(x)]
+            outputs.append(x)
+        return [*outputs, self.out(x)]
 
 
 class CNN(Layered):
     """3 x 3 convolutions of stride 2, each normalised over its channels and positions, then the mean over positions.
 
-    The normalisation is of one row at a time (GroupNorm with one group): a row's features do not depend on its batch.
-    A layer is the mean over positions of a stage.
+    GroupNorm with one group normalises one row at a time, so a row's features do not depend on its batch. The output
+    of a layer is the mean of a stage over positions.
+
+    Args:
+        channels: Channels of an image.
+        width: Channels of the first stage; each further stage has twice as many.
+        depth: Number of stages, each of which halves the image.
+        dim: Width of the output.
     """
 
     def __init__(self, channels: int, width: int, depth: int, dim: int) -> None:
@@ -61,15 +74,22 @@ class CNN(Layered):
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
         x = as_float(x, self.out.weight.dtype)
-        found = []
+        outputs = []
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.leaky_relu(norm(convolution(x)))
-            found.append(x.mean((2, 3)))
-        return [*found, self.out(found[-1])]
+            outputs.append(x.mean((2, 3)))
+        return [*outputs, self.out(outputs[-1])]
 
 
 class Bag(Layered):
-    """The mean embedding of a row's tokens, then an MLP. A row of padding alone has the embedding zero."""
+    """The mean embedding of a row's tokens, then an MLP. A row of padding alone has the embedding zero.
+
+    Args:
+        vocabulary: Number of token ids; 0 is padding.
+        width: Width of the embedding and of the MLP's hidden layers.
+        depth: Linear layers of the MLP.
+        dim: Width of the output.
+    """
 
     def __init__(self, vocabulary: int, width: int, depth: int, dim: int) -> None:
         super().__init__()
@@ -82,34 +102,35 @@ class Bag(Layered):
 
 
 class Features(Layered):
-    """The input itself, flattened: nothing is trained."""
+    """The input itself, flattened; nothing is trained."""
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
         return [as_float(x, x.dtype if x.is_floating_point() else torch.float32).flatten(1)]
 
 
 class _Tower(Layered):
-    """Pre-norm blocks of attention over the steps of a row that are kept, pooled: what every transformer here ends in.
+    """The part that all transformers share: pre-norm blocks of attention over the kept steps of a row, then pooling.
 
-    pooling: "mean" over the kept steps, or "cls", a learned step put before the others. A layer is a block, pooled.
+    Pooling is the "mean" over the kept steps, or "cls", a learned step put before the others. The output of a layer is
+    that of a block, pooled.
     """
 
-    def _build(self, width: int, depth: int, heads: int, dim: int, pooling: str = "mean") -> None:
+    def _add_blocks(self, *, width: int, depth: int, heads: int, dim: int, pooling: str = "mean") -> None:
         self.cls = nn.Parameter(torch.randn(width) * 0.02) if pooling == "cls" else None
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, dim)
 
-    def _climb(self, x: Tensor, kept: Tensor | None) -> list[Tensor]:
-        """x: (n, length, width); kept: (n, length) bool, None for all."""
+    def _run_blocks(self, x: Tensor, kept: Tensor | None) -> list[Tensor]:
+        """Return the pooled output of each block for x (n, length, width); kept is (n, length) bool, None for all."""
         if self.cls is not None:
             x = torch.cat([self.cls.expand(len(x), 1, -1), x], 1)
             kept = kept if kept is None else F.pad(kept, (1, 0), value=True)
-        found = []
+        outputs = []
         for block in self.blocks:
             x = block(x, kept)
-            found.append(self._pooled(x, kept))
-        return [*found, self.out(self._pooled(self.norm(x), kept))]
+            outputs.append(self._pooled(x, kept))
+        return [*outputs, self.out(self._pooled(self.norm(x), kept))]
 
     def _pooled(self, x: Tensor, kept: Tensor | None) -> Tensor:
         if self.cls is not None:
@@ -118,16 +139,25 @@ class _Tower(Layered):
 
 
 class Transformer(_Tower):
-    """Token and position embeddings, pre-norm blocks that attend to tokens which are not padding, and their mean."""
+    """Token and position embeddings, pre-norm blocks that attend to tokens which are not padding, and their mean.
+
+    Args:
+        vocabulary: Number of token ids; 0 is padding.
+        length: Largest number of tokens of a row.
+        width: Width of the blocks.
+        depth: Number of blocks.
+        heads: Attention heads; they divide ``width``.
+        dim: Width of the output.
+    """
 
     def __init__(self, vocabulary: int, length: int, width: int, depth: int, heads: int, dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        self._build(width, depth, heads, dim)
+        self._add_blocks(width=width, depth=depth, heads=heads, dim=dim)
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
-        return self._climb(self.embedding(x) + self.positions[: x.shape[1]], x != 0)
+        return self._run_blocks(self.embedding(x) + self.positions[: x.shape[1]], x != 0)
 
 
 class SequenceTransformer(_Tower):
@@ -135,6 +165,15 @@ class SequenceTransformer(_Tower):
 
     A step whose features are all 0 is padding, wherever it stands. Positions count the kept steps from the first one
     on, so that a row's output does not depend on how much padding it has, nor on which side.
+
+    Args:
+        features: Features of a step.
+        length: Largest number of steps of a row.
+        width: Width of the blocks; None takes the features as they are, without a linear layer before the blocks.
+        depth: Number of blocks.
+        heads: Attention heads; they divide the width.
+        dim: Width of the output.
+        pooling: "mean" over the steps that are not padding, or "cls", a learned step put before them.
     """
 
     def __init__(
@@ -144,35 +183,53 @@ class SequenceTransformer(_Tower):
         self.into = None if width is None else nn.Linear(features, width)
         width = features if width is None else width
         self.positions = nn.Parameter(torch.randn(length, width) * 0.02)
-        self._build(width, depth, heads, dim, pooling)
+        self._add_blocks(width=width, depth=depth, heads=heads, dim=dim, pooling=pooling)
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
         kept = (x != 0).any(-1)
         x = x.to(self.positions.dtype)
         x = x if self.into is None else self.into(x)
         places = (kept.cumsum(1) - 1).clamp(min=0)
-        return self._climb(x + F.embedding(places, self.positions), kept)
+        return self._run_blocks(x + F.embedding(places, self.positions), kept)
 
 
 class VisionTransformer(_Tower):
-    """Patches of an image as steps: a linear layer, position embeddings, blocks, pooling."""
+    """Patches of an image as steps: a linear layer, position embeddings, blocks, pooling.
+
+    Args:
+        channels: Channels of an image.
+        sides: Height and width of an image.
+        patch: Side of a patch; it divides both sides.
+        width: Width of the blocks.
+        depth: Number of blocks.
+        heads: Attention heads; they divide ``width``.
+        dim: Width of the output.
+        pooling: "mean" over the patches, or "cls", a learned step put before them.
+    """
 
     def __init__(
-        self, channels: int, sides: tuple[int, int], patch: int, width: int, depth: int, heads: int, dim: int,
+        self,
+        channels: int,
+        sides: tuple[int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        dim: int,
         pooling: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.patch = patch
         self.into = nn.Linear(channels * patch * patch, width)
         self.positions = nn.Parameter(torch.randn(sides[0] // patch * (sides[1] // patch), width) * 0.02)
-        self._build(width, depth, heads, dim, pooling)
+        self._add_blocks(width=width, depth=depth, heads=heads, dim=dim, pooling=pooling)
 
     def every_layer(self, x: Tensor) -> list[Tensor]:
         n, channels, height, width = x.shape
         side = self.patch
         grid = as_float(x, self.positions.dtype).reshape(n, channels, height // side, side, width // side, side)
         patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, channels * side * side)
-        return self._climb(self.into(patches) + self.positions, None)
+        return self._run_blocks(self.into(patches) + self.positions, None)
 
 
 class _Block(nn.Module):
@@ -198,7 +255,7 @@ class _Block(nn.Module):
 
 
 def as_float(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """x in a floating dtype; uint8 are pixels, mapped to [-1, 1]."""
+    """Return x in a floating dtype; uint8 values are pixels and are mapped to [-1, 1]."""
     return x.to(dtype) / 127.5 - 1 if x.dtype == torch.uint8 else x.to(dtype)
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from modalign.common.progress import Reporter
 from modalign.data import TEST, PairedDataset, synthetic
-from modalign.encoders.build import MLPConfig
+from modalign.encoders import MLPConfig
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
 from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, layers_of
 from modalign.experiments.studies.study import Part, Study

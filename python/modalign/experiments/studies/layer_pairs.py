@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from modalign.encoders.build import EncoderConfig
+from modalign.encoders import EncoderConfig
 from modalign.experiments.studies.unimodal import Trained, every_layer
 from modalign.metrics import svcca, unbiased_cka
 from modalign.neighbors.functional import knn, neighbor_overlap

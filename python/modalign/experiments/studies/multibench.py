@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modalign.common.progress import Reporter
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mnist, require_trainable
-from modalign.encoders.build import SequenceConfig
+from modalign.encoders import SequenceConfig
 from modalign.experiments.studies.claims import Claim, pearson_of_means
 from modalign.experiments.studies.layer_pairs import MEASURES, Layers, compared_layers, layers_of
 from modalign.experiments.studies.study import Part, Study

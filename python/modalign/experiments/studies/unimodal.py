@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
-from modalign.encoders.build import EncoderConfig, build_encoder, seeded_module, width_of
+from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.randomness import batch_order, initial_seed
 from modalign.experiments.sweep.stacked import Stacked, stacked_encoder

@@ -16,17 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from modalign.encoders.build import (
-    BagConfig,
-    CNNConfig,
-    EncoderConfig,
-    FrozenConfig,
-    MLPConfig,
-    ModuleConfig,
-    SequenceConfig,
-    TransformerConfig,
-    ViTConfig,
-)
+from modalign.encoders.configs import ENCODERS, EncoderConfig
 from modalign.experiments.sweep.mistakes import sentence, shown
 
 __all__ = [
@@ -298,14 +288,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "projection": Projection,
     "training": Training,
     "metrics": Metrics,
-    "mlp": MLPConfig,
-    "cnn": CNNConfig,
-    "vit": ViTConfig,
-    "sequence": SequenceConfig,
-    "transformer": TransformerConfig,
-    "bag": BagConfig,
-    "frozen": FrozenConfig,
-    "module": ModuleConfig,
+    **{kind: entry.config for kind, entry in ENCODERS.items()},
 }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from modalign.encoders.configs import ENCODERS
+
 __all__ = ["sentence", "shown"]
 
 LABELS = "should be a whole number of pairs, a fraction of them from 0 to 1, or null for all"
-ENCODERS = ("mlp", "cnn", "vit", "sequence", "transformer", "bag", "frozen", "module")
 # what pydantic says -> what a reader of YAML understands, applied in this order
 WORDS = {
     "Input should": "should",

@@ -21,6 +21,7 @@ __all__ = [
     "RUNS",
     "Column",
     "alignment_column",
+    "columns_table",
     "curve_columns",
     "modality_pairs",
     "predictor_suffixes",
@@ -128,6 +129,20 @@ def run_columns(suffixes: Sequence[str], pairs: Sequence[tuple[int, int]]) -> li
         columns += _expanded(measured, [], [pair])
     return columns + _expanded([column for column in RUNS if not column.measured and PREDICTOR in column.name],
                                suffixes[2:], [])  # fmt: skip
+
+
+def columns_table(columns: Sequence[Column]) -> str:
+    """Return columns with their dtypes and meanings as a Markdown table.
+
+    Examples:
+        >>> from modalign.experiments.sweep.schema import RUNS, columns_table
+        >>> print(columns_table(RUNS[:1]))
+        | column | dtype | meaning |
+        |---|---|---|
+        | `case` | text | Label of the case. |
+    """
+    rows = [f"| `{column.name}` | {column.dtype} | {column.meaning} |" for column in columns]
+    return "\n".join(["| column | dtype | meaning |", "|---|---|---|", *rows])
 
 
 def curve_columns(suffixes: Sequence[str]) -> list[Column]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modalign.encoders.build import EncoderConfig, build_encoder, is_frozen
+from modalign.encoders import EncoderConfig, build_encoder, is_frozen
 from modalign.encoders.networks import Features
 
 __all__ = ["Fixed", "Stacked", "stacked_encoder"]

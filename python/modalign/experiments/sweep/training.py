@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
-from modalign.encoders.build import seeded_module, width_of
+from modalign.encoders import seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep, encoders_of, pairs_of, require_comparable
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
