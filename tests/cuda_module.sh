@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# MODALIGN_WITH_CUDA=ON: the module compiles, is in the wheel, and imports on a machine without a GPU.
+# Check that MODALIGN_WITH_CUDA=ON compiles modalign._cuda into the wheel, and that it imports on a machine without a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$PWD/.venv/bin/python
@@ -7,7 +7,7 @@ build=$PWD/build/cuda
 rm -rf "$build/package"
 "$python" -m pip install --quiet --no-deps --target "$build/package" \
   --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON --config-settings=build-dir="$build/cmake" .
-# the kernels of sm_90a: products and copies as they are meant to be, and no register in memory
+# the kernels of sm_90a must use the intended instructions, and must not spill registers to memory
 cuobjdump=$("$python" -c 'import triton; print(triton.knobs.nvidia.cuobjdump.path)')
 "$python" - "$cuobjdump" "$build"/package/modalign/_cuda*.so <<'PYTHON'
 import re, subprocess, sys
@@ -22,11 +22,11 @@ def read(option):
 usage = re.findall(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", read("-res-usage"))
 kernels = {text.split()[0]: text for text in read("-sass").split("Function : ")[1:]}
 for kernel, (count, instructions) in NEEDED.items():
-    found = [function for function in usage if kernel in function[0]]
-    assert len(found) == count, (kernel, usage)
-    for name, registers, stack, shared, local in found:
+    functions = [function for function in usage if kernel in function[0]]
+    assert len(functions) == count, (kernel, usage)
+    for name, registers, stack, shared, local in functions:
         print(f"{name}: {registers} registers, {stack} bytes of stack, {local} of local memory")
-        assert int(stack) == int(local) == 0 and int(registers) == 168  # what give_ and take_registers count on
+        assert int(stack) == int(local) == 0 and int(registers) == 168  # as give_registers and take_registers assume
         assert all(instruction in kernels[name] for instruction in instructions), instructions
 PYTHON
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

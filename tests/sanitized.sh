@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The contract tests of the compiled core, with the core built with ASan and UBSan, in a copy of the package that hides
-# the installed one (python -S: no .pth files, so the editable install is not seen), and the CUDA kernels that run on a CPU.
+# Run the tests of the compiled core, built with the address and undefined-behaviour sanitizers, and those of the CUDA
+# kernels on a CPU. The core is in a copy of the package, which python -S (no .pth files) finds instead of the editable one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$PWD/.venv/bin/python
@@ -9,8 +9,8 @@ rm -rf "$copy/package"
 "$python" -m pip install --quiet --no-deps --target "$copy/package" \
   --config-settings=cmake.define.MODALIGN_SANITIZE=ON --config-settings=build-dir="$copy/cmake" .
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-# what runs in triton's interpreter has nothing of the core to find, and approximate neighbours are numba's
-# python itself leaks by design; what must be found is a bad access or undefined arithmetic
+# tests in Triton's interpreter and of approximate neighbours (numba) do not call the core
+# leaks are not reported, because Python itself leaks by design
 MODALIGN_FUZZ=4 CXXFLAGS=-fsanitize=address,undefined ASAN_OPTIONS=detect_leaks=0:strict_init_order=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 LD_PRELOAD="$(${CXX:-g++} -print-file-name=libasan.so):$(${CXX:-g++} -print-file-name=libubsan.so)" \
 PYTHONPATH="$copy/package:$site" "$python" -S -m pytest -q -p no:cacheprovider tests/losses tests/neighbors tests/ops tests/test_bad_input.py \

@@ -1,3 +1,10 @@
+# The compiled CPU kernels (csrc/cpu/bindings.cpp). Tables are addresses of contiguous memory, 0 if absent. The kernels
+# of the losses and of unit rows end in _float32 or _float64 and are called by name in modalign/ops/_cpp.py.
+from typing import TypeAlias
+
+RowTable: TypeAlias = tuple[int, int, int, int]  # rows, their number, the index of the first, groups
+BestTables: TypeAlias = tuple[int, int]  # indices, scores
+
 commit: str
 compiler: str
 
@@ -8,9 +15,18 @@ def forget_openmp() -> None: ...
 def screens() -> list[str]: ...
 def use_screen(name: str) -> None: ...
 def knn(
-    x: tuple[int, int, int, int], y: tuple[int, int, int, int], dtype: str, d: int, k: int, metric: str,
-    x_best: tuple[int, int], y_best: tuple[int, int], done: int, stop: int, threads: int,
-) -> tuple[str, int, int]: ...  # fmt: skip
+    x: RowTable,
+    y: RowTable,
+    dtype: str,
+    d: int,
+    k: int,
+    metric: str,
+    x_best: BestTables,
+    y_best: BestTables,
+    done: int,
+    stop: int,
+    threads: int,
+) -> tuple[str, int, int]: ...
 def knn_bytes(n: int, m: int, d: int, k: int, threads: int) -> int: ...
 def neighbor_overlap(a: int, b: int, n: int, k: int, counts: int, threads: int) -> None: ...
 def neighborhood_score_names() -> list[str]: ...

@@ -166,3 +166,9 @@ def test_the_core_refuses_a_name_it_does_not_know() -> None:
     a, scores = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"the neighborhood score must be one of mutual_knn, .*, got knn"):
         _core.neighborhood_scores(a.data_ptr(), a.data_ptr(), 1, 1, "knn", scores.data_ptr(), 1)
+
+
+def test_the_core_computes_every_score() -> None:
+    from modalign import _core
+
+    assert sorted(_core.neighborhood_score_names()) == sorted(SCORES)

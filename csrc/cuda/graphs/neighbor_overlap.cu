@@ -1,6 +1,6 @@
-// One warp a row: each lane looks for its entries of a in b and counts a match at the larger of the two ranks; the
-// counts are then summed up along the ranks. O(k^2 / 32) steps a row, no sort, nothing but integers: the same bits
-// every time.
+// One warp for each row: every lane looks up its entries of a in b and counts a match at the larger of the two ranks;
+// the counts are then summed along the ranks. O(k^2 / 32) steps for each row, without sorting, in integers alone: the
+// bits are the same every time.
 #include "cuda/graphs/neighbor_overlap.hpp"
 
 namespace modalign::cuda {
@@ -32,8 +32,8 @@ __global__ void overlap_kernel(const int64_t* __restrict__ a, const int64_t* __r
   for (int64_t start = 0; start < k; start += kWarp) {
     int32_t sum = start + lane < k ? count[start + lane] : 0;
     for (int step = 1; step < kWarp; step *= 2) {
-      const int32_t other = __shfl_up_sync(kAll, sum, step);
-      if (lane >= step) sum += other;
+      const int32_t lower_sum = __shfl_up_sync(kAll, sum, step);
+      if (lane >= step) sum += lower_sum;
     }
     if (start + lane < k) count[start + lane] = before + sum;
     before += __shfl_sync(kAll, sum, kWarp - 1);
@@ -42,10 +42,9 @@ __global__ void overlap_kernel(const int64_t* __restrict__ a, const int64_t* __r
 
 }  // namespace
 
-cudaError_t neighbor_overlap(const int64_t* a, const int64_t* b, int64_t n, int64_t k, int32_t* counts,
-                             cudaStream_t stream) {
-  const unsigned blocks = static_cast<unsigned>((n + kWarpsPerBlock - 1) / kWarpsPerBlock);
-  overlap_kernel<<<blocks, kWarp * kWarpsPerBlock, 0, stream>>>(a, b, n, k, counts);
+cudaError_t neighbor_overlap(const GraphPair& graphs, int32_t* counts, cudaStream_t stream) {
+  const unsigned blocks = static_cast<unsigned>((graphs.n + kWarpsPerBlock - 1) / kWarpsPerBlock);
+  overlap_kernel<<<blocks, kWarp * kWarpsPerBlock, 0, stream>>>(graphs.a, graphs.b, graphs.n, graphs.k, counts);
   return cudaGetLastError();
 }
 

@@ -7,31 +7,34 @@
 namespace modalign::cuda {
 namespace {
 
+struct InputMaps {
+  CUtensorMap rows, columns;
+  int multiprocessors;
+};
+
 template <bool kSymmetric, bool kBfloat16>
-cudaError_t launch(const CUtensorMap& rows, const CUtensorMap& columns, const Survivors& on, int multiprocessors,
-                   cudaStream_t stream) {
+cudaError_t launch(const InputMaps& maps, const Survivors& tables, cudaStream_t stream) {
   const auto kernel = knn_survivors_kernel<kSymmetric, kBfloat16>;
   const int bytes = sizeof(SurvivorsShared) + hopper::kTileAlignment;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const int64_t blocks = std::min<int64_t>(multiprocessors, tiles<kSymmetric>(on.m, on.n));
-  kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, stream>>>(rows, columns, on);
+  const int64_t blocks = std::min<int64_t>(maps.multiprocessors, tiles<kSymmetric>(tables.m, tables.n));
+  kernel<<<static_cast<unsigned>(blocks), kThreads, bytes, stream>>>(maps.rows, maps.columns, tables);
   return cudaGetLastError();
 }
 
 }  // namespace
 
-cudaError_t knn_survivors(const void* queries, const void* gallery, bool bfloat16, bool symmetric, const Survivors& on,
-                          cudaStream_t stream) {
-  int multiprocessors = 0;
-  CUtensorMap rows, columns;
-  cudaError_t error = hopper_multiprocessors(&multiprocessors);
-  if (error == cudaSuccess) error = tensor_map(&rows, queries, on.m, on.d, on.d, kTileRows);
-  if (error == cudaSuccess) error = tensor_map(&columns, gallery, on.n, on.d, on.d, kTileColumns);
+cudaError_t knn_survivors(const ScreenInputs& inputs, const Survivors& tables, cudaStream_t stream) {
+  InputMaps maps;
+  cudaError_t error = hopper_multiprocessors(&maps.multiprocessors);
+  if (error == cudaSuccess) error = tensor_map(&maps.rows, {inputs.queries, tables.m, tables.d, tables.d}, kTileRows);
+  if (error == cudaSuccess)
+    error = tensor_map(&maps.columns, {inputs.gallery, tables.n, tables.d, tables.d}, kTileColumns);
   if (error != cudaSuccess) return error;
-  const auto run = symmetric ? (bfloat16 ? launch<true, true> : launch<true, false>)
-                             : (bfloat16 ? launch<false, true> : launch<false, false>);
-  return run(rows, columns, on, multiprocessors, stream);
+  const auto run = inputs.symmetric ? (inputs.bfloat16 ? launch<true, true> : launch<true, false>)
+                                    : (inputs.bfloat16 ? launch<false, true> : launch<false, false>);
+  return run(maps, tables, stream);
 }
 
 }  // namespace modalign::cuda

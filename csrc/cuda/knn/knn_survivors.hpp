@@ -6,10 +6,16 @@
 
 namespace modalign::cuda {
 
-// Appends what survives to on.keys and on.counts, in `stream` of the current device, which must be of compute
-// capability 9.0. queries [on.m, on.d] and gallery [on.n, on.d] in float16 or bfloat16; on.d a multiple of 8, the
-// tables at multiples of 16 bytes. symmetric: the queries are the gallery, and no row is to find itself.
-cudaError_t knn_survivors(const void* queries, const void* gallery, bool bfloat16, bool symmetric, const Survivors& on,
-                          cudaStream_t stream);
+// queries [m, d] and gallery [n, d] on the device, in float16 or bfloat16; d is a multiple of 8, and both start at
+// multiples of 16 bytes. In a symmetric search the queries are the gallery, and no row is a neighbour of itself.
+struct ScreenInputs {
+  const void* queries;
+  const void* gallery;
+  bool bfloat16, symmetric;
+};
+
+// Append the pairs that survive to tables.keys and tables.counts, in `stream` of the current device, which must have
+// compute capability 9.0.
+cudaError_t knn_survivors(const ScreenInputs& inputs, const Survivors& tables, cudaStream_t stream);
 
 }  // namespace modalign::cuda

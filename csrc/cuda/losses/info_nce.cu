@@ -7,47 +7,53 @@
 namespace modalign::cuda {
 namespace {
 
-struct Tables {
+struct InputMaps {
   CUtensorMap x, y;
   int multiprocessors;
 };
 
-template <class On>
-cudaError_t see(Tables* tables, const void* x, const void* y, const On& on) {
-  cudaError_t error = hopper_multiprocessors(&tables->multiprocessors);
-  if (error == cudaSuccess) error = tensor_map(&tables->x, x, on.n, on.d, on.d, kTileRows);
-  if (error == cudaSuccess) error = tensor_map(&tables->y, y, on.m, on.d, on.d, kTileColumns);
+template <class Tables>
+cudaError_t map_inputs(InputMaps* maps, const InfoNceInputs& inputs, const Tables& tables) {
+  cudaError_t error = hopper_multiprocessors(&maps->multiprocessors);
+  if (error == cudaSuccess) error = tensor_map(&maps->x, {inputs.x, tables.n, tables.d, tables.d}, kTileRows);
+  if (error == cudaSuccess) error = tensor_map(&maps->y, {inputs.y, tables.m, tables.d, tables.d}, kTileColumns);
   return error;
 }
 
-template <class Shared, class... Arguments>
-cudaError_t launch(void (*kernel)(Arguments...), const Tables& tables, const Part& part, cudaStream_t stream,
-                   const Arguments&... arguments) {
-  const int bytes = sizeof(Shared) + hopper::kTileAlignment;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  const int blocks = std::min(tables.multiprocessors, tiles(part));
-  kernel<<<blocks, kThreads, bytes, stream>>>(arguments...);
-  return cudaGetLastError();
+// Allow a kernel the dynamic shared memory that it needs, in bytes.
+template <class Shared, class Kernel>
+cudaError_t prepare_launch(Kernel kernel, int* bytes) {
+  *bytes = sizeof(Shared) + hopper::kTileAlignment;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, *bytes);
 }
+
+int blocks_of(const InputMaps& maps, const Part& part) { return std::min(maps.multiprocessors, tiles(part)); }
 
 }  // namespace
 
-cudaError_t info_nce_sums(const void* x, const void* y, const Sums& on, cudaStream_t stream) {
-  Tables tables;
-  const cudaError_t error = see(&tables, x, y, on);
+cudaError_t info_nce_sums(const InfoNceInputs& inputs, const Sums& tables, cudaStream_t stream) {
+  InputMaps maps;
+  int bytes = 0;
+  cudaError_t error = map_inputs(&maps, inputs, tables);
+  if (error == cudaSuccess) error = prepare_launch<SumsShared>(info_nce_sums_kernel, &bytes);
   if (error != cudaSuccess) return error;
-  return launch<SumsShared>(info_nce_sums_kernel, tables, on.part, stream, tables.x, tables.y, on);
+  info_nce_sums_kernel<<<blocks_of(maps, tables.part), kThreads, bytes, stream>>>(maps.x, maps.y, tables);
+  return cudaGetLastError();
 }
 
-cudaError_t info_nce_weights(const void* x, const void* y, void* weights, int64_t stride, const Weights& on,
+cudaError_t info_nce_weights(const InfoNceInputs& inputs, const WeightsOutput& output, const Weights& tables,
                              cudaStream_t stream) {
-  Tables tables;
-  CUtensorMap to;
-  cudaError_t error = see(&tables, x, y, on);
-  if (error == cudaSuccess) error = tensor_map(&to, weights, on.part.rows, on.part.cols, stride, kWarpRows);
+  InputMaps maps;
+  CUtensorMap output_map;
+  int bytes = 0;
+  const Part& part = tables.part;
+  cudaError_t error = map_inputs(&maps, inputs, tables);
+  if (error == cudaSuccess)
+    error = tensor_map(&output_map, {output.data, part.rows, part.cols, output.stride}, kWarpRows);
+  if (error == cudaSuccess) error = prepare_launch<WeightsShared>(info_nce_weights_kernel, &bytes);
   if (error != cudaSuccess) return error;
-  return launch<WeightsShared>(info_nce_weights_kernel, tables, on.part, stream, tables.x, tables.y, to, on);
+  info_nce_weights_kernel<<<blocks_of(maps, part), kThreads, bytes, stream>>>(maps.x, maps.y, output_map, tables);
+  return cudaGetLastError();
 }
 
 }  // namespace modalign::cuda

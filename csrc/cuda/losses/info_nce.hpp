@@ -6,12 +6,21 @@
 
 namespace modalign::cuda {
 
-// Both in `stream` of the current device, which must be of compute capability 9.0. x [on.n, on.d], y [on.m, on.d] in
-// bfloat16, on.d a multiple of 8, the tables at multiples of 16 bytes.
-cudaError_t info_nce_sums(const void* x, const void* y, const Sums& on, cudaStream_t stream);
+// x [n, d] and y [m, d] in bfloat16 on the device; d is a multiple of 8, and both start at multiples of 16 bytes.
+struct InfoNceInputs {
+  const void* x;
+  const void* y;
+};
 
-// weights: on.part's in bfloat16, rows `stride` numbers apart, a multiple of 8; at a multiple of 16 bytes.
-cudaError_t info_nce_weights(const void* x, const void* y, void* weights, int64_t stride, const Weights& on,
+// The weights of a part in bfloat16: rows `stride` numbers apart, a multiple of 8; `data` is a multiple of 16 bytes.
+struct WeightsOutput {
+  void* data;
+  int64_t stride;
+};
+
+// Both run in `stream` of the current device, which must have compute capability 9.0.
+cudaError_t info_nce_sums(const InfoNceInputs& inputs, const Sums& tables, cudaStream_t stream);
+cudaError_t info_nce_weights(const InfoNceInputs& inputs, const WeightsOutput& output, const Weights& tables,
                              cudaStream_t stream);
 
 }  // namespace modalign::cuda

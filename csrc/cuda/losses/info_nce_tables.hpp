@@ -1,22 +1,23 @@
+// The tables that the kernels of InfoNCE read and write, in device memory.
 #pragma once
 
 #include <cstdint>
 
 namespace modalign::cuda {
 
-// Rows and columns of S, from `row` and `col` on.
+// A part of S: rows and columns from `row` and `col` on.
 struct Part {
   int row, rows, col, cols;
 };
 
-// Tables on the device. n rows, m columns, d features; scale [n].
+// n rows, m columns, d features; scale [n]. The part has all m columns.
 //
-// Of every 256 columns and every 64 rows of `part`, whose columns are all m: what the entries of a row, and of a
-// column, amount to, as a reference that no logit exceeds and the sum of exp(logit - reference); -inf and 0 of none.
+// For every 256 columns of a row, and every 64 rows of the part in a column, the kernel writes two numbers: a reference
+// that no logit exceeds, and the sum of exp(logit - reference); -inf and 0 if no entry counts.
 struct Sums {
   const float* scale;
-  float* row_parts;  // [ceil(m / 256), 2, row_stride]: of the rows of the part
-  float* col_parts;  // [1 + ceil(rows / 64), 2, m], the first of them left alone; or null
+  float* row_parts;  // [ceil(m / 256), 2, row_stride]: for the rows of the part
+  float* col_parts;  // [1 + ceil(rows / 64), 2, m], of which the first is not written; or null
   float* positive;   // [n]: S_ii, or null
   int64_t row_stride;
   Part part;
@@ -24,8 +25,8 @@ struct Sums {
   bool pairs_left_out;  // S_ii does not count
 };
 
-// W_ij = scale_i (row_grad_i exp(S_ij - row_lse_i) + col_grad_j exp(S_ij - col_lse_j) + [i = j] positive_grad_i), the
-// exponentials being zero where S_ij does not count, and a whole row's or column's where its log-sum-exp is -inf.
+// W_ij = scale_i (row_grad_i exp(S_ij - row_lse_i) + col_grad_j exp(S_ij - col_lse_j) + [i = j] positive_grad_i). The
+// exponentials are zero where S_ij does not count, and in all of a row or column whose log-sum-exp is -inf.
 struct Weights {
   const float *scale, *row_lse, *row_grad;  // [n]; a gradient that is null is zero
   const float *col_lse, *col_grad;          // [m]

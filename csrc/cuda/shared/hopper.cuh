@@ -1,7 +1,8 @@
-// What sm_90a has for tiles of matrix products, one function an instruction: barriers that count bytes, bulk copies of
-// tiles into shared memory, products of a warpgroup (128 threads) from shared memory into registers.
+// The instructions of sm_90a for tiles of matrix products, one function for each: barriers that count bytes, bulk
+// copies of tiles into shared memory, products of a warpgroup (128 threads) from shared memory into registers.
 //
-// tests/cuda_on_host/cuda/shared/hopper.cuh says the same in C++, so that a kernel written with these runs on a CPU.
+// tests/cuda_on_host/cuda/shared/hopper.cuh has the same functions in C++, so that kernels written with them run on a
+// CPU.
 #pragma once
 
 #include <cuda.h>
@@ -11,9 +12,9 @@
 namespace modalign::cuda::hopper {
 
 constexpr int kWarpgroup = 128;
-constexpr int kFeatures = 64;         // of a tile: 128 bytes a row in half precision, the widest swizzle
+constexpr int kFeatures = 64;         // of a tile: 128 bytes for each row in half precision, the widest swizzle
 constexpr int kProducts = 256;        // columns of one product, 64 rows x 256 columns x 16 features
-constexpr int kSums = kProducts / 2;  // of them that one of its 128 threads holds
+constexpr int kSums = kProducts / 2;  // sums of one product that each of its 128 threads holds
 constexpr int kStep = 16;             // features of one product
 constexpr int kTileAlignment = 1024;  // bytes: eight rows, after which the swizzle repeats
 
@@ -23,18 +24,20 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// The dynamic memory of the block from the first place where a tile may start: a launch asks for kTileAlignment more.
+// Return the dynamic shared memory from the first address where a tile may start on; a launch asks for kTileAlignment
+// bytes more.
 __device__ inline unsigned char* shared_memory() {
   extern __shared__ unsigned char memory[];
   return memory + (kTileAlignment - shared_address(memory) % kTileAlignment) % kTileAlignment;
 }
 
-// A phase of a barrier ends when `arrivals` threads have arrived and the bytes they announced have come.
+// Initialise a barrier, whose phase ends when `arrivals` threads have arrived and the bytes that they announced have
+// come.
 __device__ inline void barrier_init(Barrier* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
 
-// After the last barrier_init, before other threads or copies see the barriers.
+// Call this after the last barrier_init, before other threads or copies use the barriers.
 __device__ inline void barriers_made() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   asm volatile("fence.proxy.async;" ::: "memory");
@@ -49,7 +52,7 @@ __device__ inline void barrier_arrive_for(Barrier* barrier, int bytes) {
                : "memory");
 }
 
-// Returns when the phase of this parity (0 for the first, 1, 0, ..) has ended.
+// Return when the phase of this parity (0 for the first, then 1, 0, ...) has ended.
 __device__ inline void barrier_wait(Barrier* barrier, int parity) {
   asm volatile(
       "{\n"
@@ -62,7 +65,8 @@ __device__ inline void barrier_wait(Barrier* barrier, int parity) {
       : "memory");
 }
 
-// Copies the map's box that starts at this feature and row; what lies outside the table is zero. One thread calls it.
+// Copy the box of the map that starts at this feature and row; numbers outside the table are zero. One thread calls
+// this.
 __device__ inline void copy_tile(void* to, const CUtensorMap* map, int feature, int row, Barrier* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
@@ -71,13 +75,14 @@ __device__ inline void copy_tile(void* to, const CUtensorMap* map, int feature, 
       : "memory");
 }
 
-// Where a byte of a tile lies, given where it would lie without the swizzle: bits 4 to 6 change with bits 7 to 9.
+// Return the offset of a byte in a swizzled tile, given its offset without the swizzle: bits 7 to 9 are added to bits 4
+// to 6 without carry.
 __device__ inline uint32_t swizzled(uint32_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 
-// By every thread that wrote a tile into shared memory, before one of them calls store_tile.
+// Every thread that wrote a tile into shared memory calls this before one of them calls store_tile.
 __device__ inline void stores_begin() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-// The way back of copy_tile: what lies outside the table is not written. One thread calls it.
+// The reverse of copy_tile; numbers outside the table are not written. One thread calls this.
 __device__ inline void store_tile(const CUtensorMap* map, int feature, int row, const void* from) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
                    reinterpret_cast<uint64_t>(map)),
@@ -86,17 +91,17 @@ __device__ inline void store_tile(const CUtensorMap* map, int feature, int row, 
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-// Returns when every tile that this thread stored has been read: it may be overwritten, or the block may end.
+// Return when every tile that this thread stored has been read: then it may be overwritten, or the block may end.
 __device__ inline void stores_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
-// Two numbers rounded to the nearest bfloat16, the first in the lower half.
+// Round two numbers to the nearest bfloat16; the first goes to the lower half.
 __device__ inline uint32_t bfloat16_pair(float first, float second) {
   uint32_t pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
   return pair;
 }
 
-// All threads of the block that give this id (1 to 15) meet; `threads` is how many there are.
+// Wait for all threads of the block that call this with the same id (1 to 15); `threads` is their number.
 __device__ inline void meet(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -110,25 +115,26 @@ __device__ inline void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// How a product finds rows of kFeatures half-precision numbers, features in order, as copy_tile swizzles them.
+// Return the descriptor of a tile as an operand of a product: rows of kFeatures half-precision numbers, features in
+// order, as copy_tile swizzles them.
 __device__ inline uint64_t operand(const void* tile, int step) {
   const uint64_t address = shared_address(tile) + step * kStep * 2;
   const uint64_t eight_rows = 8 * kFeatures * 2;
   return (address & 0x3ffff) >> 4 | uint64_t(1) << 16 | eight_rows >> 4 << 32 | uint64_t(1) << 62;
 }
 
-// Before the first product: what these threads wrote to registers and shared memory is seen by it.
+// Call this before the first product, which then sees what these threads wrote to registers and shared memory.
 __device__ inline void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-// The products since the last one of these are a group.
+// Make a group of the products since the last call.
 __device__ inline void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Returns when all groups but the last `kLeft` are done: their tiles may be overwritten.
+// Return when all groups but the last `kLeft` are done: then their tiles may be overwritten.
 template <int kLeft>
 __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
 
-// After products_wait<0> and before the sums are read, so that no read of them moves up.
+// Call this after products_wait<0> and before the sums are read, so that the compiler moves no read before it.
 __device__ inline void products_done(float (&sums)[kSums]) {
 #pragma unroll
   for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(sums[i])::"memory");
@@ -158,8 +164,8 @@ __device__ inline void products_done(float (&sums)[kSums]) {
       : MODALIGN_32(0), MODALIGN_32(32), MODALIGN_32(64), MODALIGN_32(96)                                 \
       : "l"(rows), "l"(columns), "r"(int(add)))
 
-// sums (+)= the products of 64 rows with kProducts columns over kStep features. Thread t of the warpgroup holds in
-// sums[4 g + e] those of row 16 (t / 32) + (t % 32) / 4 + 8 (e / 2) and column 8 g + 2 (t % 4) + e % 2.
+// Set or add to sums the products of 64 rows with kProducts columns over kStep features. Thread t of the warpgroup
+// holds in sums[4 g + e] that of row 16 (t / 32) + (t % 32) / 4 + 8 (e / 2) and column 8 g + 2 (t % 4) + e % 2.
 template <bool kBfloat16>
 __device__ inline void multiply(float (&sums)[kSums], uint64_t rows, uint64_t columns, bool add) {
   if constexpr (kBfloat16)

@@ -1,7 +1,8 @@
-// Tiles of 128 x 256 products of two tables, on sm_90a: a thread copies the features of tile after tile into a ring of
-// stages in shared memory, 64 at a time, and two warpgroups multiply what has come, 64 rows each.
+// Tiles of 128 x 256 products of two tables, on sm_90a: one thread copies the features of tile after tile into a ring
+// of stages in shared memory, 64 at a time, and two warpgroups multiply the stages that have arrived, 64 rows each.
 //
-// The copying thread runs ahead, into the next tile while the last one's sums are used, as far as the ring reaches.
+// The copying thread runs ahead as far as the ring reaches: it copies the next tile while the sums of the last are
+// used.
 #pragma once
 
 #include "cuda/shared/hopper.cuh"
@@ -13,20 +14,21 @@ constexpr int kTileColumns = hopper::kProducts;
 constexpr int kStages = 4;
 constexpr int kLead = 2;                                   // stages that the first warpgroup may be ahead of the second
 constexpr int kConsumers = 2 * hopper::kWarpgroup;         // threads that multiply
-constexpr int kThreads = kConsumers + hopper::kWarpgroup;  // and a warpgroup of which one thread copies
-constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // 504 a thread of each: the 64 K of a multiprocessor
+constexpr int kThreads = kConsumers + hopper::kWarpgroup;  // plus a warpgroup of which one thread copies
+constexpr int kConsumerRegisters = 232,
+              kProducerRegisters = 40;  // 504 for a thread of each: the 64 K of a multiprocessor
 
 struct Stage {
   alignas(hopper::kTileAlignment) uint16_t rows[kTileRows * hopper::kFeatures];
   alignas(hopper::kTileAlignment) uint16_t columns[kTileColumns * hopper::kFeatures];
 };
 
-// In shared memory.
+// The stages and their barriers, in shared memory.
 struct Ring {
   Stage stages[kStages];
   hopper::Barrier full[kStages], empty[kStages];
 
-  // By one thread; the block meets before it goes on.
+  // Initialise the barriers. One thread calls this, and the block synchronises before it goes on.
   __device__ void make() {
     for (int stage = 0; stage < kStages; ++stage) {
       hopper::barrier_init(full + stage, 1);
@@ -36,7 +38,7 @@ struct Ring {
   }
 };
 
-// Where a thread is in the ring.
+// The place of a thread in the ring.
 struct Place {
   int stage = 0, round = 0;
 
@@ -48,30 +50,38 @@ struct Place {
   }
 };
 
-// Both tables [., d] in half precision, d a multiple of 8; their maps have boxes of kTileRows and of kTileColumns rows.
-__device__ inline void copy_products(Ring& ring, Place& place, const CUtensorMap* rows, const CUtensorMap* columns,
-                                     int first_row, int first_column, int d) {
-  for (int feature = 0; feature < d; feature += hopper::kFeatures, place.next()) {
+// The two tables of a product, [., d] in half precision, d a multiple of 8; their maps have boxes of kTileRows and of
+// kTileColumns rows.
+struct ProductMaps {
+  const CUtensorMap* rows;
+  const CUtensorMap* columns;
+  int d;
+};
+
+// Copy the features of the tile that starts at this row and column, stage by stage.
+__device__ inline void copy_products(Ring& ring, Place& place, const ProductMaps& maps, int first_row,
+                                     int first_column) {
+  for (int feature = 0; feature < maps.d; feature += hopper::kFeatures, place.next()) {
     Stage& stage = ring.stages[place.stage];
     hopper::Barrier* full = ring.full + place.stage;
     hopper::barrier_wait(ring.empty + place.stage, place.round ^ 1);
     hopper::barrier_arrive_for(full, sizeof(stage.rows) + sizeof(stage.columns));
-    hopper::copy_tile(stage.rows, rows, feature, first_row, full);
-    hopper::copy_tile(stage.columns, columns, feature, first_column, full);
+    hopper::copy_tile(stage.rows, maps.rows, feature, first_row, full);
+    hopper::copy_tile(stage.columns, maps.columns, feature, first_column, full);
   }
 }
 
-// Keeps the second warpgroup, once, until the first has what it needs to be `kLead` stages ahead: where they do not
-// meet at every tile, one multiplies while the other uses its sums.
+// Make the second warpgroup wait, once, until the first has the data to be `kLead` stages ahead. Where they do not meet
+// at every tile, one then multiplies while the other uses its sums.
 __device__ inline void fall_behind(Ring& ring, int d, int warpgroup) {
   const int stages = (d - 1) / hopper::kFeatures + 1;
   if (warpgroup == 1) hopper::barrier_wait(ring.full + (stages > kLead ? kLead : stages - 1), 0);
 }
 
-// The products of the rows of this warpgroup (0 or 1) of the tile, in the layout of hopper::multiply.
+// Compute the products of the rows of this warpgroup (0 or 1), in the layout of hopper::multiply.
 template <bool kBfloat16>
 __device__ inline void multiply_tile(Ring& ring, Place& place, float (&sums)[hopper::kSums], int d, int warpgroup) {
-  const bool speaks = threadIdx.x % 32 == 0;
+  const bool arrives = threadIdx.x % 32 == 0;
   hopper::Barrier* last = nullptr;
   for (int feature = 0; feature < d; feature += hopper::kFeatures, place.next()) {
     const Stage& stage = ring.stages[place.stage];
@@ -84,12 +94,12 @@ __device__ inline void multiply_tile(Ring& ring, Place& place, float (&sums)[hop
                                   feature + step > 0);
     hopper::products_end();
     hopper::products_wait<1>();
-    if (last && speaks) hopper::barrier_arrive(last);
+    if (last && arrives) hopper::barrier_arrive(last);
     last = ring.empty + place.stage;
   }
   hopper::products_wait<0>();
   hopper::products_done(sums);
-  if (last && speaks) hopper::barrier_arrive(last);
+  if (last && arrives) hopper::barrier_arrive(last);
 }
 
 }  // namespace modalign::cuda

@@ -1,9 +1,9 @@
-// csrc/cuda/shared/hopper.cuh on a CPU: each instruction does what the PTX manual says it does, at the worst moment
-// that it allows: a copy lands at once, a product reads its tiles when it is waited for, and so does a tile's way back.
+// csrc/cuda/shared/hopper.cuh on a CPU: each instruction does what the PTX manual says, at the worst moment that it
+// allows. A copy lands at once; a product reads its tiles, and a store its tile, only when it is waited for.
 //
-// The threads of a block are contexts that take turns in one thread, in another order every round; one that waits looks
-// again when its turn comes. Now and then a warp sleeps for many rounds, and the others get as far ahead of it as they
-// can. A thousand rounds in which nobody gets on, longer than any sleep, are a deadlock, and end the process.
+// The threads of a block are contexts that take turns in one thread of the host, in another order every round; one that
+// waits checks again when its turn comes. Now and then a warp sleeps for many rounds, and the others get as far ahead
+// of it as they can. A thousand rounds without progress, longer than any sleep, are a deadlock and end the process.
 #pragma once
 
 #include <ucontext.h>
@@ -45,14 +45,14 @@ struct Index {
   unsigned x = 0;
 };
 
-// Where threads meet: how many are there, and how often all of them were.
+// A barrier: the threads that have arrived, and how often all of them have.
 struct Meeting {
-  int here = 0, rounds = 0;
+  int arrived = 0, rounds = 0;
 };
 
 struct Product {
   std::function<void()> run;
-  bool last;  // of its group
+  bool ends_group;
 };
 
 struct Thread {
@@ -60,17 +60,17 @@ struct Thread {
   std::unique_ptr<std::byte[]> stack;
   std::vector<Product> products;
   std::vector<std::function<void()>> stores;
-  unsigned exchanges = 0;  // that it has taken part in
-  unsigned votes = 0;      // that it has taken part in
+  unsigned exchanges = 0;  // in which it has taken part
+  unsigned votes = 0;      // in which it has taken part
   bool ended = false;
 };
 
 struct Warp {
   Meeting meeting;
   int asleep = 0;          // rounds
-  float exchanged[2][32];  // this exchange's, and the last one's, which may still be read
+  float exchanged[2][32];  // values of this exchange, and of the last one, which may still be read
   int fenced = 0;          // threads that have called stores_begin since the last store
-  unsigned votes[3] = {};  // the last one, which may still be read, this one, and room for the next
+  unsigned votes[3] = {};  // the last vote, which may still be read, this one, and space for the next
 };
 
 struct Block {
@@ -79,7 +79,7 @@ struct Block {
   std::vector<Warp> warps;
   Meeting everyone, named[16];
   ucontext_t scheduler;
-  bool moved = false;  // somebody got on in this round
+  bool moved = false;  // a thread made progress in this round
 };
 
 inline Block* block;
@@ -87,7 +87,7 @@ inline Index threadIdx, blockIdx, gridDim;
 
 inline Thread& self() { return block->threads[threadIdx.x]; }
 
-// Lets the others run until `ready` holds.
+// Let the other threads run until `ready` returns true.
 template <class Ready>
 inline void wait_until(Ready ready) {
   while (!ready()) swapcontext(&self().context, &block->scheduler);
@@ -96,8 +96,8 @@ inline void wait_until(Ready ready) {
 
 inline void meet(Meeting& meeting, int threads) {
   const int round = meeting.rounds;
-  if (++meeting.here == threads) {
-    meeting.here = 0;
+  if (++meeting.arrived == threads) {
+    meeting.arrived = 0;
     ++meeting.rounds;
   }
   block->moved = true;
@@ -130,9 +130,9 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __expf(float x) { return std::exp(x); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int32_t __float_as_int(float x) { return std::bit_cast<int32_t>(x); }
-inline int32_t atomicAdd(int32_t* to, int32_t more) {
-  const int32_t before = *to;
-  *to += more;
+inline int32_t atomicAdd(int32_t* sum, int32_t value) {
+  const int32_t before = *sum;
+  *sum += value;
   return before;
 }
 
@@ -151,10 +151,10 @@ inline uint32_t shared_address(const void* pointer) {
 
 inline unsigned char* shared_memory() { return host::block->shared; }
 
-// In the 64 bits that the device has for one.
+// A barrier, in the 64 bits that it has on the device.
 struct State {
-  uint16_t phase, arrivals;  // parity of the phase, arrivals that it takes
-  int16_t left, sixteens;    // arrivals still to come, and bytes in units of 16
+  uint16_t phase, arrivals;  // parity of the phase, and the arrivals that end it
+  int16_t left, sixteens;    // arrivals still to come, and bytes still to come in units of 16
 };
 using Barrier = uint64_t;
 static_assert(sizeof(State) == sizeof(Barrier));
@@ -164,7 +164,7 @@ inline void change(Barrier* barrier, int arrivals, int bytes) {
   State& now = state(barrier);
   now.left -= arrivals;
   now.sixteens += bytes / 16;
-  if (now.left < 0) host::fail("more arrivals than a phase of the barrier has");
+  if (now.left < 0) host::fail("more arrivals than the barrier expects in a phase");
   if (now.left == 0 && now.sixteens == 0) {
     now.phase ^= 1;
     now.left = now.arrivals;
@@ -186,7 +186,7 @@ inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7)
 
 inline void copy_tile(void* to, const CUtensorMap* map, int feature, int row, Barrier* barrier) {
   const uint32_t start = shared_address(to);
-  if (start % kTileAlignment != 0) host::fail("a tile starts between the places where its swizzle repeats");
+  if (start % kTileAlignment != 0) host::fail("a tile must start at a multiple of kTileAlignment");
   for (int r = 0; r < map->box_rows; ++r)
     for (int c = 0; c < kFeatures; ++c) {
       const bool inside = row + r < map->rows && feature + c < map->d;
@@ -200,10 +200,10 @@ inline void stores_begin() { ++host::block->warps[threadIdx.x / 32].fenced; }
 
 inline void store_tile(const CUtensorMap* map, int feature, int row, const void* from) {
   const uint32_t start = shared_address(from);
-  if (start % kTileAlignment != 0) host::fail("a tile starts between the places where its swizzle repeats");
+  if (start % kTileAlignment != 0) host::fail("a tile must start at a multiple of kTileAlignment");
   if (feature < 0 || row < 0) host::fail("a tile is stored before the start of its table");
   if (std::exchange(host::block->warps[threadIdx.x / 32].fenced, 0) != 32)
-    host::fail("a tile is stored before every thread of the warp has said that it is written");
+    host::fail("a tile is stored before every thread of the warp has called stores_begin");
   host::self().stores.push_back([=] {
     for (int r = 0; r < map->box_rows && row + r < map->rows; ++r)
       for (int c = 0; c < kFeatures && feature + c < map->d; ++c)
@@ -232,17 +232,17 @@ inline void give_registers() {}
 template <int>
 inline void take_registers() {}
 
-// A matrix descriptor, field by field.
+// Return a matrix descriptor, field by field.
 inline uint64_t operand(const void* tile, int step) {
   const uint64_t address = shared_address(tile) + step * kStep * 2;
   return (address & 0x3ffff) >> 4 | uint64_t(1) << 16 | uint64_t(8 * kFeatures * 2) >> 4 << 32 | uint64_t(1) << 62;
 }
 
-// Number `feature` of row `row` of the operand that a descriptor describes: rows of 128 bytes, eight of them a group.
+// Return one number of the operand that a descriptor describes: rows of 128 bytes, in groups of eight.
 template <bool kBfloat16>
 inline float element(uint64_t descriptor, int row, int feature) {
   const uint32_t start = (descriptor & 0x3fff) << 4, group = (descriptor >> 32 & 0x3fff) << 4;
-  if (descriptor >> 62 != 1) host::fail("a descriptor without the 128-byte swizzle");
+  if (descriptor >> 62 != 1) host::fail("a descriptor must have the 128-byte swizzle");
   uint16_t bits;
   std::memcpy(&bits, host::block->shared + swizzled(start + row / 8 * group + row % 8 * 128 + feature * 2), 2);
   if constexpr (kBfloat16) return std::bit_cast<float>(uint32_t(bits) << 16);
@@ -253,22 +253,23 @@ inline float element(uint64_t descriptor, int row, int feature) {
 
 inline void products_begin() {}
 inline void products_end() {
-  if (!host::self().products.empty()) host::self().products.back().last = true;
+  if (!host::self().products.empty()) host::self().products.back().ends_group = true;
 }
 template <int kLeft>
 inline void products_wait() {
   std::vector<host::Product>& waiting = host::self().products;
-  auto groups = std::count_if(waiting.begin(), waiting.end(), [](const host::Product& one) { return one.last; });
+  auto groups =
+      std::count_if(waiting.begin(), waiting.end(), [](const host::Product& product) { return product.ends_group; });
   auto done = waiting.begin();
   for (; groups > kLeft; ++done) {
     done->run();
-    groups -= done->last;
+    groups -= done->ends_group;
   }
   waiting.erase(waiting.begin(), done);
   __syncwarp();  // a warp waits as one
 }
 inline void products_done(float (&)[kSums]) {
-  if (!host::self().products.empty()) host::fail("sums are read while products are on their way");
+  if (!host::self().products.empty()) host::fail("sums are read before all products are done");
 }
 
 template <bool kBfloat16>
@@ -302,7 +303,7 @@ inline void run_thread() {
   swapcontext(&self().context, &block->scheduler);
 }
 
-// Runs the blocks of a grid one after the other, each as `threads` threads.
+// Run the blocks of a grid one after the other, each as `threads` threads.
 inline void launch(int blocks, int threads, size_t bytes, const std::function<void()>& kernel) {
   constexpr size_t kStack = 64 << 10;
   std::mt19937 generator(0);
@@ -312,13 +313,13 @@ inline void launch(int blocks, int threads, size_t bytes, const std::function<vo
   kernel_of_block = &kernel;
   gridDim.x = blocks;
   for (blockIdx.x = 0; blockIdx.x < unsigned(blocks); ++blockIdx.x) {
-    Block own;
-    block = &own;
-    own.shared = static_cast<unsigned char*>(std::aligned_alloc(1024, (bytes + 1023) / 1024 * 1024));
-    std::memset(own.shared, 0xff, bytes);  // NaNs
-    own.threads.resize(threads);
-    own.warps.resize(threads / 32);
-    for (Thread& thread : own.threads) {
+    Block current;
+    block = &current;
+    current.shared = static_cast<unsigned char*>(std::aligned_alloc(1024, (bytes + 1023) / 1024 * 1024));
+    std::memset(current.shared, 0xff, bytes);  // NaNs
+    current.threads.resize(threads);
+    current.warps.resize(threads / 32);
+    for (Thread& thread : current.threads) {
       thread.stack = std::make_unique<std::byte[]>(kStack);
       getcontext(&thread.context);
       thread.context.uc_stack.ss_sp = thread.stack.get();
@@ -326,29 +327,29 @@ inline void launch(int blocks, int threads, size_t bytes, const std::function<vo
       thread.context.uc_link = nullptr;
       makecontext(&thread.context, run_thread, 0);
     }
-    int still = 0;  // rounds in which nobody got on
+    int idle_rounds = 0;
     for (int left = threads; left > 0;) {
       std::shuffle(order.begin(), order.end(), generator);
-      own.moved = false;
+      current.moved = false;
       left = 0;
-      for (Warp& warp : own.warps) {
+      for (Warp& warp : current.warps) {
         if (warp.asleep == 0 && one_in_sixteen(generator) == 0) warp.asleep = nap(generator);
         if (warp.asleep > 0) --warp.asleep;
       }
       for (const int t : order) {
-        if (own.threads[t].ended) continue;
-        if (own.warps[t / 32].asleep > 0) {
+        if (current.threads[t].ended) continue;
+        if (current.warps[t / 32].asleep > 0) {
           ++left;
           continue;
         }
         threadIdx.x = t;
-        swapcontext(&own.scheduler, &own.threads[t].context);
-        left += !own.threads[t].ended;
+        swapcontext(&current.scheduler, &current.threads[t].context);
+        left += !current.threads[t].ended;
       }
-      still = own.moved ? 0 : still + 1;
-      if (still > 1000) fail("deadlock");
+      idle_rounds = current.moved ? 0 : idle_rounds + 1;
+      if (idle_rounds > 1000) fail("deadlock");
     }
-    std::free(own.shared);
+    std::free(current.shared);
   }
 }
 
