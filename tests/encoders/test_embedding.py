@@ -124,7 +124,10 @@ def test_a_finished_file_is_left_and_another_refused(tmp_path: Path) -> None:
     out = embed(counts, TEXTS, tmp_path / "out.npy")
     before = out.stat().st_mtime_ns
     assert embed(counts, TEXTS, out).stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match=r"holds something else \(inputs, items\); .*--fresh"):
+    with pytest.raises(
+        ValueError,
+        match=r"embeddings out.npy of other settings \(inputs: .*; items: 23 .* 22 now\); .*fresh",
+    ):
         embed(counts, TEXTS[1:], out)
     assert len(np.load(embed(counts, TEXTS[1:], out, fresh=True))) == 22
 
@@ -138,10 +141,10 @@ def stops(batch: list[str]) -> np.ndarray:
 def test_a_partial_file_of_other_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(stops, TEXTS, tmp_path / "out.npy", batch_size=4)
-    with pytest.raises(ValueError, match=r"is of other inputs or settings; .*starts over"):
+    with pytest.raises(ValueError, match=r"of other settings \(batch_size: 4 before, 8 now\); .*start over"):
         embed(stops, TEXTS, tmp_path / "out.npy", batch_size=8)
     (tmp_path / ".out.npy.partial.json").write_text("{")
-    with pytest.raises(ValueError, match=r"is damaged; .*starts over"):
+    with pytest.raises(ValueError, match=r"is damaged \(.*\); .*start over"):
         embed(stops, TEXTS, tmp_path / "out.npy", batch_size=4)
 
 

@@ -369,7 +369,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     ):
         pass
     (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(ValueError, match=r"settings\.json is damaged; .*--fresh"), Study(tmp_path, {}).begun():
+    with pytest.raises(ValueError, match=r"settings\.json is damaged \(.*\); .*--fresh"), Study(tmp_path, {}).begun():
         pass
 
 

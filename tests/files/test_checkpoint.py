@@ -12,7 +12,7 @@ ADVICE = "give another --out, or --fresh to start over"
 
 
 def checkpoint(folder: Path) -> Checkpoint:
-    return Checkpoint(folder, (r"part-\d+\.bin", r"record\.json"), "a sum", ADVICE)
+    return Checkpoint(folder, (r"part-\d+\.bin",), (r"record\.json",), "a sum", ADVICE, ("parts",))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -26,7 +26,9 @@ def test_clear_removes_its_own_files_and_the_record_last(tmp_path: Path, monkeyp
     others = ["notes.txt", "part-x.bin", "part-1.bin.old", ".hidden", "record.json~"]
     for name in names + others:
         (tmp_path / name).touch()
-    (tmp_path / "part-3.bin").mkdir()
+    for name in ("part-3.bin", "parts"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "parts" / "one.bin").touch()
     removed = []
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, **rest: (removed.append(path.name), unlink(path, **rest)))

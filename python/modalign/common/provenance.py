@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["collect", "commit"]
+__all__ = ["collect", "commit", "resumed", "versions"]
 
 PACKAGES = ("modalign", "torch", "triton", "numpy", "pandas", "pyarrow")
 
@@ -22,7 +22,7 @@ def collect(seed: object = None) -> dict[str, Any]:
 
     return {
         "modalign_commit": commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | versions(*PACKAGES),
         "machine": {
             "platform": platform.platform(),
             "processor": _processor(),
@@ -34,6 +34,16 @@ def collect(seed: object = None) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": seed,
     }
+
+
+def resumed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return ``record`` with the provenance of this process added to its list "resumed": another machine or commit."""
+    return record | {"resumed": [*record.get("resumed", []), collect()]}
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Return the installed version of each package, None for one that is not installed."""
+    return {name: _version(name) for name in packages}
 
 
 def commit() -> str:

@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import importlib
 import io
-import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from modalign.common import provenance
 from modalign.common.progress import bar
 from modalign.encoders.user_modules import named_function
-from modalign.files.atomic import write_atomically
+from modalign.files.checkpoint import Checkpoint
 from modalign.files.tables import KINDS, column_of, lines_of, read_table
 
 __all__ = ["Encode", "embed", "load_encoder", "offline", "read_texts"]
@@ -91,21 +91,16 @@ def embed(
         "inputs": items.fingerprint, "items": len(items.ids), "layers": layers, "pooling": pooling,
         "batch_size": batch_size, "dtype": dtype,
     }  # fmt: skip
-    record = target.with_name(target.name + ".json")
+    partial = _Partial(target, settings)
     if target.is_file() and not fresh:
-        before = _recorded(record)
-        if before == settings:
-            return target
-        other = [name for name, value in settings.items() if (before or {}).get(name) != value]
-        raise ValueError(
-            f"{target} holds something else ({', '.join(other)}); give another place, or fresh=True (--fresh) to write "
-            "it anew"
-        )
+        partial.require_record()
+        return target
     with offline():
         encode = load_encoder(encoder, items.texts, layers, pooling, device)
-        _write(encode, items, target, settings, np.dtype(dtype), batch_size, fresh, progress)
-    facts = {"settings": settings, "ids": items.ids, "provenance": provenance.collect()}
-    write_atomically(record, lambda path: path.write_text(json.dumps(facts, indent=1), encoding="utf-8"))
+        if fresh:
+            partial.checkpoint.clear()
+        _write(encode, items, partial, progress)
+    partial.finish(items.ids)
     return target
 
 
@@ -194,44 +189,70 @@ def _image(value: Any, name: str) -> Any:
         ) from None
 
 
-def _write(
-    encode: Encode, items: _Items, target: Path, settings: dict[str, Any], dtype: Any, batch_size: int, fresh: bool,
-    progress: bool,
-) -> None:  # fmt: skip
-    """Batch after batch into a file beside the target, with a note of how far it is."""
-    partial = target.with_name(f".{target.name}.partial.npy")
-    note = target.with_name(f".{target.name}.partial.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    done, n = 0, len(items.ids)
-    if note.is_file() and not fresh:
+class _Partial:
+    """The rows finished so far, in a file beside the target, with a note of how many they are."""
+
+    def __init__(self, target: Path, settings: dict[str, Any]) -> None:
+        self.target, self.settings = target, settings
+        self.rows = target.with_name(f".{target.name}.partial.npy")
+        self.note, self.record = f".{target.name}.partial.json", f"{target.name}.json"
+        self.checkpoint = Checkpoint(
+            target.parent,
+            parts=(re.escape(self.rows.name),),
+            records=(re.escape(self.note),),
+            content=f"the embeddings {target.name}",
+            advice="give another place, or fresh=True (--fresh) to start over",
+        )
+
+    def require_record(self) -> None:
+        """Check that the finished file is of the same settings."""
+        record = self.checkpoint.read_json(self.record) or {}
+        self.checkpoint.require_same(record.get("settings", {}), self.settings)
+
+    def load(self) -> tuple[int, Any]:
+        """Return the number of finished rows and the array that holds them: (0, None) if there are none."""
+        note = self.checkpoint.read_json(self.note)
+        if note is None:
+            return 0, None
         try:
-            kept = json.loads(note.read_text(encoding="utf-8"))
-            rows: Any = np.load(partial, mmap_mode="r+")
-            done = int(kept["done"])
-        except (ValueError, KeyError, TypeError, OSError, EOFError):
-            raise ValueError(f"{partial} or its note is damaged; fresh=True (--fresh) starts over") from None
-        if kept["settings"] != settings or len(rows) != n or not 0 < done <= n:
-            raise ValueError(f"{partial} is of other inputs or settings; fresh=True (--fresh) starts over")
+            done, settings = int(note["done"]), note["settings"]
+            rows = np.load(self.rows, mmap_mode="r+")
+        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            raise self.checkpoint.damaged(self.rows.name, f"{type(error).__name__}: {error}") from None
+        self.checkpoint.require_same(settings, self.settings)
+        if len(rows) != self.settings["items"] or not 0 < done <= len(rows):
+            raise self.checkpoint.damaged(self.rows.name, f"{done} of {len(rows)} rows")
+        return done, rows
+
+    def finish(self, ids: Sequence[str]) -> None:
+        """Put the file in place, write its record, and remove the note."""
+        self.rows.replace(self.target)
+        self.checkpoint.clear()
+        facts = {"settings": self.settings, "ids": ids, "provenance": provenance.collect()}
+        self.checkpoint.write_json(self.record, facts, indent=1)
+
+
+def _write(encode: Encode, items: _Items, partial: _Partial, progress: bool) -> None:
+    """Encode batch after batch into the file beside the target."""
+    batch_size, dtype, n = partial.settings["batch_size"], np.dtype(partial.settings["dtype"]), len(items.ids)
+    partial.target.parent.mkdir(parents=True, exist_ok=True)
+    done, rows = partial.load()
     with bar(progress) as shown:
         task = shown.add_task("embedding", total=n, completed=done)
         for start in range(done, n, batch_size):
-            batch = [items.get(i) for i in range(start, min(start + batch_size, n))]
-            found = _rows(encode(batch), len(batch), items.ids[start : start + len(batch)])
+            stop = min(start + batch_size, n)
+            values = _rows(encode([items.get(i) for i in range(start, stop)]), stop - start, items.ids[start:stop])
             if start == 0:
-                rows = np.lib.format.open_memmap(partial, "w+", dtype, (n, *found.shape[1:]))
-            elif found.shape[1:] != rows.shape[1:]:
-                raise ValueError(f"embed: batches must give one shape, got {found.shape[1:]} after {rows.shape[1:]}")
+                rows = np.lib.format.open_memmap(partial.rows, "w+", dtype, (n, *values.shape[1:]))
+            elif values.shape[1:] != rows.shape[1:]:
+                raise ValueError(f"embed: batches must give one shape, got {values.shape[1:]} after {rows.shape[1:]}")
             with np.errstate(over="ignore"):
-                rows[start : start + len(batch)] = found
-            if not np.isfinite(rows[start : start + len(batch)]).all():
+                rows[start:stop] = values
+            if not np.isfinite(rows[start:stop]).all():
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
             rows.flush()
-            state = json.dumps({"settings": settings, "done": start + len(batch)})
-            write_atomically(note, lambda path, state=state: path.write_text(state, encoding="utf-8"))  # type: ignore[misc]
-            shown.advance(task, len(batch))
-    del rows
-    partial.replace(target)
-    note.unlink()
+            partial.checkpoint.write_json(partial.note, {"settings": partial.settings, "done": stop})
+            shown.advance(task, stop - start)
 
 
 def _rows(found: Any, n: int, ids: Sequence[str]) -> np.ndarray[Any, Any]:
@@ -245,13 +266,6 @@ def _rows(found: Any, n: int, ids: Sequence[str]) -> np.ndarray[Any, Any]:
         bad = [ids[i] for i in np.flatnonzero(~finite)[:3]]
         raise ValueError(f"embed: the encoder gives NaN or inf for inputs {', '.join(bad)} (the first)")
     return values
-
-
-def _recorded(record: Path) -> Any:
-    try:
-        return json.loads(record.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ class Checkpoint:
 
     Attributes:
         folder: Where the files are. It is made when it is claimed.
-        names: Regular expressions for the names of the files, in the order in which ``clear`` removes them: the record
-            comes last, so that parts never lie there without it.
+        parts: Regular expressions for the names of the parts and results.
+        records: Regular expressions for the names of the records, which ``clear`` removes last and in this order, so
+            that no part lies there without them.
         content: What the files are of, for messages: "a sweep".
         advice: What the user may do about a folder that cannot be continued: "give another --out, or --fresh to start
             over".
+        folders: Names of folders inside that hold parts and nothing else.
 
     Raises:
         ValueError: There is a file where the folder should be.
@@ -48,7 +51,7 @@ class Checkpoint:
         >>> import pathlib, tempfile
         >>> from modalign.files.checkpoint import Checkpoint
         >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> sums = Checkpoint(folder, (r"part-[0-9]+\\.json", r"record\\.json"), "sums", "give another folder")
+        >>> sums = Checkpoint(folder, (r"part-[0-9]+\\.json",), (r"record\\.json",), "sums", "give another folder")
         >>> with sums.claimed():
         ...     sums.write_json("record.json", {"n": 3})
         ...     sums.write_json("part-1.json", [1, 2])
@@ -58,9 +61,11 @@ class Checkpoint:
     """
 
     folder: Path
-    names: tuple[str, ...]
+    parts: tuple[str, ...]
+    records: tuple[str, ...]
     content: str
     advice: str
+    folders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -71,19 +76,23 @@ class Checkpoint:
         return claimed(self.folder, f"computes {self.content}")
 
     def files(self) -> list[Path]:
-        """Return the files of the computation, half-written ones too, in the order of ``names``."""
-        return list(self._matching(pattern for name in self.names for pattern in (temporary_name(name), name)))
+        """Return the parts and then the records in the folder, those too that a killed process left half-written."""
+        return self._matching(_with_temporaries((*self.parts, *self.records)))
 
     def remove_leftovers(self) -> None:
         """Remove files that a killed process left half-written. The folder must be claimed."""
-        for file in self._matching(map(temporary_name, self.names)):
+        for file in self._matching([temporary_name(name) for name in (*self.parts, *self.records)]):
             file.unlink()
 
     def clear(self, *, keep: str = "") -> None:
-        """Remove the files of the computation and no others, except the one called ``keep``."""
-        for file in self.files():
-            if file.name != keep:
-                file.unlink()
+        """Remove the files of the computation and no others: parts first, records last; not the one called ``keep``."""
+        for patterns, folders in ((self.parts, self.folders), (self.records, ())):
+            for file in self._matching(_with_temporaries(patterns)):
+                if file.name != keep:
+                    file.unlink()
+            for folder in folders:
+                if (self.folder / folder).is_dir():
+                    shutil.rmtree(self.folder / folder)
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:
         """Call ``write`` on a temporary path and put the file in place as ``name``; OSError says what is kept."""
@@ -96,13 +105,13 @@ class Checkpoint:
                 error.errno, f"cannot write {path}: {reason}; what is finished is kept, and the same call continues"
             ) from error
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a UTF-8 text."""
-        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file of these bytes."""
+        self.write(name, lambda path: path.write_bytes(content))
 
     def write_json(self, name: str, content: object, indent: int | None = None) -> None:
         """Write what JSON can hold."""
-        self.write_text(name, json.dumps(content, indent=indent) + "\n")
+        self.write_bytes(name, (json.dumps(content, indent=indent) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the JSON object in a file, None if there is no such file; ValueError if it is damaged."""
@@ -132,7 +141,11 @@ class Checkpoint:
         """Return the error for a file that is not what this computation wrote."""
         return ValueError(f"{self.folder / name} is damaged ({reason}); {self.advice}")
 
-    def _matching(self, patterns: Iterable[str]) -> Iterable[Path]:
+    def _matching(self, patterns: Sequence[str]) -> list[Path]:
+        """Return the files whose names match, in the order of the patterns."""
         files = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        for pattern in patterns:
-            yield from (file for file in files if re.fullmatch(pattern, file.name) and file.is_file())
+        return [file for pattern in patterns for file in files if re.fullmatch(pattern, file.name) and file.is_file()]
+
+
+def _with_temporaries(names: Sequence[str]) -> list[str]:
+    return [pattern for name in names for pattern in (temporary_name(name), name)]

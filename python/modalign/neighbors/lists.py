@@ -22,6 +22,7 @@ __all__ = ["BlockLists", "GraphFolder"]
 
 FORMAT = 1
 RECORD = "checkpoint.json"
+ADVICE = "give another folder, or fresh=True to start over"
 Side = tuple[int, int]  # (block of searching rows, block of candidates)
 Settings = dict[str, Any]  # as JSON has them
 
@@ -76,9 +77,12 @@ class GraphFolder:
 
     def __init__(self, path: Path) -> None:
         self.checkpoint = Checkpoint(
-            path, (r"block-\d{5,}\.npz", r"checkpoint\.json"), "a k-NN graph",
-            "give another folder, or fresh=True to start over",
-        )  # fmt: skip
+            folder=path,
+            parts=(r"block-\d{5,}\.npz",),
+            records=(r"checkpoint\.json",),
+            content="a k-NN graph",
+            advice=ADVICE,
+        )
 
     def block_size(self) -> int | None:
         """Return the block size of the graph begun here, None if there is none."""

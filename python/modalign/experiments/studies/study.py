@@ -19,9 +19,7 @@ import torch
 from modalign.common import provenance
 from modalign.common.progress import Reporter
 from modalign.experiments.sweep.chunks import Stopped, cores
-from modalign.experiments.sweep.config import differences
 from modalign.experiments.sweep.folder import Folder
-from modalign.files.atomic import write_atomically
 
 __all__ = ["Part", "Study"]
 
@@ -46,7 +44,7 @@ class Study:
     def __init__(
         self, folder: Path, settings: dict[str, Any], *, sweeps: Sequence[str] = (), fresh: bool = False
     ) -> None:
-        self.place, self.sweeps = Folder(folder), sweeps
+        self.place, self.sweeps = Folder(folder, "a study"), sweeps
         self.settings, self.fresh = json.loads(json.dumps(settings)), fresh
 
     @property
@@ -56,7 +54,7 @@ class Study:
     @property
     def key(self) -> str:
         """What tells this study from others in a place that they share: of its settings, machine and folder."""
-        told = f"{self.place.of} {platform.node()} {self.path.resolve()}"
+        told = f"{self.place.digest} {platform.node()} {self.path.resolve()}"
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @contextlib.contextmanager
@@ -64,7 +62,7 @@ class Study:
         """The folder is this study's alone meanwhile. ValueError if it holds a study of other settings."""
         with self.place.claimed():
             file = self.path / "settings.json"
-            self.place.sweep_up()
+            self.place.remove_leftovers()
             ours = file.is_file()  # then what is left after clearing is an older study's, which the new one replaces
             if self.fresh:
                 for name in self.sweeps if ours else ():
@@ -76,24 +74,16 @@ class Study:
                 raise ValueError(f"{self.path} holds something else; give an empty or a new folder as --out")
             if self.fresh or not ours:
                 self.write_json(file.name, {"settings": self.settings, "provenance": provenance.collect()})
-            self.place.know(self.settings)
+            self.place.identify(self.settings)
             yield
 
     def _resume(self, file: Path) -> None:
         """Add to settings.json where the study goes on; ValueError if it is another."""
-        try:
-            facts = json.loads(file.read_text(encoding="utf-8"))
-            before = facts["settings"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file} is damaged; give another --out, or --fresh to start over") from None
-        changed = differences(before, self.settings)
-        if changed:
-            raise ValueError(
-                f"{self.path} holds a study of other settings ({'; '.join(changed[:3])}); give another --out, "
-                "or --fresh to start over"
-            )
-        facts["resumed"] = [*facts.get("resumed", []), provenance.collect()]
-        self.write_json(file.name, facts)
+        record = self.place.checkpoint.read_json(file.name) or {}
+        if "settings" not in record:
+            raise self.place.checkpoint.damaged(file.name, "it holds no settings")
+        self.place.checkpoint.require_same(record["settings"], self.settings)
+        self.write_json(file.name, provenance.resumed(record))
 
     def run(
         self, parts: Sequence[Part], title: str, *, workers: int | None = None, reporter: Reporter | None = None
@@ -141,20 +131,18 @@ class Study:
         return [future.result() for future in futures]
 
     def write_json(self, name: str, content: Any) -> Path:
-        path = self.path / name
-        text = json.dumps(content, indent=1) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        return path
+        """Write a JSON file into the folder and return its path."""
+        self.place.checkpoint.write_json(name, content, indent=1)
+        return self.path / name
 
     def write_table(self, name: str, rows: Sequence[dict[str, Any]]) -> Path:
-        """Rows as Parquet, with settings and provenance inside."""
+        """Write rows as Parquet, with settings and provenance inside, and return the path."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        facts = json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
-        table = pa.Table.from_pylist(list(rows)).replace_schema_metadata({b"modalign": json.dumps(facts).encode()})
+        record = json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
+        table = pa.Table.from_pylist(list(rows)).replace_schema_metadata({b"modalign": json.dumps(record).encode()})
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        path = self.path / name
-        write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
-        return path
+        self.place.checkpoint.write_bytes(name, buffer.getvalue())
+        return self.path / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 from modalign.experiments.sweep.findings import Finding, findings
 from modalign.experiments.sweep.results import Predictor, Results, read
 from modalign.experiments.sweep.statistics import Estimate, mean_difference, paired_gain
+from modalign.files import settings
+from modalign.files.settings import ABSENT
 
 __all__ = ["Difference", "compare", "different_settings", "settings_that_differ"]
 
@@ -104,23 +105,14 @@ def settings_that_differ(first: Path, second: Path) -> list[str]:
 
 def different_settings(first: Path, second: Path) -> list[tuple[str, object, object]]:
     """Return (key, value in the first, value in the second) of every setting that differs; None where it is absent."""
-    before, after = (dict(_leaves(read(Path(folder)).config)) for folder in (first, second))
-    keys = [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
-    return [(key, before.get(key), after.get(key)) for key in keys if key != "name"]
+    before, after = (read(Path(folder)).config for folder in (first, second))
+    sides = [
+        (key, None if one is ABSENT else one, None if two is ABSENT else two)
+        for key, one, two in settings.different_settings(before, after)
+    ]
+    return [(key, one, two) for key, one, two in sides if key != "name" and one != two]
 
 
 def _accuracy_at_best(results: Results, finding: Finding) -> NDArray[np.float64]:
     test = results.grid(finding.case, finding.predictor.column("accuracy"))
     return test[:, results.strengths.index(finding.best)]
-
-
-def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the dotted key and the value of every setting that is no mapping."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
-        for i, part in enumerate(value):
-            yield from _leaves(part, f"{key}[{i}]")
-    else:
-        yield key, value

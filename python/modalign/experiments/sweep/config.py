@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from modalign.encoders.configs import ENCODERS, EncoderConfig
-from modalign.experiments.sweep.mistakes import sentence, shown
+from modalign.experiments.sweep.mistakes import sentence
+from modalign.files.settings import in_words
 
 __all__ = [
     "Case",
@@ -25,7 +25,6 @@ __all__ = [
     "Projection",
     "Sweep",
     "Training",
-    "differences",
     "dump",
     "encoders_of",
     "load",
@@ -230,7 +229,7 @@ def parse(content: object, source: str = "configuration") -> Sweep:
     if content is None:
         raise ValueError(f"{source} is empty; it must hold at least {', '.join(_required(Sweep))}")
     if not isinstance(content, Mapping):
-        raise ValueError(f"{source} must hold a mapping with {', '.join(_required(Sweep))}, got {shown(content)}")
+        raise ValueError(f"{source} must hold a mapping with {', '.join(_required(Sweep))}, got {in_words(content)}")
     try:
         return Sweep.model_validate(content)
     except ValidationError as error:
@@ -241,21 +240,6 @@ def parse(content: object, source: str = "configuration") -> Sweep:
 def dump(sweep: Sweep) -> str:
     """``sweep`` as YAML, with every default written out."""
     return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
-
-
-def differences(before: Sweep | dict[str, Any], now: Sweep | dict[str, Any]) -> list[str]:
-    """Where two configurations, or settings as JSON has them, differ, as ``key: value before, value now``."""
-    sides = (side.model_dump(mode="json") if isinstance(side, Sweep) else side for side in (before, now))
-    old, new = (dict(_leaves(side)) for side in sides)
-    changed = (key for key in dict.fromkeys((*old, *new)) if old.get(key, _ABSENT) != new.get(key, _ABSENT))
-    return [f"{key}: {_or_absent(old, key)} before, {_or_absent(new, key)} now" for key in changed]
-
-
-_ABSENT = object()
-
-
-def _or_absent(leaves: Mapping[str, Any], key: str) -> str:
-    return shown(leaves[key]) if key in leaves else "absent"
 
 
 class _Loader(yaml.SafeLoader):
@@ -294,11 +278,3 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 def _required(model: type[BaseModel]) -> list[str]:
     return [name for name, field in model.model_fields.items() if field.is_required()]
-
-
-def _leaves(value: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return itertools.chain.from_iterable(_leaves(part, f"{key}.{name}".lstrip(".")) for name, part in value.items())
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return itertools.chain.from_iterable(_leaves(part, f"{key}[{i}]") for i, part in enumerate(value))
-    return [(key, None if isinstance(value, float) and math.isnan(value) else value)]

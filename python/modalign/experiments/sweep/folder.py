@@ -14,11 +14,11 @@ config.yaml, and tables and verdicts of its own (see ``study``).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import json
-import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 import torch
 
 from modalign.common import provenance
-from modalign.experiments.sweep.config import Sweep, differences, dump, load
-from modalign.files.atomic import write_atomically
-from modalign.files.locking import claimed
+from modalign.experiments.sweep.config import Sweep, dump, load
+from modalign.files.checkpoint import Checkpoint
+from modalign.files.settings import differences
 
 __all__ = ["Folder"]
 
@@ -42,17 +42,29 @@ STUDY_RESULTS = (
     "models.parquet", "alignment.parquet", "correlations.parquet", "layers.parquet",
     "trials.db-journal", "trials.db",
 )  # fmt: skip
-ASKED = ("provenance.json", "config.yaml")  # what the rest is of, in the order in which it goes
+RECORDS = ("provenance.json", "config.yaml")  # say what the results are of; removed last and in this order
+ADVICE = "give another --out, or --fresh to start over"
+VERSIONED = ("modalign", "torch", "numpy")  # packages that a part may depend on
 
 
 class Folder:
-    """A results folder on disk."""
+    """A results folder on disk.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The folder, which may be missing.
+        content: What is computed in it, for messages.
+    """
+
+    def __init__(self, path: Path, content: str = "a sweep") -> None:
         self.path = Path(path)
-        self.of = ""  # the digest of what the parts are of
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is not a folder; give another place for the results")
+        self.digest = ""  # of the settings and data that the parts are of
+        self._sweep = Checkpoint(self.path, _named(RESULTS), _named(RECORDS), content, ADVICE, ("parts",))
+        self.checkpoint = dataclasses.replace(
+            self._sweep,
+            parts=_named((*RESULTS, *STUDY_RESULTS)),
+            records=_named((*RECORDS, "settings.json")),
+            folders=("parts", "embeddings"),
+        )
 
     @property
     def finished(self) -> bool:
@@ -63,25 +75,23 @@ class Folder:
         return (self.path / "config.yaml").is_file()
 
     def claimed(self) -> contextlib.AbstractContextManager[None]:
-        """Nobody else runs a sweep in this folder meanwhile; ValueError if somebody does already."""
-        return claimed(self.path, "runs a sweep")
+        """Hold the folder alone until the block ends; ValueError if another process holds it."""
+        return self.checkpoint.claimed()
+
+    def remove_leftovers(self) -> None:
+        """Remove files that a killed process left half-written. The folder must be claimed."""
+        self.checkpoint.remove_leftovers()
 
     def clear(self, *, keep: str = "") -> None:
-        """Take away what a sweep or a study leaves, and nothing else: results first, what they are of last.
+        """Remove what a sweep or a study leaves, and nothing else: results first, the records of what they are of last.
 
-        keep: one file that stays.
+        Args:
+            keep: The name of a file that stays.
         """
-        self.sweep_up()
+        self.remove_leftovers()
         study = self._holds_a_study()
-        for name in (*RESULTS, *(STUDY_RESULTS if study else ())):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("parts", *(("embeddings",) if study else ())):
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
         self._clear_figures(("*",) if study else FIGURES)
-        for name in (*ASKED, *(("settings.json",) if study else ())):
-            if name != keep:
-                (self.path / name).unlink(missing_ok=True)
+        (self.checkpoint if study else self._sweep).clear(keep=keep)
 
     def _holds_a_study(self) -> bool:
         """Rather than a file of the user's that is called settings.json, too."""
@@ -98,92 +108,83 @@ class Folder:
                     path.unlink()
         _remove_if_empty(figures)
 
-    def sweep_up(self) -> None:
-        """Take away files that a killed process left half-written; for who has claimed the folder."""
-        for name in (*RESULTS, *STUDY_RESULTS, *ASKED, "settings.json"):
-            for path in self.path.glob(f".{name}.????????{Path(name).suffix}"):
-                path.unlink()
-
     def require_same(self, sweep: Sweep, data: dict[str, str]) -> None:
         """ValueError unless the sweep in this folder has the configuration ``sweep`` and was begun with ``data``."""
-        advice = "give another --out, or --fresh to start over"
         if not self.started:
-            raise ValueError(f"{self.path} holds results without config.yaml, which says what they are of; {advice}")
+            raise ValueError(f"{self.path} holds results without config.yaml, which says what they are of; {ADVICE}")
         try:
             before = load(self.path / "config.yaml")
         except ValueError as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{self.path} holds a sweep that cannot be continued ({reason}); {advice}") from None
-        changed = differences(before, sweep)
-        if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise ValueError(f"{self.path} holds a sweep of other settings ({'; '.join(changed[:3])}{more}); {advice}")
+            raise ValueError(f"{self.path} holds a sweep that cannot be continued ({reason}); {ADVICE}") from None
+        self.checkpoint.require_same(before.model_dump(mode="json"), sweep.model_dump(mode="json"))
         try:
             begun = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))["data"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"{self.path} does not say which data it is of; {advice}") from None
+            raise ValueError(f"{self.path} does not say which data it is of; {ADVICE}") from None
         other = [case for case, fingerprint in data.items() if begun.get(case) != fingerprint]
         if other:
             raise ValueError(
                 f"{self.path} holds a sweep of other data: rows, labels or split of {', '.join(other)} have changed "
-                f"since it was begun; {advice}"
+                f"since it was begun; {ADVICE}"
             )
 
-    def know(self, *settings: Any) -> None:
-        """What the parts are of, as JSON: parts of anything else are refused."""
+    def identify(self, *settings: Any) -> None:
+        """Set what the parts are of, as JSON has it: parts of anything else are refused."""
         plain = json.loads(json.dumps(settings))  # every key is text then, and can be sorted
-        self.of = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        self.digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
     def begin(self, sweep: Sweep, data: dict[str, str]) -> None:
-        """Write what the results are of, before there are any. data: the fingerprint of each case's."""
-        facts = json.dumps(provenance.collect(seed=list(sweep.seeds)) | {"data": data}, indent=2) + "\n"
-        _write(self.path / "provenance.json", facts.encode())
-        _write(self.path / "config.yaml", dump(sweep).encode())
+        """Write what the results are of, before there are any. data: the fingerprint of each case's data set."""
+        self.checkpoint.write_json(
+            "provenance.json", provenance.collect(seed=list(sweep.seeds)) | {"data": data}, indent=2
+        )
+        self.checkpoint.write_bytes("config.yaml", dump(sweep).encode())
 
     def resume(self) -> None:
-        """Add to the provenance where the sweep goes on: maybe another machine or commit."""
-        path = self.path / "provenance.json"
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        facts["resumed"] = [*facts.get("resumed", []), provenance.collect()]
-        _write(path, (json.dumps(facts, indent=2) + "\n").encode())
+        """Add to the provenance where the sweep continues: maybe another machine or commit."""
+        record = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
+        self.checkpoint.write_json("provenance.json", provenance.resumed(record), indent=2)
 
     def save(self, name: str, runs: list[tuple[float, int]], content: dict[str, Any]) -> None:
-        """Keep a part. ``content``: tensors and numbers, ``runs``: what it is of."""
+        """Keep a part of these runs: tensors, numbers, and lists and dictionaries of them."""
+        part = {"of": self.digest, "versions": provenance.versions(*VERSIONED), "runs": runs, "content": content}
         buffer = io.BytesIO()  # a full disk is then an OSError like any other
-        torch.save({"of": self.of, "versions": _versions(), "runs": runs, "content": content}, buffer)
-        _write(self.path / "parts" / name, buffer.getvalue())
+        torch.save(part, buffer)
+        self.checkpoint.write_bytes(f"parts/{name}", buffer.getvalue())
 
     def restore(self, name: str, runs: list[tuple[float, int]]) -> dict[str, Any] | None:
-        """A part that was kept, None if there is none.
+        """Return a part that was kept, None if there is none.
 
-        ValueError if it is damaged, or of other runs, settings, data or versions.
+        Raises:
+            ValueError: The part is damaged, or of other runs, settings, data or versions.
         """
         path = self.path / "parts" / name
         if not path.is_file():
             return None
         try:
             part = torch.load(path, weights_only=True)
-            versions, kept, content = part["versions"], [tuple(run) for run in part["runs"]], part["content"]
+            versions, stored = part["versions"], [tuple(run) for run in part["runs"]]
+            content: dict[str, Any] = part["content"]
         except Exception as error:  # torch.load raises many kinds
             raise ValueError(
                 f"{path} is damaged ({type(error).__name__}); delete it to train its runs again"
             ) from error
-        if versions != _versions():
-            changed = [f"{name} {versions.get(name)} before, {now} now" for name, now in _versions().items()
-                       if versions.get(name) != now]  # fmt: skip
+        changed = differences(versions, provenance.versions(*VERSIONED))
+        if changed:
             raise ValueError(f"{self.path} was begun with other versions ({'; '.join(changed)}); --fresh starts over")
-        if kept != [tuple(run) for run in runs]:
+        if stored != [tuple(run) for run in runs]:
             raise ValueError(f"{path} is of other runs; --fresh starts over")
-        if part.get("of") != self.of:
+        if part.get("of") != self.digest:
             raise ValueError(f"{path} is of other settings or data; --fresh starts over")
-        found: dict[str, Any] = content
-        return found
+        return content
 
     def drop(self, name: str) -> None:
+        """Remove a part, if it is there."""
         (self.path / "parts" / name).unlink(missing_ok=True)
 
     def finish(self, sweep: Sweep, runs: pd.DataFrame, curves: pd.DataFrame) -> None:
-        """Write the tables, with the provenance and the configuration inside, and let go of the parts."""
+        """Write the tables, with the provenance and the configuration inside, and remove the parts."""
         facts = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
         note = json.dumps({"provenance": facts, "config": sweep.model_dump(mode="json")})
         for name, table in (("curves.parquet", curves), ("runs.parquet", runs)):
@@ -191,7 +192,7 @@ class Folder:
             arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"modalign": note.encode()})
             buffer = io.BytesIO()
             pq.write_table(arrow, buffer)
-            _write(self.path / name, buffer.getvalue())
+            self.checkpoint.write_bytes(name, buffer.getvalue())
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
 
@@ -200,14 +201,5 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; what is finished stays"
-        ) from error
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("modalign", "torch", "numpy")}
+def _named(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(re.escape, names))

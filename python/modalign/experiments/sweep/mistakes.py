@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from modalign.encoders.configs import ENCODERS
+from modalign.files.settings import in_words
 
-__all__ = ["sentence", "shown"]
+__all__ = ["sentence"]
 
 LABELS = "should be a whole number of pairs, a fraction of them from 0 to 1, or null for all"
 # what pydantic says -> what a reader of YAML understands, applied in this order
@@ -42,9 +43,9 @@ def sentence(error: Any, content: Mapping[str, Any], sections: Mapping[str, type
     if location[:1] == ["encoders"] and isinstance(content.get("encoders"), Mapping):  # one for both: [0] means nothing
         location = [part for part in location if not isinstance(part, int)]
     if location[:2] == ["training", "labels"]:  # what follows are the alternatives of a union
-        return f"training.labels: {LABELS}, got {shown(content['training']['labels'])}"
+        return f"training.labels: {LABELS}, got {in_words(content['training']['labels'])}"
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    got = f", got {shown(error['input'])}"
+    got = f", got {in_words(error['input'])}"
     match error["type"]:
         case "extra_forbidden":
             known = list(section.model_fields)
@@ -54,7 +55,7 @@ def sentence(error: Any, content: Mapping[str, Any], sections: Mapping[str, type
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None
             hint = _nearest(kind, ENCODERS)
-            return f"{key}.kind: should be one of {', '.join(ENCODERS)}, got {shown(kind)}" + (hint and f"; {hint}")
+            return f"{key}.kind: should be one of {', '.join(ENCODERS)}, got {in_words(kind)}" + (hint and f"; {hint}")
         case "string_pattern_mismatch" if key in PATTERNS:
             return f"{key}: {PATTERNS[key]}{got}"
         case "value_error":
@@ -65,14 +66,6 @@ def sentence(error: Any, content: Mapping[str, Any], sections: Mapping[str, type
     for said, meant in WORDS.items():
         message = message.replace(said, meant)
     return f"{key}: {message}{got}"
-
-
-def shown(value: object) -> str:
-    """A value as it would stand in YAML, cut where it gets long."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _nearest(name: object, known: Any) -> str:

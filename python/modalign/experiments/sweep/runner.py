@@ -52,10 +52,10 @@ def run(
     with place.claimed():
         if fresh:
             place.clear()
-        place.sweep_up()
+        place.remove_leftovers()
         if place.started or place.finished:
             place.require_same(sweep, fingerprints)
-        place.know(sweep.model_dump(mode="json"), fingerprints)
+        place.identify(sweep.model_dump(mode="json"), fingerprints)
         reporter = reporter or Reporter("none")
         if place.finished:
             reporter.say(f"{folder} holds this sweep, finished; --fresh would train it again")
