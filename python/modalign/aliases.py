@@ -47,7 +47,7 @@ MODULES = {
     "metrics.relabelled_pairs": "metrics.pair_tables",
     "budget": "metrics.cost",
     "layers": "alignment.layers",
-    "measurement": "alignment.measurement",
+    "measurement": "alignment.scoring",
     "scores": "alignment.results",
     "significance": "alignment.nulls",
     "splitting": "alignment.intervals",

@@ -1,9 +1,15 @@
-"""Intervals for scores of items that are a sample of a population: how much random parts of the items differ.
+"""Confidence intervals for scores of items that are a sample of a population.
 
-A bootstrap draws items twice, and an item's copy becomes its nearest neighbour. Leaving out a few items (the jackknife)
-makes no copies, but a score of neighbours is no smooth function of its items and the interval comes out up to twice as
-wide as it should be. Two halves are independent samples: their difference tells the variance at n / 2 without bias.
-Lists a little longer than k hold the graphs of the parts, so that nothing is searched again.
+The interval of a score comes from how much the score differs between random parts of the items:
+
+- A bootstrap would draw items twice, and the copy of an item becomes its nearest neighbour.
+- The jackknife (leaving out a few items) makes no copies, but a score of neighbours is not a smooth function of its
+  items, and the interval comes out up to twice as wide as it should be.
+- Two halves are independent samples: the difference between their scores estimates the variance at n / 2 items
+  without bias.
+
+Lists of neighbours that are a little longer than k contain the k nearest neighbours within each part, so the graphs of
+the parts need no new search.
 """
 
 from __future__ import annotations
@@ -17,10 +23,10 @@ from torch import Tensor
 
 __all__ = ["SPLITS", "balanced_halves", "list_length", "population_interval", "random_parts", "within_part"]
 
-SPLITS = {2: 100, 4: 40}  # how often items are split into so many parts
-FREEDOM = (
-    60  # degrees of freedom that a variance from so many splits is worth: coverage is simulated by `make validate`
-)
+# number of parts -> number of random splits into so many parts
+SPLITS = {2: 100, 4: 40}
+# degrees of freedom of a variance from these splits; `make validate` simulates the coverage
+FREEDOM = 60
 
 
 def population_interval(
@@ -31,15 +37,30 @@ def population_interval(
     freedom: int = FREEDOM,
     within: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float]:
-    """The interval of a score of n items, from its values on both halves and on the four quarters of random splits.
+    """Return the confidence interval of a score of n items, from its values on halves and quarters of the items.
 
-    With V_m the mean variance between parts of m items, V_n is V_(n/2) / 2 where the variance goes with 1 / n, and the
-    trend from quarters to halves corrects for what does not (neighbours come nearer as n grows):
+    Let V_m be the mean variance of the score between parts of m items. Where the variance falls as 1 / n, the variance
+    at n items is V_(n/2) / 2. Neighbours come closer as n grows, so the variance of a score of neighbours deviates from
+    1 / n; the change from quarters to halves corrects for that::
 
-        value +- t sqrt(A_2 min(3/2, max(1/2, A_2 / A_4)))      A_p = V_(n/p) / p      t: Student's of ``freedom``
+        value +- t sqrt(A_2 min(3/2, max(1/2, A_2 / A_4)))      A_p = V_(n/p) / p
 
-    halves: (splits, 2); quarters: (splits, 4), or None for a smooth score of means, whose variance goes with 1 / n.
-    within: what the score cannot leave; the interval ends there.
+    where t is the quantile of Student's t with ``freedom`` degrees of freedom.
+
+    Args:
+        value: float. The score of all n items.
+        halves: list of shape (splits, 2). Scores of the two halves of each random split.
+        quarters: list of shape (splits, 4), or None. Scores of the four quarters of each random split; None for a
+            smooth function of means, whose variance falls as 1 / n.
+        confidence: float in (0, 1). Level of the interval.
+        freedom: int. Degrees of freedom of the estimated variance.
+        within: pair of floats. The range of the score; the interval is cut off there.
+
+    Returns:
+        The two ends of the interval.
+
+    Raises:
+        ValueError: If ``confidence`` is not between 0 and 1.
 
     Examples:
         >>> from modalign.alignment.intervals import population_interval
@@ -54,16 +75,25 @@ def population_interval(
     a_2 = float(np.var(halves, axis=1, ddof=1).mean()) / 2
     a_4 = a_2 if quarters is None else float(np.var(quarters, axis=1, ddof=1).mean()) / 4
     trend = min(1.5, max(0.5, a_2 / a_4)) if a_4 > 0 else 1.0
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a_2 * trend)
-    return max(within[0], value - half), min(within[1], value + half)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a_2 * trend)
+    return max(within[0], value - half_width), min(within[1], value + half_width)
 
 
 def random_parts(
     n: int, parts: int, seed: int = 0, groups: Tensor | None = None, repeats: int | None = None
 ) -> Iterator[Tensor]:
-    """(n,) the part of each item, ``repeats`` times: parts of one size but for one; items of a group share theirs.
+    """Yield random splits of n items into parts of equal size (up to one item).
 
-    repeats: None for ``SPLITS[parts]``.
+    Args:
+        n: int. Number of items.
+        parts: int. Number of parts.
+        seed: int. Seed of the splits.
+        groups: integer tensor of shape (n,), or None. Items of one group stay in one part; parts then hold equally many
+            groups.
+        repeats: int or None. Number of splits; None for ``SPLITS[parts]``.
+
+    Yields:
+        int64 tensor of shape (n,), the part of each item, from 0.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
@@ -73,10 +103,18 @@ def random_parts(
 
 
 def balanced_halves(pieces: int) -> Iterator[Tensor]:
-    """(pieces,) bool, which of them are in the first half, ``pieces`` - 1 times, any two together as often as any other
-    two: the variance between halves has then all the degrees of freedom that so many pieces have.
+    """Return ``pieces`` - 1 ways to halve the pieces, in which every two pieces are together equally often.
 
-    pieces: a power of two. Source: balanced repeated replication, McCarthy 1969, from the rows of a Hadamard matrix.
+    The variance between such halves has all the degrees of freedom that so many pieces have.
+
+    Args:
+        pieces: int, a power of two. Number of pieces.
+
+    Returns:
+        Iterator of bool tensors of shape (pieces,), true for the pieces of the first half.
+
+    Source:
+        Balanced repeated replication, McCarthy 1969, from the rows of a Hadamard matrix.
 
     Examples:
         >>> from modalign.alignment.intervals import balanced_halves
@@ -89,30 +127,39 @@ def balanced_halves(pieces: int) -> Iterator[Tensor]:
 
 
 def list_length(n: int, k: int) -> int:
-    """How long lists must be so that k of a random quarter are left in nearly all of them."""
+    """Return the length of neighbour lists in which nearly every item keeps k neighbours within a random quarter."""
     return min(n - 1, 8 * k + 20)
 
 
 def within_part(indices: Tensor, kept: Tensor, k: int) -> Tensor:
-    """The graph [m, k] of the m items that ``kept`` (n,) bool tells, among themselves, numbered from 0.
+    """Return the k-nearest-neighbour graph of some of the items among themselves, from longer lists of all items.
 
-    A list with fewer than k of them is filled up with items that are not in it, lowest first."""
+    A list that holds fewer than k of the kept items is filled up with other kept items, lowest index first.
+
+    Args:
+        indices: int64 tensor of shape (n, K), K > k. Neighbours of all items, nearest first.
+        kept: bool tensor of shape (n,). True for the m items of the part.
+        k: int. Number of neighbours.
+
+    Returns:
+        int64 tensor of shape (m, k); the items of the part are numbered from 0 in their order.
+    """
     items = kept.nonzero()[:, 0]
     number = torch.cumsum(kept, 0) - 1
     lists = indices[items]
-    here = kept[lists]
-    rank = here.cumsum(1)
-    found = rank[:, -1]
-    short = (found < k).nonzero()[:, 0]
+    is_kept = kept[lists]
+    rank = is_kept.cumsum(1)
+    count = rank[:, -1]
+    long_enough = count >= k
     graph = torch.empty(len(items), k, dtype=torch.int64)
-    whole = found >= k
-    graph[whole] = number[lists[whole][(here & (rank <= k))[whole]]].reshape(-1, k)
-    for row in short.tolist():
-        near = number[lists[row][here[row]]].tolist()
-        graph[row] = torch.tensor((near + _others(row, near, k))[:k])
+    graph[long_enough] = number[lists[long_enough][(is_kept & (rank <= k))[long_enough]]].reshape(-1, k)
+    for row in (~long_enough).nonzero()[:, 0].tolist():
+        neighbors = number[lists[row][is_kept[row]]].tolist()
+        graph[row] = torch.tensor((neighbors + _lowest_others(row, neighbors, k))[:k])
     return graph
 
 
-def _others(row: int, near: list[int], k: int) -> list[int]:
-    taken = {row, *near}
+def _lowest_others(row: int, neighbors: list[int], k: int) -> list[int]:
+    """Return the lowest items other than ``row`` and its ``neighbors``, at least k of them."""
+    taken = {row, *neighbors}
     return [item for item in range(k + len(taken)) if item not in taken]

@@ -1,10 +1,10 @@
-"""Rows as published code prepares them before it measures alignment: outliers clamped, rows of length one.
+"""Preparation of rows as published code prepares them before it measures alignment.
 
-    rows clamped to [-c, c], then divided by their lengths
+Rows are clamped to [-c, c], then divided by their norms:
 
-"platonic": c is the mean over items of the q-quantile of an item's absolute values, in all its layers together.
-"emergence": c is the absolute value at place int(q N) of all N values of a layer in rising order.
-"unit_rows": nothing is clamped.
+- "platonic": c is the mean over items of the q-quantile of the absolute values of an item, in all its layers together.
+- "emergence": c is the absolute value at position int(q N) of all N values of a layer in rising order.
+- "unit_rows": nothing is clamped.
 """
 
 from __future__ import annotations
@@ -24,26 +24,37 @@ from modalign.ops.unit_rows import unit_rows
 __all__ = ["PREPARATIONS", "prepare", "prepare_layers"]
 
 PREPARATIONS = ("platonic", "emergence", "unit_rows")
-BLOCK = 1 << 20  # numbers looked at together
-DIGIT = 16  # bits that a pass of the search for a value at a place settles
+BLOCK = 1 << 20  # numbers that are looked at together
+DIGIT = 16  # bits of a value that one pass determines
 
 
 def prepare(x: Any, how: str, *, quantile: float = 0.95, name: str = "x") -> Any:
-    """The rows of x, prepared before alignment is measured as the code of a paper does it.
+    """Prepare the rows of x as the code of a paper does before it measures alignment::
 
         clip(x, -c, c) / |clip(x, -c, c)|      a row of zeros stays zero
 
-    how: "platonic", c = mean_i quantile(|x_i|, q) as Huh et al. do before every metric; "emergence", c = the value at
-    place int(q n d) of all |x_ij| in rising order, as Tjandrasuwita et al. do; "unit_rows", nothing is clamped.
-    x: (n, d), as ``modalign.files.rows.open_rows`` takes them. quantile: q, above 0; 1 clamps nothing.
-    Returns float64 for float64 and float32 for everything else: an array for an array, a tensor for a tensor, and for a
-    file or a memory map ``modalign.files.rows.Rows``, which are prepared as they are read and which ``modalign.knn``,
-    ``modalign.align`` and the metrics of moments take.
-    c is exact, from as few passes as two over float32; lengths are taken in float64.
-    Peak memory: beside the result 80 MB at most, however many rows of up to 1,000,000 numbers there are.
-    Raises TypeError and ValueError as ``open_rows``; ValueError for NaN and inf, another ``how``, or a quantile out of
-    range.
-    Source: Huh et al. 2024 (arXiv:2405.07987); Tjandrasuwita et al. 2025 (arXiv:2502.16282).
+    The threshold c is exact, from as few as two passes over float32 rows; norms are computed in float64.
+
+    Args:
+        x: (n, d) array, tensor or file, as ``modalign.files.rows.open_rows`` takes it.
+        how: "platonic", c = mean_i quantile(|x_i|, q), as Huh et al. do before every metric; "emergence", c = the value
+            at position int(q n d) of all |x_ij| in rising order, as Tjandrasuwita et al. do; or "unit_rows", without
+            clamping.
+        quantile: float in (0, 1]. q; 1 clamps nothing.
+        name: str. Name of x in error messages.
+
+    Returns:
+        (n, d) float64 for float64, float32 for every other dtype: an array for an array, a tensor for a tensor. For a
+        file or a memory map, ``modalign.files.rows.Rows`` that are prepared as they are read, which ``modalign.knn``,
+        ``modalign.align`` and the metrics of moments take. Peak memory: the result, and at most 80 MB for rows of up to
+        1,000,000 numbers, however many there are.
+
+    Raises:
+        TypeError: As ``open_rows``.
+        ValueError: As ``open_rows``; for NaN and inf, an unknown ``how``, a quantile out of range, or a threshold of 0.
+
+    Source:
+        Huh et al. 2024 (arXiv:2405.07987); Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
     Examples:
         >>> import numpy as np
@@ -51,14 +62,24 @@ def prepare(x: Any, how: str, *, quantile: float = 0.95, name: str = "x") -> Any
         >>> x = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 90.0]])
         >>> prepare(x, "unit_rows").tolist()
         [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
-        >>> prepare(x, "emergence", quantile=0.7).round(3).tolist()  # clamped at 4, at place 4 of 0 0 0 3 4 90
+        >>> prepare(x, "emergence", quantile=0.7).round(3).tolist()  # clamped at 4, position 4 of 0 0 0 3 4 90
         [[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
     """
     return prepare_layers([x], how, quantile=quantile, name=name)[0]
 
 
 def prepare_layers(layers: Sequence[Any], how: str, *, quantile: float = 0.95, name: str = "x") -> list[Any]:
-    """``prepare`` for every layer of a model: "platonic" finds one c from all values that an item has in all layers.
+    """Prepare every layer of a model; "platonic" takes one threshold from the values of an item in all layers.
+
+    Args:
+        layers: list of (n, d) arrays, tensors or files. The layers.
+        how, quantile, name: As in ``prepare``.
+
+    Returns:
+        The prepared layers, each as ``prepare`` returns it.
+
+    Raises:
+        TypeError, ValueError: As ``prepare``; ValueError also for "platonic" layers of different numbers of rows.
 
     Examples:
         >>> import numpy as np
@@ -71,33 +92,37 @@ def prepare_layers(layers: Sequence[Any], how: str, *, quantile: float = 0.95, n
     if not 0 < quantile <= 1:
         raise ValueError(f"prepare: quantile must be above 0 and at most 1, got {quantile}")
     sources = [open_rows(layer, name) for layer in layers]
-    bounds: list[float | None] = [None] * len(sources)
+    thresholds: list[float | None] = [None] * len(sources)
     if how == "platonic" and quantile < 1:
-        bounds = [_mean_quantile(sources, quantile)] * len(sources)
+        thresholds = [_mean_quantile(sources, quantile)] * len(sources)
     elif how == "emergence" and quantile < 1:
-        bounds = [_value_at(source, int(quantile * source.shape[0] * source.shape[1])) for source in sources]
-    if 0.0 in bounds:
+        thresholds = [_value_at(source, int(quantile * source.shape[0] * source.shape[1])) for source in sources]
+    if 0.0 in thresholds:
         raise ValueError(
             f"prepare: {quantile:g} of the absolute values of {name} are 0, so that clamping leaves nothing; take a "
             "higher quantile, or unit_rows"
         )
-    return [_like(layer, _bounded(source, bound)) for layer, source, bound in zip(layers, sources, bounds, strict=True)]
+    return [
+        _in_kind_of(layer, _clamped_unit_rows(source, threshold))
+        for layer, source, threshold in zip(layers, sources, thresholds, strict=True)
+    ]
 
 
-def _bounded(source: Rows, bound: float | None) -> Rows:
-    """The rows clamped and of length one, as they are read."""
+def _clamped_unit_rows(source: Rows, threshold: float | None) -> Rows:
+    """Return the rows clamped and divided by their norms, as they are read."""
 
     def fetch(start: int, stop: int) -> Tensor:
         rows = source.fetch(start, stop).double()
-        return unit_rows(rows if bound is None else rows.clamp(-bound, bound)).to(dtype)
+        return unit_rows(rows if threshold is None else rows.clamp(-threshold, threshold)).to(dtype)
 
-    dtype = _kept(source)
-    part = f"{source.part}|unit rows" + ("" if bound is None else f" clamped at {bound!r}")
+    dtype = _prepared_dtype(source)
+    part = f"{source.part}|unit rows" + ("" if threshold is None else f" clamped at {threshold!r}")
     overhead = source.overhead + 8 * PIECE  # two float64 copies of a piece, which may be of half precision
     return dataclasses.replace(source, dtype=dtype, fetch=fetch, part=part, overhead=overhead, mapped=None)
 
 
-def _like(given: Any, rows: Rows) -> Any:
+def _in_kind_of(given: object, rows: Rows) -> Any:
+    """Return the rows as a tensor or an array if the caller gave one, and as they are otherwise."""
     if isinstance(given, Tensor):
         return rows.read(0, rows.shape[0])
     if isinstance(given, np.ndarray) and not isinstance(given, np.memmap):
@@ -105,17 +130,18 @@ def _like(given: Any, rows: Rows) -> Any:
     return rows
 
 
-def _kept(source: Rows) -> torch.dtype:
+def _prepared_dtype(source: Rows) -> torch.dtype:
     return torch.float64 if source.dtype == torch.float64 else torch.float32
 
 
 def _blocks(n: int, d: int) -> list[tuple[int, int]]:
+    """Return the first and last row of blocks of about a million numbers."""
     step = max(1, BLOCK // d)
     return [(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _mean_quantile(sources: list[Rows], quantile: float) -> float:
-    """The mean over items of the quantile of their absolute values, those of all sources together."""
+    """Return the mean over items of the quantile of their absolute values in all sources together."""
     n = sources[0].shape[0]
     if {source.shape[0] for source in sources} != {n}:
         raise ValueError(
@@ -126,25 +152,28 @@ def _mean_quantile(sources: list[Rows], quantile: float) -> float:
         values = torch.cat([source.read(start, stop).double() for source in sources], 1).abs_()
         total += float(np.quantile(values.numpy(), quantile, axis=1).sum())
     mean = total / n
-    return mean if _kept(sources[0]) == torch.float64 else float(np.float32(mean))
+    return mean if _prepared_dtype(sources[0]) == torch.float64 else float(np.float32(mean))
 
 
 def _value_at(source: Rows, place: int) -> float:
-    """The absolute value at ``place`` of all of them in rising order, from 0: found digit by digit from above, since
-    numbers that are not negative rise as their bits do."""
-    dtype = _kept(source)
-    whole = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    """Return the absolute value at a position, from 0, of all of them in rising order.
+
+    Numbers that are not negative rise as their bits do, so the value is determined 16 bits at a time from above.
+    """
+    dtype = _prepared_dtype(source)
+    integers = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
     low = torch.finfo(dtype).bits
-    known = 0
+    prefix = 0
     while low:
         low -= DIGIT
         counts = torch.zeros(1 << DIGIT, dtype=torch.int64)
         for start, stop in _blocks(*source.shape):
-            bits = source.read(start, stop).to(dtype).abs_().view(whole).flatten()
-            here = bits[(bits >> (low + DIGIT)) == known] if low + DIGIT < torch.finfo(dtype).bits else bits
-            counts += torch.bincount((here >> low) & ((1 << DIGIT) - 1), minlength=1 << DIGIT)
+            bits = source.read(start, stop).to(dtype).abs_().view(integers).flatten()
+            if low + DIGIT < torch.finfo(dtype).bits:
+                bits = bits[(bits >> (low + DIGIT)) == prefix]
+            counts += torch.bincount((bits >> low) & ((1 << DIGIT) - 1), minlength=1 << DIGIT)
         below = counts.cumsum(0)
         digit = int(torch.searchsorted(below, place, right=True))
         place -= int(below[digit - 1]) if digit else 0
-        known = (known << DIGIT) | digit
-    return float(torch.tensor(known, dtype=whole).view(dtype))
+        prefix = (prefix << DIGIT) | digit
+    return float(torch.tensor(prefix, dtype=integers).view(dtype))

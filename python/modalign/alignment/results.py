@@ -1,37 +1,54 @@
-"""What ``modalign.align`` returns: scores with their intervals and nulls, as text, tables and files."""
+"""The results of ``align`` and ``align_layers``: scores with their intervals and nulls, as text, tables and files."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalign.alignment.nulls import Null
 from modalign.common import provenance
+from modalign.common.doors import drawing
 from modalign.files.atomic import write_atomically
 from modalign.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 __all__ = ["Alignment", "LayerAlignment", "Score", "load_alignment"]
 
-FORMAT = 1
-COLUMNS = (
-    "metric", "value", "low", "high", "interval", "chance", "chance_sd", "p", "threshold", "calibrated", "null",
-    "relabellings", "rows", "seconds",
-)  # fmt: skip
+FORMAT = 1  # of saved JSON files
+NULL_COLUMNS = {
+    "chance": "mean",
+    "chance_sd": "sd",
+    "p": "p",
+    "threshold": "threshold",
+    "calibrated": "calibrated",
+    "null": "kind",
+    "relabellings": "relabellings",
+}  # column of a table -> attribute of Null
+SCORE_COLUMNS = ("metric", "value", "low", "high", "interval", "rows", "seconds")  # attributes of Score
+COLUMNS = (*SCORE_COLUMNS[:5], *NULL_COLUMNS, *SCORE_COLUMNS[5:])
+RECORDS = ("settings", "facts", "cost", "curves", "provenance")  # dictionaries of a saved Alignment
+SMALLEST_P = 1e-12  # below which a p-value is not printed
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One metric's value.
+    """The score of one metric, with its interval and its null.
 
-    low, high: its interval, None where there is none; interval says of what: "population" (other items of the kind,
-    from random parts of these), "these items" (all n of them, of which ``rows`` were searched), or "none".
-    null: what chance gives, None where it was not asked for or costs too much. rows: items whose neighbours were
-    searched. seconds: of this metric alone, its interval and null included.
+    Attributes:
+        metric: str. Name of the metric.
+        value: float. The score.
+        low, high: float or None. The ends of the confidence interval; None where there is none.
+        interval: str. What the interval is for: "population" (the score of other items of the same population),
+            "these items" (the score of all n items, of which ``rows`` were searched), or "none".
+        null: ``Null`` or None. The score that chance gives; None where it was not asked for or would take too long.
+        rows: int. Number of items whose neighbours were searched.
+        seconds: float. Time spent on this metric alone, its interval and null included.
     """
 
     metric: str
@@ -44,27 +61,28 @@ class Score:
     seconds: float
 
     def row(self) -> dict[str, Any]:
-        null = self.null
-        chance = (None,) * 7 if null is None else (
-            null.mean, null.sd, null.p, null.threshold, null.calibrated, null.kind, null.relabellings
-        )  # fmt: skip
-        return dict(
-            zip(
-                COLUMNS,
-                (self.metric, self.value, self.low, self.high, self.interval, *chance, self.rows, self.seconds),
-                strict=True,
-            )
-        )
+        """Return the score as a row of the table that ``Alignment.to_frame`` returns."""
+        score = {name: getattr(self, name) for name in SCORE_COLUMNS}
+        null = {column: getattr(self.null, attribute, None) for column, attribute in NULL_COLUMNS.items()}
+        return {name: (score | null)[name] for name in COLUMNS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """Scores of two representations of n items.
+    """The scores of two representations of n items.
 
-    scores: in the order asked for; ``alignment["cka"]`` is one of them. settings: what was asked for. facts: what was
-    found on the way: graphs (how they are proved), reciprocity, hubs, duplicates. cost: seconds of each stage.
-    curves: {"k": mutual k-NN for every k' <= k, with its chance; "size": ``modalign.alignment.sampling.SizeCurve``}.
-    notes: what a reader of the numbers should know.
+    ``alignment["cka"]`` is the score of one metric.
+
+    Attributes:
+        scores: tuple of ``Score``, in the order asked for.
+        settings: dict. What was asked for.
+        facts: dict. What the search recorded of the items: how the graphs are proved, reciprocity, hubs, duplicates and
+            zero rows.
+        cost: dict. Seconds of each stage.
+        curves: dict. "k": mutual k-NN for every number of neighbours up to k, beside its mean by chance; "size": the
+            ``modalign.alignment.sampling.SizeCurve`` as a dict, if asked for.
+        notes: tuple of str. What a reader of the scores should know.
+        provenance: dict. Versions, machine, commit, time and command.
     """
 
     scores: tuple[Score, ...]
@@ -82,56 +100,78 @@ class Alignment:
         raise KeyError(f"no score of {metric!r}: there are {', '.join(score.metric for score in self.scores)}")
 
     def to_frame(self) -> pd.DataFrame:
-        """A table with a row for each metric."""
+        """Return a table with a row for each metric."""
         import pandas as pd
 
         frame: pd.DataFrame = pd.DataFrame([score.row() for score in self.scores], columns=list(COLUMNS))
         return frame
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in JSON's types."""
+        """Return everything in the types of JSON."""
         return {
             "format": FORMAT,
             "scores": [score.row() for score in self.scores],
-            **{name: getattr(self, name) for name in ("settings", "facts", "cost", "curves", "provenance")},
+            **{name: getattr(self, name) for name in RECORDS},
             "notes": list(self.notes),
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write ``path``: .json (everything, ``load_alignment`` reads it) or .parquet (the table), whole or not at all.
+        """Write the result to a file, whole or not at all.
 
-        Raises ValueError for another ending.
+        Args:
+            path: str or Path. A name that ends in .json (everything; ``load_alignment`` reads it) or .parquet (the
+                table of ``to_frame``).
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the name ends in something else.
         """
         target = Path(path)
         if target.suffix == ".json":
-            text = _as_json(self.to_dict())
-            write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            _write_json(self.to_dict(), target)
         elif target.suffix == ".parquet":
             write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
         else:
             raise ValueError(f"save: path must end in .json or .parquet, got {target}")
         return target
 
+    def plot(self) -> Figure:
+        """Draw every score with its interval, and the mean score by chance, as a Matplotlib figure."""
+        figure: Figure = drawing("alignment_plot")(self)
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Return the scores as an HTML table for a notebook."""
+        html: str = drawing("alignment_html")(self)
+        return html
+
     def __repr__(self) -> str:
         n, k, level = (self.settings[name] for name in ("n", "k", "confidence"))
         lines = [f"Alignment of {n:,} items, k = {k}, {level:.0%} intervals"]
         width = max(len(score.metric) for score in self.scores)
         for score in self.scores:
-            span = "" if score.low is None else f"  {score.low:.4f} to {score.high:.4f}"
+            interval = "" if score.low is None else f"  {score.low:.4f} to {score.high:.4f}"
             chance = ""
             if score.null is not None:
-                p = f"p < {1e-12:g}" if score.null.p < 1e-12 else f"p = {score.null.p:.2g}"
+                p = f"p < {SMALLEST_P:g}" if score.null.p < SMALLEST_P else f"p = {score.null.p:.2g}"
                 chance = f"  chance {score.null.mean:.4f}, {p}, calibrated {score.null.calibrated:.4f}"
-            lines.append(f"  {score.metric:<{width}}  {score.value:.4f}{span}{chance}")
+            lines.append(f"  {score.metric:<{width}}  {score.value:.4f}{interval}{chance}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerAlignment:
-    """One metric for every pair of layers.
+    """The scores of one metric for every pair of layers.
 
-    matrix: (L_x, L_y) lists. best: (layer of x, layer of y) of the highest. null: of the maximum over all pairs, from
-    relabellings that all pairs share, so that looking at many pairs is paid for. settings, cost: as in ``Alignment``.
+    Attributes:
+        metric: str. Name of the metric.
+        matrix: list of shape (L_x, L_y). The scores.
+        best: pair of int. The layer of x and the layer of y with the best score, from 0.
+        null: ``Null`` or None. The null of the best score of all pairs, from relabellings that all pairs share; it
+            corrects for the number of pairs.
+        settings, cost, provenance: dict. As in ``Alignment``.
     """
 
     metric: str
@@ -144,51 +184,68 @@ class LayerAlignment:
 
     @property
     def value(self) -> float:
-        """The maximum."""
+        """The best score: the highest, or the lowest of a distance."""
         return self.matrix[self.best[0]][self.best[1]]
 
     def to_frame(self) -> pd.DataFrame:
-        """A table, layers of x down and layers of y across."""
+        """Return a table, layers of x down and layers of y across."""
         import pandas as pd
 
         frame: pd.DataFrame = pd.DataFrame(self.matrix)
         return frame
 
     def to_dict(self) -> dict[str, Any]:
+        """Return everything in the types of JSON."""
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     def save(self, path: str | Path) -> Path:
-        """Write everything as JSON, whole or not at all. Raises ValueError for an ending other than .json."""
+        """Write the result to a .json file, whole or not at all, and return the path.
+
+        Raises:
+            ValueError: If the name does not end in .json.
+        """
         target = Path(path)
         if target.suffix != ".json":
             raise ValueError(f"save: path must end in .json, got {target}")
-        text = _as_json(self.to_dict())
-        write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        _write_json(self.to_dict(), target)
         return target
 
+    def plot(self) -> Figure:
+        """Draw the scores of all pairs of layers as a heat map, as a Matplotlib figure."""
+        figure: Figure = drawing("alignment_plot")(self)
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Return the scores as an HTML table for a notebook."""
+        html: str = drawing("alignment_html")(self)
+        return html
+
     def __repr__(self) -> str:
-        lowest = METRICS[self.metric].best == 0
+        lower_is_closer = METRICS[self.metric].best == 0
         chance = ""
         if self.null is not None:
-            null, extreme = self.null, "minimum" if lowest else "maximum"
-            # no relabelling reached the value: fewer than one of so many could not be told
+            null, extreme = self.null, "minimum" if lower_is_closer else "maximum"
+            # no relabelling reached the value: p is at most 1 / (R + 1)
             sign = "<=" if null.relabellings and null.p * (null.relabellings + 1) < 1 + 1e-9 else "="
             chance = (
                 f", chance of the {extreme} {null.mean:.4f}, p {sign} {null.p:.2g}, calibrated {null.calibrated:.4f}"
             )
         size = f"{len(self.matrix)} x {len(self.matrix[0])} layers"
-        return f"{self.metric} of {size}: at {'least' if lowest else 'most'} {self.value:.4f} at {self.best}{chance}"
-
-
-def _as_json(found: dict[str, Any]) -> str:
-    """NumPy's numbers, which options may be, as Python's."""
-    return json.dumps(found, indent=1, allow_nan=False, default=lambda number: number.item()) + "\n"
+        extreme = "lowest" if lower_is_closer else "highest"
+        return f"{self.metric} of {size}: {extreme} {self.value:.4f} at {self.best}{chance}"
 
 
 def load_alignment(path: str | Path) -> Alignment:
-    """What ``Alignment.save`` wrote as JSON.
+    """Load the result that ``Alignment.save`` wrote as JSON.
 
-    Raises ValueError for a file that is something else.
+    Args:
+        path: str or Path. The .json file.
+
+    Returns:
+        ``Alignment``.
+
+    Raises:
+        ValueError: If the file is something else.
 
     Examples:
         >>> import numpy as np, modalign
@@ -198,20 +255,25 @@ def load_alignment(path: str | Path) -> Alignment:
         'cka'
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']}")
-        scores = tuple(_score(row) for row in found["scores"])
-        rest = {name: found[name] for name in ("settings", "facts", "cost", "curves", "provenance")}
-        return Alignment(scores, notes=tuple(found["notes"]), **rest)
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        if saved["format"] != FORMAT:
+            raise ValueError(f"format {saved['format']}")
+        scores = tuple(_score_of_row(row) for row in saved["scores"])
+        return Alignment(scores, notes=tuple(saved["notes"]), **{name: saved[name] for name in RECORDS})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} must be a file that Alignment.save wrote, got another ({type(error).__name__}: {error})"
         ) from error
 
 
-def _score(row: dict[str, Any]) -> Score:
-    of_null = ("null", "chance", "chance_sd", "p", "threshold", "calibrated", "relabellings")
-    null = None if row["null"] is None else Null(*(row[name] for name in of_null))
-    own = {name: row[name] for name in COLUMNS if name not in (*of_null, "null")}
-    return Score(null=null, **own)
+def _score_of_row(row: Mapping[str, Any]) -> Score:
+    null = None
+    if row["null"] is not None:
+        null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
+    return Score(null=null, **{name: row[name] for name in SCORE_COLUMNS})
+
+
+def _write_json(record: Mapping[str, Any], target: Path) -> None:
+    """Write a record; NumPy's numbers, which settings may be, are written as Python's."""
+    text = json.dumps(record, indent=1, allow_nan=False, default=lambda number: number.item()) + "\n"
+    write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,77 @@
+"""Scores of metrics that look at every pair of items.
+
+Relabelled scores look the pairs up in tables of n x n numbers that are computed once, where these fit into memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from modalign.alignment.intervals import SPLITS
+from modalign.alignment.items import Items
+from modalign.alignment.nulls import Null
+from modalign.alignment.scoring import Interval, Record, Scoring
+from modalign.alignment.settings import Settings
+from modalign.metrics.inputs import PairedRows
+from modalign.metrics.registry import METRICS
+from modalign.neighbors.blocks import bytes_of
+
+__all__ = ["PairScores"]
+
+TABLE_BYTES = 800_000_000  # the most that tables of pairs may take: 5,773 items
+
+
+class PairScores(Scoring):
+    """The scores of metrics that need "pairs"."""
+
+    def __init__(self, items: Items, settings: Settings, record: Record, names: Iterable[str]) -> None:
+        super().__init__(items, settings, record)
+        x, y = items.rows
+        self.rows = PairedRows(x, y, metric=settings.metric, groups=items.groups)
+        with record.timed("pairs"):
+            self.values = self.evaluate(names, lambda name: _score(name, self.rows))
+
+    def intervals(self) -> dict[str, Interval]:
+        # halves and quarters have a half and a quarter of the pairs
+        names = self.affordable(self.values, SPLITS[2] / 2 + SPLITS[4] / 4, "interval")
+        if not names:
+            return {}
+        x, y, groups = self.rows.x, self.rows.y, self.rows.groups
+
+        def evaluate_part(names: list[str], kept: Tensor) -> dict[str, float]:
+            part_groups = None if groups is None else groups[kept]
+            rows = PairedRows(x[kept], y[kept], metric=self.rows.metric, groups=part_groups)
+            return self.evaluate_part(names, lambda name: _score(name, rows))
+
+        return self.split_intervals(names, evaluate_part)
+
+    def nulls(self) -> dict[str, Null]:
+        nulls: dict[str, Null] = {}
+        for name in self.values:
+            start = time.perf_counter()
+            nulls |= self._null(name)
+            self.seconds[name] += time.perf_counter() - start
+        return nulls
+
+    def _null(self, name: str) -> dict[str, Null]:
+        metric, limit = METRICS[name], self.settings.max_memory
+        most = TABLE_BYTES if limit is None else min(TABLE_BYTES, bytes_of(limit))
+        table_bytes = metric.cost.table_bytes
+        if metric.relabelled is not None and table_bytes is not None and table_bytes(self.items.n) <= most:
+            score = metric.load("relabelled")(self.rows)
+            return self.relabelled_nulls([name], lambda _, s: {name: score(s)}, again=True)
+        x, y, groups = self.rows.x, self.rows.y, self.rows.groups
+
+        def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:
+            rows = PairedRows(x, y[s], metric=self.rows.metric, groups=groups)
+            return {name: _score(name, rows) for name in names}
+
+        return self.relabelled_nulls([name], evaluate_relabelled)
+
+
+def _score(name: str, rows: PairedRows) -> float:
+    value: float = METRICS[name].load("evaluate")(rows)
+    return value

@@ -1,0 +1,256 @@
+"""What graph, moment and pair scores share: timing, affordability, splits of the items, relabelled nulls.
+
+A ``Scoring`` computes the scores of all metrics that need the same thing. The values come first, when it is made, so
+that a metric that is not defined for the rows is known at once; ``finish`` adds intervals and nulls, which take longer.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from torch import Tensor
+
+from modalign.alignment.closed_forms import CLOSED_FORMS
+from modalign.alignment.intervals import SPLITS, population_interval, random_parts
+from modalign.alignment.items import Items
+from modalign.alignment.nulls import Null, sampled_null
+from modalign.alignment.relabelling import random_relabellings
+from modalign.alignment.results import Score
+from modalign.alignment.settings import Settings
+from modalign.common.progress import bar
+from modalign.metrics.cost import AFFORDED, Sizes
+from modalign.metrics.registry import METRICS
+
+__all__ = ["Interval", "Record", "Scoring"]
+
+FEWEST, USUAL = 39, 200  # relabellings where the caller gives no number
+UNITS_OF_NEIGHBORS = 16  # items or groups for each of k + 1: a quarter of the items still has four times k
+
+Interval = tuple[float, float]
+Evaluate = Callable[[str], float]
+Splits = list[list[dict[str, float]]]
+_Item = TypeVar("_Item")
+
+
+@dataclasses.dataclass
+class Record:
+    """What a call of ``align`` reports beside the scores: see the attributes of ``Alignment``."""
+
+    facts: dict[str, object] = dataclasses.field(default_factory=dict)
+    cost: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, object] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add a note, unless it is there already."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to the cost of the stage."""
+        start = time.perf_counter()
+        yield
+        self.cost[stage] = self.cost.get(stage, 0.0) + time.perf_counter() - start
+
+
+class Scoring(abc.ABC):
+    """The scores of all metrics that need the same thing.
+
+    Attributes:
+        values: dict of float. The value of each metric that is defined for the rows, by name.
+        seconds: dict of float. The time spent on each metric.
+    """
+
+    values: dict[str, float]
+
+    def __init__(self, items: Items, settings: Settings, record: Record) -> None:
+        self.items, self.settings, self.record = items, settings, record
+        self.seconds: dict[str, float] = {}
+
+    @abc.abstractmethod
+    def intervals(self) -> dict[str, Interval]:
+        """Return the confidence intervals of the metrics that have one."""
+
+    @abc.abstractmethod
+    def nulls(self) -> dict[str, Null]:
+        """Return the nulls of the metrics that have one."""
+
+    def finish(self) -> dict[str, Score]:
+        """Return the scores with their intervals and nulls."""
+        intervals = self.intervals() if self.has_intervals() else {}
+        nulls = {} if self.settings.null == "none" else self.nulls()
+        scores = {}
+        for name, value in self.values.items():
+            low, high = intervals.get(name, (None, None))
+            scores[name] = Score(
+                metric=name,
+                value=value,
+                low=low,
+                high=high,
+                interval="population" if name in intervals else "none",
+                null=nulls.get(name),
+                rows=self.items.n,
+                seconds=self.seconds[name],
+            )
+        return scores
+
+    def has_intervals(self) -> bool:
+        """Return whether intervals are asked for and there are items enough for them."""
+        needed = UNITS_OF_NEIGHBORS * (self.settings.k + 1)
+        if not self.settings.intervals or self.items.units >= needed:
+            return self.settings.intervals
+        self.record.note(f"no intervals: they need at least {needed} items or groups, got {self.items.units}")
+        return False
+
+    # values
+
+    def evaluate(self, names: Iterable[str], evaluate: Evaluate) -> dict[str, float]:
+        """Return the values of the metrics; where all metrics are asked for, of those that are defined."""
+        values = {}
+        for name in names:
+            start = time.perf_counter()
+            try:
+                values[name] = evaluate(name)
+            except ValueError as error:
+                if not self.settings.asks_for_all:
+                    raise
+                self.record.note(f"no {name}: {error}")
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        return values
+
+    def evaluate_part(self, names: list[str], evaluate: Evaluate, part: str = "part") -> dict[str, float]:
+        """Return the values for a part of the items; remove from ``names`` the metrics that are not defined for it."""
+        values = {}
+        for name in list(names):
+            start = time.perf_counter()
+            try:
+                values[name] = evaluate(name)
+            except ValueError as error:
+                names.remove(name)
+                self.record.note(f"no interval for {name}, which is not defined for a {part} of the items: {error}")
+            self.seconds[name] += time.perf_counter() - start
+        return values
+
+    # what can be afforded
+
+    def cost_of(self, name: str, *, again: bool = False) -> float:
+        """Return the estimated seconds of one evaluation; ``again``: with what earlier evaluations leave."""
+        sizes = Sizes(self.items.n, self.settings.k, *self.items.widths)
+        return METRICS[name].seconds(sizes, again=again)
+
+    def affordable(
+        self, names: Iterable[str], evaluations: float, purpose: str, *, again: bool = False, advice: str = ""
+    ) -> list[str]:
+        """Return the metrics of which so many evaluations take at most 40 seconds; note the others."""
+        names = list(names)
+        cheap = [name for name in names if evaluations * self.cost_of(name, again=again) <= AFFORDED]
+        if len(cheap) < len(names):
+            skipped = ", ".join(name for name in names if name not in cheap)
+            self.record.note(f"no {purpose} for {skipped}, which would take too long{advice}")
+        return cheap
+
+    # intervals
+
+    def split_intervals(
+        self, names: list[str], evaluate_part: Callable[[list[str], Tensor], dict[str, float]]
+    ) -> dict[str, Interval]:
+        """Return intervals from the halves and quarters of random splits.
+
+        Args:
+            names: list of str. The metrics.
+            evaluate_part: function of the names and a bool tensor of shape (n,), true for the items of the part. It
+                returns the values, and removes from the names the metrics that are not defined for the part.
+        """
+        names = list(names)
+        n, groups, seed = self.items.n, self.items.groups, self.settings.seed
+        values: dict[int, Splits] = {parts: [] for parts in SPLITS}
+        splits = ((parts, part) for parts in SPLITS for part in random_parts(n, parts, seed, groups))
+        with self.record.timed("intervals"):
+            for parts, part in self.steps("interval", names, splits, sum(SPLITS.values())):
+                values[parts].append([evaluate_part(names, part == number) for number in range(parts)])
+
+        def scores(name: str, parts: int) -> list[list[float]]:
+            return [[part[name] for part in split] for split in values[parts]]
+
+        return {
+            name: population_interval(
+                self.values[name],
+                halves=scores(name, 2),
+                quarters=scores(name, 4),
+                confidence=self.settings.confidence,
+                within=METRICS[name].range,
+            )
+            for name in names
+        }
+
+    # nulls
+
+    def closed_form_nulls(self, inputs: object) -> dict[str, Null]:
+        """Return the nulls of the metrics whose null is known in closed form and holds for these inputs.
+
+        A closed form is over all relabellings, so there is none with groups or classes.
+        """
+        items, settings = self.items, self.settings
+        if settings.null != "auto" or items.groups is not None or items.within is not None:
+            return {}
+        nulls = {}
+        for name, value in self.values.items():
+            form = METRICS[name].closed_form
+            null = None if form is None else CLOSED_FORMS[form](inputs, value, settings.confidence)
+            if null is not None:
+                nulls[name] = null
+        return nulls
+
+    def relabelled_nulls(
+        self,
+        names: Iterable[str],
+        evaluate_relabelled: Callable[[list[str], Tensor], dict[str, float]],
+        *,
+        again: bool = False,
+    ) -> dict[str, Null]:
+        """Return the nulls of the metrics that can be evaluated often enough.
+
+        Args:
+            names: The metrics.
+            evaluate_relabelled: function of the names and a permutation s (n,). It returns the values with item s[i] of
+                y beside item i of x.
+            again: bool. As in ``cost_of``.
+        """
+        names, settings = list(names), self.settings
+        count = settings.relabellings
+        if count is None:
+            advice = f"; give relabellings={FEWEST} or more to have it computed"
+            names = self.affordable(names, FEWEST, "null", again=again, advice=advice)
+            slowest = max((self.cost_of(name, again=again) for name in names), default=1.0)
+            count = int(min(USUAL, max(FEWEST, AFFORDED / slowest)))
+        if not names:
+            return {}
+        within = self.items.within
+        drawn = random_relabellings(self.items.n, count, settings.seed, within=within, units=self.items.groups)
+        with self.record.timed("nulls"):
+            scores = [evaluate_relabelled(names, s) for s in self.steps("null", names, drawn, count)]
+        return {
+            name: sampled_null(
+                self.values[name],
+                [values[name] for values in scores],
+                settings.confidence,
+                within_groups=within is not None,
+                best=METRICS[name].best,
+            )
+            for name in names
+        }
+
+    def steps(self, purpose: str, names: list[str], steps: Iterable[_Item], total: int) -> Iterator[_Item]:
+        """Yield the steps of a long computation while a progress bar shows them."""
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        with bar(self.settings.progress) as progress:
+            task = progress.add_task(f"{purpose} of {names[0]}{others}", total=total)
+            for step in steps:
+                yield step
+                progress.advance(task)

@@ -1,0 +1,103 @@
+"""The settings of one call of ``align``, ``align_layers`` or ``sampled_mutual_knn``, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from modalign.alignment.relabelling import require_relabellings
+from modalign.common.checks import one_of
+from modalign.metrics.registry import DEFAULT_METRICS, METRICS, metric_names
+
+__all__ = ["SearchOptions", "Settings"]
+
+NULLS = ("auto", "relabelled", "none")
+
+
+class SearchOptions(TypedDict):
+    """The options of ``modalign.knn`` that all searches of one call share."""
+
+    metric: str
+    max_memory: int | str | None
+    num_threads: int | None
+    progress: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the caller asked for, the data aside. The arguments of ``modalign.align`` say what each setting means.
+
+    Attributes:
+        operation: str. Name of the public function, with which error messages begin.
+        metrics: "all", or the names of the metrics.
+
+    Raises:
+        TypeError: If ``k`` is not an integer.
+        ValueError: If a setting is out of range, or two of them exclude each other.
+    """
+
+    operation: str
+    metrics: str | Sequence[str]
+    k: int
+    metric: str = "cosine"
+    prepare: str | None = None
+    sample: int | None = None
+    tolerance: float | None = None
+    null: str = "auto"
+    relabellings: int | None = None
+    intervals: bool = True
+    size_curve: bool = False
+    confidence: float = 0.95
+    seed: int = 0
+    max_memory: int | str | None = None
+    num_threads: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        operation = self.operation
+        metric_names(operation, self.metrics)
+        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)):
+            raise TypeError(f"{operation}: k must be an integer, got {self.k!r}")
+        one_of(operation, "null", self.null, NULLS)
+        if self.sample is not None and self.tolerance is not None:
+            raise ValueError(f"{operation}: give sample or tolerance, got both")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"{operation}: confidence must be between 0 and 1, got {self.confidence}")
+        require_relabellings(operation, self.relabellings)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the metrics, in the order asked for."""
+        return metric_names(self.operation, self.metrics)
+
+    @property
+    def asks_for_all(self) -> bool:
+        """Whether all metrics are asked for: those that are not defined for the rows are left out."""
+        return isinstance(self.metrics, str) and self.metrics == "all"
+
+    @property
+    def asks_for_usual(self) -> bool:
+        """Whether the metrics are "all" or the default ones: those that the settings exclude are left out."""
+        return isinstance(self.metrics, (str, tuple)) and self.metrics in ("all", DEFAULT_METRICS)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the neighbours of a sample of the items are searched, not those of all."""
+        return self.sample is not None or self.tolerance is not None
+
+    @property
+    def search(self) -> SearchOptions:
+        """The options of the searches."""
+        return {
+            "metric": self.metric,
+            "max_memory": self.max_memory,
+            "num_threads": self.num_threads,
+            "progress": self.progress,
+        }
+
+    def names_that_need(self, names: Sequence[str], *needs: str) -> list[str]:
+        """Return those of ``names`` whose metric has one of these needs."""
+        return [name for name in names if METRICS[name].needs in needs]
