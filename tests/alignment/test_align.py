@@ -29,9 +29,9 @@ def test_all_metrics_are_the_functions_of_their_names(monkeypatch: pytest.Monkey
         monkeypatch.setitem(intervals.SPLITS, parts, 10)
     x, y = pair(200)
     x = x[:, :7]
-    found = align(x, y, "all", k=5, relabellings=19)
-    assert {score.metric for score in found.scores} == set(metrics.METRICS)
-    for score in found.scores:
+    result = align(x, y, "all", k=5, relabellings=19)
+    assert {score.metric for score in result.scores} == set(metrics.METRICS)
+    for score in result.scores:
         function = getattr(metrics, score.metric)
         expected = function(x, y, 5) if metrics.METRICS[score.metric].needs in ("lists", "graphs") else function(x, y)
         if score.metric == "information_imbalance":
@@ -60,8 +60,8 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
 
 def test_unrelated_is_not_significant() -> None:
     x, _ = pair()
-    found = align(x, np.random.default_rng(9).normal(size=(400, 6)), k=5)
-    for score in found.scores:
+    result = align(x, np.random.default_rng(9).normal(size=(400, 6)), k=5)
+    for score in result.scores:
         assert score.null is not None
         assert score.null.p > 0.001, score
         assert score.null.calibrated < 0.05
@@ -72,14 +72,14 @@ def test_groups_are_averaged_within_and_their_rows_no_neighbours() -> None:
     groups = np.repeat(np.arange(150), 2)[:300]
     groups[:30] = 1000  # a large group counts once
     whole = align(x, y, ["mutual_knn"], k=5, groups=groups, relabellings=19)
-    found = whole["mutual_knn"]
+    result = whole["mutual_knn"]
     graphs = [modalign.knn(rows, 5, groups=groups).indices for rows in (x, y)]
     shares = [len({*a} & {*b}) / 5 for a, b in zip(*(graph.tolist() for graph in graphs), strict=True)]
     by_group = [np.mean([s for s, g in zip(shares, groups, strict=True) if g == one]) for one in set(groups.tolist())]
-    assert found.value == pytest.approx(np.mean(by_group))
-    assert whole.curves["k"]["value"][-1] == pytest.approx(found.value)
-    assert found.null is not None
-    assert found.null.kind == "relabelled"
+    assert result.value == pytest.approx(np.mean(by_group))
+    assert whole.curves["k"]["value"][-1] == pytest.approx(result.value)
+    assert result.null is not None
+    assert result.null.kind == "relabelled"
 
 
 def test_within_takes_what_the_classes_explain() -> None:
@@ -99,15 +99,15 @@ def test_within_takes_what_the_classes_explain() -> None:
 @pytest.mark.parametrize("options", [{"sample": 150}, {"tolerance": 0.03}])
 def test_samples(options: dict[str, float]) -> None:
     x, y = pair(1500)
-    found = align(x, y, k=5, **options)
-    assert [score.metric for score in found.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
-    score = found["mutual_knn"]
+    result = align(x, y, k=5, **options)
+    assert [score.metric for score in result.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
+    score = result["mutual_knn"]
     assert score.interval == "these items"
     assert score.rows < 1500
     truth = modalign.mutual_knn(x, y, 5)
     others = [align(x, y, ["mutual_knn"], k=5, seed=seed, **options)["mutual_knn"] for seed in range(1, 20)]
     assert sum(other.low <= truth <= other.high for other in (score, *others)) >= 17  # 19 of 20 in the mean
-    assert found["cka"].value == pytest.approx(modalign.cka(x, y))
+    assert result["cka"].value == pytest.approx(modalign.cka(x, y))
 
 
 def test_a_large_sample_is_everything() -> None:
@@ -122,11 +122,11 @@ def test_ids_pair_rows_by_name() -> None:
     x, y = pair(200)
     order = np.random.default_rng(1).permutation(200)[:150]
     names = [f"item {i}" for i in range(200)]
-    found = align(x, y[order], ["mutual_knn", "cka"], k=4, ids=(names, [names[i] for i in order]), null="none")
+    result = align(x, y[order], ["mutual_knn", "cka"], k=4, ids=(names, [names[i] for i in order]), null="none")
     kept = np.sort(order)
-    assert found["mutual_knn"].value == pytest.approx(modalign.mutual_knn(x[kept], y[kept], 4))
-    assert found["cka"].value == pytest.approx(modalign.cka(x[kept], y[kept]))
-    assert found.settings["n"] == 150
+    assert result["mutual_knn"].value == pytest.approx(modalign.mutual_knn(x[kept], y[kept], 4))
+    assert result["cka"].value == pytest.approx(modalign.cka(x[kept], y[kept]))
+    assert result.settings["n"] == 150
 
 
 def test_files_are_what_arrays_are(tmp_path: Path) -> None:
@@ -142,22 +142,22 @@ def test_files_are_what_arrays_are(tmp_path: Path) -> None:
 def test_curves_and_facts() -> None:
     x, y = pair(300)
     x[:6] = x[6]
-    found = align(x, y, ["mutual_knn"], k=4, size_curve=True, null="none")
-    assert found.curves["k"]["value"][-1] == pytest.approx(found["mutual_knn"].value)
-    assert found.curves["size"]["sizes"][-1] == 300
-    assert found.curves["size"]["values"][-1] == pytest.approx(found["mutual_knn"].value)
-    assert found.facts["duplicates"]["x"] == {"items": 7, "groups": 1, "largest": 7}
-    assert any("have an exact copy" in note for note in found.notes)
-    assert found.facts["graphs"]["x"].startswith("exact: 300 rows")
+    result = align(x, y, ["mutual_knn"], k=4, size_curve=True, null="none")
+    assert result.curves["k"]["value"][-1] == pytest.approx(result["mutual_knn"].value)
+    assert result.curves["size"]["sizes"][-1] == 300
+    assert result.curves["size"]["values"][-1] == pytest.approx(result["mutual_knn"].value)
+    assert result.facts["duplicates"]["x"] == {"items": 7, "groups": 1, "largest": 7}
+    assert any("have an exact copy" in note for note in result.notes)
+    assert result.facts["graphs"]["x"].startswith("exact: 300 rows")
 
 
 def test_rows_without_a_direction_are_named() -> None:
     """The same failed embeddings on both sides look like alignment."""
     x, y = pair(300)
     x[:9], y[3:5] = 0, 0
-    found = align(x, y, ["mutual_knn"], k=4, null="none")
-    assert found.facts["zero_rows"] == {"x": 9, "y": 2}
-    assert any(note.startswith("9 rows of x are all zero, without a direction") for note in found.notes)
+    result = align(x, y, ["mutual_knn"], k=4, null="none")
+    assert result.facts["zero_rows"] == {"x": 9, "y": 2}
+    assert any(note.startswith("9 rows of x are all zero and have no direction") for note in result.notes)
     assert not any("all zero" in note for note in align(x, y, ["mutual_knn"], k=4, metric="dot", null="none").notes)
 
 
@@ -173,53 +173,59 @@ def test_groups_and_classes_may_have_names() -> None:
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:
-    found = align(*pair(200), k=3)
-    read = load_alignment(found.save(tmp_path / "a.json"))
-    assert repr(read) == repr(found)
-    assert read.provenance["versions"] == found.provenance["versions"]
+    result = align(*pair(200), k=3)
+    read = load_alignment(result.save(tmp_path / "a.json"))
+    assert repr(read) == repr(result)
+    assert read.provenance["versions"] == result.provenance["versions"]
     import pandas as pd
 
-    assert pd.read_parquet(found.save(tmp_path / "a.parquet"))["value"].tolist() == [s.value for s in found.scores]
+    assert pd.read_parquet(result.save(tmp_path / "a.parquet"))["value"].tolist() == [s.value for s in result.scores]
     with pytest.raises(ValueError, match=r"end in \.json or \.parquet"):
-        found.save(tmp_path / "a.txt")
+        result.save(tmp_path / "a.txt")
     (tmp_path / "b.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(ValueError, match=r"must be a file that Alignment\.save wrote"):
         load_alignment(tmp_path / "b.json")
     with pytest.raises(KeyError, match="no score of 'cca': there are mutual_knn"):
-        found["cca"]
+        result["cca"]
 
 
 def test_few_items_have_no_interval() -> None:
-    found = align(*pair(60), ["mutual_knn", "cka"], k=5)
-    assert all(score.interval == "none" for score in found.scores)
-    assert sum("no intervals" in note for note in found.notes) == 1
-    assert "note: no intervals" in repr(found)
+    result = align(*pair(60), ["mutual_knn", "cka"], k=5)
+    assert all(score.interval == "none" for score in result.scores)
+    assert sum("no intervals" in note for note in result.notes) == 1
+    assert "note: no intervals" in repr(result)
 
 
 def test_wide_representations_have_the_intervals_that_a_quarter_has() -> None:
     rng = np.random.default_rng(0)
-    found = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca", "cka"], k=5, null="none")
-    assert found["cca"].low is None
-    assert found["cka"].low is not None
-    assert any("no interval for cca, for a quarter of the items" in note for note in found.notes)
+    result = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca", "cka"], k=5, null="none")
+    assert result["cca"].low is None
+    assert result["cka"].low is not None
+    assert any("no interval for cca, which is not defined for a quarter of the items" in note for note in result.notes)
+
+
+def test_a_metric_that_no_quarter_has_leaves_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    result = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca"], k=5, null="none")
+    assert result["cca"].low is None
 
 
 def test_layers() -> None:
     x, y = pair(250)
     xs, ys = [x, x[:, :3], np.random.default_rng(3).normal(size=(250, 4))], [y, y[:, :2]]
-    found = align_layers(xs, ys, k=5, relabellings=50)
+    result = align_layers(xs, ys, k=5, relabellings=50)
     for (i, one), (j, two) in itertools.product(enumerate(xs), enumerate(ys)):
-        assert found.matrix[i][j] == pytest.approx(modalign.mutual_knn(one, two, 5))
-    assert found.best == (0, 0)
-    assert found.null is not None
-    assert found.null.p == 1 / 51
+        assert result.matrix[i][j] == pytest.approx(modalign.mutual_knn(one, two, 5))
+    assert result.best == (0, 0)
+    assert result.null is not None
+    assert result.null.p == 1 / 51
     single = align(x, y, ["mutual_knn"], k=5)["mutual_knn"].null
     assert single is not None
-    assert found.null.threshold > single.threshold  # six looks, not one
+    assert result.null.threshold > single.threshold  # six looks, not one
     stacked = align_layers(np.stack([x, 2 * x, x], 1), torch.from_numpy(np.stack([y, y], 1)), "cka", relabellings=0)
     assert np.array(stacked.matrix).shape == (3, 2)
     assert stacked.value == pytest.approx(modalign.cka(x, y))
-    assert "at most" in repr(stacked)
+    assert "highest" in repr(stacked)
 
 
 def test_shared_relabelling_is_that_of_each_pair() -> None:
@@ -265,12 +271,12 @@ def test_interval_of_a_mean() -> None:
 
 def test_no_interval_leaves_what_a_score_can_be() -> None:
     x, y = (np.random.default_rng(seed).normal(size=(300, 6)) for seed in (0, 1))
-    found = align(x, y, "all", null="none")
-    for score in found.scores:
+    result = align(x, y, "all", null="none")
+    for score in result.scores:
         least, most = metrics.METRICS[score.metric].range
         assert score.low is not None, score.metric
         assert least <= score.low <= score.value <= score.high <= most, score.metric
-    assert found["unbiased_cka"].low < 0
+    assert result["unbiased_cka"].low < 0
     assert population_interval(0.01, [[0.0, 0.3]] * 5, None, within=(0, 1))[0] == 0
     assert population_interval(0.99, [[0.7, 1.0]] * 5, None, within=(0, 1))[1] == 1
 
@@ -313,17 +319,17 @@ def test_mistakes() -> None:
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 200, 6))
-    monkeypatch.setattr("modalign.alignment.measurement.AFFORDED", 0.01)
-    found = modalign.align(x, y, ["mutual_knn", "rsa"], k=5)
-    assert found["mutual_knn"].low is not None
-    assert found["rsa"].low is None
-    assert found["rsa"].null is None
-    assert any("no interval for rsa, which would take too long" in note for note in found.notes)
-    assert any("no null for rsa, which would take too long; give relabellings=39" in note for note in found.notes)
+    monkeypatch.setattr("modalign.alignment.scoring.AFFORDED", 0.01)
+    result = modalign.align(x, y, ["mutual_knn", "rsa"], k=5)
+    assert result["mutual_knn"].low is not None
+    assert result["rsa"].low is None
+    assert result["rsa"].null is None
+    assert any("no interval for rsa, which would take too long" in note for note in result.notes)
+    assert any("no null for rsa, which would take too long; give relabellings=39" in note for note in result.notes)
     monkeypatch.undo()
-    found = modalign.align(x, y, ["rsa"], k=5)
-    assert found["rsa"].low is not None
-    assert found["rsa"].null is not None
+    result = modalign.align(x, y, ["rsa"], k=5)
+    assert result["rsa"].low is not None
+    assert result["rsa"].null is not None
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
@@ -352,9 +358,9 @@ def test_pair_metrics_take_metric_and_groups() -> None:
     x, y = pair(120)
     x = x[:, :7]
     groups = np.repeat(np.arange(40), 3)
-    found = align(x, y, ["retrieval"], k=3, groups=groups, relabellings=19)["retrieval"]
-    assert found.value == metrics.retrieval(x, y, k=(1,), groups=groups).x_to_y.recall[1]
-    assert found.null.mean == pytest.approx(1 / 40, abs=0.05)
+    result = align(x, y, ["retrieval"], k=3, groups=groups, relabellings=19)["retrieval"]
+    assert result.value == metrics.retrieval(x, y, k=(1,), groups=groups).x_to_y.recall[1]
+    assert result.null.mean == pytest.approx(1 / 40, abs=0.05)
     dot = align(x, 5 * y, ["retrieval", "information_imbalance"], k=3, metric="dot", intervals=False, null="none")
     assert dot["retrieval"].value == metrics.retrieval(x, 5 * y, k=(1,), metric="dot").x_to_y.recall[1]
     assert dot["information_imbalance"].value == metrics.information_imbalance(x, 5 * y, metric="dot").x_to_y
@@ -365,11 +371,11 @@ def test_pair_metrics_take_metric_and_groups() -> None:
 def test_all_are_those_that_are_defined() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 60)), rng.normal(size=(40, 1))
-    found = align(x, y, "all", k=3, relabellings=19)
-    left_out = set(metrics.METRICS) - {score.metric for score in found.scores}
+    result = align(x, y, "all", k=3, relabellings=19)
+    left_out = set(metrics.METRICS) - {score.metric for score in result.scores}
     assert left_out == {"cca", "pwcca", "linear_r2", "rsa", "retrieval"}
     for name in left_out - {"retrieval"}:
-        assert any(note.startswith(f"no {name}: ") for note in found.notes), name
+        assert any(note.startswith(f"no {name}: ") for note in result.notes), name
     with pytest.raises(ValueError, match="needs rows that vary"):
         align(x, y, ["mutual_knn", "rsa"], k=3)
 
@@ -380,23 +386,25 @@ def test_a_part_without_a_score_costs_the_interval_alone() -> None:
     rare[[6, 7]] = 1
     few[:62] = rng.normal(size=(62, 1))  # 0.48 of all distances are 0, and more than half in some part
     for y, name in ((rare, "cka"), (few, "rbf_cka")):
-        found = align(x, y, ["mutual_knn", name], k=5, relabellings=19)
-        assert found[name].low is None, name
-        assert any(f"no interval for {name}, for a part of the items: " in note for note in found.notes)
-        assert found["mutual_knn"].low is not None
+        result = align(x, y, ["mutual_knn", name], k=5, relabellings=19)
+        assert result[name].low is None, name
+        assert any(
+            f"no interval for {name}, which is not defined for a part of the items: " in note for note in result.notes
+        )
+        assert result["mutual_knn"].low is not None
 
 
 def test_defaults_with_euclidean_neighbours_leave_out_cknna() -> None:
-    found = align(*pair(60), k=3, metric="euclidean")
-    assert [score.metric for score in found.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
-    assert any("no cknna" in note for note in found.notes)
+    result = align(*pair(60), k=3, metric="euclidean")
+    assert [score.metric for score in result.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
+    assert any("no cknna" in note for note in result.notes)
 
 
 def test_numpy_options_labels_of_strings_and_int8(tmp_path: Path) -> None:
     x, y = pair(60)
     names = [f"item {i // 2}" for i in range(60)]
-    found = align(x, y, ["mutual_knn"], k=np.int64(3), confidence=np.float32(0.9), relabellings=np.int64(19))
-    assert modalign.load_alignment(found.save(tmp_path / "a.json")).settings["k"] == 3
+    result = align(x, y, ["mutual_knn"], k=np.int64(3), confidence=np.float32(0.9), relabellings=np.int64(19))
+    assert modalign.load_alignment(result.save(tmp_path / "a.json")).settings["k"] == 3
     ids = (list(range(60)), list(range(10, 70)))
     paired = align(x, y, ["mutual_knn"], k=3, groups=names, ids=ids, relabellings=19)
     assert paired.settings["n"] == 50
@@ -408,9 +416,9 @@ def test_numpy_options_labels_of_strings_and_int8(tmp_path: Path) -> None:
 
 def test_chance_among_items_of_other_groups() -> None:
     x, y = np.random.default_rng(3).normal(size=(2, 60, 4))
-    found = align(x, y, ["mutual_knn"], k=3, groups=np.arange(60) // 15, relabellings=400)
-    assert found.curves["k"]["chance"][-1] == pytest.approx(3 / 45)
-    assert found["mutual_knn"].null.mean == pytest.approx(3 / 45, abs=0.004)
+    result = align(x, y, ["mutual_knn"], k=3, groups=np.arange(60) // 15, relabellings=400)
+    assert result.curves["k"]["chance"][-1] == pytest.approx(3 / 45)
+    assert result["mutual_knn"].null.mean == pytest.approx(3 / 45, abs=0.004)
 
 
 def test_a_sample_has_no_null_and_its_interval_may_be_left_out() -> None:
@@ -444,5 +452,5 @@ def test_a_neighbour_count_or_ids_of_the_wrong_kind() -> None:
         align(x, y, [])
     with pytest.raises(ValueError, match="got 1 lists"):
         align(x, y, ids=(range(60),))
-    found = align(x, y, ["cka"], k=3, ids=(torch.arange(60), np.arange(60)), null="none")
-    assert found.settings["n"] == 60
+    result = align(x, y, ["cka"], k=3, ids=(torch.arange(60), np.arange(60)), null="none")
+    assert result.settings["n"] == 60

@@ -42,17 +42,17 @@ def recipe(how: str, layers: list[np.ndarray], q: float = 0.95) -> list[np.ndarr
 @pytest.mark.parametrize("how", PREPARATIONS)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_the_recipe(how: str, dtype: str) -> None:
-    found = prepare(rows(dtype), how)
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == (np.float64 if dtype == "float64" else np.float32)
-    np.testing.assert_allclose(found, recipe(how, [rows(dtype)])[0], rtol=1e-12 if dtype == "float64" else 1e-6)
+    result = prepare(rows(dtype), how)
+    assert isinstance(result, np.ndarray)
+    assert result.dtype == (np.float64 if dtype == "float64" else np.float32)
+    np.testing.assert_allclose(result, recipe(how, [rows(dtype)])[0], rtol=1e-12 if dtype == "float64" else 1e-6)
 
 
 @pytest.mark.parametrize("how", PREPARATIONS)
 def test_layers(how: str) -> None:
     layers = [rows(), 3 * rows(seed=1)]
-    for found, wanted in zip(prepare_layers(layers, how), recipe(how, layers), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    for result, wanted in zip(prepare_layers(layers, how), recipe(how, layers), strict=True):
+        np.testing.assert_allclose(result, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8])
@@ -70,11 +70,11 @@ def test_files_are_prepared_as_they_are_read(how: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows())
     expected = prepare(rows(), how)
     for x in (tmp_path / "rows.npy", np.load(tmp_path / "rows.npy", mmap_mode="r")):
-        found = prepare(x, how)
-        assert isinstance(found, Rows)
-        assert np.array_equal(found.read(0, N).numpy(), expected)
-        assert np.array_equal(found.read(17, 40).numpy(), expected[17:40])
-        assert np.array_equal(modalign.knn(found, 5).indices, modalign.knn(expected, 5).indices)
+        result = prepare(x, how)
+        assert isinstance(result, Rows)
+        assert np.array_equal(result.read(0, N).numpy(), expected)
+        assert np.array_equal(result.read(17, 40).numpy(), expected[17:40])
+        assert np.array_equal(modalign.knn(result, 5).indices, modalign.knn(expected, 5).indices)
     tensor = prepare(torch.from_numpy(rows()), how)
     assert isinstance(tensor, torch.Tensor)
     assert np.array_equal(tensor.numpy(), expected)
@@ -97,9 +97,9 @@ def test_align_measures_prepared_rows(how: str, tmp_path: Path) -> None:
     tables = [rows(), rows()[:, ::2] + np.float32(0.3) * rows(seed=1)[:, ::2]]
     names = ["mutual_knn", "clipped_cka", "cmd"]
     expected = modalign.align(*(prepare(table, how) for table in tables), names, k=5)
-    found = modalign.align(*tables, names, k=5, prepare=how)
-    assert [score.value for score in found.scores] == [score.value for score in expected.scores]
-    assert found.settings["prepare"] == how
+    result = modalign.align(*tables, names, k=5, prepare=how)
+    assert [score.value for score in result.scores] == [score.value for score in expected.scores]
+    assert result.settings["prepare"] == how
     for name, table in zip("xy", tables, strict=True):
         np.save(tmp_path / f"{name}.npy", table)
     paths = [str(tmp_path / f"{name}.npy") for name in "xy"]

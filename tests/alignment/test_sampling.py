@@ -31,8 +31,8 @@ def test_rows_have_the_neighbours_of_the_whole_graph(options: dict[str, str]) ->
     rows = torch.randperm(len(x))[:100]
     assert torch.equal(graph_of_rows(x, rows, 10, **options), torch.as_tensor(modalign.knn(x, 10).indices)[rows])
     groups = torch.arange(len(x)) // 3
-    found = graph_of_rows(x, rows, 10, groups=groups, **options)
-    assert torch.equal(found, torch.as_tensor(modalign.knn(x, 10, groups=groups).indices)[rows])
+    result = graph_of_rows(x, rows, 10, groups=groups, **options)
+    assert torch.equal(result, torch.as_tensor(modalign.knn(x, 10, groups=groups).indices)[rows])
 
 
 def test_a_row_among_more_copies_than_neighbours() -> None:
@@ -72,9 +72,9 @@ def test_shares_have_an_interval_where_few_or_none_differ() -> None:
     rng = np.random.default_rng(0)
     rare = np.where(rng.random(5000) < 0.01, 0.1, 0.0)
     for n, least in ((30, 0.94), (100, 0.88), (1000, 0.92)):
-        found = [finite_population_interval(rng.permutation(rare)[:n], 5000, shares=True) for _ in range(400)]
-        assert all(0 <= one.low <= one.value <= one.high <= 1 and one.low < one.high for one in found)
-        assert np.mean([one.low <= rare.mean() <= one.high for one in found]) >= least, n
+        result = [finite_population_interval(rng.permutation(rare)[:n], 5000, shares=True) for _ in range(400)]
+        assert all(0 <= one.low <= one.value <= one.high <= 1 and one.low < one.high for one in result)
+        assert np.mean([one.low <= rare.mean() <= one.high for one in result]) >= least, n
     many = rng.beta(2, 3, 5000)
     normal, wilson = (finite_population_interval(many[:2000], 5000, shares=shares) for shares in (False, True))
     assert (wilson.low, wilson.high) == pytest.approx((normal.low, normal.high), abs=5e-5)
@@ -140,8 +140,8 @@ def test_size_curve_beside_subsets() -> None:
     graphs = [modalign.knn(rows, 100) for rows in (x, y)]
     curve = size_curve(*graphs, k=5, sizes=[150, 600])
     drawn = [np.random.default_rng(seed).permutation(600)[:150] for seed in range(150)]
-    found = [modalign.mutual_knn(x[rows], y[rows], k=5) for rows in drawn]
-    assert curve.values[0] == pytest.approx(np.mean(found), abs=4 * np.std(found) / 12)
+    result = [modalign.mutual_knn(x[rows], y[rows], k=5) for rows in drawn]
+    assert curve.values[0] == pytest.approx(np.mean(result), abs=4 * np.std(result) / 12)
     assert curve.values[1] == pytest.approx(modalign.mutual_knn(x, y, k=5))
     assert curve.errors[1] == 0
     assert size_curve(*graphs, k=5, sizes=[150, 600], fixed_fraction=True).k == [1, 5]

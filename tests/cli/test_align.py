@@ -68,14 +68,14 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         np.save(file, np.stack([rows, rows[:, ::-1] ** 2], 1))
     assert "0." in run(*files, "--layers", "--k", "5", "--prepare", "platonic", "--relabellings", "19")
     text = run(*files, "--layers", "--k", "5", "--relabellings", "19", "--out", str(tmp_path / "l.html"))
-    assert "at most" in text
+    assert "highest" in text
     assert "(0, 0)" in text
     assert "p <= 0.05" in text
     distance = run(*files, "--layers", "--metrics", "cmd", "--k", "5", "--relabellings", "19")
-    assert "at least" in distance
+    assert "lowest" in distance
     assert "chance of the minimum" in distance
     assert "(lower is closer)" in distance
-    assert "at most" not in distance
+    assert "highest" not in distance
     assert (tmp_path / "l.html").exists()
 
 

@@ -71,8 +71,8 @@ class GraphScores(Scoring):
         for side, counts in copies.items():
             if counts.items > MANY_DUPLICATES * self.items.n:
                 self.record.note(
-                    f"{counts.items:,} items of {side} have an exact copy ({counts.groups:,} distinct rows among them): "
-                    "neighbours among copies are chosen by index"
+                    f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows, "
+                    "and neighbours among copies are chosen by index"
                 )
         for side, count in zeros.items():
             if count and self.settings.metric == "cosine":
