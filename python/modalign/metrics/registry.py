@@ -64,7 +64,7 @@ class Metric:
         symmetric: Whether the score of (x, y) is that of (y, x).
         range: The bounds that no value passes; intervals are clipped to them.
         relabelled: "module:function" for many relabellings of y, or None where each is an evaluation of its own.
-        closed_form: The name of the closed-form null, a key of ``modalign.alignment.closed_forms.CLOSED_FORMS``, or None.
+        closed_form: The name of the closed-form null in ``modalign.alignment.closed_forms.CLOSED_FORMS``, or None.
         reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
         same_width: Whether x and y must have the same width.
         similarities: The values of ``metric=`` that it takes.
