@@ -57,8 +57,9 @@ def binary(n: int = 130) -> np.ndarray:
 
 @pytest.fixture(params=[1024, 17])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modalign.metrics.ranks.TILE", request.param)
-    monkeypatch.setattr("modalign.metrics.ranks.GATHERED", 60 * request.param)
+    for module in ("tiles", "tiled_scores"):
+        monkeypatch.setattr(f"modalign.metrics.{module}.TILE", request.param)
+    monkeypatch.setattr("modalign.metrics.tiled_scores.GATHERED", 60 * request.param)
 
 
 @tiled

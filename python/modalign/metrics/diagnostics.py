@@ -1,14 +1,14 @@
-"""What one graph and one table look like: reciprocity, hubs, duplicates."""
+"""Properties of one graph or one table that distort alignment scores: reciprocity, hubs, duplicates and zero rows."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from modalign.metrics.graphs import graph_of, row_blocks
+from modalign.common.types import Array
+from modalign.metrics.graphs import Graph, checked_graph, row_blocks
 from modalign.neighbors.functional import as_tensor
 from modalign.ops.knn import DTYPES
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
@@ -18,22 +18,29 @@ __all__ = ["Duplicates", "Hubness", "duplicates", "hubness", "reciprocity", "zer
 WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int32}  # by the bytes of a number
 
 
-def reciprocity(graph: Any) -> float:
-    """The share of edges whose reverse is an edge too.
+def reciprocity(graph: Graph) -> float:
+    """Return the share of edges whose reverse is an edge too.
 
         sum_i |{j in N_i: i in N_j}| / (n k)
 
-    graph: ``modalign.Neighbors`` or (n, k) int64 indices of n items among themselves, distinct in each row (which is
-    not looked at here). Returns a number from 0 to 1. O(n k^2) at most, O(k) memory a thread and 8 n bytes.
-    Raises TypeError and ValueError as ``relabelled_overlap``.
+    Args:
+        graph: (n, k) int64 indices of n items among themselves or ``modalign.Neighbors``, distinct in each row, which
+            is not checked here.
+
+    Returns:
+        A number from 0 to 1. Time is O(n k^2) at most; memory is O(k) a thread and 8 n bytes.
+
+    Raises:
+        TypeError: For indices that are not int64.
+        ValueError: For an index out of range, or the graph of some items only.
 
     Examples:
         >>> import torch
-        >>> from modalign.metrics.diagnostics import reciprocity
+        >>> from modalign.metrics import reciprocity
         >>> reciprocity(torch.tensor([[1], [0], [0], [2]]))
         0.5
     """
-    indices, n = graph_of("reciprocity", "graph", graph, None)
+    indices, n = checked_graph("reciprocity", "graph", graph, None)
     if len(indices) != n:
         raise ValueError(f"reciprocity: needs the graph of all n items, got {len(indices)} lists of {n} items")
     return float(_neighborhood_scores(indices, indices, "reciprocity", "auto").mean())
@@ -43,8 +50,10 @@ def reciprocity(graph: Any) -> float:
 class Hubness:
     """How unevenly items occur in the lists of others.
 
-    skewness: of N_k, the number of lists an item is in; 0 if all are in as many. largest: the largest N_k.
-    antihubs: the share of items that are in no list.
+    Attributes:
+        skewness: The skewness of N_k, the number of lists that an item is in; 0 if all are in as many.
+        largest: The largest N_k.
+        antihubs: The share of items that are in no list.
     """
 
     skewness: float
@@ -52,22 +61,31 @@ class Hubness:
     antihubs: float
 
 
-def hubness(graph: Any) -> Hubness:
-    """Whether a few items are everybody's neighbours.
+def hubness(graph: Graph) -> Hubness:
+    """Measure whether a few items are neighbours of most others.
 
         skewness = mean_j (N_k(j) - mean)^3 / sd^3      N_k(j) = |{i: j in N_k(i)}|
 
-    graph: ``modalign.Neighbors`` or (n, k) int64 indices. O(n k), some 30 n bytes.
-    Raises TypeError and ValueError for graphs as ``neighborhood_scores``, but does not see an index that is twice in a
-    row. Source: Radovanovic, Nanopoulos and Ivanovic 2010, JMLR 11.
+    Args:
+        graph: (m, k) int64 indices or ``modalign.Neighbors``. An index that is twice in a row is not noticed.
+
+    Returns:
+        The skewness, the largest N_k and the share of antihubs. Time is O(n k); memory is about 30 n bytes.
+
+    Raises:
+        TypeError: For indices that are not int64.
+        ValueError: For an index out of range.
+
+    Source:
+        Radovanovic, Nanopoulos and Ivanovic 2010, JMLR 11.
 
     Examples:
         >>> import torch
-        >>> from modalign.metrics.diagnostics import hubness
+        >>> from modalign.metrics import hubness
         >>> hubness(torch.tensor([[1, 2], [2, 0], [0, 1], [0, 1]]))
         Hubness(skewness=-0.816496580927726, largest=3, antihubs=0.25)
     """
-    indices, n = graph_of("hubness", "graph", graph, None)
+    indices, n = checked_graph("hubness", "graph", graph, None)
     counts = torch.bincount(indices.reshape(-1), minlength=n)
     spread = counts.double() - indices.numel() / n
     variance = float(spread.square().mean())
@@ -77,16 +95,23 @@ def hubness(graph: Any) -> Hubness:
 
 @dataclasses.dataclass(frozen=True)
 class Duplicates:
-    """Rows that are equal to another. items: how many; groups: of how many different rows; largest: how many times the
-    most frequent row is there, 1 where none is there twice."""
+    """Rows that are equal to another row.
+
+    Attributes:
+        items: The number of such rows.
+        groups: The number of different rows among them.
+        largest: The number of copies of the most frequent row; 1 where no row occurs twice.
+    """
 
     items: int
     groups: int
     largest: int
 
 
-def zero_rows(x: Any) -> int:
-    """How many rows of x (n, d) hold nothing but 0: they have no direction. Peak memory: a block of rows.
+def zero_rows(x: Array) -> int:
+    """Return the number of rows of x (n, d) that hold only zeros and so have no direction.
+
+    Peak memory is a block of rows.
 
     Examples:
         >>> import numpy as np
@@ -98,44 +123,53 @@ def zero_rows(x: Any) -> int:
     return sum(int((table[block] == 0).all(1).sum()) for block in row_blocks(len(table), table.shape[1]))
 
 
-def duplicates(x: Any) -> Duplicates:
-    """How many rows have an exact copy: the same numbers, 0 and -0 being the same.
+def duplicates(x: Array) -> Duplicates:
+    """Count the rows that have an exact copy: the same numbers, where 0 and -0 are the same.
 
-    x: (n, d) as in ``modalign.knn``. Rows of one hash are compared number by number, so that nothing is guessed.
-    O(n d + n log n) time, some 60 n bytes and a block of rows. Raises TypeError and ValueError as ``modalign.knn``.
+    Rows with the same hash are compared number by number, so the counts are exact.
+
+    Args:
+        x: (n, d), as in ``modalign.knn``.
+
+    Returns:
+        The counts. Time is O(n d + n log n); memory is about 60 n bytes and a block of rows.
+
+    Raises:
+        TypeError: As ``modalign.knn``.
+        ValueError: As ``modalign.knn``.
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.metrics.diagnostics import duplicates
+        >>> from modalign.metrics import duplicates
         >>> duplicates(np.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, -0.0]]))
         Duplicates(items=3, groups=1, largest=3)
     """
     table = as_tensor("duplicates", "x", x, DTYPES)
     hashes = torch.cat([_hashes(table[block]) for block in row_blocks(len(table), 2 * table.shape[1])])
     order = hashes.argsort(stable=True)
-    # what is left: rows that share a hash and were not found equal to one looked at before
-    hashes, left = hashes[order], order
+    # the rows that share a hash with another and are not equal to the first row of that hash, round by round
+    hashes, remaining = hashes[order], order
     sizes: list[Tensor] = []
     while True:
         values, bucket, count = torch.unique_consecutive(hashes, return_inverse=True, return_counts=True)
-        many = count[bucket] > 1
-        if not bool(many.any()):
+        shared = count[bucket] > 1
+        if not bool(shared.any()):
             break
         first = (count.cumsum(0) - count)[bucket]
-        equal = torch.zeros_like(many)
-        shared = many.nonzero()[:, 0]
-        for block in row_blocks(len(shared), 2 * table.shape[1]):
-            some = shared[block]
-            equal[some] = (table[left[some]] == table[left[first[some]]]).all(1)
+        equal = torch.zeros_like(shared)
+        candidates = shared.nonzero()[:, 0]
+        for block in row_blocks(len(candidates), 2 * table.shape[1]):
+            rows = candidates[block]
+            equal[rows] = (table[remaining[rows]] == table[remaining[first[rows]]]).all(1)
         sizes.append(torch.bincount(bucket[equal], minlength=len(values)))
-        hashes, left = hashes[many & ~equal], left[many & ~equal]
-    found = torch.cat(sizes) if sizes else table.new_zeros(0, dtype=torch.int64)
-    found = found[found > 1]
-    return Duplicates(int(found.sum()), len(found), int(found.max()) if len(found) else 1)
+        hashes, remaining = hashes[shared & ~equal], remaining[shared & ~equal]
+    copies = torch.cat(sizes) if sizes else table.new_zeros(0, dtype=torch.int64)
+    copies = copies[copies > 1]
+    return Duplicates(int(copies.sum()), len(copies), int(copies.max()) if len(copies) else 1)
 
 
 def _hashes(rows: Tensor) -> Tensor:
-    """Equal rows have equal hashes: the bits, in words, times odd numbers, modulo 2^64."""
+    """Return equal hashes for equal rows: their bits as words, times odd factors, summed modulo 2^64."""
     words = (rows + 0).contiguous().view(WORDS[rows.itemsize])  # -0 + 0 is 0
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**63), 2**63 - 1, (words.shape[1],), generator=generator) | 1

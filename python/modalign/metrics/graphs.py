@@ -1,35 +1,75 @@
-"""What every metric of neighbours does first: graphs searched or checked, and rows block by block."""
+"""What metrics of neighbours share: searching two graphs, checking graphs that exist, and blocks of rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from modalign.common.checks import require_same_items
-from modalign.files.rows import open_rows
+from modalign.common.types import Array, Integers
+from modalign.files.rows import RowSource, open_rows
 from modalign.neighbors.functional import knn
 from modalign.neighbors.graph import Neighbors
 
-__all__ = ["graph_of", "graphs_of", "pair_of", "require_distinct", "row_blocks", "same_items", "tensor_of"]
+__all__ = [
+    "Graph",
+    "Search",
+    "checked_graph",
+    "checked_pair",
+    "require_distinct",
+    "require_items",
+    "row_blocks",
+    "searched_graphs",
+    "tensor_of",
+]
 
-BLOCK_ELEMENTS = 1 << 22  # float64 copies of a block of rows
+BLOCK_ELEMENTS = 1 << 22  # numbers in a block of rows, of which float64 copies are made
+
+Graph: TypeAlias = Neighbors | Array  # (m, k) int64 indices, nearest first
 
 
-def graphs_of(
-    operation: str, x: Any, y: Any, k: int, metric: str, groups: Any, backend: str
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    same_items(operation, x, y)
-    a, b = (torch.as_tensor(knn(rows, k, metric=metric, groups=groups, backend=backend).indices) for rows in (x, y))
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How two graphs are searched: the options of ``modalign.knn`` that metrics of neighbours take.
+
+    Attributes:
+        k: Neighbours of each item.
+        metric: "cosine", "dot" or "euclidean".
+        groups: (n,) integers; items of one group are not each other's neighbours. None for no groups.
+        backend: "auto" or the name of a backend.
+    """
+
+    k: int
+    metric: str
+    groups: Integers | None
+    backend: str
+
+
+def searched_graphs(operation: str, x: RowSource, y: RowSource, search: Search) -> tuple[Tensor, Tensor]:
+    """Return the (n, k) indices of the neighbours in x and in y, on the device of the first."""
+    require_items(operation, x, y)
+    a, b = (
+        torch.as_tensor(knn(rows, search.k, metric=search.metric, groups=search.groups, backend=search.backend).indices)
+        for rows in (x, y)
+    )
     return a, b.to(a.device)
 
 
-def graph_of(operation: str, name: str, graph: Any, candidates: int | None) -> tuple[Tensor, int]:
-    """Its indices, and how many items they are of."""
+def checked_graph(operation: str, name: str, graph: Graph, candidates: int | None) -> tuple[Tensor, int]:
+    """Check a graph, and return its indices and the number of items that they refer to.
+
+    Args:
+        operation: The name of the calling function, with which error messages begin.
+        name: The name of the argument, for error messages.
+        graph: (m, k) int64.
+        candidates: The number of items; None for that of ``Neighbors``, or m.
+    """
     known = graph.candidates if isinstance(graph, Neighbors) else None
     indices = tensor_of(graph.indices if isinstance(graph, Neighbors) else graph)
     if indices.dtype != torch.int64 or indices.ndim != 2:
@@ -37,14 +77,15 @@ def graph_of(operation: str, name: str, graph: Any, candidates: int | None) -> t
     if indices.numel() == 0:
         raise ValueError(f"{operation}: {name} must be (n, k) with n, k >= 1, got {tuple(indices.shape)}")
     n = candidates if candidates is not None else known if known is not None else len(indices)
-    least, most = int(indices.min()), int(indices.max())
-    if least < 0 or most >= n:
-        raise ValueError(f"{operation}: {name} must hold indices from 0 to {n - 1}, got {least if least < 0 else most}")
+    low, high = int(indices.min()), int(indices.max())
+    if low < 0 or high >= n:
+        raise ValueError(f"{operation}: {name} must hold indices from 0 to {n - 1}, got {low if low < 0 else high}")
     return indices, n
 
 
-def pair_of(operation: str, a: Any, b: Any, candidates: int | None) -> tuple[Tensor, Tensor, int]:
-    (left, n), (right, m) = (graph_of(operation, name, graph, candidates) for name, graph in (("a", a), ("b", b)))
+def checked_pair(operation: str, a: Graph, b: Graph, candidates: int | None = None) -> tuple[Tensor, Tensor, int]:
+    """Check two graphs of the same items, and return their indices and the number of items that they refer to."""
+    (left, n), (right, m) = (checked_graph(operation, name, graph, candidates) for name, graph in (("a", a), ("b", b)))
     if left.shape != right.shape or n != m:
         raise ValueError(
             f"{operation}: a and b must be lists of as many neighbours of the same items, "
@@ -53,28 +94,34 @@ def pair_of(operation: str, a: Any, b: Any, candidates: int | None) -> tuple[Ten
     return left, right.to(left.device), n
 
 
-def require_distinct(operation: str, name: str, graph: Tensor) -> None:
-    for rows in row_blocks(len(graph), 4 * graph.shape[1]):
-        twice = (graph[rows].sort(dim=1).values.diff(dim=1) == 0).any(1)
-        if bool(twice.any()):
-            row = rows.start + int(twice.nonzero()[0])
-            raise ValueError(f"{operation}: each row of {name} must hold distinct indices, got one twice in row {row}")
+def require_distinct(operation: str, a: Tensor, b: Tensor) -> None:
+    """Raise ValueError if a row of one of the graphs a and b holds an index twice."""
+    for name, graph in (("a", a), ("b", b)):
+        for rows in row_blocks(len(graph), 4 * graph.shape[1]):
+            repeated = (graph[rows].sort(dim=1).values.diff(dim=1) == 0).any(1)
+            if bool(repeated.any()):
+                row = rows.start + int(repeated.nonzero()[0])
+                raise ValueError(
+                    f"{operation}: each row of {name} must hold distinct indices, got one twice in row {row}"
+                )
 
 
-def same_items(operation: str, x: Any, y: Any) -> None:
-    shapes = [
+def require_items(operation: str, x: RowSource, y: RowSource) -> None:
+    """Raise ValueError unless x and y are (n, d_x) and (n, d_y)."""
+    left, right = (
         open_rows(rows).shape if isinstance(rows, (str, Path)) else tuple(getattr(rows, "shape", ())) for rows in (x, y)
-    ]
-    require_same_items(operation, *shapes)
+    )
+    require_same_items(operation, left, right)
 
 
 def row_blocks(n: int, width: int) -> Iterator[slice]:
-    """Blocks of rows of ``width`` numbers."""
+    """Yield consecutive slices of n rows of ``width`` numbers, each of about ``BLOCK_ELEMENTS`` numbers."""
     block = max(1, BLOCK_ELEMENTS // width)
     return (slice(start, start + block) for start in range(0, n, block))
 
 
-def tensor_of(array: Any) -> Tensor:
-    with warnings.catch_warnings():  # of a read-only array: nothing here writes to its inputs
+def tensor_of(array: Integers) -> Tensor:
+    """Return a tensor over the memory of an array."""
+    with warnings.catch_warnings():  # about a read-only array: metrics do not write to their inputs
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.as_tensor(array)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from modalign.common.types import Array
 
 __all__ = ["Graphs", "PairedRows", "group_weights", "mean_over_items"]
 
@@ -26,7 +27,7 @@ class Graphs:
     a: Tensor
     b: Tensor
     metric: str = "cosine"
-    rows: tuple[Any, Any] | None = None
+    rows: tuple[Array, Array] | None = None
     candidates: int | None = None
 
 
@@ -41,8 +42,8 @@ class PairedRows:
         groups: (n,) int64, items that belong together; None where every item stands alone.
     """
 
-    x: Any
-    y: Any
+    x: Array
+    y: Array
     metric: str = "cosine"
     groups: Tensor | None = None
 

@@ -1,14 +1,14 @@
-"""The metrics of all pairs of items under many relabellings: what a pair is worth is computed once, then looked up."""
+"""Metrics of all pairs under many relabellings: the values of all pairs are computed once, then looked up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from modalign.common.types import Array
 from modalign.metrics.distances import distance_ranks
 from modalign.metrics.gaussian_kernels import Gaussian, gaussians
 from modalign.metrics.inputs import PairedRows
@@ -22,16 +22,28 @@ BLOCK = 1 << 18  # pairs that are looked up at a time
 
 
 def relabelled_pairs(
-    name: str, x: Any, y: Any, metric: str = "cosine", groups: Tensor | None = None
+    name: str, x: Array, y: Array, metric: str = "cosine", groups: Tensor | None = None
 ) -> Callable[[Tensor], float]:
-    """The score of x and y[s] as a function of s, an (n,) permutation.
+    """Return the score of x and y[s] as a function of the permutation s.
 
-    It is that of the metric's function, but for what depends on the order of the rows: the width of "rbf_cka", from
-    2,000 of them, is that of y as it is; and of equal distances in y the one of the lower index in y is the nearer.
+    The score is that of the metric's function, but for what depends on the order of the rows: with more than 2,000
+    rows, the width of "rbf_cka" is that of y in its first order; and among equal distances in y, the row with the
+    lower index in y is the nearer.
 
-    name: "rsa" or "rbf_cka", as they are by default; "information_imbalance" or "retrieval" (recall at 1).
-    x, y: as those take them. metric: of the last two; groups: (n,) integers, of "retrieval".
-    Peak memory: ``bytes_of_tables``. Raises: as those.
+    Args:
+        name: A metric of all pairs: "rsa" or "rbf_cka" with their default options, "information_imbalance" or
+            "retrieval" (recall at 1).
+        x: (n, d_x), as the metric takes it.
+        y: (n, d_y), row i is the same item as row i of x.
+        metric: "cosine", "dot" or "euclidean", for the last two.
+        groups: (n,) int64, for "retrieval".
+
+    Returns:
+        A function from a permutation s (n,) int64 to the score. Peak memory of its tables is ``bytes_of_tables``.
+
+    Raises:
+        TypeError: As the metric.
+        ValueError: As the metric.
 
     Examples:
         >>> import numpy as np, torch
@@ -47,7 +59,7 @@ def relabelled_pairs(
 
 
 def bytes_of_tables(name: str, n: int) -> int:
-    """Peak memory of ``relabelled_pairs`` for n items, beside that of the metric.
+    """Return the peak memory of ``relabelled_pairs`` for n items, beside that of the metric.
 
     Examples:
         >>> from modalign.metrics.pair_tables import bytes_of_tables
@@ -83,15 +95,15 @@ def relabelled_retrieval(rows: PairedRows) -> Callable[[Tensor], float]:
 
 
 def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:
-    """sum_ij x_ij y_s(i)s(j) of two symmetric tables [n, n] with nothing on their diagonals. O(n^2)."""
+    """Return sum_ij x_ij y_s(i)s(j) of two symmetric tables [n, n] with zeros on their diagonals, in O(n^2)."""
     n = len(x)
     step = max(1, BLOCK // n)
     total = 0.0
     for start in range(0, n, step):
         rows, columns = slice(start, start + step), slice(start, n)
-        of_rows = y[relabelling[rows]]
-        products = of_rows.gather(1, relabelling[columns].expand(len(of_rows), -1)).mul_(x[rows, columns])
-        # a pair above the diagonal stands for the one below it as well, which those of these rows have themselves
+        permuted = y[relabelling[rows]]
+        products = permuted.gather(1, relabelling[columns].expand(len(permuted), -1)).mul_(x[rows, columns])
+        # a pair above the diagonal counts for the one below it too; the square block at the start holds both
         total += 2 * float(products.sum()) - float(products[:, :step].sum())
     return total
 
@@ -101,7 +113,7 @@ def _imbalance(nearest: Tensor, ranks: Tensor, relabelling: Tensor) -> float:
 
 
 def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
-    """The mean over labels of the share of x's rows whose nearest row of y is of theirs."""
+    """Return the mean over labels of the share of x's rows whose nearest row of y has their label."""
     place = torch.empty_like(relabelling)
     place[relabelling] = torch.arange(len(place))
     hits = (labels[place[nearest]] == labels).double()
@@ -109,39 +121,43 @@ def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
     return float((torch.bincount(labels, weights=hits) / counts).mean())
 
 
-def _nearest(rows: Any, metric: str, queries: Any = None) -> Tensor:
+def _nearest(rows: Array, metric: str, queries: Array | None = None) -> Tensor:
     return torch.as_tensor(knn(rows, 1, queries=queries, metric=metric).indices)[:, 0].cpu()
 
 
-def _neighbor_ranks(rows: Any, metric: str) -> Tensor:
-    """[n, n] int32: the rank of item j among the neighbours of item i, from 1."""
+def _neighbor_ranks(rows: Array, metric: str) -> Tensor:
+    """Return the rank of item j among the neighbours of item i, from 1: [n, n] int32."""
     order = torch.as_tensor(knn(rows, len(rows) - 1, metric=metric).indices).cpu()
     ranks = torch.zeros(len(order), len(order), dtype=torch.int32)
     return ranks.scatter_(1, order, torch.arange(1, len(order), dtype=torch.int32).expand_as(order))
 
 
 def _table_of_ranks(ranks: Tensor, n: int) -> Tensor:
-    """ranks: (n (n - 1) / 2) in the order of ``tiles``; they are overwritten."""
+    """Return the ranks (n (n - 1) / 2), in the order of ``triangle_tiles``, as a centred table [n, n] of length 1.
+
+    The ranks are overwritten.
+    """
     ranks -= ranks.mean()
-    ranks /= ranks.norm() * 2**0.5  # each is there twice
+    ranks /= ranks.norm() * 2**0.5  # each occurs twice in the table
     table = torch.zeros(n, n, dtype=torch.float64)
-    at = 0
+    start = 0
     for rows, columns in triangle_tiles(n):
         tile = table[rows, columns]
         if rows == columns:
             above = torch.ones(tile.shape, dtype=torch.bool).triu(1)
             count = len(tile) * (len(tile) - 1) // 2
-            tile[above] = ranks[at : at + count]
+            tile[above] = ranks[start : start + count]
             tile += tile.T.clone()
         else:
             count = tile.numel()
-            tile.copy_(ranks[at : at + count].view(tile.shape))
+            tile.copy_(ranks[start : start + count].view(tile.shape))
             table[columns, rows] = tile.T
-        at += count
+        start += count
     return table
 
 
 def _table_of_kernel(gaussian: Gaussian, n: int) -> Tensor:
+    """Return the kernel without its diagonal, centred as in HSIC_1, as a table [n, n] of length 1."""
     table = torch.empty(n, n, dtype=torch.float64)
     for rows, columns in triangle_tiles(n):
         tile = gaussian.tile(rows, columns)
