@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modalign.files.rows import RowSource
 from modalign.metrics.sums import Moments, moments
+from modalign.metrics.undefined import does_not_vary
 
 __all__ = [
     "cca",
@@ -217,7 +218,7 @@ def linear_r2_of_moments(sums: Moments, adjusted: bool = False) -> float:
     """Evaluate ``linear_r2`` from sums."""
     left = _whitener(sums, "x", _Directions(scaled=True))
     if not sums.varies("y"):
-        raise ValueError(f"{sums.operation}: y does not vary between rows, so its alignment is not defined")
+        raise does_not_vary(sums.operation, "y")
     share = float((left.T @ sums.xy).square().sum()) / sums.trace("y")
     return 1 - (1 - share) * (sums.n - 1) / (sums.n - 1 - left.shape[1]) if adjusted else share
 
@@ -241,7 +242,7 @@ def _whitener(sums: Moments, side: str, kept: _Directions) -> Tensor:
     """Return W [d, r] with W' S W = 1 over the kept directions of a side."""
     operation, covariance = sums.operation, sums.product(2 * side)
     if not sums.varies(side):
-        raise ValueError(f"{operation}: {side} does not vary between rows, so its alignment is not defined")
+        raise does_not_vary(operation, side)
     scales = sums.scales(side) if kept.scaled else None
     if scales is not None:
         covariance = covariance * torch.outer(scales, scales)

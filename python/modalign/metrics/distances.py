@@ -15,6 +15,7 @@ from modalign.common.checks import one_of
 from modalign.common.types import Array
 from modalign.metrics.inputs import PairedRows
 from modalign.metrics.tiles import paired_tables, scaled_down, triangle_tiles
+from modalign.metrics.undefined import UndefinedScoreError
 
 __all__ = ["distance_ranks", "rsa", "rsa_of_rows"]
 
@@ -243,5 +244,5 @@ def _correlation(chunks: Distances, roundings: list[float]) -> float:
     squares = products.diagonal().tolist()
     for name, square, size, rounding in zip("xy", squares, largest.tolist(), roundings, strict=True):
         if not square > count * max(TIED * size, rounding) ** 2:
-            raise ValueError(f"rsa: all distances of {name} are equal, so their correlation is not defined")
+            raise UndefinedScoreError(f"rsa: all distances of {name} are equal, so their correlation is not defined")
     return float(products[0, 1] / products[0, 0].sqrt() / products[1, 1].sqrt())

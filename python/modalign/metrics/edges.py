@@ -21,6 +21,7 @@ from modalign.metrics.graphs import (
     tensor_of,
 )
 from modalign.metrics.inputs import Graphs
+from modalign.metrics.undefined import UndefinedScoreError
 from modalign.neighbors.functional import as_tensor
 from modalign.ops.edge_products import edge_products as _edge_products
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from modalign.common.types import Array
 from modalign.metrics.inputs import PairedRows
 from modalign.metrics.tiles import paired_tables, scaled_down, triangle_tiles
+from modalign.metrics.undefined import UndefinedScoreError
 
 __all__ = ["Approximate", "Gaussian", "gaussians", "rbf_cka", "rbf_cka_of_features", "rbf_cka_of_rows"]
 
@@ -85,7 +86,7 @@ def rbf_cka(x: Array, y: Array, *, sigma: Widths = None, unbiased: bool = True, 
     norms = [hsic(traces[1 + side], side, side) for side in (0, 1)]
     for side, name in enumerate("xy"):
         if not norms[side] > LEAST * float(traces[1 + side]):
-            raise ValueError(f"rbf_cka: the kernel of {name} does not vary, so its alignment is not defined")
+            raise UndefinedScoreError(f"rbf_cka: the kernel of {name} does not vary, so its alignment is not defined")
     return hsic(traces[0], 0, 1) / (math.sqrt(norms[0]) * math.sqrt(norms[1]))
 
 

@@ -14,6 +14,7 @@ import torch
 from modalign.files.rows import RowSource
 from modalign.metrics.canonical import cca, linear_r2, pwcca, svcca
 from modalign.metrics.sums import Moments, moments, moments_of_parts, relabelled
+from modalign.metrics.undefined import UndefinedScoreError, does_not_vary
 
 __all__ = [
     "Moments",
@@ -277,7 +278,7 @@ def unbiased_cka_of_moments(sums: Moments) -> float:
     norms = _hsic_norms(sums)
     for name, norm in zip("xy", norms, strict=True):
         if sums.varies(name) and not norm > 1e-12 * sums.square(2 * name):
-            raise ValueError(
+            raise UndefinedScoreError(
                 f"{sums.operation}: the unbiased HSIC of {name} with itself must be positive, got one of rows about "
                 "equally far apart; take more rows, or cka"
             )
@@ -289,7 +290,7 @@ def clipped_cka_of_moments(sums: Moments) -> float:
     norms = _hsic_norms(sums)
     for name in "xy":
         if not sums.varies(name):
-            raise ValueError(f"{sums.operation}: {name} does not vary between rows, so its alignment is not defined")
+            raise does_not_vary(sums.operation, name)
     return _ratio(sums, max(sums.hsic("xy"), 0.0), norms) if all(norm > 0 for norm in norms) else 0.0
 
 
@@ -304,7 +305,7 @@ def cmd_of_moments(sums: Moments) -> float:
     cross, *norms = [float(sums.raw(sides).square().sum()) for sides in ("xy", "xx", "yy")]
     for name, norm in zip("xy", norms, strict=True):
         if not norm > 0:
-            raise ValueError(f"{sums.operation}: {name} must not be all zeros")
+            raise UndefinedScoreError(f"{sums.operation}: {name} must not be all zeros")
     return 1 - cross / (math.sqrt(norms[0]) * math.sqrt(norms[1]))
 
 
@@ -317,7 +318,7 @@ def _ratio(sums: Moments, cross: float, norms: list[float]) -> float:
     """Return cross / sqrt(norms of x and y), which must be positive."""
     for name, norm in zip("xy", norms, strict=True):
         if not norm > 0:
-            raise ValueError(f"{sums.operation}: {name} does not vary between rows, so its alignment is not defined")
+            raise does_not_vary(sums.operation, name)
     return cross / (math.sqrt(norms[0]) * math.sqrt(norms[1]))
 
 

@@ -26,7 +26,7 @@ from modalign.common.progress import Reporter
 from modalign.data import TEST, PairedDataset, synthetic
 from modalign.encoders import MLPConfig
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
-from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, layers_of
+from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, highest_defined, layers_of
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Fit, Trained, UnimodalTrainer
@@ -277,7 +277,7 @@ def best_of_layers(folder: Path) -> Any:
 
     table = pd.read_parquet(folder / "alignment.parquet")
     keys = ["uniqueness", "heterogeneity", "seed", "depth_1", "depth_2"]
-    best = table.groupby(keys).agg({**dict.fromkeys(MEASURES, "max"), "accuracy": "first"}).reset_index()
+    best = table.groupby(keys).agg({**dict.fromkeys(MEASURES, highest_defined), "accuracy": "first"}).reset_index()
     # the protocol of one fixed encoder: the shallowest of modality 1
     return best[best["depth_1"] == best["depth_1"].min()]
 

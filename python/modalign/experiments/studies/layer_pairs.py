@@ -6,16 +6,19 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from modalign.encoders import EncoderConfig
 from modalign.experiments.studies.unimodal import Trained, every_layer
 from modalign.metrics import svcca, unbiased_cka
+from modalign.metrics.undefined import score_or_nan
 from modalign.neighbors.functional import knn, neighbor_overlap
 
-__all__ = ["MEASURES", "Layers", "compared_layers", "layers_of"]
+__all__ = ["MEASURES", "Layers", "compared_layers", "highest_defined", "layers_of"]
 
 MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
 # of every layer: its rows, of unit length, and their graph of nearest neighbours
@@ -42,8 +45,20 @@ def _compared(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> dict[st
     k = graph_x.shape[1]
     found = {"mutual_knn": float(neighbor_overlap(graph_x, graph_y)[:, -1].double().mean()) / k}
     for name, score in (("unbiased_cka", unbiased_cka), ("svcca", svcca)):
-        try:
-            found[name] = score(x, y)
-        except ValueError:  # a layer that gives all items the same: nothing to align
-            found[name] = 0.0
+        found[name] = score_or_nan(score, x, y)
     return found
+
+
+def highest_defined(values: ArrayLike) -> float:
+    """Return the highest of the scores of pairs of layers, or 0 where no pair has a score: nothing is aligned there.
+
+    A pair has no score (NaN) where one of its layers gives all items the same.
+
+    Examples:
+        >>> from modalign.experiments.studies.layer_pairs import highest_defined
+        >>> highest_defined([float("nan"), -0.1]), highest_defined([float("nan")])
+        (-0.1, 0.0)
+    """
+    scores = np.asarray(values, np.float64)
+    defined = scores[~np.isnan(scores)]
+    return float(defined.max()) if defined.size else 0.0

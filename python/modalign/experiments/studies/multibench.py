@@ -27,7 +27,7 @@ from modalign.common.progress import Reporter
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mnist, require_trainable
 from modalign.encoders import SequenceConfig
 from modalign.experiments.studies.claims import Claim, pearson_of_means
-from modalign.experiments.studies.layer_pairs import MEASURES, Layers, compared_layers, layers_of
+from modalign.experiments.studies.layer_pairs import MEASURES, Layers, compared_layers, highest_defined, layers_of
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Trained, UnimodalTrainer
@@ -241,7 +241,11 @@ def best_of_layers(folder: Path) -> Any:
 
     table = pd.read_parquet(Path(folder) / "alignment.parquet")
     keys = ["varying", "other", "seed", "depth"]
-    return table.groupby(keys, sort=False).agg({**dict.fromkeys(MEASURES, "max"), "score": "first"}).reset_index()
+    return (
+        table.groupby(keys, sort=False)
+        .agg({**dict.fromkeys(MEASURES, highest_defined), "score": "first"})
+        .reset_index()
+    )
 
 
 def correlations(folder: Path) -> list[dict[str, Any]]:

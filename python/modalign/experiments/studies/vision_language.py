@@ -32,11 +32,13 @@ from modalign.data import emoji, emoji_texts
 from modalign.encoders.embedding import Encode, embed, offline, read_texts
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman_of_points
+from modalign.experiments.studies.layer_pairs import highest_defined
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
 from modalign.experiments.sweep.chunks import cores
 from modalign.files.rows import open_layers
 from modalign.metrics import unbiased_cka
+from modalign.metrics.undefined import score_or_nan
 
 __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "highest", "notes", "run"]
 
@@ -253,16 +255,9 @@ def _scores(grid: Grid, images: list[Tensor], texts: list[Tensor], advance: Call
     assert found.null is not None
     advance(0)
     return {
-        "mutual_knn": found.matrix, "unbiased_cka": [[_cka(x, y) for y in texts] for x in images],
+        "mutual_knn": found.matrix, "unbiased_cka": [[score_or_nan(unbiased_cka, x, y) for y in texts] for x in images],
         "chance": found.null.mean, "threshold": found.null.threshold, "p": found.null.p,
     }  # fmt: skip
-
-
-def _cka(x: Tensor, y: Tensor) -> float:
-    try:
-        return unbiased_cka(x, y)
-    except ValueError:  # a layer that gives all items the same: nothing to align
-        return 0.0
 
 
 def _performance(encoder: TextEncoder, texts: list[str], grid: Grid) -> Callable[..., dict[str, Any]]:
@@ -291,7 +286,7 @@ def _write_tables(
                 best = np.unravel_index(tables["mutual_knn"].argmax(), tables["mutual_knn"].shape)
                 rows.append({
                     **key, "images": name, "mutual_knn": float(tables["mutual_knn"].max()),
-                    "unbiased_cka": float(tables["unbiased_cka"].max()), "image_layer": int(best[0]),
+                    "unbiased_cka": highest_defined(tables["unbiased_cka"]), "image_layer": int(best[0]),
                     "text_layer": found["layers"][best[1]], "chance": scores["chance"],
                     "threshold": scores["threshold"], "p": scores["p"], "distinct": found["distinct"],
                 })  # fmt: skip

@@ -19,6 +19,7 @@ from modalign.experiments.sweep.randomness import compared_pairs
 from modalign.experiments.sweep.schema import ALIGNMENT, alignment_column
 from modalign.experiments.sweep.training import Run, Trainer, inputs_of
 from modalign.metrics import cka, mutual_knn, svcca, unbiased_cka
+from modalign.metrics.undefined import score_or_nan
 
 __all__ = ["Chunk", "Stopped", "chunks_of", "cores", "cut", "runs_in_a_chunk", "train_chunk", "work_of"]
 
@@ -149,22 +150,14 @@ def measure(trainer: Trainer, data: PairedDataset, sweep: Sweep, stop: threading
             if stop.is_set():
                 raise Stopped
             scores["mutual_knn"].append(mutual_knn(x, y, k=sweep.metrics.k))
-            scores["cka"].append(_or_nan(cka, x, y))
-            scores["unbiased_cka"].append(_or_nan(unbiased_cka, x, y))
-            scores["svcca"].append(_or_nan(svcca, x, y))
+            scores["cka"].append(score_or_nan(cka, x, y))
+            scores["unbiased_cka"].append(score_or_nan(unbiased_cka, x, y))
+            scores["svcca"].append(score_or_nan(svcca, x, y))
         result |= {alignment_column(measure, (i, j)): values for measure, values in scores.items()}
     result["curves"] = trainer.curves
     seconds = (trainer.seconds + time.perf_counter() - started) / len(trainer.runs)
     result["seconds"] = [seconds] * len(trainer.runs)
     return result
-
-
-def _or_nan(score: Callable[[Any, Any], float], x: torch.Tensor, y: torch.Tensor) -> float:
-    """A missing value where an encoder gives every item the same output, so that there is nothing to align."""
-    try:
-        return score(x, y)
-    except ValueError:
-        return math.nan
 
 
 def _work_of_an_epoch(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> int:
