@@ -27,6 +27,7 @@ from modalign.data import TEST, PairedDataset, synthetic
 from modalign.encoders import MLPConfig
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
 from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, highest_defined, layers_of
+from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Fit, Trained, UnimodalTrainer
@@ -78,6 +79,18 @@ FULL = Grid(
     heterogeneity=tuple(range(1, 11)), depths_1=tuple(range(1, 11)), depths_2=tuple(range(1, 11)), n=65536, epochs_1=50,
     epochs_2=300, trials=8, trials_at_once=4, compared=4096, k=100,
 )  # fmt: skip
+
+
+def reproduce(options: StudyOptions) -> None:
+    """Run the study as ``modalign reproduce emergence`` does."""
+    run(
+        options.grid(FULL, QUICK),
+        options.folder,
+        storage=options.storage,
+        fresh=options.fresh,
+        reporter=options.reporter,
+        workers=options.workers,
+    )
 
 
 def run(

@@ -28,6 +28,7 @@ from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mni
 from modalign.encoders import SequenceConfig
 from modalign.experiments.studies.claims import Claim, pearson_of_means
 from modalign.experiments.studies.layer_pairs import MEASURES, Layers, compared_layers, highest_defined, layers_of
+from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Trained, UnimodalTrainer
@@ -128,6 +129,22 @@ def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
     if not grid.k < held:
         raise ValueError(f"multibench: k must be less than the number of test pairs compared, got {grid.k} for {held}")
     return data
+
+
+def reproduce(options: StudyOptions) -> None:
+    """Run the study as ``modalign reproduce multibench`` does."""
+    assert options.data is not None  # the registry requires both
+    assert options.dataset is not None
+    grid = options.grid(FULL, QUICK)
+    run(
+        data_of(options.data, options.dataset, grid),
+        grid,
+        options.folder,
+        storage=options.storage,
+        fresh=options.fresh,
+        reporter=options.reporter,
+        workers=options.workers,
+    )
 
 
 def run(

@@ -23,6 +23,7 @@ from modalign.common.progress import Reporter
 from modalign.data import PairedDataset
 from modalign.data import load as load_data
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman
+from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.runner import run as run_sweep
@@ -80,6 +81,12 @@ def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds
 
 QUICK = _plan(20000, None, None, None)
 FULL = _plan(65536, [i / 5 for i in range(11)], [i / 10 for i in range(41)], 10)
+
+
+def reproduce(options: StudyOptions) -> None:
+    """Run the study as ``modalign reproduce align`` does."""
+    plan = FULL if options.full else QUICK
+    run(plan, options.folder, fresh=options.fresh, reporter=options.reporter, workers=options.workers)
 
 
 def run(

@@ -33,6 +33,7 @@ from modalign.encoders.embedding import Encode, embed, offline, read_texts
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman_of_points
 from modalign.experiments.studies.layer_pairs import highest_defined
+from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
 from modalign.experiments.sweep.chunks import cores
@@ -86,6 +87,20 @@ QUICK = Grid()
 FULL = Grid(uniqueness=tuple(range(0, 101, 10)), seeds=tuple(range(5)), pairs=None, layers=None)
 
 Images = dict[str, list[Tensor]]
+
+
+def reproduce(options: StudyOptions) -> None:
+    """Run the study as ``modalign reproduce vision-language`` does."""
+    run(
+        options.grid(FULL, QUICK),
+        options.folder,
+        images=options.images,
+        captions=options.captions,
+        encoders=options.encoders,
+        fresh=options.fresh,
+        reporter=options.reporter,
+        workers=options.workers,
+    )
 
 
 def run(

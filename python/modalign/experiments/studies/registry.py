@@ -1,0 +1,145 @@
+"""The registry of studies: each is declared once, and ``modalign reproduce`` and the docs derive from ``STUDIES``.
+
+A study is a function that takes ``StudyOptions``, does its work in ``options.folder`` and leaves claims.json there, the
+paper's claims with verdicts. It is named as "module:function", so that a help text imports neither torch nor a study.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modalign.common.names import resolve
+
+if TYPE_CHECKING:
+    from modalign.common.progress import Reporter
+
+__all__ = ["STUDIES", "StudyEntry", "StudyOptions", "register", "studies_table"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyOptions:
+    """What the caller of a study chooses.
+
+    Attributes:
+        folder: the folder of the results.
+        full: the paper's whole grid, or a small one.
+        fresh: start over, and forget what the folder holds of an earlier study.
+        workers: the number of parts that run at once; None for one a core.
+        reporter: where progress is shown; None for nowhere.
+        storage: URL of Optuna's storage; None for SQLite in the folder.
+        device: where encoders run; None for the CPU.
+        images, captions, encoders: image features, texts and text encoders of vision-language; None for its defaults.
+        data, dataset: files and name of a MultiBench data set.
+    """
+
+    folder: Path
+    full: bool = False
+    fresh: bool = False
+    workers: int | None = None
+    reporter: Reporter | None = None
+    storage: str | None = None
+    device: str | None = None
+    images: tuple[str, ...] | None = None
+    captions: str | None = None
+    encoders: tuple[str, ...] | None = None
+    data: Path | None = None
+    dataset: str | None = None
+
+    def grid(self, full: Any, quick: Any) -> Any:
+        """Return the paper's grid or the small one, a dataclass, on the device that was chosen."""
+        chosen = full if self.full else quick
+        return chosen if self.device is None else dataclasses.replace(chosen, device=self.device)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyEntry:
+    """One study.
+
+    Attributes:
+        name: the name on the command line.
+        question: what the study asks, for help texts.
+        function: "module:function" that runs it, given ``StudyOptions``.
+        options: names of the options that it takes and some other study does not.
+        required: those of ``options`` that must be given, each with what it is.
+        where: where to get what is required.
+        page: the name of its page in ``modalign.common.doors.DRAWINGS``, or None for a study that has no page.
+    """
+
+    name: str
+    question: str
+    function: str
+    options: tuple[str, ...] = ()
+    required: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    where: str = ""
+    page: str | None = None
+
+    def resolve(self) -> Callable[[StudyOptions], None]:
+        """Import and return the function that runs the study."""
+        function: Callable[[StudyOptions], None] = resolve(self.function)
+        return function
+
+
+STUDIES: dict[str, StudyEntry] = {}
+
+
+def register(study: StudyEntry) -> None:
+    """Add a study, which ``modalign reproduce`` then runs by its name. Raises ValueError for a name that is taken.
+
+    Examples:
+        >>> from modalign.experiments.studies.registry import STUDIES, StudyEntry, register
+        >>> register(StudyEntry("toy", "whether two is more than one", "my_study:run"))
+        >>> STUDIES.pop("toy").question
+        'whether two is more than one'
+    """
+    if study.name in STUDIES:
+        raise ValueError(f"register: there is a study {study.name!r} already; choose another name")
+    STUDIES[study.name] = study
+
+
+for _study in (
+    StudyEntry(
+        "emergence",
+        question="when alignment emerges without an alignment loss",
+        function="modalign.experiments.studies.emergence:reproduce",
+        options=("storage", "device"),
+        page="emergence",
+    ),
+    StudyEntry(
+        "align",
+        question="what alignment of a chosen strength does to each modality",
+        function="modalign.experiments.studies.strength:reproduce",
+        page="align",
+    ),
+    StudyEntry(
+        "multibench",
+        question="whether alignment goes with performance, on your copy of MultiBench's files",
+        function="modalign.experiments.studies.multibench:reproduce",
+        options=("storage", "device", "data", "dataset"),
+        required={
+            "data": "a file of MultiBench or the folder of AV-MNIST",
+            "dataset": "mosi, mosei, humor, sarcasm or av_mnist",
+        },
+        where="`modalign data list` says where to get them",
+        page="multibench",
+    ),
+    StudyEntry(
+        "vision-language",
+        question="whether frozen encoders align less when captions say less about their images",
+        function="modalign.experiments.studies.vision_language:reproduce",
+        options=("device", "images", "captions", "encoder"),
+        page="vision-language",
+    ),
+):
+    register(_study)
+
+
+def studies_table() -> str:
+    """Return the Markdown table of studies that docs/experiments.md shows."""
+    lines = ["| study | asks | options of its own |", "|---|---|---|"]
+    for study in STUDIES.values():
+        options = ", ".join(f"`--{name}`" + (" (required)" if name in study.required else "") for name in study.options)
+        lines.append(f"| `{study.name}` | {study.question} | {options or 'none'} |")
+    return "\n".join(lines)
