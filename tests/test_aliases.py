@@ -32,7 +32,7 @@ DOCUMENTED = [
     "neighbors:knn",
     "alignment:align",
     "encoders:MLP",
-    "data.catalogue:catalogue",
+    "data:catalogue",
     "information:pid",
 ]
 
