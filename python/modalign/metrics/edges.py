@@ -264,7 +264,7 @@ def _centre(side: _Table, edges: Tensor) -> float:
     edges.sub_(side.means()[:, None].to(edges.device))
     square = float(edges.square().sum())
     if not square > edges.numel() * noise**2:
-        raise ValueError(
+        raise UndefinedScoreError(
             f"{side.operation}: in {side.name} every neighbour is as similar as the mean, so the alignment is not "
             "defined"
         )
