@@ -1,4 +1,4 @@
-"""align and align_layers: every metric, intervals, nulls, samples, groups, ids, files, and what is refused."""
+"""Tests of ``align`` and ``align_layers``: metrics, intervals, nulls, samples, groups, ids, files and errors."""
 
 import itertools
 import json
@@ -53,9 +53,9 @@ def test_the_same_seed_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
     for parts in (2, 4):  # enough to see whether bits repeat
         monkeypatch.setitem(intervals.SPLITS, parts, 4)
     x, y = pair(200)
-    one, two = (align(x, y, "all", k=3, relabellings=19, seed=4).to_frame() for _ in range(2))
+    first, second = (align(x, y, "all", k=3, relabellings=19, seed=4).to_frame() for _ in range(2))
     drop = ["seconds"]
-    assert one.drop(columns=drop).equals(two.drop(columns=drop))
+    assert first.drop(columns=drop).equals(second.drop(columns=drop))
 
 
 def test_unrelated_is_not_significant() -> None:
@@ -75,7 +75,9 @@ def test_groups_are_averaged_within_and_their_rows_no_neighbours() -> None:
     result = whole["mutual_knn"]
     graphs = [modalign.knn(rows, 5, groups=groups).indices for rows in (x, y)]
     shares = [len({*a} & {*b}) / 5 for a, b in zip(*(graph.tolist() for graph in graphs), strict=True)]
-    by_group = [np.mean([s for s, g in zip(shares, groups, strict=True) if g == one]) for one in set(groups.tolist())]
+    by_group = [
+        np.mean([s for s, g in zip(shares, groups, strict=True) if g == group]) for group in set(groups.tolist())
+    ]
     assert result.value == pytest.approx(np.mean(by_group))
     assert whole.curves["k"]["value"][-1] == pytest.approx(result.value)
     assert result.null is not None
@@ -83,7 +85,7 @@ def test_groups_are_averaged_within_and_their_rows_no_neighbours() -> None:
 
 
 def test_within_takes_what_the_classes_explain() -> None:
-    """Two views that share their classes and nothing else."""
+    """Two views that share only their classes are not aligned beyond the classes."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, 400)
     x, y = (4 * rng.normal(size=(8, 6))[labels] + rng.normal(size=(400, 6)) for _ in range(2))
@@ -105,17 +107,17 @@ def test_samples(options: dict[str, float]) -> None:
     assert score.interval == "these items"
     assert score.rows < 1500
     truth = modalign.mutual_knn(x, y, 5)
-    others = [align(x, y, ["mutual_knn"], k=5, seed=seed, **options)["mutual_knn"] for seed in range(1, 20)]
-    assert sum(other.low <= truth <= other.high for other in (score, *others)) >= 17  # 19 of 20 in the mean
+    samples = [align(x, y, ["mutual_knn"], k=5, seed=seed, **options)["mutual_knn"] for seed in range(1, 20)]
+    assert sum(drawn.low <= truth <= drawn.high for drawn in (score, *samples)) >= 17  # 19 of 20 in the mean
     assert result["cka"].value == pytest.approx(modalign.cka(x, y))
 
 
 def test_a_large_sample_is_everything() -> None:
     x, y = pair(200)
     sampled, whole = (align(x, y, LISTS, k=4, null="none", **options) for options in ({"sample": 200}, {}))
-    for one, two in zip(sampled.scores, whole.scores, strict=True):
-        assert one.value == pytest.approx(two.value, abs=1e-12)
-        assert one.low == one.high == one.value
+    for score, expected in zip(sampled.scores, whole.scores, strict=True):
+        assert score.value == pytest.approx(expected.value, abs=1e-12)
+        assert score.low == score.high == score.value
 
 
 def test_ids_pair_rows_by_name() -> None:
@@ -135,8 +137,8 @@ def test_files_are_what_arrays_are(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", rows)
     files = align(str(tmp_path / "x.npy"), tmp_path / "y.npy", k=4)
     arrays = align(torch.from_numpy(x), y, k=4)
-    for one, two in zip(files.scores, arrays.scores, strict=True):
-        assert (one.value, one.low, one.null) == (two.value, two.low, two.null)
+    for score, expected in zip(files.scores, arrays.scores, strict=True):
+        assert (score.value, score.low, score.null) == (expected.value, expected.low, expected.null)
 
 
 def test_curves_and_facts() -> None:
@@ -152,7 +154,7 @@ def test_curves_and_facts() -> None:
 
 
 def test_rows_without_a_direction_are_named() -> None:
-    """The same failed embeddings on both sides look like alignment."""
+    """Zero rows in the same places of x and y look like alignment, so a note reports them."""
     x, y = pair(300)
     x[:9], y[3:5] = 0, 0
     result = align(x, y, ["mutual_knn"], k=4, null="none")
@@ -166,10 +168,10 @@ def test_groups_and_classes_may_have_names() -> None:
     numbers = np.arange(300) // 2
     names = [f"item {number}" for number in numbers]
     for option in ("groups", "within"):
-        one, other = (
+        numbered, named = (
             align(x, y, ["mutual_knn", "cka"], k=4, relabellings=39, **{option: values}) for values in (numbers, names)
         )
-        assert [score.value for score in one.scores] == [score.value for score in other.scores]
+        assert [score.value for score in numbered.scores] == [score.value for score in named.scores]
 
 
 def test_saved_and_read_again(tmp_path: Path) -> None:
@@ -259,10 +261,10 @@ def test_parts_keep_groups_together() -> None:
 
 
 def test_interval_of_a_mean() -> None:
-    """For a mean the parts' variances are known: the interval is the textbook one."""
+    """The variance of a mean is known, so its interval is the textbook one."""
     values = torch.from_numpy(np.random.default_rng(0).normal(size=400))
     splits = [
-        [[float(values[part == which].mean()) for which in range(parts)] for part in random_parts(400, parts, 1)]
+        [[float(values[part == number].mean()) for number in range(parts)] for part in random_parts(400, parts, 1)]
         for parts in (2, 4)
     ]
     low, high = population_interval(float(values.mean()), *splits)

@@ -1,4 +1,4 @@
-"""Nulls: closed forms beside relabelling, p-values, calibration, relabelling within groups and of whole groups."""
+"""Tests of nulls: closed forms against relabelling, p-values, calibration, relabelling within and of groups."""
 
 import itertools
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_the_tail_is_that_of_relabelling(n: int, k: int) -> None:
 
 
 def test_independent_rows_would_be_too_sure() -> None:
-    """Shared hubs make rows depend on each other: the sum of hypergeometric variances is too small."""
+    """Shared hubs make rows dependent, so the sum of hypergeometric variances is too small."""
     rng = np.random.default_rng(0)
     hubs = [torch.as_tensor(modalign.knn(rng.lognormal(sigma=1.5, size=(400, 30)), 8, metric="dot").indices)
             for _ in range(2)]  # fmt: skip
@@ -104,21 +104,24 @@ def test_unbiased_cka_has_one_mean_and_sd_for_all() -> None:
         assert null.sd == pytest.approx(np.std(scores), rel=1e-9)
 
 
-def of_relabellings(x: np.ndarray, y: np.ndarray, count: int) -> tuple[Moments, dict[str, np.ndarray]]:
+def scores_under_relabelling(x: np.ndarray, y: np.ndarray, count: int) -> tuple[Moments, dict[str, np.ndarray]]:
     whole = moments(x, y)
-    anew = [relabelled(whole, x, y[s.numpy()]) for s in random_relabellings(len(x), count)]
+    shuffled = [relabelled(whole, x, y[s.numpy()]) for s in random_relabellings(len(x), count)]
     return whole, {
-        name: np.array([METRICS[name].load("evaluate")(one) for one in anew]) for name in ("cka", "unbiased_cka")
+        name: np.array([METRICS[name].load("evaluate")(sums) for sums in shuffled]) for name in ("cka", "unbiased_cka")
     }
 
 
 def test_tails_of_cka() -> None:
-    """Spectra from one direction to many alike, which the gamma distribution had wrong by four at p = 0.002."""
+    """The tails hold for spectra from one direction to many equal ones.
+
+    A gamma distribution is wrong by a factor of four at p = 0.002.
+    """
     rng = np.random.default_rng(0)
     lengths = np.r_[8, np.ones(39)]
     for scales in (np.ones(1), np.ones(50), lengths):
         x, y = rng.normal(size=(2, 60, len(scales))) * scales
-        whole, drawn = of_relabellings(x, y, 4000)
+        whole, drawn = scores_under_relabelling(x, y, 4000)
         traces, skewness = (whole.traces("x"), whole.traces("y")), (whole.skewness("x"), whole.skewness("y"))
         assert cka_tail_holds(60, *traces)
         for p, least, most in ((0.05, 0.04, 0.065), (0.01, 0.006, 0.015), (0.002, 0.0003, 0.005)):

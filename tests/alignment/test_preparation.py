@@ -1,4 +1,4 @@
-"""Prepared rows are those of the published recipes, wherever the rows lie."""
+"""Tests of preparation: rows are those of the published recipes, in memory and in files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ N, D = 200, 24
 
 
 def rows(dtype: str = "float32", seed: int = 0) -> np.ndarray:
-    """With a few outliers, as the layers of language models have them."""
+    """Return rows with a few outlying features, as the layers of language models have them, and a zero row."""
     rng = np.random.default_rng(seed)
     table = rng.normal(size=(N, D))
     table[:, 3] *= 50
@@ -29,7 +29,7 @@ def unit(table: np.ndarray) -> np.ndarray:
 
 
 def recipe(how: str, layers: list[np.ndarray], q: float = 0.95) -> list[np.ndarray]:
-    """The recipes in NumPy: clamp every layer, then rows of length one."""
+    """Return the layers prepared by the published recipes in NumPy: clamped, then divided by their norms."""
     wide = [layer.astype(np.float64) for layer in layers]
     bounds = [np.inf] * len(wide)
     if how == "platonic":

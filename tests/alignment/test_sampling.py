@@ -1,4 +1,4 @@
-"""Sampled mutual k-NN: what is searched, how wide intervals are, where a sequence stops, and the size curve."""
+"""Tests of sampled mutual k-NN: the searched rows, coverage of intervals, where a sequence stops, the size curve."""
 
 import itertools
 import math
@@ -72,9 +72,9 @@ def test_shares_have_an_interval_where_few_or_none_differ() -> None:
     rng = np.random.default_rng(0)
     rare = np.where(rng.random(5000) < 0.01, 0.1, 0.0)
     for n, least in ((30, 0.94), (100, 0.88), (1000, 0.92)):
-        result = [finite_population_interval(rng.permutation(rare)[:n], 5000, shares=True) for _ in range(400)]
-        assert all(0 <= one.low <= one.value <= one.high <= 1 and one.low < one.high for one in result)
-        assert np.mean([one.low <= rare.mean() <= one.high for one in result]) >= least, n
+        estimates = [finite_population_interval(rng.permutation(rare)[:n], 5000, shares=True) for _ in range(400)]
+        assert all(0 <= drawn.low <= drawn.value <= drawn.high <= 1 and drawn.low < drawn.high for drawn in estimates)
+        assert np.mean([drawn.low <= rare.mean() <= drawn.high for drawn in estimates]) >= least, n
     many = rng.beta(2, 3, 5000)
     normal, wilson = (finite_population_interval(many[:2000], 5000, shares=shares) for shares in (False, True))
     assert (wilson.low, wilson.high) == pytest.approx((normal.low, normal.high), abs=5e-5)
@@ -105,7 +105,7 @@ def test_the_sequence_covers_at_every_moment() -> None:
 
 
 def test_difference_estimate_is_unbiased_for_a_bad_index() -> None:
-    """The mean over all samples of two rows is the exact mean, and its variance that of the formula."""
+    """Over all samples of two rows, the estimate has the exact mean and the variance of the formula."""
     exact, approximate = np.array([0.5, 0.2, 0.9, 0.4, 0.0]), np.array([0.1, 0.2, 0.3, 0.0, 0.0])
     estimates = [
         difference_estimate(approximate, (list(rows), exact[list(rows)]), 5).value
@@ -118,7 +118,7 @@ def test_difference_estimate_is_unbiased_for_a_bad_index() -> None:
 
 
 def test_size_curve_is_the_mean_over_all_subsets() -> None:
-    """Every subset of 9 items, each with the probability that its size has when items are kept one by one."""
+    """The value is the mean over all subsets of 9 items, each weighted by the probability that it is kept."""
     rng = np.random.default_rng(1)
     n, k = 9, 2
     x, y = rng.normal(size=(n, 3)), rng.normal(size=(n, 2))
@@ -129,8 +129,8 @@ def test_size_curve_is_the_mean_over_all_subsets() -> None:
         others = [other for other in range(n) if other != item]
         for kept in itertools.chain.from_iterable(itertools.combinations(others, r) for r in range(n)):
             weight = p ** len(kept) * (1 - p) ** (n - 1 - len(kept))
-            near = [set([other for other in graph[item] if other in kept][:k]) for graph in full]
-            expected += weight * len(near[0] & near[1]) / k / n
+            neighbors = [set([other for other in graph[item] if other in kept][:k]) for graph in full]
+            expected += weight * len(neighbors[0] & neighbors[1]) / k / n
     curve = size_curve(*map(torch.tensor, full), k=k, sizes=[6])
     assert curve.values[0] == pytest.approx(expected, abs=1e-12)
 

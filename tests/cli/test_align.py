@@ -1,4 +1,4 @@
-"""``modalign align``: what it prints and writes, and its sentences for mistakes."""
+"""Tests of ``modalign align``: what it prints and writes, and its error messages."""
 
 from pathlib import Path
 
@@ -56,8 +56,8 @@ def test_ids(files: list[str], tmp_path: Path) -> None:
     b = np.load(files[1])[::-1][:200]
     np.save(files[1], b)
     names = [f"item {i}" for i in range(300)]
-    for name, of in (("a", names), ("b", names[::-1][:200])):
-        (tmp_path / f"{name}.txt").write_text("\n".join(of))
+    for name, lines in (("a", names), ("b", names[::-1][:200])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
     options = ["--ids", str(tmp_path / "a.txt"), str(tmp_path / "b.txt"), "--k", "5"]
     assert "200 items" in run(*files, *options)
 

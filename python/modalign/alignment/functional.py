@@ -165,7 +165,7 @@ def _require_neighbors(items: Items, settings: Settings) -> None:
     n, k = items.n, settings.k
     if settings.names_that_need(settings.names, "lists", "graphs") and not 1 <= k < n:
         raise ValueError(f"align: k must be between 1 and {n - 1} for {n} items, got {k}")
-    require_sample("align", n, settings.sample, settings.tolerance, items.groups)
+    require_sample(settings, n, items.groups)
 
 
 def _defined_names(items: Items, settings: Settings, record: Record) -> list[str]:

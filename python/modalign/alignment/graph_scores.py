@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,8 +126,8 @@ class GraphScores(Scoring):
 
     def _with_rows(self, names: Iterable[str]) -> Graphs:
         """Return the graphs, with the rows if one of the metrics reads them."""
-        rows: tuple[Any, Any] | None = self.items.rows if any(METRICS[name].reads_rows for name in names) else None
-        return dataclasses.replace(self.graphs, rows=rows)
+        reads_rows = any(METRICS[name].reads_rows for name in names)
+        return dataclasses.replace(self.graphs, rows=self.items.rows if reads_rows else None)
 
 
 def _score(name: str, graphs: Graphs, weights: Tensor | None) -> float:

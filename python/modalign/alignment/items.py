@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from modalign.files.labels import as_classes
 from modalign.files.rows import Rows, indexable, open_rows
 from modalign.metrics.inputs import group_weights
 
-__all__ = ["Items", "paired_items"]
+__all__ = ["Ids", "Indexable", "Items", "paired_items"]
+
+# an array or tensor that a tensor of items can index, which NumPy's own types do not allow for
+Indexable: TypeAlias = Any
 
 Ids = tuple[Sequence[object], Sequence[object]]
 FEWEST_SHARED = 4  # ids that x and y must have in common
@@ -55,7 +58,7 @@ class Items:
         return self.sources[0].shape[1], self.sources[1].shape[1]
 
     @cached_property
-    def rows(self) -> tuple[Any, Any]:
+    def rows(self) -> tuple[Indexable, Indexable]:
         """x and y as arrays or tensors that a tensor of items can index."""
         return indexable(self.x), indexable(self.y)
 
@@ -137,7 +140,7 @@ def _places_of_shared_names(x: object, y: object, ids: Ids) -> tuple[Tensor, Ten
     return left, torch.tensor([place[names[0][row]] for row in left.tolist()])
 
 
-def _name_list(side: str, rows: object, names: Any) -> list[Any]:
+def _name_list(side: str, rows: object, names: Any) -> list[object]:
     """Return the names of the rows of one side, checked to be different and one for each row."""
     listed = names.tolist() if hasattr(names, "tolist") else list(names)
     n = open_rows(rows).shape[0]

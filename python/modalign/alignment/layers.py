@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.alignment.items import Indexable
 from modalign.alignment.nulls import Null, sampled_null
 from modalign.alignment.preparation import prepare_layers
 from modalign.alignment.relabelling import random_relabellings
@@ -112,13 +113,13 @@ class _Layers:
 
     name: str
     settings: Settings
-    xs: list[Any]
-    ys: list[Any]
+    xs: list[Indexable]
+    ys: list[Indexable]
     graphs_x: list[Tensor]
     graphs_y: list[Tensor]
 
     @classmethod
-    def of(cls, name: str, settings: Settings, layers: tuple[list[Any], list[Any]]) -> _Layers:
+    def of(cls, name: str, settings: Settings, layers: tuple[list[Indexable], list[Indexable]]) -> _Layers:
         """Search the graphs that the metric needs."""
         graphs: list[list[Tensor]] = [[], []]
         if METRICS[name].needs != "moments":
@@ -174,12 +175,12 @@ def _require_metric(name: str) -> None:
         raise ValueError(f"align_layers: metric_name must be among {taken}, got {name!r}")
 
 
-def _search(layer: Any, settings: Settings) -> Tensor:
+def _search(layer: Indexable, settings: Settings) -> Tensor:
     """Return the neighbour graph of a layer, [n, k]."""
     return torch.as_tensor(knn(layer, settings.k, **settings.search).indices).cpu()
 
 
-def _paired_layers(xs: object, ys: object, prepare: str | None) -> tuple[list[Any], list[Any]]:
+def _paired_layers(xs: object, ys: object, prepare: str | None) -> tuple[list[Indexable], list[Indexable]]:
     """Return the layers of both models as arrays or tensors, checked to hold the same items."""
     left, right = _layer_list(xs), _layer_list(ys)
     if prepare is not None:
@@ -192,7 +193,7 @@ def _paired_layers(xs: object, ys: object, prepare: str | None) -> tuple[list[An
     return left, right
 
 
-def _layer_list(layers: Any) -> list[Any]:
+def _layer_list(layers: Any) -> list[Indexable]:
     """Return the layers of one model as a list."""
     if isinstance(layers, (str, Path)):
         return list(open_layers(layers))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from modalign.alignment.nulls import Null
 from modalign.common import provenance
-from modalign.common.doors import drawing
+from modalign.common.doors import Plot, drawing
 from modalign.files.atomic import write_atomically
 from modalign.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 __all__ = ["Alignment", "LayerAlignment", "Score", "load_alignment"]
+
+Json: TypeAlias = dict[str, Any]  # numbers, strings, lists and dictionaries, as JSON has them
 
 FORMAT = 1  # of saved JSON files
 NULL_COLUMNS = {
@@ -60,7 +60,7 @@ class Score:
     rows: int
     seconds: float
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Json:
         """Return the score as a row of the table that ``Alignment.to_frame`` returns."""
         score = {name: getattr(self, name) for name in SCORE_COLUMNS}
         null = {column: getattr(self.null, attribute, None) for column, attribute in NULL_COLUMNS.items()}
@@ -86,12 +86,12 @@ class Alignment:
     """
 
     scores: tuple[Score, ...]
-    settings: dict[str, Any]
-    facts: dict[str, Any]
+    settings: Json
+    facts: Json
     cost: dict[str, float]
-    curves: dict[str, Any]
+    curves: Json
     notes: tuple[str, ...] = ()
-    provenance: dict[str, Any] = dataclasses.field(default_factory=provenance.collect)
+    provenance: Json = dataclasses.field(default_factory=provenance.collect)
 
     def __getitem__(self, metric: str) -> Score:
         for score in self.scores:
@@ -106,7 +106,7 @@ class Alignment:
         frame: pd.DataFrame = pd.DataFrame([score.row() for score in self.scores], columns=list(COLUMNS))
         return frame
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return everything in the types of JSON."""
         return {
             "format": FORMAT,
@@ -137,10 +137,13 @@ class Alignment:
             raise ValueError(f"save: path must end in .json or .parquet, got {target}")
         return target
 
-    def plot(self) -> Figure:
-        """Draw every score with its interval, and the mean score by chance, as a Matplotlib figure."""
-        figure: Figure = drawing("alignment_plot")(self)
-        return figure
+    def plot(self) -> Plot:
+        """Return a picture of every score with its interval and the mean score by chance.
+
+        A notebook shows the picture; ``save`` writes it as .svg or .png.
+        """
+        plot: Plot = drawing("alignment_plot")(self)
+        return plot
 
     def _repr_html_(self) -> str:
         """Return the scores as an HTML table for a notebook."""
@@ -178,9 +181,9 @@ class LayerAlignment:
     matrix: list[list[float]]
     best: tuple[int, int]
     null: Null | None
-    settings: dict[str, Any]
+    settings: Json
     cost: dict[str, float]
-    provenance: dict[str, Any] = dataclasses.field(default_factory=provenance.collect)
+    provenance: Json = dataclasses.field(default_factory=provenance.collect)
 
     @property
     def value(self) -> float:
@@ -194,7 +197,7 @@ class LayerAlignment:
         frame: pd.DataFrame = pd.DataFrame(self.matrix)
         return frame
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Return everything in the types of JSON."""
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
@@ -210,10 +213,10 @@ class LayerAlignment:
         _write_json(self.to_dict(), target)
         return target
 
-    def plot(self) -> Figure:
-        """Draw the scores of all pairs of layers as a heat map, as a Matplotlib figure."""
-        figure: Figure = drawing("alignment_plot")(self)
-        return figure
+    def plot(self) -> Plot:
+        """Return the scores of all pairs of layers as a heat map, which a notebook shows and ``save`` writes."""
+        plot: Plot = drawing("alignment_plot")(self)
+        return plot
 
     def _repr_html_(self) -> str:
         """Return the scores as an HTML table for a notebook."""
@@ -266,14 +269,14 @@ def load_alignment(path: str | Path) -> Alignment:
         ) from error
 
 
-def _score_of_row(row: Mapping[str, Any]) -> Score:
+def _score_of_row(row: Json) -> Score:
     null = None
     if row["null"] is not None:
         null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
     return Score(null=null, **{name: row[name] for name in SCORE_COLUMNS})
 
 
-def _write_json(record: Mapping[str, Any], target: Path) -> None:
+def _write_json(record: Json, target: Path) -> None:
     """Write a record; NumPy's numbers, which settings may be, are written as Python's."""
     text = json.dumps(record, indent=1, allow_nan=False, default=lambda number: number.item()) + "\n"
     write_atomically(target, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -7,7 +7,7 @@ neighbour. The mean over sampled rows is therefore an unbiased estimate of the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from modalign.alignment.estimates import (
     difference_estimate,
     finite_population_interval,
 )
-from modalign.alignment.settings import Settings
+from modalign.alignment.settings import SearchOptions, Settings
 from modalign.alignment.size_curve import SizeCurve, size_curve
 from modalign.files.rows import Rows, open_rows
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.registry import METRICS
 from modalign.neighbors.functional import knn
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "ConfidenceSequence",
@@ -112,7 +115,7 @@ def sampled_mutual_knn(
         num_threads=num_threads,
         progress=progress,
     )
-    require_sample(settings.operation, open_rows(x).shape[0], sample, tolerance, groups)
+    require_sample(settings, open_rows(x).shape[0], groups)
     return sampled_scores(x, y, settings.metrics, settings=settings, groups=groups)["mutual_knn"]
 
 
@@ -158,16 +161,17 @@ def sampled_scores(
     return {name: sequence.estimate() for name, sequence in sequences.items()}
 
 
-def require_sample(operation: str, n: int, sample: int | None, tolerance: float | None, groups: object = None) -> None:
+def require_sample(settings: Settings, n: int, groups: object = None) -> None:
     """Check that the size or the tolerance of a sample is in range, and that groups have one size.
 
     The mean over items is then the mean over groups of the mean within each.
     """
+    operation, sample, tolerance = settings.operation, settings.sample, settings.tolerance
     if sample is not None and not 2 <= sample <= n:
         raise ValueError(f"{operation}: sample must be between 2 and the {n} rows, got {sample}")
     if tolerance is not None and not 0 < tolerance < 0.5:
         raise ValueError(f"{operation}: tolerance must be between 0 and 0.5, got {tolerance}")
-    if groups is None or (sample is None and tolerance is None):
+    if groups is None or not settings.sampled:
         return
     sizes = torch.unique(torch.as_tensor(groups), return_counts=True)[1]
     if int(sizes.min()) < int(sizes.max()):
@@ -177,7 +181,9 @@ def require_sample(operation: str, n: int, sample: int | None, tolerance: float 
         )
 
 
-def graph_of_rows(x: object, rows: Tensor, k: int, *, groups: object = None, **options: Any) -> Tensor:
+def graph_of_rows(
+    x: object, rows: Tensor, k: int, *, groups: object = None, **options: Unpack[SearchOptions]
+) -> Tensor:
     """Search the neighbours of some rows of x among all rows, each row itself excluded by its index.
 
     Args:

@@ -7,16 +7,32 @@ its drawing here; the layer test knows this door and no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from modalign.common.names import resolve
 
-__all__ = ["DRAWINGS", "drawing"]
+__all__ = ["DRAWINGS", "Plot", "drawing"]
 
 # what is drawn -> "module:function" in report
 DRAWINGS: dict[str, str] = {
     "alignment": "modalign.report.pages.alignment:write",
+    "alignment_html": "modalign.report.notebook:alignment_html",
+    "alignment_plot": "modalign.report.notebook:alignment_plot",
 }
+
+
+class Plot(Protocol):
+    """A picture that a notebook shows and ``save`` writes."""
+
+    svg: bytes
+    png: bytes
+
+    def _repr_svg_(self) -> str: ...
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture to a .svg or .png file and return the path."""
+        ...
 
 
 def drawing(name: str) -> Callable[..., Any]:
