@@ -1,9 +1,9 @@
-"""Compile every row of the tile table for sm_80, sm_90 and sm_100, no device needed, and say what it takes.
+"""Compile every row of the tile table for sm_80, sm_90 and sm_100, without a device, and report its resources.
 
-A kernel with tables that a call may lack is compiled twice: "lean" is the common call, "full" the one with everything.
+A kernel with tables that a call may lack is compiled twice: "lean" as the common call, "full" with every table.
 
-``python -m modalign.kernels.ahead_of_time`` prints a table, ``--json`` one record a line. TRITON_INTERPRET must be
-unset. Registers, stack and local memory come from cuobjdump, which triton brings along.
+``python -m modalign.kernels.ahead_of_time`` prints a table, with ``--json`` one record a line. TRITON_INTERPRET must be
+unset. Registers, stack and local memory are read with cuobjdump, which Triton includes.
 """
 
 from __future__ import annotations
@@ -23,59 +23,67 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from modalign.kernels.knn.exact_scores import _knn_exact_kernel
 from modalign.kernels.knn.neighbor_overlap import _neighbor_overlap_kernel
 from modalign.kernels.knn.screen import _knn_screen_kernel
-from modalign.kernels.knn.search import _knn_exact_kernel
 from modalign.kernels.knn.survivors import _knn_append_kernel
-from modalign.kernels.losses.info_nce import _info_nce_combine_kernel, _info_nce_fwd_kernel
+from modalign.kernels.losses.info_nce_sums import _info_nce_combine_kernel, _info_nce_fwd_kernel
 from modalign.kernels.losses.info_nce_weights import _info_nce_bwd_kernel, _info_nce_weights_kernel
 from modalign.kernels.losses.sigmoid_loss import (
     _sigmoid_loss_bwd_kernel,
     _sigmoid_loss_fwd_kernel,
     _sigmoid_loss_weights_kernel,
 )
-from modalign.kernels.shared.launch import OPTIONS
+from modalign.kernels.shared.launch import COMPILE_OPTIONS
 from modalign.kernels.shared.tiles import ANY, ARCHITECTURES, TABLE, VARIANTS, Row, interpreted
 
-__all__ = ["SHARED_LIMIT", "Record", "record", "records"]
+__all__ = ["Record", "compile_row", "compile_table"]
 
-# bytes of shared memory a block may use; the sm_80 rows also serve sm_86, sm_89 and sm_120, which have 99 KiB
-SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 TYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64"}
 
 # the types of each kernel's arguments up to its constants, T for the dtype of the row; T@M and T@N are tables of
-# dot_tile, read by blocks of BLOCK_M or BLOCK_N. A table marked ? is None in the lean variant, one marked ~ for all
-# dtypes but float16
+# dot_tile, read in blocks of BLOCK_M or BLOCK_N rows. A table marked ? is None in the lean variant, one marked ~ for
+# all dtypes but float16
 SIDE = "*i64? *fp32? *fp32 *fp32"
 KERNELS = {
     "info_nce_forward": (
-        _info_nce_fwd_kernel, "T@M T@N *fp32 *i64? *fp32? *i64? *fp32?" + 3 * " *fp32" + " *fp32?" + 9 * " i32",
+        _info_nce_fwd_kernel,
+        "T@M T@N *fp32 *i64? *fp32? *i64? *fp32?" + 3 * " *fp32" + " *fp32?" + 9 * " i32",
     ),
     "info_nce_combine": (_info_nce_combine_kernel, 6 * "*fp32 " + 3 * "i32 " + 5 * "i64 " + 3 * "i32 "),
     "info_nce_backward": (_info_nce_bwd_kernel, f"*T *T *T *fp32 *fp32~ {SIDE} {SIDE} *fp32 *fp32" + 4 * " i32"),
     "info_nce_weights": (_info_nce_weights_kernel, f"T@M T@N *fp32? *fp32 *fp32~ {SIDE} {SIDE} *fp32 *T" + 10 * " i32"),
     "sigmoid_loss_forward": (_sigmoid_loss_fwd_kernel, "T@M T@N *fp32 *fp32 *i64? *i64? *fp32 i32 i32 i32"),
     "sigmoid_loss_backward": (
-        _sigmoid_loss_bwd_kernel, "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *fp32 *fp32 i32 i32 i32",
+        _sigmoid_loss_bwd_kernel,
+        "*T *T *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *fp32 *fp32 i32 i32 i32",
     ),
     "sigmoid_loss_weights": (
-        _sigmoid_loss_weights_kernel, "T@M T@N *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
+        _sigmoid_loss_weights_kernel,
+        "T@M T@N *fp32 *fp32~ *fp32 *fp32 *i64? *i64? *T *fp32" + 9 * " i32",
     ),
     "knn_screen": (_knn_screen_kernel, "*T *T *i64" + 7 * " *fp32" + " *i64? *i64? *i64 i32 i32 i32 i32 i32"),
     "knn_append": (_knn_append_kernel, "T@M T@N *i64" + 8 * " *fp32" + " *i64? *i64? *i64 *i32 i64 i32 i32 i32 i32"),
     "knn_exact": (_knn_exact_kernel, "*T *T *i64 *fp64 i32 i32 i32"),
     "neighbor_overlap": (_neighbor_overlap_kernel, "*i64 *i64 *i32 i32 i32"),
-}  # fmt: skip
-# widths that are multiples of 16
+}
+# arguments that are multiples of 16
 PADDED = {name: ("d", "e", "stride") for name in KERNELS if name not in ("knn_exact", "neighbor_overlap")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What one kernel takes on one architecture.
+    """The resources of one kernel on one architecture.
 
-    local: bytes a thread of stack and local memory, where registers are spilled to. products: how tl.dot is done.
-    fused_float64: whether a float64 product and sum were contracted, which would change the scores.
+    Attributes:
+        kernel, variant, dtype, architecture, up_to: the row of the table, and which of its cases.
+        shared: bytes of shared memory of a block.
+        registers: registers of a thread.
+        local: bytes of stack and local memory of a thread, where registers are spilled to.
+        products: the instruction of tl.dot.
+        bulk_copies: whether tiles are copied by tensor descriptors.
+        fused_float64: whether a float64 product and sum were contracted, which would change the scores.
+        seconds: the time of compiling.
     """
 
     kernel: str
@@ -92,8 +100,8 @@ class Record:
     seconds: float
 
 
-def records(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Record]:
-    """A record for every row, dtype, architecture and variant."""
+def compile_table(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Record]:
+    """Yield a record for every row, dtype, architecture and variant."""
     if interpreted():
         raise RuntimeError("kernels made for the interpreter cannot be compiled: unset TRITON_INTERPRET")
     for row in TABLE:
@@ -101,15 +109,15 @@ def records(architectures: tuple[str, ...] = ARCHITECTURES) -> Iterator[Record]:
             if architecture in row.architectures:
                 for dtype in row.dtypes:
                     for variant in row.variants if "?" in KERNELS[row.kernel][1] else VARIANTS[1:]:
-                        yield record(row, dtype, architecture, variant)
+                        yield compile_row(row, dtype, architecture, variant)
 
 
-def record(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Record:
+def compile_row(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Record:
     """Compile one row for one dtype and architecture, for aligned tensors as torch allocates them."""
     started = time.perf_counter()
     kernel, types = KERNELS[row.kernel]
-    written = types.replace("T", TYPES[dtype]).split()
-    arguments = dict(zip(kernel.arg_names, (_type(kind, row.tile.blocks) for kind in written), strict=False))
+    kinds = types.replace("T", TYPES[dtype]).split()
+    arguments = dict(zip(kernel.arg_names, (_type(kind, row.tile.blocks) for kind in kinds), strict=False))
     missing = ("?" if variant == "lean" else "") + ("" if dtype == torch.float16 else "~")
     constants: dict[str, object] = {**row.tile.blocks, **_flags(row, variant)}
     constants.update((name, None) for name, kind in arguments.items() if kind[-1] in missing)
@@ -119,24 +127,32 @@ def record(row: Row, dtype: torch.dtype, architecture: str, variant: str) -> Rec
     aligned = [i for i, name in enumerate(kernel.arg_names) if arguments[name][0] == "*" or name in padded]
     source = ASTSource(kernel, arguments, constants, {(i,): [["tt.divisibility", 16]] for i in aligned})
     target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
-    options = {"num_warps": row.tile.warps, "num_stages": row.tile.stages, **OPTIONS}
+    options = {"num_warps": row.tile.warps, "num_stages": row.tile.stages, **COMPILE_OPTIONS}
     compiled = triton.compile(source, target=target, options=options)
     usage = _cuobjdump("-res-usage", compiled.asm["cubin"])
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump -res-usage printed no registers: {usage!r}")
-    registers, stack, local = map(int, found.groups())
+    match = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+    if match is None:
+        raise RuntimeError(f"expected registers in the output of cuobjdump -res-usage, got {usage!r}")
+    registers, stack, local = map(int, match.groups())
     ptx = compiled.asm["ptx"]
-    fused = "f64" in ptx and "DFMA" in _cuobjdump("-sass", compiled.asm["cubin"])
-    products = next((name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx), "fma")
     return Record(
-        row.kernel, variant, TYPES[dtype], architecture, row.up_to, compiled.metadata.shared, registers, stack + local,
-        products, "cp.async.bulk.tensor" in ptx, fused, round(time.perf_counter() - started, 2),
-    )  # fmt: skip
+        kernel=row.kernel,
+        variant=variant,
+        dtype=TYPES[dtype],
+        architecture=architecture,
+        up_to=row.up_to,
+        shared=compiled.metadata.shared,
+        registers=registers,
+        local=stack + local,
+        products=next((name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx), "fma"),
+        bulk_copies="cp.async.bulk.tensor" in ptx,
+        fused_float64="f64" in ptx and "DFMA" in _cuobjdump("-sass", compiled.asm["cubin"]),
+        seconds=round(time.perf_counter() - started, 2),
+    )
 
 
 def _type(kind: str, blocks: dict[str, int]) -> str:
-    """A kind in Triton's words: T@M is a pointer, or the descriptor of a table in blocks of BLOCK_M x BLOCK_D."""
+    """Return Triton's name of an argument's type: T@M is a pointer, or a descriptor of blocks of BLOCK_M x BLOCK_D."""
     dtype, _, side = kind.partition("@")
     if not side:
         return kind
@@ -146,16 +162,16 @@ def _type(kind: str, blocks: dict[str, int]) -> str:
 
 
 def _flags(row: Row, variant: str) -> dict[str, object]:
-    """The constants that are no tile sizes: as the common call has them, or at their most demanding."""
+    """Return the constants that are not tile sizes: those of the common call if lean, else the most demanding ones."""
     mask = "diagonal" if variant == "lean" else "same"
     row_side = variant == "lean"
     return {
         "info_nce_forward": {"MASK": mask, "STATS": not row_side, "ONE_STREAM": False},
         "info_nce_combine": {"STATS": True},
-        "info_nce_backward": {"SCALE_OWN": row_side, "MASK": mask, "ROUND": False},
+        "info_nce_backward": {"SCALE_ROWS": row_side, "MASK": mask, "ROUND": False},
         "info_nce_weights": {"MASK": mask, "ROUND": False},
         "sigmoid_loss_forward": {},
-        "sigmoid_loss_backward": {"SCALE_OWN": True, "ROUND": False},
+        "sigmoid_loss_backward": {"SCALE_ROWS": True, "ROUND": False},
         "sigmoid_loss_weights": {"ROUND": False},
         "knn_screen": {"KEPT": row.up_to},
         "knn_append": {"SYMMETRIC": True},
@@ -165,6 +181,7 @@ def _flags(row: Row, variant: str) -> dict[str, object]:
 
 
 def _cuobjdump(option: str, cubin: bytes) -> str:
+    """Return the output of cuobjdump on a compiled kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -173,20 +190,23 @@ def _cuobjdump(option: str, cubin: bytes) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m modalign.kernels.ahead_of_time")
-    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES, help="all of them unless given")
-    parser.add_argument("--json", action="store_true", help="one record a line")
-    chosen = parser.parse_args(arguments)
+    """Compile the table and print the records."""
+    description = "Compile every Triton kernel without a GPU and report registers, shared memory and spills."
+    parser = argparse.ArgumentParser(description=description, prog="python -m modalign.kernels.ahead_of_time")
+    architecture_help = "compile for this architecture; may be repeated (default: all)"
+    parser.add_argument("--architecture", action="append", choices=ARCHITECTURES, help=architecture_help)
+    parser.add_argument("--json", action="store_true", help="print one JSON record a line instead of a table")
+    options = parser.parse_args(arguments)
     names = [field.name for field in dataclasses.fields(Record)]
     widths = [23, 9, 7, 14, 8, 8, 11, 7, 17, 13, 15, 8]
-    if not chosen.json:
+    if not options.json:
         print("".join(name.ljust(width) for name, width in zip(names, widths, strict=True)))
-    for found in records(tuple(chosen.architecture or ARCHITECTURES)):
-        values = dataclasses.asdict(found)
-        if chosen.json:
+    for record in compile_table(tuple(options.architecture or ARCHITECTURES)):
+        values = dataclasses.asdict(record)
+        if options.json:
             print(json.dumps(values), flush=True)
         else:
-            values["up_to"] = "any" if found.up_to == ANY else found.up_to
+            values["up_to"] = "any" if record.up_to == ANY else record.up_to
             cells = (str(values[name]).ljust(width) for name, width in zip(names, widths, strict=True))
             print("".join(cells), flush=True)
 

@@ -1,8 +1,8 @@
-"""Shared neighbours of two graphs for every k' <= k, from one comparison of the two lists.
+"""The number of shared neighbours of two graphs for every k' <= k, from one comparison of their lists.
 
     new_r = [a_r in b_0 .. b_r] + [b_r in a_0 .. a_r-1]        counts_r = new_0 + ... + new_r
 
-A common neighbour is counted at the larger of its two ranks. A program owns a few rows and walks their ranks in order.
+A common neighbour is counted at the larger of its two ranks. A program owns a few rows and visits their ranks in order.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["neighbor_overlap"]
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """counts[i, r] = size of the intersection of the first r + 1 entries of a_i and b_i.
+    """Return the number of common entries among the first r + 1 entries of a_i and b_i, for every row i and rank r.
 
-    a, b: [n, k] int64, distinct in each row. Returns [n, k] int32. O(k^2) comparisons a row.
+    a and b are [n, k] int64, with distinct entries in each row; the result is [n, k] int32. O(k^2) comparisons a row.
     """
     n, k = a.shape
     counts = torch.empty(n, k, dtype=torch.int32, device=a.device)
@@ -33,18 +33,22 @@ def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=["n"])
 def _neighbor_overlap_kernel(
-    a_ptr, b_ptr,  # [n, k] int64
+    a_ptr,  # [n, k] int64
+    b_ptr,  # [n, k] int64
     counts_ptr,  # [n, k] int32
-    n, k,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
+    n,
+    k,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Write the counts of BLOCK_M rows; ranks are visited in tiles of BLOCK_K."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     offsets = rows[:, None] * k
     counted = tl.zeros([BLOCK_M], tl.int32)
     for first_rank in range(0, k, BLOCK_K):
         ranks = first_rank + tl.arange(0, BLOCK_K)
         inside = (rows[:, None] < n) & (ranks[None, :] < k)
-        # two fillers, so that what lies outside equals nothing
+        # different fillers, so that entries outside the lists equal nothing
         a = tl.load(a_ptr + offsets + ranks[None, :], inside, other=-1)
         b = tl.load(b_ptr + offsets + ranks[None, :], inside, other=-2)
         new = tl.zeros([BLOCK_M, BLOCK_K], tl.int32)

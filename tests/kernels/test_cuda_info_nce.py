@@ -1,6 +1,6 @@
-"""The CUDA kernels of InfoNCE's tiles: sums and weights are the definition's.
+"""The CUDA kernels of info_nce's tiles compute the sums and weights of the definition.
 
-"host" runs them on a CPU, "device" on a GPU of compute capability 9.0.
+The parameter "host" runs them on a CPU, "device" on a GPU of compute capability 9.0.
 """
 
 import ctypes
@@ -19,17 +19,19 @@ from modalign.reference import info_nce as reference
 
 SUM_ERROR = 2e-6  # relative to 1 + the largest logit: a few roundings of float32
 PRODUCT_ERROR = 2**-8  # relative to |W| |v|: weights are rounded to bfloat16
-# rows, columns, features: three tiles of rows and two of columns, in part; a stage of features in part; and little
+# rows, columns, features: three and two tiles with incomplete last ones, an incomplete stage of features, small sizes
 SIZES = [(300, 300, 72), (140, 520, 200), (520, 70, 130), (64, 256, 64), (1, 1, 8), (3, 1, 16)]
 
 
 class Part(ctypes.Structure):
-    """Of csrc/cuda/losses/info_nce_tables.hpp, as the next two."""
+    """A struct of csrc/cuda/losses/info_nce_tables.hpp, like the next two."""
 
     _fields_ = tuple((name, ctypes.c_int) for name in ("row", "rows", "col", "cols"))
 
 
 class Sums(ctypes.Structure):
+    """The tables of the sums."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("scale", "row_parts", "col_parts", "positive")),
         ("row_stride", ctypes.c_int64),
@@ -40,6 +42,8 @@ class Sums(ctypes.Structure):
 
 
 class Weights(ctypes.Structure):
+    """The tables of the weights."""
+
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("scale", "row_lse", "row_grad", "col_lse", "col_grad", "positive_grad")),
         ("part", Part),
@@ -54,23 +58,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 def functions(library: ctypes.CDLL, blocks: int) -> dict[str, Callable[..., None]]:
-    """Those of modalign._cuda, by this many blocks that share the tiles."""
+    """Return replacements of functions of modalign._cuda that share the tiles among this many blocks."""
 
     def info_nce_sums(
         x: int, y: int, scale: int, row_parts: int, row_stride: int, col_parts: int, positive: int,
         pairs_left_out: bool, part: tuple[int, ...], n: int, m: int, d: int, *_: int,
     ) -> None:  # fmt: skip
-        on = Sums(scale, row_parts, col_parts, positive, row_stride, Part(*part), n, m, d, pairs_left_out)
-        library.info_nce_sums(ctypes.c_void_p(x), ctypes.c_void_p(y), blocks, ctypes.byref(on))
+        tables = Sums(scale, row_parts, col_parts, positive, row_stride, Part(*part), n, m, d, pairs_left_out)
+        library.info_nce_sums(ctypes.c_void_p(x), ctypes.c_void_p(y), blocks, ctypes.byref(tables))
 
     def info_nce_weights(
         x: int, y: int, scale: int, row: list[int], col: list[int], positive_grad: int, pairs_left_out: bool,
         weights: int, stride: int, part: tuple[int, ...], n: int, m: int, d: int, *_: int,
     ) -> None:  # fmt: skip
-        on = Weights(scale, *row, *col, positive_grad, Part(*part), n, m, d, pairs_left_out)
+        tables = Weights(scale, *row, *col, positive_grad, Part(*part), n, m, d, pairs_left_out)
         library.info_nce_weights(
             ctypes.c_void_p(x), ctypes.c_void_p(y), ctypes.c_void_p(weights), ctypes.c_int64(stride), blocks,
-            ctypes.byref(on),
+            ctypes.byref(tables),
         )  # fmt: skip
 
     return {"info_nce_sums": info_nce_sums, "info_nce_weights": info_nce_weights}
@@ -78,7 +82,7 @@ def functions(library: ctypes.CDLL, blocks: int) -> dict[str, Callable[..., None
 
 @pytest.fixture(params=["host", "device"])
 def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """modalign.ops._cuda, for tensors where it runs, which are torch's default meanwhile."""
+    """Yield modalign.ops._cuda; new tensors are on the device where it runs."""
     if request.param == "device":
         on_device = cuda_host.on_device()
         with torch.device("cuda"):
@@ -88,13 +92,16 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def tables(n: int, m: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x, y, scale, with logits of a few units."""
+    """Return x, y and scale with logits of a few units."""
     x, y = torch.randn(1, n, d).bfloat16(), torch.randn(1, m, d).bfloat16()
     return x, y, (0.5 + torch.rand(1, n)) * 4 / d**0.5
 
 
 def far_apart(n: int, m: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Norms over three orders of magnitude, logits up to 400: no exponential can serve a row and a column."""
+    """Return tables with norms over three orders of magnitude and logits up to 400.
+
+    No shift of the exponentials can serve both a row and a column.
+    """
     x, y, scale = tables(n, m, d)
     x, y = (
         (table * torch.logspace(-1.5, 1.5, size)[torch.randperm(size), None]).bfloat16()
@@ -102,7 +109,7 @@ def far_apart(n: int, m: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
     )
     scale *= 400 / largest_logit(x, y, scale)
     largest = (x.double() @ y.double().mT * scale.double()[:, :, None])[0].amax(0)
-    assert float(largest.max() - largest.min()) > 300  # of a column
+    assert float(largest.max() - largest.min()) > 300  # among the largest logits of columns
     return x, y, scale
 
 
@@ -113,27 +120,27 @@ def largest_logit(x: Tensor, y: Tensor, scale: Tensor) -> float:
 def check_sums(
     cuda: types.ModuleType, x: Tensor, y: Tensor, scale: Tensor, mask: str = "none", columns: bool = True
 ) -> tuple[Tensor, ...]:
-    found = cuda.info_nce_forward(x, y, scale, None, None, None, None, mask, columns, False, 0)
+    results = cuda.info_nce_forward(x, y, scale, None, None, None, None, mask, columns, False, 0)
     expected = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask, columns=columns)
     largest = 1 + largest_logit(x, y, scale)
-    for own, wanted in zip(found[:3], expected[:3], strict=True):
-        torch.testing.assert_close(own.double(), wanted, rtol=0, atol=SUM_ERROR * largest)
-    assert all(table.numel() == 0 for table in found[3:])
-    return found
+    for actual, wanted in zip(results[:3], expected[:3], strict=True):
+        torch.testing.assert_close(actual.double(), wanted, rtol=0, atol=SUM_ERROR * largest)
+    assert all(table.numel() == 0 for table in results[3:])
+    return results
 
 
 def check_products(
     cuda: types.ModuleType, x: Tensor, y: Tensor, scale: Tensor, mask: str = "none", *, rows: bool = True,
     cols: bool = True, positives: bool = True, needed: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """rows, cols, positives: which gradients there are; needed: of which tables the products are."""
+    """Check the products with the tables v and u that are ``needed``, for the gradients that there are."""
     (_, n, d), m = x.shape, y.shape[1]
     sums = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask, columns=cols)
     sizes = (n if rows else 0, m if cols else 0, n if positives and n == m else 0)
     grads = [torch.randn(1, size) for size in sizes]
     v, u = (torch.randn(1, size, d).bfloat16() if need else None for size, need in zip((m, n), needed, strict=True))
     entries = (None, None, None, None, mask)
-    found = cuda.info_nce_backward(
+    results = cuda.info_nce_backward(
         *grads, x, y, v, u, scale, *entries, sums[0].float(), sums[1].float(), torch.empty(0, m)
     )
 
@@ -144,12 +151,12 @@ def check_products(
 
     expected = exact(*grads, x, y, v, u, scale)
     sizes = exact(*(None if table is None else table.abs() for table in (*grads, x, y, v, u, scale)))
-    for own, wanted, size in zip(found, expected, sizes, strict=True):
-        assert own.shape == wanted.shape
-        off = ((own.double() - wanted).abs() / size.clamp_min(1e-30)).max() if own.numel() else 0.0
-        # exp turns an absolute error of a logit into a relative one of its weight
-        assert off <= PRODUCT_ERROR + SUM_ERROR * largest_logit(x, y, scale)
-    return found
+    for actual, wanted, size in zip(results, expected, sizes, strict=True):
+        assert actual.shape == wanted.shape
+        error = ((actual.double() - wanted).abs() / size.clamp_min(1e-30)).max() if actual.numel() else 0.0
+        # exp turns an absolute error of a logit into a relative error of its weight
+        assert error <= PRODUCT_ERROR + SUM_ERROR * largest_logit(x, y, scale)
+    return results
 
 
 MASKS = ["none", "diagonal"]
@@ -158,14 +165,14 @@ MASKS = ["none", "diagonal"]
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.usefixtures("nan_filled_memory")
-def test_the_sums_are_the_definitions(size: tuple[int, int, int], mask: str, cuda: types.ModuleType) -> None:
+def test_sums_agree_with_the_definition(size: tuple[int, int, int], mask: str, cuda: types.ModuleType) -> None:
     check_sums(cuda, *tables(*size), mask)
 
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.usefixtures("nan_filled_memory")
-def test_the_products_are_the_definitions(size: tuple[int, int, int], mask: str, cuda: types.ModuleType) -> None:
+def test_products_agree_with_the_definition(size: tuple[int, int, int], mask: str, cuda: types.ModuleType) -> None:
     check_products(cuda, *tables(*size), mask)
 
 
@@ -177,8 +184,8 @@ def test_norms_over_orders_of_magnitude(mask: str, cuda: types.ModuleType) -> No
     check_products(cuda, x, y, scale, mask)
 
 
-def test_pairs_that_stand_out(cuda: types.ModuleType) -> None:
-    """Well-fitted pairs, left out: their exponentials would overflow."""
+def test_positives_with_very_large_logits(cuda: types.ModuleType) -> None:
+    """Exclude positives whose exponentials would overflow."""
     x = torch.nn.functional.normalize(torch.randn(1, 200, 512), dim=2).bfloat16()
     y, scale = x.clone(), torch.full((1, 200), 150.0)
     assert float((x @ x.mT * 150)[0].fill_diagonal_(0).max()) < 150 - 90
@@ -196,7 +203,7 @@ def test_one_direction_and_one_tower(cuda: types.ModuleType) -> None:
 
 @pytest.mark.usefixtures("nan_filled_memory")
 def test_bands_and_blocks(cuda: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bands of two tiles of rows, of one, and bands of weights that end inside of tiles."""
+    """Divide the rows into bands of two tiles and of one, and the weights into bands that end inside tiles."""
     x, y, scale = tables(450, 450, 24)
     monkeypatch.setattr(kernels, "BAND_BYTES", 4 * 8 * (450 + 2 * 64))
     check_sums(cuda, x, y, scale)
@@ -216,14 +223,16 @@ def test_a_pair_alone_has_a_loss_of_exactly_0(cuda: types.ModuleType) -> None:
         assert row_lse.item() == col_lse.item() == positive.item()
 
 
-def test_the_same_bits_whoever_takes_which_tile(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_do_not_depend_on_the_blocks_that_compute_the_tiles(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y, scale = tables(300, 520, 40)
-    seen = []
+    runs = []
     for blocks in (1, 3, 3):
         cuda = cuda_host.on_host(monkeypatch, **functions(library, blocks))
         torch.manual_seed(1)
-        seen.append((*check_sums(cuda, x, y, scale)[:2], *check_products(cuda, x, y, scale)))
-    for first, *others in zip(*seen, strict=True):
+        runs.append((*check_sums(cuda, x, y, scale)[:2], *check_products(cuda, x, y, scale)))
+    for first, *others in zip(*runs, strict=True):
         assert all(torch.equal(first, other) for other in others)
 
 
@@ -235,8 +244,8 @@ def test_the_loss_and_its_gradients_on_the_device() -> None:
         leaves = [table.to(dtype).requires_grad_() for table in (x, y)]
         loss = modalign.info_nce(*leaves, temperature=0.07, backend=backend)
         losses.append((loss, *torch.autograd.grad(loss, leaves)))
-    (own, *grads), (wanted, *wanted_grads) = losses
-    assert abs(float(own) - float(wanted)) < 1e-2  # rows of unit length are rounded to bfloat16
+    (loss, *grads), (wanted, *wanted_grads) = losses
+    assert abs(float(loss) - float(wanted)) < 1e-2  # rows of unit length are rounded to bfloat16
     for grad, other in zip(grads, wanted_grads, strict=True):
         assert float((grad.double() - other).norm() / other.norm()) < 2e-2
 
@@ -252,8 +261,8 @@ def test_the_loss_and_its_gradients_on_the_device() -> None:
     ],
     ids=str,
 )
-def test_what_it_does_not_take_is_said(change: dict[str, object], reason: str) -> None:
+def test_a_refusal_names_its_reason(change: dict[str, object], reason: str) -> None:
     call = {"x": torch.ones(4, 8).bfloat16(), "y": torch.ones(4, 8).bfloat16(), "backend": "cuda", **change}
-    call["x"].requires_grad_()  # nothing is stored without
+    call["x"].requires_grad_()  # without gradients no logits would be stored
     with pytest.raises(NotImplementedError, match=f"cuda: {reason}"):
         modalign.info_nce(**call)

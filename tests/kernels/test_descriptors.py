@@ -1,4 +1,4 @@
-"""Tiles copied by tensor descriptors, as on a GPU from sm_90 on, in the interpreter: the same bits as by pointers."""
+"""Tiles copied by tensor descriptors, as on GPUs from sm_90 on, give the bits of tiles read by pointers."""
 
 import dataclasses
 
@@ -8,22 +8,22 @@ import torch
 from modalign.kernels.knn import survivors
 from modalign.kernels.knn.screen import Screen
 from modalign.kernels.losses import info_nce, sigmoid_loss
-from modalign.kernels.shared.launch import operand
-from modalign.kernels.shared.tiles import tile
+from modalign.kernels.shared.launch import to_operand
+from modalign.kernels.shared.tiles import Tile, tile
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered")
 
 
-def by_descriptors(*call: object) -> object:
-    found = tile(*call)
-    if "DESCRIPTORS" not in found.blocks:
-        return found
-    return dataclasses.replace(found, blocks={**found.blocks, "DESCRIPTORS": 1})
+def descriptor_tile(kernel: str, *call: object, variant: str = "full") -> Tile:
+    sizes = tile(kernel, *call, variant=variant)
+    if "DESCRIPTORS" not in sizes.blocks:
+        return sizes
+    return dataclasses.replace(sizes, blocks={**sizes.blocks, "DESCRIPTORS": 1})
 
 
 @pytest.fixture(params=[torch.float32, torch.float16], ids=str)
 def tables(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three problems, so that a tile reaches into the next one, and the values of one of them are out of this world."""
+    """Return three problems, so that a tile reaches into the next one; the values of the last are not finite."""
     x, y = torch.randn(3, 45, 300).to(request.param), torch.randn(3, 70, 300).to(request.param)
     x[2], y[2] = torch.inf, torch.nan
     return x, y
@@ -32,7 +32,7 @@ def tables(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
 def test_info_nce(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     (x, y), scale = tables, torch.full((3, 45), 0.3)
     ids = torch.arange(45) % 7, torch.arange(70) % 7
-    ids = tuple(of_side.expand(3, -1) for of_side in ids)
+    ids = tuple(side_ids.expand(3, -1) for side_ids in ids)
 
     def run() -> list[torch.Tensor]:
         forward = info_nce.info_nce_forward(x, y, scale, *ids, mask="same", stats=True)
@@ -43,7 +43,7 @@ def test_info_nce(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest
         return [result[:2] for result in (*forward[:3], *forward[4:], *products)]
 
     by_pointers = run()
-    monkeypatch.setattr(info_nce, "tile", by_descriptors)
+    monkeypatch.setattr(info_nce, "tile", descriptor_tile)
     assert all(bool(result.isfinite().all()) for result in by_pointers)
     assert all(map(torch.equal, run(), by_pointers))
 
@@ -59,7 +59,7 @@ def test_sigmoid_loss(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: py
         return [result[:2] for result in (loss, *grads)]
 
     by_pointers = run()
-    monkeypatch.setattr(sigmoid_loss, "tile", by_descriptors)
+    monkeypatch.setattr(sigmoid_loss, "tile", descriptor_tile)
     assert all(bool(result.isfinite().all()) for result in by_pointers)
     assert all(map(torch.equal, run(), by_pointers))
 
@@ -68,17 +68,17 @@ def test_survivors(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(150, 11)
     screen = Screen(x, x, "euclidean", narrow=True)
     thresholds = torch.full((150,), -20.0)
-    by_pointers = survivors.survivors(screen, None, torch.arange(150), thresholds, 150)
-    monkeypatch.setattr(survivors, "tile", by_descriptors)
-    found = survivors.survivors(screen, None, torch.arange(150), thresholds, 150)
-    assert torch.equal(found[1], by_pointers[1])
-    assert torch.equal(found[0].sort(1).values, by_pointers[0].sort(1).values)
-    assert bool((found[1] > 0).any())
+    by_pointers = survivors.find_survivors(screen, None, torch.arange(150), thresholds, 150)
+    monkeypatch.setattr(survivors, "tile", descriptor_tile)
+    by_descriptors = survivors.find_survivors(screen, None, torch.arange(150), thresholds, 150)
+    assert torch.equal(by_descriptors[1], by_pointers[1])
+    assert torch.equal(by_descriptors[0].sort(1).values, by_pointers[0].sort(1).values)
+    assert bool((by_descriptors[1] > 0).any())
 
 
-def test_an_operand_starts_where_a_copy_may() -> None:
+def test_an_operand_starts_at_a_multiple_of_16_bytes() -> None:
     memory = torch.arange(16 * 5 + 1).half()
     x = memory[1:].view(5, 16)
     assert x.data_ptr() % 16
-    assert operand(x).data_ptr() % 16 == 0
-    assert torch.equal(operand(x), x)
+    assert to_operand(x).data_ptr() % 16 == 0
+    assert torch.equal(to_operand(x), x)

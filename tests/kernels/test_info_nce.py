@@ -1,4 +1,4 @@
-"""The info_nce kernels where the contract suite does not look: schedules, ranges, boundaries, determinism."""
+"""Properties of the info_nce kernels beyond the contract tests: schedules, ranges, tile edges, determinism."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from modalign.kernels.losses import info_nce as module
 from modalign.kernels.losses import products
 from modalign.kernels.losses.info_nce import info_nce_backward, info_nce_forward
-from modalign.kernels.losses.products import blocks, schedule
+from modalign.kernels.losses.products import blocks, cheapest_schedule
 from modalign.kernels.shared.tiles import Tile
 from modalign.reference import info_nce as reference
 
@@ -29,8 +29,11 @@ LEFT_OUT = [
 
 @pytest.fixture
 def products_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device's product of tiles has the same bits in a tile of any size. The interpreter's is NumPy's, whose last bit
-    depends on the size where OpenBLAS has a kernel for AVX2 and no better one: summed in float64 it does not."""
+    """Make the interpreter's products independent of the size of a tile, as they are on a device.
+
+    The interpreter multiplies with NumPy, whose last bit depends on the size where OpenBLAS has only a kernel for AVX2;
+    summed in float64 it does not.
+    """
     from triton.runtime import interpreter
 
     def create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
@@ -40,7 +43,7 @@ def products_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
 
 
-def narrow_tile(kernel: str, *of_call: object) -> Tile:
+def narrow_tile(kernel: str, *_: object, variant: str = "full") -> Tile:
     if kernel == "info_nce_combine":
         return Tile({"BLOCK_N": 32, "PARTS": 4}, 1, 1)
     blocks = {"BLOCK_M": 16, "BLOCK_N": 32, "BLOCK_D": 16}
@@ -49,7 +52,7 @@ def narrow_tile(kernel: str, *of_call: object) -> Tile:
 
 @dataclasses.dataclass
 class Problem:
-    """Tables of a call; one stream if y is None."""
+    """The tables of a call, of one stream if y is None."""
 
     x: Tensor
     y: Tensor | None
@@ -74,7 +77,7 @@ def problem(
     row_cap, col_cap = (2 * torch.randn(b, size) for size in (n, m)) if caps else (None, None)
     if row_cap is not None:
         row_cap[:, 0] = torch.inf
-        row_cap[:, -1] = -1e9  # nothing counts
+        row_cap[:, -1] = -1e9  # no entry of the row counts
     grads = [torch.randn(b, size) for size in (n, m, n if m == n else 0)]
     if one_stream:
         grads = [grads[0], grads[1][:, :0], grads[2][:, :0]]
@@ -83,20 +86,22 @@ def problem(
     return Problem(x, y, v, u, scale, (row_id, col_id, row_cap, col_cap), tuple(grads))
 
 
-def assert_near(actual: Tensor, wanted: Tensor, error: float, what: str) -> None:
-    """Equal where infinite; elsewhere within ``error`` of the largest entry."""
-    assert actual.shape == wanted.shape, what
-    assert actual.dtype == torch.float32, what
+def assert_near(actual: Tensor, wanted: Tensor, error: float, name: str) -> None:
+    """Assert equality where values are infinite, and elsewhere errors of at most ``error`` times the largest entry."""
+    assert actual.shape == wanted.shape, name
+    assert actual.dtype == torch.float32, name
     finite = wanted.isfinite()
-    assert torch.equal(actual[~finite], wanted[~finite]), what
+    assert torch.equal(actual[~finite], wanted[~finite]), name
     if bool(finite.any()):
-        off = float((actual - wanted)[finite].abs().max())
-        assert off <= error * float(wanted[finite].abs().max()) + 1e-6 * error, f"{what}: off by {off}"
+        largest_error = float((actual - wanted)[finite].abs().max())
+        assert largest_error <= error * float(wanted[finite].abs().max()) + 1e-6 * error, (
+            f"{name}: error {largest_error}"
+        )
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 32 rows and 128 columns at most, so that small problems have several."""
+    """Limit blocks to 32 rows and 128 columns, so that small problems have several."""
     monkeypatch.setattr(products, "BAND_BYTES", 4096)
     monkeypatch.setattr(products, "BAND_ROWS", 32)
     monkeypatch.setattr(products, "ALIGNMENT", 32)
@@ -104,7 +109,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("mask", "ids", "caps"), LEFT_OUT)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_sums_are_the_reference_s(size: tuple[int, int, int, int], mask: str, ids: bool, caps: bool) -> None:
+def test_sums_agree_with_the_reference(size: tuple[int, int, int, int], mask: str, ids: bool, caps: bool) -> None:
     one = problem(*size, ids=ids, caps=caps)
     call = (one.x, one.y, one.scale, *one.entries, mask, True, True, 4 * size[1] * size[0])
     largest = 1 + float(reference.info_nce_forward(*call[:3], workspace=1 << 20)[3].abs().max())
@@ -117,10 +122,10 @@ def test_sums_are_the_reference_s(size: tuple[int, int, int, int], mask: str, id
 
 @pytest.mark.parametrize("one_stream", [False, True])
 @pytest.mark.parametrize(("mask", "ids", "caps"), LEFT_OUT)
-def test_sums_of_bands_and_splits_are_the_reference_s(
+def test_sums_of_bands_and_splits_agree_with_the_reference(
     mask: str, ids: bool, caps: bool, one_stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tiles of 16 x 32: bands of two blocks of rows or fewer, and two parts of the columns, the last ones not full."""
+    """Use tiles of 16 x 32: bands of at most two blocks of rows, and two parts of the columns, the last incomplete."""
     monkeypatch.setattr(module, "tile", narrow_tile)
     n = 75
     one = problem(n, n if one_stream else 290, 9, 9, ids=ids, caps=caps, one_stream=one_stream)
@@ -137,31 +142,31 @@ def test_sums_of_bands_and_splits_are_the_reference_s(
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_what_is_not_asked_for_has_width_zero(dtype: torch.dtype) -> None:
+def test_results_that_are_not_requested_have_width_zero(dtype: torch.dtype) -> None:
     one = problem(6, 9, 5, 5, dtype)
     for columns, stats, workspace in ((False, False, 0), (False, True, 4 * 9 * 2), (True, False, 1 << 20)):
         call = (one.x, one.y, one.scale, *one.entries, "none", columns, stats, workspace)
-        got, wanted = info_nce_forward(*call), reference.info_nce_forward(*call)
-        assert [result.shape for result in got] == [result.shape for result in wanted]
+        results, wanted = info_nce_forward(*call), reference.info_nce_forward(*call)
+        assert [result.shape for result in results] == [result.shape for result in wanted]
     alone = (one.x, None, one.scale[:, :1].expand(2, 6), *one.entries, "diagonal", True, True, 1 << 20)
-    got, wanted = info_nce_forward(*alone), reference.info_nce_forward(*alone)
-    assert [result.shape for result in got] == [result.shape for result in wanted]
+    results, wanted = info_nce_forward(*alone), reference.info_nce_forward(*alone)
+    assert [result.shape for result in results] == [result.shape for result in wanted]
 
 
 @pytest.mark.parametrize(("mask", "ids", "caps"), LEFT_OUT)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.usefixtures("small_blocks", "products_rounded_once")
-def test_every_schedule_gives_the_reference_s_products(
+def test_products_of_every_schedule_agree_with_the_reference(
     size: tuple[int, int, int, int], mask: str, ids: bool, caps: bool
 ) -> None:
     one = problem(*size, b=1, ids=ids, caps=caps)
     forward = info_nce_forward(one.x, one.y, one.scale, *one.entries, mask, workspace=4 * size[1] * (size[0] + 1))
     wanted = one.backward(mask, forward, reference.info_nce_backward)
-    got = {name: one.backward(mask, forward, schedule=name) for name in products.SCHEDULES}
-    for name, pair in got.items():
+    results = {name: one.backward(mask, forward, schedule=name) for name in products.SCHEDULES}
+    for name, pair in results.items():
         for side, actual, expected in zip(("W v", "W' u"), pair, wanted, strict=True):
             assert_near(actual, expected, PRODUCT_ERROR[torch.float32], f"{name} {side}")
-    assert all(map(torch.equal, got["banded"], got["stored"]))
+    assert all(map(torch.equal, results["banded"], results["stored"]))
 
 
 @pytest.mark.parametrize("dtype", FLOATS[1:], ids=str)
@@ -195,16 +200,16 @@ def test_gradients_of_width_zero_are_zero(name: str) -> None:
     forward = info_nce_forward(one.x, one.y, one.scale)
     for kept in range(3):
         grads = tuple(grad if side == kept else grad[:, :0] for side, grad in enumerate(one.grads))
-        some = dataclasses.replace(one, grads=grads)
-        wanted = some.backward("none", forward, reference.info_nce_backward)
-        for actual, expected in zip(some.backward("none", forward, schedule=name), wanted, strict=True):
+        partial = dataclasses.replace(one, grads=grads)
+        wanted = partial.backward("none", forward, reference.info_nce_backward)
+        for actual, expected in zip(partial.backward("none", forward, schedule=name), wanted, strict=True):
             assert_near(actual, expected, PRODUCT_ERROR[torch.float32], name)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 31, 32, 45, 90, 1000])
 @pytest.mark.usefixtures("small_blocks", "products_rounded_once")
 def test_stored_logits_change_no_bits(rows: int) -> None:
-    """Whatever part of them the memory held, and in whatever problem it ends."""
+    """The memory may hold any part of the logits and end in any problem."""
     one = problem(45, 50, 12, 12)
     calls = [
         info_nce_forward(one.x, one.y, one.scale, *one.entries, "diagonal", workspace=space)
@@ -220,33 +225,41 @@ def test_stored_logits_change_no_bits(rows: int) -> None:
         assert all(map(torch.equal, banded, stored))
 
 
-def test_a_schedule_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_that_cannot_run_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     one = problem(4, 4, 3, 3)
     forward = info_nce_forward(one.x, one.y, one.scale)
-    with pytest.raises(ValueError, match=r"schedule must be one of .*'stored'.*, got 'fastest'"):
+    with pytest.raises(ValueError, match=r"schedule must be one of .*'stored'.*, results 'fastest'"):
         one.backward("none", forward, schedule="fastest")
-    with pytest.raises(ValueError, match="'stored' needs logits that the forward pass stored, got none"):
+    with pytest.raises(ValueError, match="'stored' needs logits that the forward pass stored, results none"):
         one.backward("none", forward, schedule="stored")
-    monkeypatch.setattr(products, "_no_banded", lambda _: "float32 products are rounded to tf32")
+    monkeypatch.setattr(products, "_banded_refusal", lambda _: "float32 products are rounded to tf32")
     with pytest.raises(NotImplementedError, match="schedule 'banded' cannot run: float32 products are rounded to tf32"):
         one.backward("none", forward, schedule="banded")
 
 
 def test_wide_tables_are_banded_and_narrow_ones_fused() -> None:
-    """At 256 features the logits of a second product cost less than writing and reading weights; at 512 more."""
+    """At 256 features, recomputing the logits costs less than writing and reading weights; at 512 it costs more."""
     for dtype in FLOATS[1:]:
-        assert [schedule(dtype, d, d, 2, 256 if d > 128 else 128) for d in (64, 128, 256)] == 3 * ["fused"]
-        assert [schedule(dtype, d, d, 2, 256) for d in (512, 768, 1024)] == 3 * ["banded"]
-    assert [schedule(torch.float32, d, d, 2, 128) for d in (32, 128, 512)] == ["fused", "banded", "banded"]
+        assert [
+            cheapest_schedule(dtype, d, width=d, products=2, block_v=256 if d > 128 else 128) for d in (64, 128, 256)
+        ] == 3 * ["fused"]
+        assert [cheapest_schedule(dtype, d, width=d, products=2, block_v=256) for d in (512, 768, 1024)] == 3 * [
+            "banded"
+        ]
+    assert [cheapest_schedule(torch.float32, d, width=d, products=2, block_v=128) for d in (32, 128, 512)] == [
+        "fused",
+        "banded",
+        "banded",
+    ]
 
 
 @pytest.mark.parametrize("size", [(3, 10, 10), (2, 5000, 9000), (1, 100_000, 100_000), (1, 1, 50_000_000), (0, 5, 5)])
 def test_blocks_hold_every_entry_once_and_little_memory(size: tuple[int, int, int]) -> None:
     b, n, m = size
-    found = list(blocks(b, n, m, 2))
-    assert sum(block.problems * block.rows * block.cols for block in found) == b * n * m
-    assert len({(block.problem, block.row, block.col) for block in found}) == len(found)
-    for block in found:
+    parts = list(blocks(b, n, m, 2))
+    assert sum(block.problems * block.rows * block.cols for block in parts) == b * n * m
+    assert len({(block.problem, block.row, block.col) for block in parts}) == len(parts)
+    for block in parts:
         assert block.problems * block.rows * block.cols * 2 <= products.BAND_BYTES
         assert block.problems == 1 or (block.rows, block.cols) == (n, m)
 
@@ -256,7 +269,7 @@ def pairs(n: int, d: int, dtype: torch.dtype, b: int = 1) -> tuple[Tensor, Tenso
 
 
 def loss_gradients(n: int, b: int = 1) -> list[Tensor]:
-    """What the mean of the symmetric loss sends back."""
+    """Return the gradients of the mean of the symmetric loss with respect to the sums."""
     return [torch.full((b, n), 0.5 / n), torch.full((b, n), 0.5 / n), torch.full((b, n), -1.0 / n)]
 
 
@@ -264,13 +277,13 @@ def gradients(
     grads: list[Tensor], x: Tensor, y: Tensor, scale: Tensor, forward: tuple[Tensor, ...], function=info_nce_backward,
     **schedule,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """dx and dy."""
+    """Return dx and dy."""
     return function(*grads, x, y, y, x, scale, *4 * [None], "none", *forward[:2], forward[3], **schedule)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("name", ["fused", "banded"])
-def test_the_same_bits_twice(name: str, dtype: torch.dtype) -> None:
+def test_two_calls_give_the_same_bits(name: str, dtype: torch.dtype) -> None:
     x, y = pairs(71, 20, dtype, b=2)
     scale = torch.tensor([[5.0], [20.0]]).expand(2, 71)
     first, second = (info_nce_forward(x, y, scale, stats=True) for _ in range(2))
@@ -281,8 +294,10 @@ def test_the_same_bits_twice(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("n", [31, 32, 33, 64, 65])
 def test_exchanging_the_modalities_exchanges_the_results(n: int) -> None:
-    """Around the edges of a tile. A row's sum is kept while its tiles come, a column's is put together from tiles: the
-    logits are the same, the order of their sums is not."""
+    """Exchange x and y, with sizes around the edges of a tile.
+
+    A row is summed tile after tile, a column from parts: the logits are the same, the order of their sums is not.
+    """
     x, y = pairs(n, 9, torch.float32)
     scale = torch.full((1, n), 7.0)
     row_lse, col_lse, positive, *_ = info_nce_forward(x, y, scale)
@@ -301,7 +316,7 @@ def test_one_pair_has_loss_zero_and_no_gradient(dtype: torch.dtype, scale: float
     forward = info_nce_forward(x, y, scales)
     row_lse, col_lse, positive = forward[:3]
     assert torch.equal((row_lse + col_lse) / 2 - positive, torch.zeros(1, 1))
-    # without its positive nothing is left
+    # without its positive no entry counts
     assert torch.equal(info_nce_forward(x, y, scales, mask="diagonal")[0], torch.tensor([[-torch.inf]]))
     for name in ("fused", "banded"):
         for grad in gradients(loss_gradients(1), x, y, scales, forward, schedule=name):
@@ -310,22 +325,22 @@ def test_one_pair_has_loss_zero_and_no_gradient(dtype: torch.dtype, scale: float
 
 @pytest.mark.parametrize("size", [1e-4, 6e4])
 def test_float16_at_the_ends_of_its_range(size: float) -> None:
-    """Logits of -4e9 .. 4e9 have one-hot softmaxes; tiny inputs have flat ones. Neither may overflow or vanish."""
+    """Logits of -4e9 .. 4e9 have one-hot softmaxes, tiny inputs uniform ones; neither may overflow or underflow."""
     x, y = (torch.where(torch.rand(1, 9, 3) < 0.5, -size, size).half() for _ in range(2))
     scale = torch.ones(1, 9)
-    got = info_nce_forward(x, y, scale)
+    results = info_nce_forward(x, y, scale)
     expected = reference.info_nce_forward(x.double(), y.double(), scale)
-    for actual, wanted in zip(got[:3], expected[:3], strict=True):
+    for actual, wanted in zip(results[:3], expected[:3], strict=True):
         torch.testing.assert_close(actual.double(), wanted, rtol=3e-7, atol=3e-7)
     for name in ("fused", "banded"):
-        grads = gradients(loss_gradients(9), x, y, scale, got, schedule=name)
+        grads = gradients(loss_gradients(9), x, y, scale, results, schedule=name)
         assert all(bool(grad.isfinite().all()) for grad in grads)
 
 
 @pytest.mark.parametrize("name", ["fused", "banded"])
 @pytest.mark.parametrize("size", [1e-25, 1e-9, 1.0, 1e9])
-def test_float16_gradients_are_linear_in_what_comes_back(size: float, name: str) -> None:
-    """A weight below 6e-8 would be lost in float16, one above 65,504 infinite, were they not scaled first."""
+def test_float16_gradients_are_linear_in_the_incoming_gradients(size: float, name: str) -> None:
+    """Without scaling, a float16 weight below 6e-8 would be 0, and one above 65,504 infinite."""
     x, y = pairs(40, 16, torch.float16)
     scale = torch.full((1, 40), 3.0)
     forward = info_nce_forward(x, y, scale)
@@ -339,7 +354,10 @@ def test_float16_gradients_are_linear_in_what_comes_back(size: float, name: str)
 
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 2**-10), (torch.bfloat16, 2**-7)], ids=str)
 def test_half_precision_gradients_lose_one_rounding_of_the_weights(dtype: torch.dtype, rounding: float) -> None:
-    """Two half-units of the dtype, relative to the largest entry; d = 300 takes more than one block of features."""
+    """The error is at most two half-units of the dtype, relative to the largest entry.
+
+    300 features take more than one block of features.
+    """
     x, y = pairs(45, 300, dtype)
     scale = torch.full((1, 45), 10.0)
     forward = info_nce_forward(x, y, scale)
@@ -352,7 +370,7 @@ def test_half_precision_gradients_lose_one_rounding_of_the_weights(dtype: torch.
             torch.testing.assert_close(actual.double(), wanted, rtol=0, atol=rounding * float(wanted.abs().max()))
 
 
-def test_no_gradient_comes_from_none() -> None:
+def test_zero_incoming_gradients_give_zero_gradients() -> None:
     x, y = pairs(5, 4, torch.float16)
     scale = torch.full((1, 5), 1e6)
     forward = info_nce_forward(x, y, scale)
@@ -362,8 +380,8 @@ def test_no_gradient_comes_from_none() -> None:
 
 
 @pytest.mark.parametrize("b", [0, 1])
-def test_shapes_come_back_as_they_went_in(b: int) -> None:
-    """Widths are padded inside, and no problem at all is no error."""
+def test_gradients_have_the_shapes_of_the_inputs(b: int) -> None:
+    """Padding does not show, and a batch of no problems is not an error."""
     x, y = pairs(3, 5, torch.bfloat16, b=b)
     scale = torch.ones(b, 3)
     forward = info_nce_forward(x, y, scale)

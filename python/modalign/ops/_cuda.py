@@ -12,7 +12,7 @@ from modalign import _cuda
 if TYPE_CHECKING:
     from modalign.kernels.knn.screen import Screen
     from modalign.kernels.knn.search import Report
-    from modalign.kernels.losses.info_nce import Compiled
+    from modalign.kernels.losses.info_nce import Compiled, Similarities
     from modalign.kernels.losses.products import Block
 
 EXTREME_ROWS = 128  # of csrc/cuda/knn/knn_survivors.cuh, where a tile has two of them
@@ -52,26 +52,28 @@ def _tiles() -> Compiled:
 
 
 def _info_nce_sums(
-    x: Tensor, y: Tensor, scale: Tensor, row_parts: Tensor, col_parts: Tensor | None, positive: Tensor | None,
-    mask: str, row: int, rows: int,
-) -> None:  # fmt: skip
+    similarities: Similarities, rows: range, *, row_parts: Tensor, col_parts: Tensor | None, positive: Tensor | None
+) -> None:
+    """Write the partial sums of a range of rows."""
+    x, y, scale, mask = similarities
     (_, n, d), m = x.shape, y.shape[1]
-    _cuda.info_nce_sums(
-        x.data_ptr(), y.data_ptr(), scale.data_ptr(), row_parts.data_ptr(), row_parts.shape[-1],
-        _address(col_parts), _address(positive), mask == "diagonal", (row, rows, 0, m), n, m, d, *_stream(x),
-    )  # fmt: skip
+    part = (rows.start, len(rows), 0, m)
+    parts = (row_parts.data_ptr(), row_parts.shape[-1], _address(col_parts), _address(positive))
+    operands = (x.data_ptr(), y.data_ptr(), scale.data_ptr())
+    _cuda.info_nce_sums(*operands, *parts, mask == "diagonal", part, n, m, d, *_stream(x))
 
 
 def _info_nce_weights(
-    x: Tensor, y: Tensor, scale: Tensor, row: Sides, col: Sides, positive_grad: Tensor | None, mask: str,
-    weights: Tensor, block: Block,
-) -> None:  # fmt: skip
+    similarities: Similarities, block: Block, *, row: Sides, col: Sides, positive_grad: Tensor | None, weights: Tensor
+) -> None:
+    """Write the weights of a block."""
+    x, y, scale, mask = similarities
     (_, n, d), m = x.shape, y.shape[1]
-    _cuda.info_nce_weights(
-        x.data_ptr(), y.data_ptr(), scale.data_ptr(), [_address(table) for table in row],
-        [_address(table) for table in col], _address(positive_grad), mask == "diagonal",
-        weights.data_ptr(), weights.stride(1), (block.row, block.rows, block.col, block.cols), n, m, d, *_stream(x),
-    )  # fmt: skip
+    part = (block.row, block.rows, block.col, block.cols)
+    operands = (x.data_ptr(), y.data_ptr(), scale.data_ptr())
+    sides = ([_address(table) for table in row], [_address(table) for table in col], _address(positive_grad))
+    results = (weights.data_ptr(), weights.stride(1))
+    _cuda.info_nce_weights(*operands, *sides, mask == "diagonal", *results, part, n, m, d, *_stream(x))
 
 
 def _address(table: Tensor | None) -> int:
@@ -97,24 +99,26 @@ def knn(
 
 
 def survivors(
-    screen: Screen, which: Tensor | None, excluded: Tensor, thresholds: Tensor, capacity: int
+    screen: Screen, rows: Tensor | None, excluded: Tensor, thresholds: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor]:
-    """As modalign.kernels.knn.survivors.survivors."""
-    from modalign.kernels.knn.screen import no_survivors
+    """Find survivors as ``modalign.kernels.knn.survivors.find_survivors`` does, by the compiled kernel."""
+    from modalign.kernels.knn.screen import empty_survivors
 
-    own = slice(None) if which is None else which
+    selected = slice(None) if rows is None else rows
     n, d = screen.x.shape
-    keys, counts = no_survivors(len(thresholds), capacity, screen.x.device)
-    rows = [table[own].contiguous() for table in (screen.row_scale, screen.row_slack, screen.row_norm)]
-    columns = [
+    keys, counts = empty_survivors(len(thresholds), capacity, screen.x.device)
+    row_vectors = (screen.row_scale, screen.row_slack, screen.row_norm)
+    row_tables = [table[selected].contiguous() for table in row_vectors]
+    col_tables = [
         table.contiguous() for table in (screen.col_scale, screen.col_offset, screen.col_slack, screen.col_error)
     ]
-    groups = [None if table is None else table.contiguous() for table in screen.groups_of(own)]
-    queries, extremes = screen.queries[own], screen.extremes(EXTREME_ROWS, multiple=2)
-    _cuda.knn_survivors(
-        queries.data_ptr(), screen.x.data_ptr(), screen.x.dtype == torch.bfloat16, which is None,
-        [table.data_ptr() for table in (*rows, thresholds)], [table.data_ptr() for table in columns],
-        extremes.data_ptr(), excluded.data_ptr(), [_address(table) for table in groups],
-        keys.data_ptr(), counts.data_ptr(), len(thresholds), n, d, capacity, *_stream(screen.x),
-    )  # fmt: skip
+    groups = [None if table is None else table.contiguous() for table in screen.select_groups(selected)]
+    queries, extremes = screen.queries[selected], screen.extremes(EXTREME_ROWS, multiple=2)
+    operands = (queries.data_ptr(), screen.x.data_ptr(), screen.x.dtype == torch.bfloat16, rows is None)
+    vectors = ([table.data_ptr() for table in (*row_tables, thresholds)], [table.data_ptr() for table in col_tables])
+    group_pointers = [_address(table) for table in groups]
+    results = (keys.data_ptr(), counts.data_ptr())
+    numbers = (len(thresholds), n, d, capacity)
+    masks = (extremes.data_ptr(), excluded.data_ptr())
+    _cuda.knn_survivors(*operands, *vectors, *masks, group_pointers, *results, *numbers, *_stream(screen.x))
     return keys, counts

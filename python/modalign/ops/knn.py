@@ -78,7 +78,7 @@ KNN_BLOCKS = Operation(
         Implementation(
             "cpp", {"merge": "modalign.ops._cpp:knn_merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
-        Implementation("triton", {"merge": "modalign.kernels.knn.search:merge"}, _refused_by_gpu_blocks),
+        Implementation("triton", {"merge": "modalign.kernels.knn.block_pairs:merge"}, _refused_by_gpu_blocks),
         Implementation(
             "reference",
             {"merge": "modalign.reference.knn:merge"},
