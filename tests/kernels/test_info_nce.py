@@ -228,9 +228,9 @@ def test_stored_logits_change_no_bits(rows: int) -> None:
 def test_a_schedule_that_cannot_run_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     one = problem(4, 4, 3, 3)
     forward = info_nce_forward(one.x, one.y, one.scale)
-    with pytest.raises(ValueError, match=r"schedule must be one of .*'stored'.*, results 'fastest'"):
+    with pytest.raises(ValueError, match=r"schedule must be one of .*'stored'.*, got 'fastest'"):
         one.backward("none", forward, schedule="fastest")
-    with pytest.raises(ValueError, match="'stored' needs logits that the forward pass stored, results none"):
+    with pytest.raises(ValueError, match="'stored' needs logits that the forward pass stored, got none"):
         one.backward("none", forward, schedule="stored")
     monkeypatch.setattr(products, "_banded_refusal", lambda _: "float32 products are rounded to tf32")
     with pytest.raises(NotImplementedError, match="schedule 'banded' cannot run: float32 products are rounded to tf32"):
