@@ -30,7 +30,7 @@ validate: $(VENV)/tests
 
 # with OFFLINE=1, on a machine without network, by $(PYTHON) and what is installed with it
 gpu: $(if $(OFFLINE),,$(VENV)/tests)
-	benchmarks/gpu.sh $(if $(OFFLINE),$(PYTHON),$(BIN)/python)
+	benchmarks/gpu/gpu.sh $(if $(OFFLINE),$(PYTHON),$(BIN)/python)
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check .

@@ -12,7 +12,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, compare, gpu, gpu_cases, knn_cases, speed  # noqa: E402
+from benchmarks import cases, compare, knn_cases, speed  # noqa: E402
+from benchmarks.gpu import cases as gpu_cases  # noqa: E402
+from benchmarks.gpu import run as gpu  # noqa: E402
 
 import modalign  # noqa: E402
 
@@ -240,7 +242,7 @@ def test_another_kernel_of_ours_that_is_wrong_fails_the_run(tmp_path: Path, monk
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("broken", ["nothing", "pytest", "memeff", "CUDA"])
 def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path: Path) -> None:
-    """benchmarks/gpu.sh, with a python that says what it was asked to do, and fails at one thing."""
+    """benchmarks/gpu/gpu.sh, with a python that says what it was asked to do, and fails at one thing."""
 
     def program(name: str, does: str) -> Path:
         path = tmp_path / name
@@ -255,7 +257,7 @@ def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path:
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RESULTS": str(tmp_path / "results")}
     environment |= {"OFFLINE": "1", "WHEELS": "wheels"} if offline else {}
     run = subprocess.run(
-        [ROOT / "benchmarks" / "gpu.sh", python], env=environment, capture_output=True, text=True, check=False
+        [ROOT / "benchmarks" / "gpu" / "gpu.sh", python], env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == (1 if broken in ("pytest", "CUDA") else 0), run.stderr
     asked = said.read_text().splitlines()

@@ -1,9 +1,9 @@
 """The losses and the k-NN graphs on a GPU: answers checked, then turns taken inside one process, beside the machine's
 half-precision matrix rate of the same minute. Cheap cases come first.
 
-python -m benchmarks.gpu --out FILE.json        what `make gpu` runs; cases that FILE has are not measured again
-python -m benchmarks.gpu --only knn             one suite of the two: info_nce, knn
-python -m benchmarks.gpu --device cpu --small   that the script itself works, where there is no GPU
+python -m benchmarks.gpu.run --out FILE.json        what `make gpu` runs; cases that FILE has are not measured again
+python -m benchmarks.gpu.run --only knn             one suite of the two: info_nce, knn
+python -m benchmarks.gpu.run --device cpu --small   that the script itself works, where there is no GPU
 
 A rival that fails, is wrong, or would take too long is named with the reason. Where one leaves the device unusable, the
 run begins anew without it.
@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu_cases import Case, knn_cases, loss_cases
+from benchmarks.gpu.cases import Case, knn_cases, loss_cases
 from modalign.common import provenance
 from modalign.files.atomic import write_atomically
 
@@ -228,7 +228,7 @@ def main() -> None:
                 else:
                     record["left_out"][name] = f"it left the device unusable ({said})"
                 save()
-                os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]])
+                os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu.run", *sys.argv[1:]])
             except Exception as error:
                 row = {"case": case.name, "failed": _what_failed(OURS, error, device)}
         rows.append(row)

@@ -6,7 +6,7 @@
 # WHEELS=folder  where pip finds the peers' wheels then
 # RESULTS=folder where the record goes
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 python=$1
 results=${RESULTS:-benchmarks/results}
 pip=("$python" -m pip install --quiet --no-deps)
@@ -40,6 +40,6 @@ TRITON_INTERPRET=0 "$python" -m pytest tests/losses tests/neighbors tests/ops te
 
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')
 mkdir -p "$results"
-"$python" -m benchmarks.gpu --seconds "${SECONDS_AT_MOST:-420}" --out "$results/$card-$(date +%F-%H%M).json" || failed=1
+"$python" -m benchmarks.gpu.run --seconds "${SECONDS_AT_MOST:-420}" --out "$results/$card-$(date +%F-%H%M).json" || failed=1
 echo "a record in benchmarks/results belongs on the speed page: python -m benchmarks.speed --write"
 exit "$failed"
