@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   SumsShared& shared = *reinterpret_cast<SumsShared*>(hopper::shared_memory());
   const Fragment fragment(threadIdx.x);
   each_tile(
-      shared.ring, x, y, tables.part, tables.d, [](TileOrigin) {},
+      shared.ring, {&x, &y, tables.d}, tables.part, [](TileOrigin) {},
       [&](TileOrigin origin, float (&dots)[hopper::kSums]) {
         if (origin.column + kTileColumns <= tables.m && !(tables.pairs_left_out && origin.has_positives()))
           write_sums(SumsTile<true>(tables, shared, fragment, origin), dots);

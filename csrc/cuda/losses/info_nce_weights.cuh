@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Fragment fragment(threadIdx.x);
   Middle middle;
   each_tile(
-      shared.ring, x, y, tables.part, tables.d,
+      shared.ring, {&x, &y, tables.d}, tables.part,
       [&](TileOrigin origin) { middle = prepare_weights(tables, shared, origin, fragment); },
       [&](TileOrigin origin, float (&sums)[hopper::kSums]) {
         const WeightsTile tile = {tables, shared, output, origin, fragment};

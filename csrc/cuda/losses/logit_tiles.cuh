@@ -36,10 +36,10 @@ struct TileOrigin {
   __device__ bool has_positives() const { return row < column + kTileColumns && column < row + kTileRows; }
 };
 
-// Visit the tiles of a block, column by column of S. A warpgroup calls prepare(origin), then use(origin, sums).
+// Visit the tiles of a block in a part of S, column by column. A warpgroup calls prepare(origin), then use(origin,
+// sums).
 template <class Prepare, class Use>
-__device__ inline void each_tile(Ring& ring, const CUtensorMap& x, const CUtensorMap& y, const Part& part, int d,
-                                 Prepare prepare, Use use) {
+__device__ inline void each_tile(Ring& ring, const ProductMaps& maps, const Part& part, Prepare prepare, Use use) {
   if (threadIdx.x == 0) ring.make();
   __syncthreads();
   const unsigned down = (part.rows + kTileRows - 1) / kTileRows;
@@ -48,18 +48,17 @@ __device__ inline void each_tile(Ring& ring, const CUtensorMap& x, const CUtenso
     hopper::give_registers<kProducerRegisters>();
     if (threadIdx.x > kConsumers) return;
     for (unsigned tile = blockIdx.x; tile < unsigned(tiles(part)); tile += gridDim.x)
-      copy_products(ring, place, {&x, &y, d}, part.row + tile % down * kTileRows,
-                    part.col + tile / down * kTileColumns);
+      copy_products(ring, place, maps, part.row + tile % down * kTileRows, part.col + tile / down * kTileColumns);
     return;
   }
   hopper::take_registers<kConsumerRegisters>();
   const int warpgroup = threadIdx.x / hopper::kWarpgroup;
-  if (blockIdx.x < unsigned(tiles(part))) fall_behind(ring, d, warpgroup);
+  if (blockIdx.x < unsigned(tiles(part))) fall_behind(ring, maps.d, warpgroup);
   float sums[hopper::kSums];
   for (unsigned tile = blockIdx.x; tile < unsigned(tiles(part)); tile += gridDim.x) {
     const TileOrigin origin = {int(part.row + tile % down * kTileRows), int(part.col + tile / down * kTileColumns)};
     prepare(origin);
-    multiply_tile<true>(ring, place, sums, d, warpgroup);
+    multiply_tile<true>(ring, place, sums, maps.d, warpgroup);
     use(origin, sums);
   }
 }
