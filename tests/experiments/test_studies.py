@@ -416,7 +416,7 @@ def test_two_studies_on_one_storage_leave_each_others_trials_alone(tmp_path: Pat
     ],
 )
 def test_verdicts(rule: str, paper: Any, value: float, low: Any, high: Any, verdict: str) -> None:
-    assert Claim("a", "b", rule, paper, value, low, high).verdict == verdict
+    assert Claim("a", "b", rule, paper=paper, value=value, low=low, high=high).verdict == verdict
 
 
 def test_correlations_and_their_intervals() -> None:

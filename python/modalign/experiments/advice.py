@@ -1,9 +1,9 @@
-"""What alignment may be expected to bring, from embeddings and labels alone, before anything is trained.
+"""Advice before any training: what alignment may be expected to bring, from embeddings and labels.
 
-The information two modalities have about the label is estimated, and compared with that of the pairs of a suite whose
-strengths were swept (``suite.json``, of ``modalign reproduce align`` by ``python -m benchmarks.suite``). What pairs
-with the nearest information showed is the advice. ``hit_rate`` says how often such advice would have been right for the
-pairs of the suite, each left out in turn.
+The information that two modalities have about the label is estimated, and compared with that of a suite of pairs whose
+strengths were swept (``suite.json``, made from ``modalign reproduce align`` by ``python -m benchmarks.suite``). The
+advice is the result of the pairs with the nearest information. ``hit_rate`` returns how often such advice would have
+been right for the pairs of the suite, each left out in turn.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from modalign.information import PIDEstimate, Regime, pid, regime
 
 __all__ = ["Advice", "Expectation", "advise", "hit_rate", "regime_sentence", "suite", "trust"]
 
-NEIGHBOURS = 6  # modalities of the suite that an expectation is made of
+NEIGHBOURS = 6  # the number of neighbours in the suite that an expectation is made from
 
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """Of one modality. low, high: strengths worth trying; gain [gain_low, gain_high]: of accuracy at the best strength,
-    mean and range of the neighbours; loss: mean change at the strongest. like: the neighbours, nearest first; near:
-    their rows of the suite."""
+    """What to expect for one modality.
+
+    Attributes:
+        low, high: the range of strengths worth trying.
+        gain, gain_low, gain_high: mean and range, over the neighbours, of the gain of accuracy at the best strength.
+        loss: the mean change of accuracy at the strongest strength.
+        like: the names of the neighbours in the suite, nearest first.
+        near: their rows of the suite.
+    """
 
     low: float
     high: float
@@ -41,14 +47,19 @@ class Expectation:
 
     @property
     def helps(self) -> bool:
-        """At least half a point is expected."""
+        """Whether a gain of at least half a point is expected."""
         return self.gain >= 0.005
 
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """information: of both modalities about the label, in bits. regime: None where the classes' means share nothing.
-    expectations: of modality 1 and 2."""
+    """Advice for a pair of modalities.
+
+    Attributes:
+        information: the information of both modalities about the label, in bits.
+        regime: the regime, or None where the class means share nothing.
+        expectations: the expectations for modality 1 and modality 2.
+    """
 
     information: PIDEstimate
     regime: Regime | None
@@ -83,7 +94,7 @@ class Advice:
 
 
 def regime_sentence(found: Regime) -> str:
-    """What a regime says, and that the pairs of the suite do not rest on it."""
+    """Return what a regime says, and that the comparison with the suite does not depend on it."""
     recovers = {
         "both": "both alignment and prediction would recover what they share",
         "align only": "alignment would recover what they share and prediction would not",
@@ -98,13 +109,13 @@ def _points(fraction: float) -> str:
 
 
 def suite() -> list[dict[str, Any]]:
-    """A row for each modality of each pair whose strengths were swept: information in bits, best strength, gain."""
+    """Return a row for each modality of each pair of the suite: information in bits, best strength, gain."""
     rows: list[dict[str, Any]] = json.loads(_file().read_text(encoding="utf-8"))["rows"]
     return rows
 
 
 def advise(x: Any, y: Any, labels: Any, *, seed: int = 0) -> Advice:
-    """Advice for embeddings x (n, d1), y (n, d2) of the same items and their classes (n,).
+    """Return advice for embeddings x (n, d1), y (n, d2) of the same items and their classes (n,).
 
     Raises ValueError as ``modalign.information.pid``. Takes seconds for thousands of items of a few
     classes, a minute or so for 20 or more.
@@ -120,7 +131,7 @@ def advise(x: Any, y: Any, labels: Any, *, seed: int = 0) -> Advice:
 
 
 def hit_rate(rows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, float]:
-    """How often the advice is right for the pairs of the suite, each pair left out in turn.
+    """Return how often the advice is right for the pairs of the suite, each left out in turn.
 
     range: the best strength lies in the suggested range. helps: whether a gain of half a point is expected agrees with
     whether one was found. never: how often "it does not help" would have been right, for comparison. width: the mean
@@ -140,7 +151,7 @@ def hit_rate(rows: Sequence[Mapping[str, Any]] | None = None) -> dict[str, float
 
 
 def trust() -> str:
-    """How far to trust an advice, in a sentence."""
+    """Return a sentence on how far to trust the advice."""
     rates = hit_rate()
     return (
         f"How far to trust this: on the suite, each pair left out in turn, the best strength lay in the range "
@@ -157,13 +168,19 @@ def _expected(parts: Mapping[str, Any], modality: int, rows: Sequence[Mapping[st
     gains = np.array([row["gain"] for row in near])
     low, high = (float(f"{SCALE * np.sinh(value):.2g}") for value in (best.min(), best.max()))
     return Expectation(
-        low, high, float(gains.mean()), float(gains.min()), float(gains.max()),
-        float(np.mean([row["end"] for row in near])), tuple(row["case"] for row in near), tuple(near),
-    )  # fmt: skip
+        low,
+        high,
+        float(gains.mean()),
+        gain_low=float(gains.min()),
+        gain_high=float(gains.max()),
+        loss=float(np.mean([row["end"] for row in near])),
+        like=tuple(row["case"] for row in near),
+        near=tuple(near),
+    )
 
 
 def _shares(parts: Mapping[str, Any], modality: int) -> np.ndarray[Any, Any]:
-    """Of the information: redundant, unique to this modality, unique to the other, synergistic."""
+    """Return the shares of the information: redundant, unique to this modality, unique to the other, synergistic."""
     whole = max(float(parts["mutual_12"]), 1e-9)
     names = ("redundancy", f"unique_{modality}", f"unique_{3 - modality}", "synergy")
     return np.array([float(parts[name]) / whole for name in names])

@@ -1,4 +1,4 @@
-"""Captions that share less and less with their images: some words deleted, or replaced by other captions'."""
+"""Captions changed so that they share less with their images: words deleted, or replaced by other captions' words."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ EDGES = string.punctuation + "“”‘’…"
 
 
 def changed_captions(captions: Sequence[str], uniqueness: float, kind: str, *, seed: int = 0) -> list[str]:
-    """The captions with ``uniqueness`` per cent of their words deleted or replaced.
+    """Return the captions with ``uniqueness`` per cent of their words deleted or replaced.
 
-    A word is what stands between spaces. Of a caption's m words, U m / 100 change, rounded up or down at random so that
-    the share is right on average. Which ones is a function of the seed, the caption's place and m alone: those that
-    change at 10 % are among those at 20 %, and both kinds change the same.
+    Words are separated by spaces. Of a caption's m words, U m / 100 change, rounded up or down at random so that
+    the share is right on average. The words that change depend only on the seed, the caption's place and m: those that
+    change at 10 % are among those at 20 %, and both kinds change the same words.
 
     captions: (n), each with a word or more. uniqueness: U, 0 to 100. kind: "deleted", or "replaced": by words drawn
     from the other captions, a word as often as they have it, and none by itself (whatever its case and punctuation).
     Returns (n); a caption that lost every word is ".".
-    Raises ValueError for a caption without a word (named), U out of range, another kind, or captions that have too few
+    Raises ValueError for a caption without a word (named), U out of range, another kind, or captions with too few
     different words to replace one.
     Source: the perturbed captions of Tjandrasuwita et al. 2025 (arXiv:2502.16282), by words.
 
@@ -52,8 +52,10 @@ def changed_captions(captions: Sequence[str], uniqueness: float, kind: str, *, s
 
 
 def changes(words: Sequence[Sequence[str]], uniqueness: float, *, seed: int = 0) -> list[NDArray[np.bool_]]:
-    """Which words of each caption change: place r of a random order of m changes where (r + v) / m < U / 100, for one
-    uniform v of the caption."""
+    """Return which words of each caption change, as one bool a word.
+
+    Place r of a random order of m words changes where (r + v) / m < U / 100, for one uniform v of the caption.
+    """
     fates = []
     for number, some in enumerate(words):
         if not len(some):

@@ -1,4 +1,4 @@
-"""What a paper found, what was found here, and a verdict by rules that are written down before anything is run."""
+"""Claims of a paper beside our numbers, with verdicts by rules that are fixed before anything is run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,45 @@ RESAMPLES = 2000
 RULES = {
     "strong": "A correlation. Reproduced if its 95 % interval leaves out 0 on the paper's side and it is at least half "
     "as strong as the paper's; partly if only its sign is the paper's; else not.",
-    "sign": "A correlation of which the paper gives no single number: as strong, without the half.",
+    "sign": "A correlation for which the paper gives no single number. As above, but any strength will do.",
     "none": "The paper found about 0. Reproduced within 0.3 of 0; partly if the interval holds 0; else not.",
-    "holds": "A statement. Reproduced if it holds in every case that it speaks of, partly in at least half of them.",
+    "holds": "A statement. Reproduced if it holds in every case it covers; partly if in at least half; else not.",
 }
 Array = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """text: the claim. paper: the paper's number, None where it gave a statement. value, low, high: ours."""
+    """A claim of a paper and our number.
+
+    Attributes:
+        source: the part of the paper.
+        text: the claim.
+        rule: a key of ``RULES``.
+        paper: the paper's number, or None where it made a statement.
+        value, low, high: our number and its 95 % interval, or None where there is no interval.
+    """
 
     source: str
     text: str
     rule: str
-    paper: float | None
+    _: dataclasses.KW_ONLY
+    paper: float | None = None
     value: float
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def measured(
+        cls, source: str, text: str, rule: str, *, paper: float | None, ours: tuple[float, float, float]
+    ) -> Claim:
+        """Return a claim with our number and its interval, ``ours`` = (value, low, high)."""
+        value, low, high = ours
+        return cls(source, text, rule, paper=paper, value=value, low=low, high=high)
+
     @property
     def verdict(self) -> str:
-        """ "reproduced", "partly" or "not"."""
+        """The verdict by the rule: "reproduced", "partly" or "not"."""
         value = self.value
         if not np.isfinite(value):
             return "not"
@@ -53,23 +70,23 @@ class Claim:
 
 
 def spearman(x: Array, y: Array) -> float:
-    """Spearman's rank correlation, ties by their mean rank; 0 where one side is constant."""
+    """Return Spearman's rank correlation, ties by their mean rank; 0 where one side is constant."""
     from scipy.stats import rankdata
 
     return pearson(rankdata(x), rankdata(y))
 
 
 def pearson(x: Array, y: Array) -> float:
-    """Pearson's correlation; 0 where one side is constant."""
+    """Return Pearson's correlation; 0 where one side is constant."""
     a, b = x - x.mean(), y - y.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum() / norm) if norm > 0 else 0.0
 
 
 def spearman_of_points(x: Sequence[float], values: Array, *, seed: int = 0) -> tuple[float, float, float]:
-    """Spearman's correlation of x with the mean over seeds of values (seeds, points), and its 95 % interval.
+    """Return Spearman's correlation of x with the mean over seeds of values (seeds, points), and its interval.
 
-    The interval draws the seeds of every point again, each point for itself, 2,000 times.
+    The 95 % interval draws the seeds of every point again, separately for each point, 2,000 times.
     """
     at = np.asarray(x, np.float64)
     rng = np.random.default_rng(seed)
@@ -82,10 +99,10 @@ def spearman_of_points(x: Sequence[float], values: Array, *, seed: int = 0) -> t
 
 
 def pearson_of_means(x: Array, y: Array, *, seed: int = 0) -> tuple[float, float, float]:
-    """Pearson's correlation over points of the means over seeds of x and y, both (seeds, points), with a 95 % interval.
+    """Return Pearson's correlation over points of the means over seeds of x and y, (seeds, points), and its interval.
 
-    The interval draws the points again, and the seeds of each drawn point, 2,000 times. A draw that repeats one point
-    alone has no correlation and is left out.
+    The 95 % interval draws the points again, and the seeds of each drawn point, 2,000 times. A draw of a single
+    repeated point has no correlation and is left out.
     """
     seeds, points = x.shape
     rng = np.random.default_rng(seed)
@@ -103,9 +120,9 @@ def pearson_of_means(x: Array, y: Array, *, seed: int = 0) -> tuple[float, float
 def bootstrap(
     values: Array, statistic: Callable[[Array], float], *, clusters: Sequence[object] | None = None, seed: int = 0
 ) -> tuple[float, float, float]:
-    """A statistic of independent values (n,), and the 95 % percentile interval of 2,000 draws of n with replacement.
+    """Return a statistic of independent values (n,) and its 95 % percentile interval from 2,000 bootstrap samples.
 
-    clusters: n keys; values of one key depend on each other and are drawn together, as many keys as there are.
+    clusters: n keys; values of one key depend on each other and are drawn together.
     """
     rng = np.random.default_rng(seed)
     keys = list(range(len(values)) if clusters is None else clusters)

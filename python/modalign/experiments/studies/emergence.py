@@ -1,6 +1,6 @@
-"""When does alignment emerge by itself? The study of Tjandrasuwita et al. 2025 (arXiv:2502.16282).
+"""The study of when alignment emerges without an alignment loss: Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
-Unimodal encoders are trained apart, each on one modality alone, over uniqueness U of the information (R = 8 - U of the
+Unimodal encoders are trained separately, each on one modality, over uniqueness U of the information (R = 8 - U of the
 label's 8 features are shared), heterogeneity of the modalities (depth of the network in front of modality 2), depth of
 the encoders, and seeds. Their layers are compared on held-out pairs; the alignment of two encoders is the highest of
 all pairs of layers.
@@ -36,13 +36,16 @@ from modalign.experiments.sweep.randomness import compared_pairs
 __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "run"]
 
 WIDTH = 12
-FEATURES = 8  # of the label
+FEATURES = 8  # features of the label
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What is trained. trials: pairs of learning rate and weight decay tried for each encoder by Optuna, so many at
-    once. compared: held-out pairs that are compared; k: neighbours among them."""
+    """What the study trains and compares.
+
+    ``trials`` pairs of learning rate and weight decay are tried for each encoder by Optuna, ``trials_at_once`` at once.
+    ``compared`` held-out pairs are compared, with ``k`` neighbours among them.
+    """
 
     uniqueness: tuple[int, ...] = tuple(range(9))
     heterogeneity: tuple[int, ...] = (1, 3, 5, 7, 9)
@@ -76,9 +79,17 @@ class Grid:
 # a quarter of the paper's pairs and a tenth of its epochs; k is the same share of the compared pairs
 QUICK = Grid()
 FULL = Grid(
-    heterogeneity=tuple(range(1, 11)), depths_1=tuple(range(1, 11)), depths_2=tuple(range(1, 11)), n=65536, epochs_1=50,
-    epochs_2=300, trials=8, trials_at_once=4, compared=4096, k=100,
-)  # fmt: skip
+    heterogeneity=tuple(range(1, 11)),
+    depths_1=tuple(range(1, 11)),
+    depths_2=tuple(range(1, 11)),
+    n=65536,
+    epochs_1=50,
+    epochs_2=300,
+    trials=8,
+    trials_at_once=4,
+    compared=4096,
+    k=100,
+)
 
 
 def reproduce(options: StudyOptions) -> None:
@@ -102,25 +113,25 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Train and compare everything in ``grid``; leaves models.parquet, alignment.parquet and claims.json in ``folder``.
+    """Run the study of ``grid`` and write models.parquet, alignment.parquet and claims.json into ``folder``.
 
-    storage: where Optuna keeps its trials, a URL; by default SQLite in the folder. A folder that holds a part of the
+    storage: URL of Optuna's storage; by default SQLite in the folder. A folder that holds a part of the
     same study is continued. Raises ValueError for a folder with something else in it.
     """
     study = Study(folder, {"study": "emergence", **dataclasses.asdict(grid)}, fresh=fresh)
     with study.begun():
         search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
         tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db", study.key)
-        first = _first_modality(grid, study, tuner, reporter, workers)
+        first = _first_modality(grid, study, tuner, reporter, workers=workers)
         parts = [
             Part(
                 f"modality2-depth{depth}-heterogeneity{heterogeneity}",
                 grid.epochs_2 * math.ceil(grid.trials / grid.trials_at_once) * (2 + depth),
-                _second_modality(grid, depth, heterogeneity, tuner, first),
+                _second_modality(grid, depth, heterogeneity, tuner, first=first),
             )
             for depth, heterogeneity in itertools.product(grid.depths_2, grid.heterogeneity)
         ]
-        # the deepest take longest: they go first, so that no core waits for one at the end
+        # the deepest take longest and go first, so that no core waits for one at the end
         order = sorted(range(len(parts)), key=lambda i: -parts[i].work)
         done = study.run([parts[i] for i in order], "emergence, modality 2", workers=workers, reporter=reporter)
         by_part = dict(zip(order, done, strict=True))
@@ -142,7 +153,7 @@ def _data(grid: Grid, uniqueness: int, heterogeneity: int, seed: int) -> PairedD
 def _first_modality(
     grid: Grid, study: Study, tuner: Tuner, reporter: Reporter | None, workers: int | None
 ) -> dict[int, dict[str, Any]]:
-    """Encoders of modality 1 by depth: it has no network in front of it, so that heterogeneity does not touch it."""
+    """Train the encoders of modality 1, by depth: heterogeneity does not affect it, so one set serves all."""
     parts = []
     for depth in grid.depths_1:
 
@@ -152,7 +163,7 @@ def _first_modality(
             trainer = _trainer(grid, data, 0, depth)
             encoders = _tuned(f"modality1-depth{depth}", keys)
             trained, fits = tuner.tuned(trainer, encoders, grid.epochs_1, lambda: advance(2 + depth))
-            rows = _rows(1, depth, [(u, -1, seed) for u, seed in keys], trained, fits)
+            rows = _rows(1, depth, [(u, -1, seed) for u, seed in keys], trained, fits=fits)
             return {"models": rows, "parameters": trained.parameters}
 
         work = grid.epochs_1 * math.ceil(grid.trials / grid.trials_at_once) * (2 + depth)
@@ -170,28 +181,35 @@ def _second_modality(
         trainer = _trainer(grid, data, 1, depth)
         name = f"modality2-depth{depth}-heterogeneity{heterogeneity}"
         trained, fits = tuner.tuned(trainer, _tuned(name, keys), grid.epochs_2, lambda: advance(2 + depth))
-        models = _rows(2, depth, [(u, heterogeneity, seed) for u, seed in keys], trained, fits)
+        models = _rows(2, depth, [(u, heterogeneity, seed) for u, seed in keys], trained, fits=fits)
         alignment = []
         for i, (uniqueness, seed) in enumerate(keys):
             advance(0)
             held = data[i].part(TEST)
             rows = compared_pairs(len(held), grid.compared)
-            layers_2 = layers_of(_encoder(depth), trained, i, held.y[rows], grid.k)
+            layers_2 = layers_of(_encoder(depth), trained, i, held.y[rows], k=grid.k)
             for depth_1, encoders in first.items():
                 of_first = Trained(encoders["parameters"], *[torch.zeros(0)] * 3)
-                layers_1 = layers_of(_encoder(depth_1), of_first, i, held.x[rows], grid.k)
+                layers_1 = layers_of(_encoder(depth_1), of_first, i, held.x[rows], k=grid.k)
                 for pair in compared_layers(layers_1, layers_2):
-                    alignment.append({
-                        "uniqueness": uniqueness, "heterogeneity": heterogeneity, "seed": seed, "depth_1": depth_1,
-                        "depth_2": depth, **pair, "accuracy": models[i]["accuracy"],
-                    })  # fmt: skip
+                    alignment.append(
+                        {
+                            "uniqueness": uniqueness,
+                            "heterogeneity": heterogeneity,
+                            "seed": seed,
+                            "depth_1": depth_1,
+                            "depth_2": depth,
+                            **pair,
+                            "accuracy": models[i]["accuracy"],
+                        }
+                    )
         return {"models": models, "alignment": alignment}
 
     return make
 
 
 def _tuned(name: str, keys: Sequence[tuple[int, int]]) -> list[Tuned]:
-    """Data set i has keys[i] = (uniqueness, seed)."""
+    """Return the encoders to tune, where data set i has keys[i] = (uniqueness, seed)."""
     return [Tuned(f"{name}-uniqueness{uniqueness}-seed{seed}", i, seed) for i, (uniqueness, seed) in enumerate(keys)]
 
 
@@ -210,13 +228,19 @@ def _rows(
 ) -> list[dict[str, Any]]:
     return [
         {
-            "modality": modality, "depth": depth, "uniqueness": uniqueness, "heterogeneity": heterogeneity,
-            "seed": seed, "learning_rate": fit.learning_rate, "weight_decay": fit.weight_decay,
-            "validation_accuracy": float(trained.validation[i]), "accuracy": float(trained.test[i]),
+            "modality": modality,
+            "depth": depth,
+            "uniqueness": uniqueness,
+            "heterogeneity": heterogeneity,
+            "seed": seed,
+            "learning_rate": fit.learning_rate,
+            "weight_decay": fit.weight_decay,
+            "validation_accuracy": float(trained.validation[i]),
+            "accuracy": float(trained.test[i]),
             "best_epoch": int(trained.epoch[i]),
         }
         for i, ((uniqueness, heterogeneity, seed), fit) in enumerate(zip(keys, fits, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 PAPER: dict[str, Any] = {
@@ -235,7 +259,7 @@ PAPER: dict[str, Any] = {
 
 
 def claims(folder: Path) -> list[Claim]:
-    """What the paper found, beside what the tables in ``folder`` say, by the rules of ``claims``."""
+    """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
     table = best_of_layers(Path(folder))
     top = table.groupby(["uniqueness", "heterogeneity", "seed"])[[*MEASURES]].max().reset_index()
     uniqueness, heterogeneity = (sorted(top[name].unique()) for name in ("uniqueness", "heterogeneity"))
@@ -243,17 +267,14 @@ def claims(folder: Path) -> list[Claim]:
     if len(uniqueness) > 2:
         for d in heterogeneity:
             grid = _grid(top[top["heterogeneity"] == d], "uniqueness", "unbiased_cka")
-            found.append(
-                Claim(
-                    "uniqueness", f"alignment falls with uniqueness, heterogeneity {d}", "strong",
-                    PAPER["uniqueness"].get(d), *spearman_of_points(uniqueness, grid),
-                )
-            )  # fmt: skip
+            text = f"alignment falls with uniqueness, heterogeneity {d}"
+            paper, ours = PAPER["uniqueness"].get(d), spearman_of_points(uniqueness, grid)
+            found.append(Claim.measured("uniqueness", text, "strong", paper=paper, ours=ours))
         ends = top.groupby("uniqueness")["unbiased_cka"].mean()
         if {0, 8} <= set(uniqueness):
             share = float(ends.loc[0] >= 0.5) / 2 + float(ends.loc[8] <= 0.1) / 2
             text = f"from high ({ends.loc[0]:.2f}) at U = 0 to none ({ends.loc[8]:.2f}) at U = 8"
-            found.append(Claim("uniqueness", text, "holds", None, share))
+            found.append(Claim("uniqueness", text, "holds", value=share))
     if len(heterogeneity) > 2:
         for name, numbers in PAPER["heterogeneity"].items():
             for u, paper in numbers.items():
@@ -261,31 +282,37 @@ def claims(folder: Path) -> list[Claim]:
                     grid = _grid(top[top["uniqueness"] == u], "heterogeneity", name)
                     text = f"alignment ({name}) falls with heterogeneity, U = {u}"
                     ours = spearman_of_points(heterogeneity, grid)
-                    found.append(Claim("heterogeneity", text, "strong", paper, *ours))
+                    found.append(Claim.measured("heterogeneity", text, "strong", paper=paper, ours=ours))
     for which, text in (("performance", "alignment goes with performance"), ("depth", "alignment grows with depth")):
         for u, paper in PAPER[which].items():
             values = correlations(table, "unbiased_cka", "accuracy" if which == "performance" else "depth_2", u)
             if len(values):
                 rule = "none" if paper == 0 else "strong"
                 words = text if paper else text.replace("goes", "no longer goes").replace("grows", "no longer grows")
-                found.append(Claim("correlations", f"{words}, U = {u}", rule, paper, *bootstrap(values, _median)))
+                found.append(
+                    Claim.measured(
+                        "correlations", f"{words}, U = {u}", rule, paper=paper, ours=bootstrap(values, _median)
+                    )
+                )
     deeper = [correlations(table, "accuracy", "depth_2", u) for u in uniqueness]
     if all(len(values) for values in deeper):
         text = "performance grows with depth at every U (median 0.5 to 0.76)"
-        found.append(Claim("correlations", text, "sign", 0.6, *bootstrap(np.concatenate(deeper), _median)))
+        found.append(
+            Claim.measured("correlations", text, "sign", paper=0.6, ours=bootstrap(np.concatenate(deeper), _median))
+        )
     if 0 in uniqueness and len(heterogeneity) > 2:
         grid = (
             table[table["uniqueness"] == 0].groupby(["depth_2", "heterogeneity"])["unbiased_cka"].mean().reset_index()
         )
         value = spearman(grid["depth_2"] - grid["heterogeneity"], grid["unbiased_cka"])
         found.append(
-            Claim("heat-map", "at U = 0 alignment is high where depth exceeds heterogeneity", "sign", None, value)
+            Claim("heat-map", "at U = 0 alignment is high where depth exceeds heterogeneity", "sign", value=value)
         )
     return found
 
 
 def best_of_layers(folder: Path) -> Any:
-    """The alignment of every pair of encoders: the highest of all pairs of layers, for each measure."""
+    """Return the alignment of every pair of encoders: the highest of all pairs of layers, for each measure."""
     import pandas as pd
 
     table = pd.read_parquet(folder / "alignment.parquet")
@@ -296,14 +323,14 @@ def best_of_layers(folder: Path) -> Any:
 
 
 def correlations(table: Any, one: str, two: str, uniqueness: int) -> NDArray[np.float64]:
-    """Spearman's correlation over the depths of encoder 2, for every heterogeneity and seed at one uniqueness."""
+    """Return Spearman's correlations over the depths of encoder 2, for every heterogeneity and seed at a uniqueness."""
     mine = table[table["uniqueness"] == uniqueness]
     groups = [group for _, group in mine.groupby(["heterogeneity", "seed"]) if len(group) > 2]
     return np.array([spearman(group[one], group[two]) for group in groups])
 
 
 def _grid(top: Any, points: str, measure: str) -> NDArray[np.float64]:
-    """(seeds, points)"""
+    """Return a measure as (seeds, points)."""
     values: NDArray[np.float64] = top.pivot(index="seed", columns=points, values=measure).to_numpy()
     return values
 

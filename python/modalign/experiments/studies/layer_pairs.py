@@ -21,19 +21,19 @@ from modalign.neighbors.functional import knn, neighbor_overlap
 __all__ = ["MEASURES", "Layers", "compared_layers", "highest_defined", "layers_of"]
 
 MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
-# of every layer: its rows, of unit length, and their graph of nearest neighbours
+# for every layer, its rows scaled to unit length and their k-NN graph
 Layers = list[tuple[Tensor, Tensor]]
 
 
 def layers_of(config: EncoderConfig, trained: Trained, fit: int, x: Tensor, k: int, *, block: int = 4096) -> Layers:
-    """Of one trained encoder, for the items x (n, ...), ``block`` of them at a time."""
+    """Return the layers of one trained encoder for the items x (n, ...), computed ``block`` items at a time."""
     blocks = [every_layer(config, trained, fit, rows, x) for rows in torch.split(x, block)]
     layers = [F.normalize(torch.cat(parts).double(), dim=1) for parts in zip(*blocks, strict=True)]
     return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
 
 
 def compared_layers(one: Layers, two: Layers) -> Sequence[dict[str, Any]]:
-    """layer_1, layer_2 (counted from 1) and every measure, for every pair of layers."""
+    """Return a row for every pair of layers: layer_1 and layer_2, counted from 1, and every measure."""
     return [
         {"layer_1": i + 1, "layer_2": j + 1, **_compared(x, y)}
         for (i, x), (j, y) in itertools.product(enumerate(one), enumerate(two))

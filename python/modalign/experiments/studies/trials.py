@@ -1,4 +1,4 @@
-"""Learning rate and weight decay of many encoders at once by Optuna's TPE, each encoder a study of its own."""
+"""Search of learning rate and weight decay for many encoders at once, by Optuna's TPE, one Optuna study an encoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Search", "Tuned", "Tuner"]
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """trials: pairs of learning rate and weight decay tried for each encoder, so many at once."""
+    """The search space, and the number of pairs of learning rate and weight decay tried in all and at once."""
 
     trials: int
     at_once: int
@@ -26,7 +26,7 @@ class Search:
 
 
 class Tuned(NamedTuple):
-    """An encoder to tune: what its study is called, and its data set and seed."""
+    """An encoder to tune: the name of its Optuna study, its data set and its seed."""
 
     title: str
     data: int
@@ -34,8 +34,11 @@ class Tuned(NamedTuple):
 
 
 class Tuner:
-    """Keeps its trials in ``storage``, the URL of one of Optuna's. whose: what tells this tuner's studies from others
-    there, as ``Study.key``: two with one name delete each other's trials."""
+    """Optuna studies in ``storage``, a URL.
+
+    ``whose`` separates this tuner's studies from others in the same storage, as ``Study.key`` does: two studies of one
+    name would delete each other's trials.
+    """
 
     def __init__(self, search: Search, storage: str, whose: str) -> None:
         import optuna
@@ -45,7 +48,7 @@ class Tuner:
         self.storage, self.whose = optuna.storages.RDBStorage(storage), whose
 
     def study(self, title: str, seed: int) -> Any:
-        """A new one: the trials of a part that was not finished have lost their encoders."""
+        """Return a new Optuna study: the trials of an unfinished part have lost their encoders."""
         import optuna
 
         name = f"{self.whose}-{title}"
@@ -73,7 +76,7 @@ class Tuner:
         on_epoch: Callable[[], object] = lambda: None,
         on_step: Callable[[], object] = lambda: None,
     ) -> tuple[Trained, list[Fit]]:
-        """For each encoder the best of its trials by validation score, and what it was trained with."""
+        """Return the best trial of each encoder by validation score, with its learning rate and weight decay."""
         search = self.search
         with self._writing():
             studies = [self.study(encoder.title, encoder.seed) for encoder in encoders]
@@ -86,12 +89,13 @@ class Tuner:
                 asked = [(i, study.ask()) for _ in range(at_once) for i, study in enumerate(studies)]
                 fits = [
                     Fit(
-                        encoders[i].data, encoders[i].seed,
+                        encoders[i].data,
+                        encoders[i].seed,
                         trial.suggest_categorical("learning_rate", search.learning_rates),
                         trial.suggest_categorical("weight_decay", search.weight_decays),
                     )
                     for i, trial in asked
-                ]  # fmt: skip
+                ]
             trained = trainer.train(fits, epochs, on_epoch, on_step)
             with self._writing():
                 for (i, trial), score in zip(asked, trained.validation.tolist(), strict=True):
@@ -105,7 +109,7 @@ class Tuner:
 
 
 def _best(scores: list[float], whose: list[int], count: int) -> list[int]:
-    """The best trial of each encoder, the first of equals."""
+    """Return the best trial of each encoder, the first of equals."""
     return [
         max((j for j, owner in enumerate(whose) if owner == i), key=lambda j: (scores[j], -j)) for i in range(count)
     ]

@@ -1,7 +1,7 @@
-"""Trains unimodal encoders apart from each other, many at once: one architecture, any number of data sets and seeds.
+"""Training of many separate unimodal encoders at once: one architecture, any number of data sets and seeds.
 
-Every fit has its own data set, initial weights, batches, learning rate and weight decay; what is kept of it is the
-epoch with the best validation score (the first of equals). No fit's numbers depend on the fits beside it, up to the
+Every fit has its own data set, initial weights, batches, learning rate and weight decay; the epoch with the best
+validation score is kept (the first of equals). The numbers of a fit do not depend on the fits beside it, up to the
 rounding of batched products.
 """
 
@@ -26,7 +26,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class Fit(NamedTuple):
-    """One encoder to train: on which of the data sets, from which seed, and how fast."""
+    """One encoder to train: its data set, its seed, and its learning rate and weight decay."""
 
     data: int
     seed: int
@@ -35,7 +35,7 @@ class Fit(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Of each fit: the parameters of its best epoch by name (fits, ...), that epoch's scores, and which it was.
+    """The best epoch of each fit: its parameters by name (fits, ...), its scores, and its number.
 
     Weights that an encoder holds without training them are among the parameters where they follow the fit's seed.
     """
@@ -51,7 +51,8 @@ class UnimodalTrainer:
 
     Losses and scores are those of the data's task (see ``tasks``).
     data: sets of one task whose inputs have one shape; parts are cut to the smallest set's sizes.
-    clip: the largest gradient norm of a fit. Raises ValueError for a modality that the data has not, and several tasks.
+    clip: the largest gradient norm of a fit. Raises ValueError for a modality that the data does not have,
+    and for several tasks.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class UnimodalTrainer:
         on_epoch: Callable[[], object] = lambda: None,
         on_step: Callable[[], object] = lambda: None,
     ) -> Trained:
-        """Train ``fits`` side by side. A fit that diverges keeps the best epoch it had."""
+        """Train ``fits`` side by side. A fit that diverges keeps its best epoch so far."""
         which = torch.tensor([fit.data for fit in fits], device=self.device)
         models = _Models(self, fits)
         seeds, of_seed = _seeds(fits)
@@ -111,7 +112,7 @@ class UnimodalTrainer:
                 x, labels = self.inputs[TRAIN][which[:, None], rows], self.labels[TRAIN][which[:, None], rows]
                 logits = models(x)
                 losses = tasks.losses(self.task, logits, labels)
-                # a fit's parameters feel its own loss alone, so the sum's gradient holds every fit's
+                # a fit's parameters affect only its own loss, so the gradient of the sum holds every fit's
                 gradients = torch.autograd.grad(losses.mean(1).sum(), list(models.parameters.values()))
                 optimizer.step(gradients, self.clip)
                 on_step()
@@ -139,7 +140,9 @@ class _Models:
         modality, config, example = trainer.modality, trainer.config, trainer.example
         self.trainer = trainer
         initial = [initial_seed("encoder", seed, modality) for seed in seeds]
-        self.encoder = stacked_encoder(config, example, initial, which, trainer.dtype, trainer.device)
+        self.encoder = stacked_encoder(
+            config, example, initial, which=which, dtype=trainer.dtype, device=trainer.device
+        )
         width = width_of(config, example)
         self.head = stack(
             lambda seed: seeded_module(lambda: nn.Linear(width, trainer.outputs), initial_seed("head", seed, modality))
@@ -162,7 +165,7 @@ class _Models:
             logits = self(inputs[which, rows])
             finite &= logits.isfinite().flatten(1).all(1)
             found.add(logits, labels[which, rows])
-        # a fit that diverged is wrong everywhere
+        # a fit that diverged scores 0
         return torch.where(finite, found.value().to(which.device).float(), 0.0)
 
 
@@ -170,7 +173,7 @@ class _Models:
 def every_layer(
     config: EncoderConfig, trained: Trained, fit: int, x: Tensor, example: Tensor | None = None
 ) -> list[Tensor]:
-    """What every layer of one trained encoder makes of x (n, ...): (n, width) each, the last its output.
+    """Return the output of every layer of one trained encoder for x (n, ...): (n, width) each.
 
     Layers of images and sequences are pooled over positions as the output is. example: the rows that the encoder was
     built for (``UnimodalTrainer.example``), which token ids need: their largest sets the size of the vocabulary.
@@ -181,7 +184,7 @@ def every_layer(
         for name, value in trained.parameters.items()
         if name.startswith("encoder.")
     }
-    # weights that no seed decides are those of the module made anew
+    # weights that do not depend on the seed are those of a new module
     module.load_state_dict(module.state_dict() | parameters)
     floats = [value.dtype for value in parameters.values() if value.is_floating_point()]
     found: list[Tensor] = (module.to(floats[0]) if floats else module).every_layer(x)  # type: ignore[operator]
@@ -225,7 +228,7 @@ class _AdamW:
 
 
 def _seeds(fits: Sequence[Fit]) -> tuple[list[int], Tensor]:
-    """The different seeds, and which of them each fit has."""
+    """Return the different seeds, and the index of the seed of each fit."""
     seeds = sorted({fit.seed for fit in fits})
     return seeds, torch.tensor([seeds.index(fit.seed) for fit in fits])
 

@@ -1,9 +1,9 @@
-"""Alignment of frozen vision and language encoders, as captions say less of their images.
+"""The vision-language study: alignment of frozen encoders as captions say less about their images.
 
-The vision-language study of Tjandrasuwita et al. 2025 (arXiv:2502.16282): images beside captions of which U per cent of
+The study of Tjandrasuwita et al. 2025 (arXiv:2502.16282): images beside captions of which U per cent of
 the words are deleted, or replaced by words of other captions; every vision encoder against every layer of every text
-encoder; mutual k-NN, the best of the layers, with rows as the published code has them. Encoders are those on this
-machine (``modalign.experiments.studies.text_encoders``), images the embedded emoji's features by default.
+encoder; mutual k-NN, the best of the layers, with rows prepared as in the published code. Encoders are those installed
+here (``modalign.experiments.studies.text_encoders``), images the embedded emoji's features by default.
 
     run(QUICK, folder)      some minutes on two cores
     run(FULL, folder)       every layer, every pair, five seeds
@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.alignment.layers import align_layers
@@ -31,32 +30,40 @@ from modalign.common.progress import Reporter
 from modalign.data import emoji, emoji_texts
 from modalign.encoders.embedding import Encode, embed, offline, read_texts
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
-from modalign.experiments.studies.claims import Claim, bootstrap, spearman_of_points
 from modalign.experiments.studies.layer_pairs import highest_defined
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
+from modalign.experiments.studies.vision_language_claims import claims, notes
 from modalign.experiments.sweep.chunks import cores
 from modalign.files.rows import open_layers
 from modalign.metrics import unbiased_cka
 from modalign.metrics.undefined import score_or_nan
 
-__all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "highest", "notes", "run"]
+__all__ = ["FULL", "MEASURES", "QUICK", "Grid", "reproduce", "run"]
 
 MEASURES = ("mutual_knn", "unbiased_cka")
 PREPARED = "platonic"  # rows as Huh et al. 2024 have them: outliers clamped, length one
-ENOUGH = 5  # models, for a correlation with their performance
-SHOWN = 3  # captions in the report
-BATCH = 32  # texts
-# seconds of a text, roughly and relative to tfidf, for the time left
+SHOWN = 3  # captions shown in the report
+BATCH = 32  # texts embedded together
+# rough seconds a text, relative to tfidf, for the estimate of the time left
 PACE = {"tfidf": 1, "python": 2, "sentence-transformers": 20, "transformers": 200}
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What is compared. uniqueness: per cent of the words that change. pairs: at most so many, a fixed random choice;
-    None for all. layers: at most so many of a text encoder, evenly spaced, first and last among them; None for all.
-    relabellings: for chance."""
+    """What the study compares.
+
+    Attributes:
+        uniqueness: percentages of the words that change.
+        kinds: kinds of change, of ``caption_changes.KINDS``.
+        seeds: seeds of the changes.
+        pairs: the largest number of pairs, a fixed random choice; None for all.
+        layers: the largest number of layers of a text encoder, evenly spaced from first to last; None for all.
+        k: neighbours of each item.
+        relabellings: relabellings for chance.
+        device: where text encoders run.
+    """
 
     uniqueness: tuple[int, ...] = (0, 10, 30, 50, 70, 90, 100)
     kinds: tuple[str, ...] = KINDS
@@ -114,17 +121,19 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Compare everything in ``grid``; leaves alignment.parquet, layers.parquet, models.parquet, examples.json,
-    claims.json and notes.json in ``folder``.
+    """Run the study of ``grid`` and write its tables, examples, claims and notes into ``folder``.
+
+    The files are alignment.parquet, layers.parquet, models.parquet, examples.json, claims.json and notes.json.
 
     Args:
         images: files of features of the same n images, (n, d) or (n, layers, d), as ``modalign embed`` writes them; by
             default EfficientNet-Lite0's of Twemoji's and of Noto's drawings of 1,644 emoji.
-        captions: theirs, a text file of one a line or ``file.parquet:column``; by default the emoji's English tags.
+        captions: the captions, a text file of one a line or ``file.parquet:column``; by default the emoji's English
+            tags.
         encoders: text encoders, as ``text_encoders.text_encoders`` of this folder takes them; by default all
             that are installed.
 
-    A folder that holds a part of the same study is continued, within a part after the last batch of texts.
+    A folder that holds a part of the same study is continued, within a part from the last batch of texts.
     Raises ValueError for images and captions of different number, captions without words, an unknown encoder, or a
     folder with something else in it; FileNotFoundError for what is not there.
     """
@@ -137,10 +146,13 @@ def run(
     texts = [texts[i] for i in rows.tolist()]
     changed_captions(texts, 0, "deleted")
     settings = {
-        "study": "vision-language", **dataclasses.asdict(grid), "encoders": [encoder.asked for encoder in chosen],
+        "study": "vision-language",
+        **dataclasses.asdict(grid),
+        "encoders": [encoder.asked for encoder in chosen],
         "images": {name: _digest(*(layer.numpy().tobytes() for layer in layers)) for name, layers in pictures.items()},
-        "captions": _digest(*(text.encode() for text in texts)), "items": len(texts),
-    }  # fmt: skip
+        "captions": _digest(*(text.encode() for text in texts)),
+        "items": len(texts),
+    }
     study = Study(folder, settings, fresh=fresh)
     with study.begun(), offline():
         prepared = {name: prepare_layers(layers, PREPARED, name=name) for name, layers in pictures.items()}
@@ -156,7 +168,14 @@ def run(
             Part(
                 f"{encoder.name}-{uniqueness}-{kind}-seed{seed}",
                 PACE[encoder.kind] * len(texts),
-                _compared(grid, study.path, loaded[encoder.name], prepared, texts, (uniqueness, kind, seed)),
+                _compared(
+                    grid,
+                    study.path,
+                    loaded[encoder.name],
+                    images=prepared,
+                    texts=texts,
+                    condition=(uniqueness, kind, seed),
+                ),
             )
             for (uniqueness, kind, seed), encoder in asked
         ]
@@ -166,7 +185,7 @@ def run(
         ]
         done = study.run([*parts, *performances], "vision-language", workers=workers, reporter=reporter)
         shutil.rmtree(study.path / "embeddings", ignore_errors=True)
-        _write_tables(study, grid, chosen, asked, done[: len(parts)], done[len(parts) :])
+        _write_tables(study, grid, chosen, asked=asked, compared=done[: len(parts)], performances=done[len(parts) :])
         study.write_json("examples.json", _examples(texts, grid))
         found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
         study.write_json("claims.json", found)
@@ -175,12 +194,12 @@ def run(
 
 
 def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> tuple[Images, list[str]]:
-    """Layers of each vision encoder by name, and the captions."""
+    """Return the layers of each vision encoder by name, and the captions."""
     if images is None or captions is None:
         drawings = emoji("image-image", pca=None)
         return {"Twemoji": [drawings.x], "Noto": [drawings.y]}, emoji_texts(tags=True)
     if not images:
-        raise ValueError("vision-language: give one file of image features at least")
+        raise ValueError("vision-language: give at least one file of image features")
     texts = read_texts(captions)
     found: Images = {}
     for path in images:
@@ -196,8 +215,11 @@ def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> 
 
 
 def _chosen(n: int, grid: Grid) -> Tensor:
-    """Which pairs, in random order: captions that are alike tie, ties go to the lower row, and rows next to each other
-    in a file are often of one kind."""
+    """Return the rows of the pairs to compare, in random order.
+
+    Equal captions tie, ties go to the lower row, and neighbouring rows of a file are often of one kind: the order of
+    the file would align them.
+    """
     order = np.random.default_rng(0).permutation(n)[: grid.pairs]
     if not grid.k < len(order):
         raise ValueError(f"vision-language: {grid.k} neighbours need more pairs than that, got {len(order)}")
@@ -205,7 +227,7 @@ def _chosen(n: int, grid: Grid) -> Tensor:
 
 
 class _Shared:
-    """An encoder that all parts of a study share: loaded when it is needed, one batch at a time on all cores."""
+    """A text encoder that all parts of a study share: loaded when first called, one batch at a time on all cores."""
 
     def __init__(self, encoder: TextEncoder, captions: Sequence[str], device: str) -> None:
         self.encoder, self.captions, self.device = encoder, captions, device
@@ -227,13 +249,13 @@ class _Shared:
 def _compared(
     grid: Grid, folder: Path, shared: _Shared, images: Images, texts: list[str], condition: tuple[int, str, int]
 ) -> Callable[[Callable[[int], None]], dict[str, Any]]:
-    """One text encoder, one change of the captions: every layer of it against every layer of every vision encoder."""
+    """Return the work of one part: every layer of a text encoder, on changed captions, against every vision layer."""
     uniqueness, kind, seed = condition
     pace = PACE[shared.encoder.kind]
 
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
         changed = changed_captions(texts, uniqueness, kind, seed=seed)
-        # texts that are the same have the same embedding, whatever batch they are in; batches are of like lengths
+        # equal texts are embedded once, so that no batch changes their embedding; sorted, batches have like lengths
         distinct = sorted(set(changed), key=lambda text: (len(text), text))
 
         def encode(batch: Sequence[str]) -> Any:
@@ -251,16 +273,19 @@ def _compared(
         numbers = np.unique(np.linspace(0, table.shape[1] - 1, grid.layers or table.shape[1]).round().astype(int))
         if len(distinct) > 1:
             layers = [torch.from_numpy(table[:, number])[at] for number in numbers]
-        else:  # nothing tells one caption from another
+        else:  # all captions are equal
             layers = [torch.ones(len(changed), 1) for _ in numbers]
         prepared = prepare_layers(layers, PREPARED, name=shared.encoder.name)
         found = {name: _scores(grid, of_images, prepared, advance) for name, of_images in images.items()}
         for left in (file, file.with_name(f"{file.name}.json")):
             left.unlink()
         return {
-            "layers": numbers.tolist(), "of": table.shape[1], "width": table.shape[2], "distinct": len(distinct),
+            "layers": numbers.tolist(),
+            "of": table.shape[1],
+            "width": table.shape[2],
+            "distinct": len(distinct),
             "scores": found,
-        }  # fmt: skip
+        }
 
     return make
 
@@ -270,9 +295,12 @@ def _scores(grid: Grid, images: list[Tensor], texts: list[Tensor], advance: Call
     assert found.null is not None
     advance(0)
     return {
-        "mutual_knn": found.matrix, "unbiased_cka": [[score_or_nan(unbiased_cka, x, y) for y in texts] for x in images],
-        "chance": found.null.mean, "threshold": found.null.threshold, "p": found.null.p,
-    }  # fmt: skip
+        "mutual_knn": found.matrix,
+        "unbiased_cka": [[score_or_nan(unbiased_cka, x, y) for y in texts] for x in images],
+        "chance": found.null.mean,
+        "threshold": found.null.threshold,
+        "p": found.null.p,
+    }
 
 
 def _performance(encoder: TextEncoder, texts: list[str], grid: Grid) -> Callable[..., dict[str, Any]]:
@@ -288,9 +316,13 @@ def _performance(encoder: TextEncoder, texts: list[str], grid: Grid) -> Callable
 
 
 def _write_tables(
-    study: Study, grid: Grid, encoders: list[TextEncoder], asked: list[tuple[tuple[int, str, int], TextEncoder]],
-    compared: list[dict[str, Any]], performances: list[dict[str, Any]],
-) -> None:  # fmt: skip
+    study: Study,
+    grid: Grid,
+    encoders: list[TextEncoder],
+    asked: list[tuple[tuple[int, str, int], TextEncoder]],
+    compared: list[dict[str, Any]],
+    performances: list[dict[str, Any]],
+) -> None:
     rows, layers = [], []
     for ((uniqueness, kind, seed), encoder), found in zip(asked, compared, strict=True):
         same = itertools.product(grid.kinds, grid.seeds) if uniqueness == 0 else [(kind, seed)]
@@ -299,12 +331,20 @@ def _write_tables(
             for name, scores in found["scores"].items():
                 tables = {measure: np.array(scores[measure]) for measure in MEASURES}
                 best = np.unravel_index(tables["mutual_knn"].argmax(), tables["mutual_knn"].shape)
-                rows.append({
-                    **key, "images": name, "mutual_knn": float(tables["mutual_knn"].max()),
-                    "unbiased_cka": highest_defined(tables["unbiased_cka"]), "image_layer": int(best[0]),
-                    "text_layer": found["layers"][best[1]], "chance": scores["chance"],
-                    "threshold": scores["threshold"], "p": scores["p"], "distinct": found["distinct"],
-                })  # fmt: skip
+                rows.append(
+                    {
+                        **key,
+                        "images": name,
+                        "mutual_knn": float(tables["mutual_knn"].max()),
+                        "unbiased_cka": highest_defined(tables["unbiased_cka"]),
+                        "image_layer": int(best[0]),
+                        "text_layer": found["layers"][best[1]],
+                        "chance": scores["chance"],
+                        "threshold": scores["threshold"],
+                        "p": scores["p"],
+                        "distinct": found["distinct"],
+                    }
+                )
                 for i, j in np.ndindex(tables["mutual_knn"].shape):
                     values = {measure: float(tables[measure][i, j]) for measure in MEASURES}
                     layers.append({**key, "images": name, "image_layer": i, "text_layer": found["layers"][j], **values})
@@ -313,16 +353,19 @@ def _write_tables(
     first = {encoder.name: found for (_, encoder), found in zip(reversed(asked), reversed(compared), strict=True)}
     models = [
         {
-            "encoder": encoder.name, "spec": encoder.asked, "layers": first[encoder.name]["of"],
-            "width": first[encoder.name]["width"], "bits_per_byte": found["bits_per_byte"],
+            "encoder": encoder.name,
+            "spec": encoder.asked,
+            "layers": first[encoder.name]["of"],
+            "width": first[encoder.name]["width"],
+            "bits_per_byte": found["bits_per_byte"],
         }
         for encoder, found in zip(encoders, performances, strict=True)
-    ]  # fmt: skip
+    ]
     study.write_table("models.parquet", models)
 
 
 def _examples(texts: list[str], grid: Grid) -> list[dict[str, Any]]:
-    """The first captions of middling length, changed."""
+    """Return changed captions for the report: the first ones of median length."""
     lengths = np.array([len(text.split()) for text in texts])
     some = np.argsort(np.abs(lengths - np.median(lengths) - 1), kind="stable")[:SHOWN]
     shown = [value for value in grid.uniqueness if value in (0, 10, 50, 90)] or list(grid.uniqueness[:4])
@@ -331,103 +374,6 @@ def _examples(texts: list[str], grid: Grid) -> list[dict[str, Any]]:
         for kind in grid.kinds
         for uniqueness in shown
         for changed in [changed_captions(texts, uniqueness, kind, seed=grid.seeds[0])]
-    ]
-
-
-PAPER: dict[str, Any] = {
-    # the highest alignment of all pairs of models at U = 10 and 100 %, and Spearman's correlation with U
-    "ends": {10: 0.159, 100: 0.062},
-    "chance": 10 / 1023,  # of 10 neighbours among 1,024 pairs
-    "uniqueness": -0.950,
-    # Pearson's correlation of alignment with - bits per byte over language models
-    "performance": {10: 0.852, 50: 0.900, 90: 0.612},
-}
-WORDS = {"deleted": "words deleted", "replaced": "words replaced"}
-
-
-def claims(folder: Path) -> list[Claim]:
-    """What the paper found, beside what the tables in ``folder`` say, by the rules of ``claims``."""
-    top = highest(Path(folder))
-    found = []
-    halved, left = {}, {}
-    low, high = PAPER["ends"]
-    for kind, mine in top.groupby("kind"):
-        # the paper's captions begin at 10 %
-        points = sorted(value for value in mine["uniqueness"].unique() if value >= low)
-        if len(points) > 2:
-            grid = mine[mine["uniqueness"].isin(points)].pivot(index="seed", columns="uniqueness", values="mutual_knn")
-            text = f"the highest alignment falls with uniqueness, {WORDS[str(kind)]}"
-            ours = spearman_of_points(points, grid.to_numpy())
-            found.append(Claim("uniqueness", text, "strong", PAPER["uniqueness"], *ours))
-        ends = mine[mine["uniqueness"].isin([low, high])].groupby("uniqueness")["mutual_knn"].mean()
-        if len(ends) == 2:
-            halved[kind] = (ends.loc[low], ends.loc[high])
-            last = mine[mine["uniqueness"] == high]
-            left[kind] = (last["mutual_knn"] - last["chance"]).mean()
-    if halved:
-        numbers = ", ".join(f"{a:.3f} to {b:.3f} {kind}" for kind, (a, b) in halved.items())
-        text = f"it falls by half or more from U = 10 to 100 % (paper 0.159 to 0.062; here {numbers})"
-        found.append(Claim("ends", text, "holds", None, float(np.mean([b <= a / 2 for a, b in halved.values()]))))
-        over = PAPER["ends"][high] - PAPER["chance"]
-        numbers = ", ".join(f"{value:.3f} {kind}" for kind, value in left.items())
-        text = (
-            f"some is left at U = 100 %: half as much over chance as in the paper ({over:.3f}) or more (here {numbers})"
-        )
-        found.append(Claim("ends", text, "holds", None, float(np.mean([value >= over / 2 for value in left.values()]))))
-    return [*found, *_performance_claims(Path(folder))]
-
-
-def highest(folder: Path) -> Any:
-    """The highest alignment of all vision and text encoders, for each kind of change, uniqueness and seed, and the
-    chance of that pair of encoders."""
-    import pandas as pd
-
-    table = pd.read_parquet(folder / "alignment.parquet")
-    return table.loc[table.groupby(["kind", "uniqueness", "seed"])["mutual_knn"].idxmax()]
-
-
-def _models(folder: Path) -> Any:
-    """Language models whose performance is known."""
-    import pandas as pd
-
-    return pd.read_parquet(folder / "models.parquet").dropna(subset=["bits_per_byte"])
-
-
-def _performance_claims(folder: Path) -> list[Claim]:
-    import pandas as pd
-
-    models = _models(folder)
-    if len(models) < ENOUGH:
-        return []
-    table = pd.read_parquet(folder / "alignment.parquet").merge(models, on="encoder")
-    found = []
-    for uniqueness, paper in PAPER["performance"].items():
-        mine = table[table["uniqueness"] == uniqueness]
-        if len(mine):
-            by_seed = mine.groupby(["encoder", "kind", "seed"])[["mutual_knn", "bits_per_byte"]]
-            each = by_seed.agg({"mutual_knn": "max", "bits_per_byte": "first"}).groupby("encoder").mean()
-            points = np.stack([each["mutual_knn"], -each["bits_per_byte"]], 1)
-            text = f"alignment goes with - bits per byte over {len(each)} language models, U = {uniqueness} %"
-            found.append(Claim("performance", text, "strong", paper, *bootstrap(points, _pearson)))
-    return found
-
-
-def _pearson(points: NDArray[np.float64]) -> float:
-    """points: (n, 2); 0 where one side is constant."""
-    centred = points - points.mean(0)
-    norm = float(np.sqrt((centred * centred).sum(0).prod()))
-    return float(centred.prod(1).sum() / norm) if norm > 0 else 0.0
-
-
-def notes(folder: Path) -> list[str]:
-    """What the study does not say, and why."""
-    models = _models(folder)
-    if len(models) >= ENOUGH:
-        return []
-    known = ", ".join(f"{row.encoder} {row.bits_per_byte:.2f}" for row in models.itertuples())
-    return [
-        f"No correlation of alignment with performance: it wants {ENOUGH} causal language models or more, got "
-        f"{len(models)}{f' ({known} bits per byte)' if known else ''}. Give more by --encoder transformers:FOLDER."
     ]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from modalign.experiments.studies.claims import RULES, spearman
-from modalign.experiments.studies.vision_language import MEASURES, PAPER, WORDS, highest
+from modalign.experiments.studies.vision_language import MEASURES
+from modalign.experiments.studies.vision_language_claims import PAPER, WORDS, highest
 from modalign.report.html import Picture, Table, claims_table, figure, wrapped, write_page
 
 __all__ = ["write"]
