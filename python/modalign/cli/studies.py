@@ -107,7 +107,9 @@ def reproduce(
             align_study.run(align_study.FULL if full else align_study.QUICK, folder, **common)
             page = align_page.write(folder)
     print_claims(folder)
-    for note in vision_language.notes(folder) if study == "vision-language" else ():
+    from modalign.experiments.studies.vision_language_claims import notes
+
+    for note in notes(folder) if study == "vision-language" else ():
         typer.echo(f"note: {note}")
     typer.echo(f"report: {page}")
 

@@ -67,14 +67,16 @@ def highest(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.read_parquet(Path(folder) / "alignment.parquet")
-    return table.loc[table.groupby(["kind", "uniqueness", "seed"])["mutual_knn"].idxmax()]
+    best: pd.DataFrame = table.loc[table.groupby(["kind", "uniqueness", "seed"])["mutual_knn"].idxmax()]
+    return best
 
 
 def _models(folder: Path) -> pd.DataFrame:
     """Return the language models whose performance is known."""
     import pandas as pd
 
-    return pd.read_parquet(folder / "models.parquet").dropna(subset=["bits_per_byte"])
+    models: pd.DataFrame = pd.read_parquet(folder / "models.parquet").dropna(subset=["bits_per_byte"])
+    return models
 
 
 def _performance_claims(folder: Path) -> list[Claim]:
