@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from modalign.files.atomic import write_atomically
-from modalign.report.figures.drawing import ramp
-from modalign.report.html import Picture, figure
+from modalign.report.figures.stills import Picture, canvas
+from modalign.report.palette import ramp
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE, PICTURE = ROOT / "benchmarks" / "results", ROOT / "docs" / "speed.md", ROOT / "docs/images/speed.png"
@@ -136,9 +136,8 @@ def picture(found: list[tuple[str, dict[str, Any]]]) -> Picture:
     panels = [(suite, record, [row for row in record["suites"][suite][::-1] if rivals(row)]) for suite, record in found]
     drawn: list[Picture] = []
     height = 1.2 + 0.42 * max(len(rows) for _, _, rows in panels)
-    with figure(
-        drawn, "speed", "Speed", "Times faster than each rival", 1, len(panels), height=height, width=5 * len(panels)
-    ) as axes:
+    with canvas(drawn, "speed", (5 * len(panels), height)) as drawing:
+        axes = drawing.subplots(1, len(panels), squeeze=False)
         for ax, (suite, record, rows) in zip(axes[0], panels, strict=True):
             names = list(dict.fromkeys(name for row in rows[::-1] for name in rivals(row)))
             for name, (colour, marker) in zip(names, itertools.cycle(looks), strict=False):

@@ -14,8 +14,7 @@ from modalign.alignment.nulls import Null
 from modalign.cli import tables as printing
 from modalign.experiments import advice as advise
 from modalign.information import Regime
-from modalign.report.figures.drawing import band
-from modalign.report.html import extra_height, wrapped
+from modalign.report.figures.stills import extra_height, wrapped
 from modalign.report.pages import comparison as comparison_page
 from modalign.report.pages import tune as tune_page
 from report.studies import advice, alignments, tune_search
@@ -46,7 +45,15 @@ def test_brackets_in_names_are_printed(sweeps: list[Path], tmp_path: Path) -> No
     text = printed(printing.print_regret, [row])
     assert LABEL in text
     assert "[a]" in text
-    claim = {"text": LABEL, "low": None, "paper": None, "rule": "holds", "value": 1.0, "verdict": "reproduced"}
+    claim = {
+        "text": LABEL,
+        "source": "figure 1",
+        "low": None,
+        "paper": None,
+        "rule": "holds",
+        "value": 1.0,
+        "verdict": "reproduced",
+    }
     (tmp_path / "claims.json").write_text(json.dumps([claim]))
     assert LABEL in printed(printing.print_claims, tmp_path)
 
@@ -106,7 +113,7 @@ def test_a_gain_is_claimed_where_its_interval_is_above_0() -> None:
     def said(**change: float) -> str:
         strength = {"best": 0.2, "low": 0.1, "high": 0.3}
         one = strength | {"gain": 0.013, "gain_low": 0.002, "gain_high": 0.026, "helps": 0.99} | change
-        return tune_page._sentence("c", {"modalities": ["x"], "optima": [one]})
+        return tune_page.sentence("c", {"modalities": ["x"], "optima": [one]})
 
     gain = "c: x gains 1.3 points of validation accuracy [0.2, 2.6] at strength 0.2, likely between 0.1 and 0.3."
     assert said() == gain
@@ -145,10 +152,3 @@ def test_long_titles_are_broken_and_given_room() -> None:
     assert extra_height([wrapped(title, 2), "short"]) == pytest.approx(0.15)
     assert wrapped("", 2) == ""
     assert max(map(len, wrapped("x" * 100, 3).split("\n"))) == 35
-
-
-def test_a_band_stays_where_values_can_be() -> None:
-    import numpy as np
-
-    drawn = band(np.array([2.0, 99.0]), np.array([5.0, 5.0]), "modality-1", possible=(0.0, 100.0))
-    assert drawn["y"] == [7.0, 100.0, 94.0, 0.0]

@@ -283,10 +283,10 @@ def test_the_command_trains_on_av_mnist_and_prints_two_columns(tmp_path: Path, m
         (("multibench",), "reproduce multibench needs --data, a file of MultiBench or the folder of AV-MNIST, and"),
         (("multibench", "--data", "mosi.pkl"), "and --dataset, mosi, mosei, humor, sarcasm, av_mnist"),
         (("multibench", "--data", "mosi.pkl", "--dataset", "mosi"), "no file mosi.pkl"),
-        (("align", "--dataset", "mosi"), "--data and --dataset are of the study multibench"),
-        (("align", "--device", "cpu"), "--storage and --device are of the studies emergence and multibench"),
+        (("align", "--dataset", "mosi"), "--dataset is not an option of align; it is one of multibench"),
+        (("align", "--device", "cpu"), "--device is not an option of align; it is one of emergence, multibench"),
         (("emergence", "--device", "gpu"), "--device must be cpu, cuda or cuda:0, cuda:1 ..., got gpu"),
-        (("multibnch",), "STUDY must be emergence, align"),
+        (("multibnch",), "STUDY must be one of emergence, align"),
     ],
 )
 def test_a_call_that_cannot_be_is_answered_in_a_line(arguments: tuple[str, ...], message: str) -> None:

@@ -34,18 +34,23 @@ def test_sentences_follow_the_numbers(found: modalign.Alignment) -> None:
     first = conclusions(found)[0]
     score = found["mutual_knn"]
     assert first.startswith(
-        f"Mutual k-NN is {score.value:.3f} ({score.low:.3f} to {score.high:.3f}), above what chance"
+        f"Mutual k-NN is {score.value:.3f} ({score.low:.3f} to {score.high:.3f}), above chance, whose mean is"
     )
-    assert "no more than chance, 0.100, can give (p = 0.2)" in conclusions(with_null(found, "mutual_knn", 0.2))[0]
-    assert "was not worked out" in conclusions(with_null(found, "mutual_knn", None))[0]
+    assert (
+        "within reach of chance, whose mean is 0.100 (p = 0.2)" in conclusions(with_null(found, "mutual_knn", 0.2))[0]
+    )
+    assert "it was not compared with chance" in conclusions(with_null(found, "mutual_knn", None))[0]
     assert any(
-        sentence.startswith("Not beyond what chance can give: linear CKA") and "(chance 0.100)" in sentence
+        sentence.startswith("Within reach of chance: linear CKA") and "(chance 0.100)" in sentence
         for sentence in conclusions(with_null(found, "cka", 0.5))
     )
     copies = dataclasses.replace(found, facts={"duplicates": {"x": {"items": 3}, "y": {"items": 0}}})
     assert conclusions(copies)[-1].startswith("3 items of x have an exact copy")
     hubs = {"hubness": {"y": {"largest": 5000, "antihubs": 0.25}}}
-    assert "5,000 others, 25% of the items of none" in conclusions(dataclasses.replace(found, facts=hubs))[-1]
+    assert (
+        "5,000 others, and 25% of the items are neighbours of no other item"
+        in conclusions(dataclasses.replace(found, facts=hubs))[-1]
+    )
 
 
 def test_the_page_holds_everything(found: modalign.Alignment, tmp_path: Path) -> None:
@@ -72,10 +77,10 @@ def test_layers(tmp_path: Path) -> None:
     x = rng.normal(size=(150, 6))
     layers = modalign.align_layers([x, rng.normal(size=(150, 3))], [x[:, :4]], k=4, relabellings=19)
     text = write(layers, tmp_path / "l.html").read_text()
-    assert f"Of 2 pairs of layers the highest mutual k-NN is {layers.value:.3f}, of layer 0 of x and 0 of y, " in text
-    assert "chance does not reach that: its maximum is" in text
+    assert f"layer 0 of x and layer 0 of y, counted from 0, have the highest mutual k-NN: {layers.value:.3f}." in text
+    assert "That is beyond chance, by which the maximum over 2 pairs is" in text
     assert "(p ≤ 0.05)" in text
-    assert "No relabelling of 19 reached the score, so p is at most 1/20" in text
+    assert "None of 19 relabellings reached the score, so p is at most 1/20" in text
     assert '"type": "heatmap"' in text
     assert "upright bars" not in text  # of a picture that this page has not
     assert "<dt>Interval</dt>" not in text
@@ -94,8 +99,8 @@ def test_the_lowest_distance_of_layers_is_the_best_and_the_brightest(tmp_path: P
     said, page, drawing = pages["cmd"]
     assert "lowest" in said
     assert "chance of the minimum" in said
-    assert "the lowest correlation-matrix distance (lower is closer) is" in page
-    assert "its minimum is" in page
+    assert "have the lowest correlation-matrix distance (lower is closer):" in page
+    assert "by which the minimum over" in page
     assert "boxed: the lowest (lower is closer)" in page
     assert "lowest 0." in page  # for those who cannot see the picture
     for word in ("highest", "maximum"):
@@ -111,12 +116,12 @@ def test_a_distance_says_which_way_is_closer_and_no_zero_is_negative(found: moda
     distances = dataclasses.replace(found, scores=(*scores, first))
     said = conclusions(distances)
     assert said[0].startswith("Correlation-matrix distance (lower is closer) is 0.000 (")
-    assert ", below what chance gives, 0.000 (p ≤ 0.005)" in said[0]
+    assert ", below chance, whose mean is 0.000 (p ≤ 0.005)" in said[0]
     page = re.sub(r"<script>.*?</script>", "", write(distances, tmp_path / "a.html").read_text(), flags=re.S)
     assert "-0.000" not in page
-    assert page.count("p ≤ 0.005: no relabelling of 200 reached the score, so p is at most 1/201") == 1
+    assert page.count("p ≤ 0.005: none of 200 relabellings reached the score, so p is at most 1/201") == 1
     drawn = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
     assert "correlation-matrix distance<br>(lower is closer)" in drawn["scores"]["data"][0]["y"]
     assert "correlation-matrix distance" in drawn["null"]["data"][0]["y"]  # calibrated: higher is closer
     unreached = dataclasses.replace(scores[0], null=dataclasses.replace(null, p=0.4))
-    assert "no less than chance" in conclusions(dataclasses.replace(found, scores=(unreached,)))[0]
+    assert "within reach of chance" in conclusions(dataclasses.replace(found, scores=(unreached,)))[0]

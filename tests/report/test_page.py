@@ -125,6 +125,14 @@ def test_accuracy_lines_and_bands_are_those_of_the_runs(folder: Path, page: Page
     assert best["x"] == [STRENGTHS.index(float(validation.idxmax()))]
 
 
+def test_a_band_stays_where_accuracies_can_be(tmp_path: Path) -> None:
+    # half-widths of 12.7 points around 99 and 1 per cent
+    write_sweep(tmp_path, constant({0.0: [1.0, 0.98], 1.0: [0.0, 0.02]}), cases=["c"], strengths=[0.0, 1.0],
+                seeds=[0, 1], epochs=1)  # fmt: skip
+    outline = Page(report.write(tmp_path)).trace("accuracy-0", "accuracy_1_band")["y"]
+    np.testing.assert_allclose(outline, [100.0, 13.7062, 0.0, 86.2938], atol=1e-3)
+
+
 def test_every_run_is_a_point(folder: Path, page: Page) -> None:
     runs = pd.read_parquet(folder / "runs.parquet").sort_values(["strength", "seed"])
     for number, case in enumerate(CASES):

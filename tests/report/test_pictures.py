@@ -23,7 +23,7 @@ from modalign.experiments.sweep.comparison import compare
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.results import read
-from modalign.report.figures import stills
+from modalign.report.figures import Sheet, draw_sheet, stills
 from modalign.report.figures.accuracy import accuracy_figures
 from modalign.report.pages import alignment as alignment_page
 from modalign.report.pages import comparison as comparison_page
@@ -67,18 +67,18 @@ def test_a_sweep_has_every_picture_twice_and_the_same_bytes_again(folder: Path) 
 
 def test_a_picture_holds_the_numbers_of_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    real = stills.figure
+    real = stills.canvas
 
     @contextlib.contextmanager
     def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
-        with real(*arguments, **options) as axes:
-            yield axes
-            seen.append(axes)
+        with real(*arguments, **options) as drawing:
+            yield drawing
+            seen.append(np.array(drawing.axes).reshape(3, 2))
 
-    monkeypatch.setattr(stills, "figure", watched)
+    monkeypatch.setattr(stills, "canvas", watched)
     results = read(folder)
     panels = accuracy_figures(results, findings(results))
-    stills.draw_sheet([], stills.Sheet("a", "b", "c", panels, 2), stills.colours_of(3))
+    draw_sheet(Sheet("a", "b", "c", panels, columns=2))
     (axes,) = seen
     assert axes.shape == (3, 2)
     for column, panel in enumerate(panels):

@@ -1,4 +1,15 @@
-"""The command line: the `modalign` command, and nothing that computes."""
+"""The command line: reads options, calls the function that does the work, prints its result.
+
+commands    the application with all its commands; importing it registers them
+common      the application, the decorator ``command``, options that several commands share, errors
+measure     ``mutual-knn``, ``align``, ``embed`` and ``advise``
+train       ``sweep``, ``report``, ``compare``, ``tune``, ``data`` and ``demo``
+studies     ``reproduce``
+tables      results as tables on a terminal, by Rich
+
+Nothing is computed, drawn or written here. Help texts take names from registries that do not import torch, so that
+``modalign --help`` is fast; a command imports what it needs when it runs.
+"""
 
 from modalign.aliases import attach
 

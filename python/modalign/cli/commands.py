@@ -1,4 +1,4 @@
-"""The command line: ``modalign align``, ``embed``, ``sweep``, ``tune``, ``reproduce``, ``data``, ``demo`` and more."""
+"""The application with all its commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["app", "main"]
 
 
 @command(
-    "What this installation can do: versions, devices, and which backend runs each operation.",
+    "Describe this installation: versions, devices, and the backend that runs each operation.",
     "Example: `modalign doctor`",
 )
 def doctor() -> None:
@@ -21,5 +21,5 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """The entry point of the ``modalign`` command."""
+    """Run the ``modalign`` command."""
     app()

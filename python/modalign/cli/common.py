@@ -1,35 +1,41 @@
-"""What every command has: the application, how a mistake ends, and the options that several share."""
+"""The application, the decorator of its commands, errors, and the options that several commands share."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
+import inspect
 import os
 import tempfile
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from modalign.common.progress import Reporter
 
 __all__ = [
     "Bar",
     "Fresh",
     "Log",
-    "Out",
     "Page",
     "Quiet",
+    "RunOptions",
     "Workers",
     "app",
     "command",
     "require_html",
-    "require_place",
+    "require_writable",
     "resumable",
-    "style_of",
 ]
 
 MISTAKES = (ValueError, TypeError, OSError, NotImplementedError, ArithmeticError, ImportError)
+STORAGE_PACKAGES = ("optuna", "sqlalchemy")  # Optuna, and the database that it keeps its trials in
 app = typer.Typer(
     name="modalign",
     no_args_is_help=True,
@@ -42,67 +48,102 @@ app = typer.Typer(
 
 
 def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose user's mistakes end in one line on standard error and exit code 2.
+    """Register a function as a command, whose user's mistakes end in one line on standard error and exit code 2.
 
-    MODALIGN_TRACEBACK=1 shows where they were raised instead.
+    A function whose only parameter is a dataclass takes an option for each of its fields. With MODALIGN_TRACEBACK=1 a
+    mistake shows where it was raised.
+
+    Args:
+        help (str): The text of ``--help``.
+        examples (str): The line below it.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        options = _options_of(function)
+
         @functools.wraps(function)
-        def careful(*args: Any, **kwargs: Any) -> None:
+        def guarded(*args: object, **kwargs: object) -> None:
             try:
-                function(*args, **kwargs)
+                if options is None:
+                    function(*args, **kwargs)
+                else:
+                    function(options(**kwargs))
             except Exception as error:
                 if os.environ.get("MODALIGN_TRACEBACK") == "1" or not (
-                    isinstance(error, MISTAKES) or _of_storage(error)
+                    isinstance(error, MISTAKES) or _is_storage_error(error)
                 ):
                     raise
-                typer.echo(f"modalign: {message_of(error)}", err=True)
+                typer.echo(f"modalign: {_message(error)}", err=True)
                 raise typer.Exit(2) from None
 
+        if options is not None:
+            _take_fields_as_parameters(guarded, options)
         name = function.__name__.strip("_").replace("_", "-")
-        return app.command(name, help=help, epilog=examples)(careful)
+        return app.command(name, help=help, epilog=examples)(guarded)
 
     return register
 
 
+def _options_of(function: Callable[..., None]) -> type | None:
+    """Return the dataclass that is the only parameter of ``function``, or None."""
+    hints = typing.get_type_hints(function)
+    kinds: list[type] = [hints[name] for name in inspect.signature(function).parameters]
+    return kinds[0] if [dataclasses.is_dataclass(kind) for kind in kinds] == [True] else None
+
+
+def _take_fields_as_parameters(function: Callable[..., None], options: type) -> None:
+    """Give ``function`` the signature that has a keyword parameter for each field of ``options``."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    function.__annotations__ = hints
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(options)
+    ]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
-def resumable() -> Iterator[None]:
-    """Ctrl-C ends with 130 and says how to go on."""
+def resumable(again: str = "the same command") -> Iterator[None]:
+    """End with exit code 130 on Ctrl-C, and say that ``again`` continues the work."""
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on where it stopped", err=True)
+        typer.echo(f"\nstopped; {again} continues where it stopped", err=True)
         raise typer.Exit(130) from None
 
 
-def _of_storage(error: Exception) -> bool:
-    """Raised by Optuna, or by the database that it keeps its trials in."""
-    return type(error).__module__.partition(".")[0] in ("optuna", "sqlalchemy")
+def _is_storage_error(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in STORAGE_PACKAGES
 
 
-def message_of(error: Exception) -> str:
-    if _of_storage(error):
-        said = str(error.__cause__ or error).splitlines()[0]
-        return f"Optuna's storage failed ({said}); what is finished stays: mend it, or give another --storage"
+def _message(error: Exception) -> str:
+    """Return the line that a user reads."""
+    if _is_storage_error(error):
+        cause = str(error.__cause__ or error).splitlines()[0]
+        return (
+            f"Optuna's storage failed ({cause}); finished trials are kept: repair the storage, or give another "
+            "--storage"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
 
-def style_of(bar: bool | None) -> str:
-    return {None: "auto", True: "bar", False: "lines"}[bar]
-
-
 def require_html(out: Path | None) -> None:
+    """Check, before the work, that a page can be written to ``out``; None passes."""
     if out is not None and out.suffix != ".html":
         raise ValueError(f"--out must end in .html, got {out}")
     if out is not None:
-        require_place(out)
+        require_writable(out)
 
 
-def require_place(path: Path) -> None:
-    """Before the work, that its results can be written."""
+def require_writable(path: Path) -> None:
+    """Check that ``path`` can be written before the work starts."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -111,7 +152,7 @@ def require_place(path: Path) -> None:
         raise ValueError(f"{path} cannot be written ({error.strerror}); give another --out") from None
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"modalign {importlib.metadata.version('modalign')}")
         raise typer.Exit
@@ -120,22 +161,57 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
-Out = Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds of an earlier sweep.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the results.")]
-Bar = Annotated[bool | None, typer.Option("--bar/--lines", help="A progress bar, or lines.", show_default="terminal")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Folder for the results.", show_default="results/NAME")
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Delete the results of an earlier run in the folder and start over.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print results without progress.")]
+Bar = Annotated[
+    bool | None,
+    typer.Option(
+        "--bar/--lines",
+        help="Show progress as a bar or as lines.",
+        show_default="a bar on a terminal, lines elsewhere",
+    ),
+]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Chunks that train at once.", show_default="one for each core")
+    int | None,
+    typer.Option(min=1, help="Number of chunks of runs that train at the same time.", show_default="one per CPU core"),
 ]
 Page = Annotated[
-    Path | None, typer.Option(metavar="PAGE.html", help="Write a page, and its pictures into PAGE-figures.")
+    Path | None,
+    typer.Option(
+        metavar="PAGE.html", help="Write the result as an HTML page, with its pictures in the folder PAGE-figures."
+    ),
 ]
 Log = Annotated[
-    list[str] | None, typer.Option(metavar="TRACKER", help="Also write tensorboard or wandb files; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        metavar="TRACKER", help="Also log the runs to this tracker: tensorboard or wandb. May be given several times."
+    ),
 ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of commands that train: where the results go, and how progress is shown."""
+
+    out: Out = None
+    fresh: Fresh = False
+    quiet: Quiet = False
+    bar: Bar = None
+    workers: Workers = None
+
+    def reporter(self) -> Reporter:
+        """Return what shows the progress."""
+        from modalign.common.progress import Reporter
+
+        return Reporter("none" if self.quiet else {None: "auto", True: "bar", False: "lines"}[self.bar])

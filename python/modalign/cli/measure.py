@@ -1,30 +1,38 @@
-"""``modalign mutual-knn``, ``align``, ``embed`` and ``advise``: what embeddings say, before any training."""
+"""``modalign mutual-knn``, ``align``, ``embed`` and ``advise``: measurements of embeddings, before any training."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from modalign.alignment.functional import DEFAULT_METRICS
-from modalign.cli.common import Page, Quiet, command, require_html, require_place, resumable
+from modalign.cli.common import Page, Quiet, command, require_html, require_writable, resumable
+from modalign.common.doors import drawing
+from modalign.metrics.registry import DEFAULT_METRICS, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modalign.alignment.results import Alignment, LayerAlignment
 
 __all__: list[str] = []
 
 DEFAULT = ",".join(DEFAULT_METRICS)
+SIMILARITIES = tuple(dict.fromkeys(name for metric in METRICS.values() for name in metric.similarities))
+KMEANS = "kmeans:"  # beginning of a --within that names a number of clusters
+First = Annotated[str, typer.Argument(metavar="A", help="File of (n, d) numbers; row i is item i.")]
+Second = Annotated[str, typer.Argument(metavar="B", help="File of (n, d') numbers of the same items.")]
+K = Annotated[int, typer.Option(help="Number of nearest neighbours of each item.")]
 
 
 @command(
-    "Mutual k-NN of two files of embeddings: the share of nearest neighbours that row i has in both. "
-    "The files are those that `modalign align` takes, memory-mapped where their kind allows.",
+    "Compute the mutual k-NN of two files of embeddings: the mean share of nearest neighbours that row i has in both "
+    "files.\n\nThe files are those that `modalign align` takes; they are memory-mapped where their format allows it.",
     "Example: `modalign mutual-knn images.npy texts.npy --k 10`",
 )
-def mutual_knn(
-    a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="(n, d') numbers of the same items.")],
-    k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
-) -> None:
+def mutual_knn(a: First, b: Second, k: K = 10) -> None:
     from modalign.files.rows import open_rows
     from modalign.metrics.neighborhoods import mutual_knn
 
@@ -32,141 +40,296 @@ def mutual_knn(
     typer.echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
 
 
+class _Shared(TypedDict):
+    """The arguments that ``modalign.align`` and ``modalign.align_layers`` share."""
+
+    metric: str
+    prepare: str | None
+    confidence: float
+    seed: int
+    num_threads: int | None
+    progress: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignOptions:
+    """The options of ``modalign align``."""
+
+    a: First
+    b: Second
+    metrics: Annotated[
+        str, typer.Option(help=f"Metrics, separated by commas, or `all`. The metrics are {', '.join(METRICS)}.")
+    ] = DEFAULT
+    k: K = 10
+    metric: Annotated[str, typer.Option(help=f"Similarity that defines the neighbours: {', '.join(SIMILARITIES)}.")] = (
+        SIMILARITIES[0]
+    )
+    prepare: Annotated[
+        str | None,
+        typer.Option(
+            help="Prepare the rows as a paper's code does: platonic, emergence or unit_rows.", show_default="unchanged"
+        ),
+    ] = None
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Group of each item, such as the image of a caption. Items of one group are not each other's "
+            "neighbours.",
+        ),
+    ] = None
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABELS",
+            help="Class of each item; the null distribution relabels items within classes. `kmeans:50` clusters the "
+            "rows of A into 50 classes.",
+        ),
+    ] = None
+    ids: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="LABELS LABELS", help="Names of the rows of A and of B; rows are paired by name."),
+    ] = None
+    sample: Annotated[
+        int | None,
+        typer.Option(help="Number of items, drawn at random, whose neighbours are searched.", show_default="all"),
+    ] = None
+    tolerance: Annotated[
+        float | None, typer.Option(help="Stop sampling when the 95 % interval is narrower than this half-width.")
+    ] = None
+    null: Annotated[
+        str,
+        typer.Option(
+            help="Null distribution: auto (in closed form where one is known, otherwise by relabelling), relabelled or "
+            "none."
+        ),
+    ] = "auto"
+    relabellings: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of random relabellings of the null distribution.", show_default="200, or fewer if slow"
+        ),
+    ] = None
+    intervals: Annotated[bool, typer.Option(help="Compute intervals when all items are searched.")] = True
+    size_curve: Annotated[
+        bool, typer.Option("--size-curve", help="Also estimate the mutual k-NN of smaller numbers of items.")
+    ] = False
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare every pair of layers of two (n, layers, d) files.")
+    ] = False
+    confidence: Annotated[float, typer.Option(help="Confidence level of intervals and thresholds.")] = 0.95
+    seed: Annotated[int, typer.Option(help="Seed of samples and relabellings.")] = 0
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Memory limit, such as 1GB; the neighbours are searched block by block within it."),
+    ] = None
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads of the neighbour search.", show_default="all cores")
+    ] = None
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Write the result to a .json, .parquet or .html file; pictures of an .html page go to a folder beside "
+            "it. May be given several times."
+        ),
+    ] = None
+    quiet: Quiet = False
+
+    @property
+    def names(self) -> str | list[str]:
+        """The metrics as ``modalign.align`` takes them."""
+        return "all" if self.metrics == "all" else [name.strip() for name in self.metrics.split(",") if name.strip()]
+
+    @property
+    def shared(self) -> _Shared:
+        """The arguments that both functions take."""
+        return {
+            "metric": self.metric,
+            "prepare": self.prepare,
+            "confidence": self.confidence,
+            "seed": self.seed,
+            "num_threads": self.threads,
+            "progress": not self.quiet,
+        }
+
+
 @command(
-    "Alignment of two files of embeddings, row i of both the same item: every metric asked for, with its interval, "
-    "what chance gives, and the score calibrated by it. Files may be larger than memory: .npy, .npz:NAME, "
-    ".safetensors:NAME, .pt:NAME, .parquet:COLUMN, .arrow:COLUMN, a saved Hugging Face FOLDER:COLUMN, and of layers "
-    "(n, L, d) one as FILE[3]. LABELS are a file of one label a line, a .npy, or a COLUMN of .parquet, .csv or .arrow.",
+    "Measure the alignment of two files of embeddings in which row i is the same item: each metric with its interval, "
+    "its distribution by chance, and the score calibrated by it.\n\nFiles may be larger than memory. They are .npy, "
+    ".npz:NAME, .safetensors:NAME, .pt:NAME, .parquet:COLUMN, .arrow:COLUMN or a saved Hugging Face FOLDER:COLUMN; "
+    "FILE[3] is layer 3 of an (n, layers, d) file. LABELS are a file with one label a line, a .npy file, or a COLUMN "
+    "of a .parquet, .csv or .arrow file.",
     "Examples: `modalign align images.npy texts.npy` · `modalign align a.npy b.npy --metrics all --out a.html` · "
     "`modalign align a.npy b.npy --k 10 --tolerance 0.005 --max-memory 1GB` · "
     "`modalign align a.npy b.npy --within classes.txt` · `modalign align a.npy b.npy --within kmeans:50` · "
     "`modalign align a.npy b.npy --layers`",
 )
-def align(
-    a: Annotated[str, typer.Argument(metavar="A", help="(n, d) numbers; row i is item i.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="(n, d') numbers of the same items.")],
-    metrics: Annotated[str, typer.Option(help="Names with commas between them, or `all`.")] = DEFAULT,
-    k: Annotated[int, typer.Option(help="Neighbours of each item.")] = 10,
-    metric: Annotated[str, typer.Option(help="Of the neighbours: cosine, dot or euclidean.")] = "cosine",
-    prepare: Annotated[
-        str | None, typer.Option(help="Rows as a paper's code has them: platonic, emergence or unit_rows.")
-    ] = None,
-    groups: Annotated[str | None, typer.Option(metavar="LABELS", help="What belongs together: captions.")] = None,
-    within: Annotated[
-        str | None, typer.Option(metavar="LABELS", help="Classes the null relabels within; kmeans:50 makes 50 of A.")
-    ] = None,
-    ids: Annotated[tuple[str, str] | None, typer.Option(metavar="LABELS LABELS", help="Names of the rows.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Search the neighbours of so many items.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Of as many as make the interval so narrow.")] = None,
-    null: Annotated[str, typer.Option(help="auto, relabelled or none.")] = "auto",
-    relabellings: Annotated[int | None, typer.Option(help="How many.", show_default="as time allows")] = None,
-    intervals: Annotated[bool, typer.Option(help="Whether all items get intervals.")] = True,
-    size_curve: Annotated[bool, typer.Option("--size-curve", help="Mutual k-NN of smaller sets, too.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Of (n, layers, d): every pair of layers.")] = False,
-    confidence: Annotated[float, typer.Option(help="Of intervals and thresholds.")] = 0.95,
-    seed: Annotated[int, typer.Option(help="Of samples and relabellings.")] = 0,
-    max_memory: Annotated[str | None, typer.Option(help="Such as 1GB: search block by block.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the search.", show_default="all cores")] = None,
-    out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Write .json, .parquet or .html (with its pictures in a folder beside); may be repeated."),
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    from modalign.alignment.functional import align
-    from modalign.alignment.layers import align_layers
-    from modalign.cli.tables import print_alignment, print_layers
-    from modalign.files.labels import as_classes, read_labels
-    from modalign.report.pages import alignment as alignment_page
-
-    names: Any = "all" if metrics == "all" else [name.strip() for name in metrics.split(",") if name.strip()]
-    for path in out or ():
-        if path.suffix not in {".json", ".html"} | (set() if layers else {".parquet"}):
-            raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
-    common: dict[str, Any] = {
-        "metric": metric, "prepare": prepare, "confidence": confidence, "seed": seed, "num_threads": threads,
-        "progress": not quiet,
-    }  # fmt: skip
-    if layers:
-        given = {
-            "--groups": groups, "--within": within, "--ids": ids, "--sample": sample, "--tolerance": tolerance,
-            "--max-memory": max_memory, "--size-curve": size_curve or None, "--no-intervals": None if intervals else 1,
-            "--null": None if null == "auto" else null,
-            "all but one of --metrics": None if metrics == DEFAULT or len(names) == 1 else 1,
-        }  # fmt: skip
-        unused = [name for name, value in given.items() if value is not None]
-        if unused:
-            raise ValueError(f"--layers takes one metric and relabels whole items: leave out {', '.join(unused)}")
-    for path in out or ():
-        require_place(path)
+def align(options: AlignOptions) -> None:
+    paths = options.out or []
+    _check_outputs(paths, layers=options.layers)
+    if options.layers:
+        _refuse_options_without_layers(options)
+    for path in paths:
+        require_writable(path)
     try:
-        if layers:
-            first = names if isinstance(names, str) else names[0]
-            found: Any = align_layers(
-                a, b, first, k, relabellings=200 if relabellings is None else relabellings, **common
-            )
-            print_layers(found)
-        else:
-            named = None if ids is None else (read_labels(ids[0]), read_labels(ids[1]))
-            found = align(
-                a, b, names, k, groups=groups and as_classes(read_labels(groups)),
-                within=within and _cells(a, within, seed), ids=named, sample=sample,
-                tolerance=tolerance, null=null, relabellings=relabellings, intervals=intervals, size_curve=size_curve,
-                max_memory=max_memory, **common,
-            )  # fmt: skip
-            print_alignment(found)
+        result = _align_layers(options) if options.layers else _align_rows(options)
     except KeyboardInterrupt:
         typer.echo("\nstopped; nothing was written", err=True)
         raise typer.Exit(130) from None
-    for path in out or ():
-        alignment_page.write(found, path) if path.suffix == ".html" else found.save(path)
-        typer.echo(f"written: {path}")
+    _write_outputs(result, paths)
+
+
+def _check_outputs(paths: Sequence[Path], *, layers: bool) -> None:
+    endings = {".json", ".html"} | (set() if layers else {".parquet"})
+    for path in paths:
+        if path.suffix not in endings:
+            raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
+
+
+def _refuse_options_without_layers(options: AlignOptions) -> None:
+    """Check that no option was given that ``align_layers`` does not have."""
+    given = {
+        "--groups": options.groups is not None,
+        "--within": options.within is not None,
+        "--ids": options.ids is not None,
+        "--sample": options.sample is not None,
+        "--tolerance": options.tolerance is not None,
+        "--max-memory": options.max_memory is not None,
+        "--size-curve": options.size_curve,
+        "--no-intervals": not options.intervals,
+        "--null": options.null != "auto",
+        "all but one of --metrics": options.metrics != DEFAULT and len(options.names) != 1,
+    }
+    unused = [name for name, is_given in given.items() if is_given]
+    if unused:
+        raise ValueError(f"--layers takes one metric and relabels whole items: leave out {', '.join(unused)}")
+
+
+def _align_layers(options: AlignOptions) -> LayerAlignment:
+    from modalign.alignment.layers import align_layers
+    from modalign.cli.tables import print_layers
+
+    names = options.names
+    relabellings = 200 if options.relabellings is None else options.relabellings
+    result = align_layers(
+        options.a, options.b, names if isinstance(names, str) else names[0], options.k,
+        relabellings=relabellings, **options.shared,
+    )  # fmt: skip
+    print_layers(result)
+    return result
+
+
+def _align_rows(options: AlignOptions) -> Alignment:
+    from modalign.alignment.functional import align
+    from modalign.cli.tables import print_alignment
+    from modalign.files.labels import as_classes, read_labels
+
+    ids = None if options.ids is None else (read_labels(options.ids[0]), read_labels(options.ids[1]))
+    result = align(
+        options.a,
+        options.b,
+        options.names,
+        options.k,
+        groups=None if options.groups is None else as_classes(read_labels(options.groups)),
+        within=None if options.within is None else _classes(options.a, options.within, options.seed),
+        ids=ids,
+        sample=options.sample,
+        tolerance=options.tolerance,
+        null=options.null,
+        relabellings=options.relabellings,
+        intervals=options.intervals,
+        size_curve=options.size_curve,
+        max_memory=options.max_memory,
+        **options.shared,
+    )
+    print_alignment(result)
+    return result
+
+
+def _write_outputs(result: Alignment | LayerAlignment, paths: Sequence[Path]) -> None:
+    for path in paths:
         if path.suffix == ".html":
-            typer.echo(f"written: {alignment_page.draw(found, path)}")
+            typer.echo(f"written: {drawing('alignment')(result, path)}")
+            typer.echo(f"written: {drawing('alignment-pictures')(result, path)}")
+        else:
+            typer.echo(f"written: {result.save(path)}")
+
+
+def _classes(rows: str, labels: str, seed: int) -> object:
+    """Return classes from a file, or from as many clusters of rows as kmeans:COUNT names."""
+    from modalign.alignment.nulls import kmeans_cells
+    from modalign.files.labels import as_classes, read_labels
+
+    if not labels.startswith(KMEANS):
+        return as_classes(read_labels(labels))
+    count = labels.removeprefix(KMEANS)
+    if not count.isdecimal():
+        raise ValueError(f"--within kmeans:COUNT needs a whole number of clusters, got {labels}")
+    return kmeans_cells(rows, int(count), seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """The options of ``modalign embed``."""
+
+    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Encoder, as KIND:LOCATION.")]
+    inputs: Annotated[str, typer.Argument(metavar="INPUTS", help="Texts or images.")]
+    out: Annotated[Path, typer.Option(help="The .npy file to write.")]
+    layers: Annotated[
+        str, typer.Option(help="Layers to write: last, or all hidden states of a transformers model.")
+    ] = "last"
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            help="Pooling of the tokens of an input: mean, cls or last.", show_default="mean for texts, cls for images"
+        ),
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of inputs in a batch.")] = 64
+    device: Annotated[str, typer.Option(help="Device of the encoder: cpu or cuda.")] = "cpu"
+    dtype: Annotated[str, typer.Option(help="Type of the numbers in the file: float16 or float32.")] = "float16"
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace a file that holds other embeddings.")] = False
+    quiet: Quiet = False
 
 
 @command(
-    "Embed images or texts with an encoder that is on this machine; nothing is downloaded. ENCODER is "
+    "Embed images or texts with an encoder that is on this machine; nothing is downloaded.\n\nENCODER is "
     "sentence-transformers:FOLDER, transformers:FOLDER, timm:MODEL@WEIGHTS or python:module:function. INPUTS are a "
-    "text file of one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow. An interrupted "
-    "run goes on where it stopped.",
+    "text file with one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow file. An "
+    "interrupted run continues where it stopped.",
     "Examples: `modalign embed sentence-transformers:models/minilm captions.txt --out texts.npy` · "
     "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy`",
 )
-def embed(
-    encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="KIND:WHERE.")],
-    inputs: Annotated[str, typer.Argument(metavar="INPUTS", help="Texts or images.")],
-    out: Annotated[Path, typer.Option(help="The .npy file to write.")],
-    layers: Annotated[str, typer.Option(help="last, or all hidden states of a transformers model.")] = "last",
-    pooling: Annotated[str | None, typer.Option(help="mean, cls or last.", show_default="mean; cls of images")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs at once.")] = 64,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Write anew what the file holds of something else.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    from modalign.encoders.embedding import embed as write
+def embed(options: EmbedOptions) -> None:
+    from modalign.encoders.embedding import embed as write_embeddings
 
     with resumable():
-        path = write(
-            encoder, inputs, out, layers=layers, pooling=pooling, batch_size=batch_size, device=device, dtype=dtype,
-            fresh=fresh, progress=not quiet,
-        )  # fmt: skip
+        path = write_embeddings(
+            options.encoder,
+            options.inputs,
+            options.out,
+            layers=options.layers,
+            pooling=options.pooling,
+            batch_size=options.batch_size,
+            device=options.device,
+            dtype=options.dtype,
+            fresh=options.fresh,
+            progress=not options.quiet,
+        )
     typer.echo(f"written: {path}")
 
 
 @command(
-    "What alignment may be expected to bring, before any training: the information X and Y have about LABELS, the "
-    "regime, and for each modality what pairs with the like information showed. LABELS are a file of one label a line, "
-    "or a COLUMN of a table.",
+    "Estimate what alignment can be expected to bring, before any training: the information that X and Y carry about "
+    "LABELS, and for each modality the results of pairs with similar information.\n\n"
+    "LABELS are a file with one label a line, or a COLUMN of a table.",
     "Examples: `modalign advise images.npy texts.npy labels.txt` · `modalign advise a.npy b.npy items.csv:class` · "
     "`modalign advise a.npy b.npy labels.txt --out advice.html`",
 )
 def advise(
-    x: Annotated[str, typer.Argument(metavar="X", help="(n, d) numbers; row i is item i.")],
-    y: Annotated[str, typer.Argument(metavar="Y", help="(n, d') numbers of the same items.")],
-    labels: Annotated[str, typer.Argument(metavar="LABELS", help="Classes of the items.")],
-    seed: Annotated[int, typer.Option(help="Of folds, classifiers and clusters.")] = 0,
+    x: Annotated[str, typer.Argument(metavar="X", help="File of (n, d) numbers; row i is item i.")],
+    y: Annotated[str, typer.Argument(metavar="Y", help="File of (n, d') numbers of the same items.")],
+    labels: Annotated[str, typer.Argument(metavar="LABELS", help="Class of each item.")],
+    seed: Annotated[int, typer.Option(help="Seed of folds, classifiers and clusters.")] = 0,
     out: Page = None,
 ) -> None:
     import numpy as np
@@ -174,28 +337,14 @@ def advise(
     from modalign.experiments import advice as adviser
     from modalign.files.labels import as_classes, read_labels
     from modalign.files.rows import indexable, open_rows
-    from modalign.report.pages import advice as advice_page
 
     require_html(out)
     first, second = (np.asarray(indexable(open_rows(side))) for side in (x, y))
-    found = adviser.advise(first, second, as_classes(read_labels(labels)), seed=seed)
-    typer.echo(str(found.information))
-    for sentence in found.sentences():
+    advice = adviser.advise(first, second, as_classes(read_labels(labels)), seed=seed)
+    typer.echo(str(advice.information))
+    for sentence in advice.sentences():
         typer.echo(f"  {sentence}")
     typer.echo(adviser.trust())
     if out is not None:
-        about = {"x": x, "y": y, "labels": labels, "seed": seed}
-        typer.echo(f"report: {advice_page.write(found, out, about)}")
-
-
-def _cells(rows: str, labels: str, seed: int) -> Any:
-    """Classes from a file, or as many clusters of rows as kmeans:COUNT names."""
-    from modalign.alignment.nulls import kmeans_cells
-    from modalign.files.labels import as_classes, read_labels
-
-    if not labels.startswith("kmeans:"):
-        return as_classes(read_labels(labels))
-    count = labels.removeprefix("kmeans:")
-    if not count.isdecimal():
-        raise ValueError(f"--within kmeans:COUNT needs a whole number of clusters, got {labels}")
-    return kmeans_cells(rows, int(count), seed=seed)
+        settings = {"x": x, "y": y, "labels": labels, "seed": seed}
+        typer.echo(f"report: {drawing('advice')(advice, out, settings)}")

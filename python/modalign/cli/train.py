@@ -3,57 +3,75 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from modalign.cli.common import (
-    Bar,
-    Fresh,
-    Log,
-    Out,
-    Page,
-    Quiet,
-    Workers,
-    command,
-    require_html,
-    resumable,
-    style_of,
-)
+from modalign.cli.common import Log, Page, RunOptions, command, require_html, resumable
+from modalign.common.doors import drawing
+from modalign.data.registry import DATA_SETS
+
+if TYPE_CHECKING:
+    from modalign.cli.tables import Regret
+    from modalign.experiments.sweep.config import Sweep
 
 __all__: list[str] = []
 
 CONFIGS = Path(str(files("modalign.experiments"))) / "configs"
+RESULTS = Path("results")  # the folder of results that no --out names
+Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of a sweep.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(RunOptions):
+    """The options of ``modalign sweep``."""
+
+    config: Config
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Train on the Ray cluster at this address: local, auto or ray://HOST:PORT."
+        ),
+    ] = None
+    log: Log = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(RunOptions):
+    """The options of ``modalign tune``."""
+
+    config: Config
+    highest: Annotated[float, typer.Option(help="The largest strength of the search.")] = 4.0
+    first: Annotated[int, typer.Option(help="Number of strengths in the first round.")] = 5
+    rounds: Annotated[int, typer.Option(help="Number of rounds after the first.")] = 3
+    seeds: Annotated[int, typer.Option(help="Number of runs at each strength.")] = 3
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of a finished sweep of the same cases to compare with."),
+    ] = None
 
 
 @command(
-    "Train every case of CONFIG at every strength and seed, and write a report. An interrupted sweep resumes.",
+    "Train every case of CONFIG at every strength and seed, and write a report. An interrupted sweep continues where "
+    "it stopped.",
     "Examples: `modalign sweep my.yaml` · `modalign sweep my.yaml --out results/mine --fresh` · "
     "`modalign sweep my.yaml --log tensorboard`",
 )
-def sweep(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of the sweep.")],
-    out: Out = None,
-    fresh: Fresh = False,
-    quiet: Quiet = False,
-    bar: Bar = None,
-    workers: Workers = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: local, auto or ray://HOST:PORT.")
-    ] = None,
-    log: Log = None,
-) -> None:
+def sweep(options: SweepOptions) -> None:
     from modalign.experiments.sweep.config import load
     from modalign.experiments.sweep.trackers import require_tracker
 
-    for tracker in log or ():
+    for tracker in options.log or ():
         require_tracker(tracker)
-    again = shlex.join(
-        ["modalign", "sweep", str(config), *(("--out", str(out)) if out else ()), *(("--ray", ray) if ray else ())]
-    )
-    _log(_sweep(load(config), out, fresh, quiet, bar, workers, again, ray).parent, log)
+    again = ["modalign", "sweep", str(options.config)]
+    again += ["--out", str(options.out)] if options.out else []
+    again += ["--ray", options.ray] if options.ray else []
+    page = _sweep(load(options.config), options, again, options.ray)
+    _log(page.parent, options.log)
 
 
 @command(
@@ -68,67 +86,55 @@ def report(
 
 
 @command(
-    "Compare two finished sweeps of the same cases: which settings differ, the best strengths, and what changed.",
+    "Compare two finished sweeps of the same cases: the settings that differ, the best strengths, and the change of "
+    "accuracy.",
     "Examples: `modalign compare results/emoji results/emoji-wide` · "
     "`modalign compare results/emoji results/emoji-wide --out compared.html`",
 )
 def compare(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="Folder of a finished sweep.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="Folder of another finished sweep.")],
     out: Page = None,
 ) -> None:
     from modalign.cli.tables import print_differences
-    from modalign.report.pages import comparison as comparison_page
 
     require_html(out)
     print_differences(first, second)
     if out is not None:
-        typer.echo(f"report: {comparison_page.write(first, second, out)}")
+        typer.echo(f"report: {drawing('comparison')(first, second, out)}")
 
 
 @command(
-    "Find the best alignment strength of every case of CONFIG, with an interval, from a fraction of a grid's runs; "
-    "the strengths and seeds of CONFIG play no part. An interrupted search goes on where it stopped.",
+    "Search the best alignment strength of every case of CONFIG, with an interval, in a fraction of a grid's runs.\n\n"
+    "The strengths and seeds of CONFIG are not used. An interrupted search continues where it stopped.",
     "Examples: `modalign tune my.yaml` · `modalign tune my.yaml --highest 10 --rounds 5 --seeds 4`",
 )
-def tune(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of a sweep.")],
-    highest: Annotated[float, typer.Option(help="The largest strength looked at.")] = 4.0,
-    first: Annotated[int, typer.Option(help="Strengths of the first round.")] = 5,
-    rounds: Annotated[int, typer.Option(help="Rounds after it.")] = 3,
-    seeds: Annotated[int, typer.Option(help="Runs of each strength.")] = 3,
-    against: Annotated[Path | None, typer.Option(help="A finished sweep of the same cases, to compare with.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="results/NAME-tuned")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds of an earlier search.")] = False,
-    quiet: Quiet = False,
-    bar: Bar = None,
-    workers: Workers = None,
-) -> None:
+def tune(options: TuneOptions) -> None:
     from modalign.cli.tables import print_optima, print_regret
-    from modalign.common.progress import Reporter
-    from modalign.experiments import tuning as search
+    from modalign.experiments import tuning
     from modalign.experiments.sweep.config import load
-    from modalign.report.pages import tune as tune_page
 
-    sweep = load(config)
-    folder = out or Path("results") / f"{sweep.name}-tuned"
-    budget = search.Budget(highest=highest, first=first, rounds=rounds, seeds=seeds)
-    if against is not None:  # before hours of training
-        search.require_grid(against, highest)
-    reporter = Reporter("none" if quiet else style_of(bar))
+    config = load(options.config)
+    folder = options.out or RESULTS / f"{config.name}-tuned"
+    budget = tuning.Budget(highest=options.highest, first=options.first, rounds=options.rounds, seeds=options.seeds)
+    if options.against is not None:  # before hours of training
+        tuning.require_grid(options.against, options.highest)
     with resumable():
-        search.run(sweep, folder, budget, fresh=fresh, reporter=reporter, workers=workers)
+        tuning.run(config, folder, budget, fresh=options.fresh, reporter=options.reporter(), workers=options.workers)
     print_optima(folder)
-    if against is not None:
-        print_regret(search.against_grid(folder, against))
-    typer.echo(f"report: {tune_page.write(folder)}")
+    if options.against is not None:
+        print_regret(cast("list[Regret]", tuning.against_grid(folder, options.against)))
+    typer.echo(f"report: {drawing('tune')(folder)}")
 
 
 @command(
-    "The data sets that `sweep` can train on: what is available here, how to get the rest, and under which licence.",
+    "List the data sets that `sweep` can train on: whether each is available here, how to get it, and its licence.\n\n"
+    f"They are {', '.join(DATA_SETS)}.",
     "Example: `modalign data list`",
 )
-def data(action: Annotated[str, typer.Argument(metavar="[list]", help="The default.")] = "list") -> None:
+def data(
+    action: Annotated[str, typer.Argument(metavar="[list]", help="What to do; list is the only action.")] = "list",
+) -> None:
     from modalign.cli.tables import print_catalogue
 
     if action != "list":
@@ -137,52 +143,40 @@ def data(action: Annotated[str, typer.Argument(metavar="[list]", help="The defau
 
 
 @command(
-    "The main job on embedded data, in a few minutes: a synthetic sweep, an emoji sweep, and alignment of the pairs.",
+    "Run an example on embedded data in a few minutes: a sweep of synthetic data, a sweep of emoji, and the alignment "
+    "of the emoji pairs.",
     "Examples: `modalign demo` · `modalign demo --out results/demo --fresh`",
 )
-def demo(out: Out = None, fresh: Fresh = False, quiet: Quiet = False, bar: Bar = None, workers: Workers = None) -> None:
+def demo(options: RunOptions) -> None:
     from modalign.experiments.sweep.config import load
 
-    again = shlex.join(["modalign", "demo", *(("--out", str(out)) if out else ())])
-    reports = []
+    again = ["modalign", "demo", *(["--out", str(options.out)] if options.out else [])]
+    pages = []
     for name in ("synthetic", "emoji"):
         config = load(CONFIGS / f"{name}.yaml")
         size = f"{len(config.cases)} cases x {len(config.strengths)} strengths x {len(config.seeds)} seeds"
         typer.echo(f"\n{config.name}: {size}")
-        reports.append(_sweep(config, (out or Path("results")) / config.name, fresh, quiet, bar, workers, again))
+        pages.append(_sweep(config, replace(options, out=(options.out or RESULTS) / config.name), again))
     typer.echo("\nmutual k-NN (k = 10) between the embedded emoji features")
     for line in _emoji_alignment():
         typer.echo(f"  {line}")
     typer.echo("\nreports:")
-    for path in reports:
+    for path in pages:
         typer.echo(f"  {path}")
 
 
-def _sweep(
-    config: Any,
-    out: Path | None,
-    fresh: bool,
-    quiet: bool,
-    bar: bool | None,
-    workers: int | None,
-    again: str,
-    ray: str | None = None,
-) -> Path:
-    """Run a sweep and report on it; Ctrl-C says how to go on and ends with 130."""
-    from modalign.common.progress import Reporter
+def _sweep(config: Sweep, options: RunOptions, again: Sequence[str], ray: str | None = None) -> Path:
+    """Run a sweep, report on it and return its page; on Ctrl-C, say that the command ``again`` continues it."""
     from modalign.experiments.sweep.runner import run
 
-    style = "none" if quiet else style_of(bar)
-    folder = out or Path("results") / config.name
-    try:
-        run(config, folder, fresh=fresh, reporter=Reporter(style), workers=workers, ray=ray)
+    folder = options.out or RESULTS / config.name
+    with resumable(f"`{shlex.join(again)}`"):
+        run(config, folder, fresh=options.fresh, reporter=options.reporter(), workers=options.workers, ray=ray)
         return _report(folder)
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; `{again}` continues where it stopped", err=True)
-        raise typer.Exit(130) from None
 
 
 def _report(folder: Path) -> Path:
+    """Write the page and the pictures of a sweep, print its conclusions, and return the page's path."""
     from modalign.report import conclusions, draw, write
 
     path = write(folder)
@@ -193,7 +187,8 @@ def _report(folder: Path) -> Path:
     return path
 
 
-def _log(folder: Path, trackers: list[str] | None) -> None:
+def _log(folder: Path, trackers: Sequence[str] | None) -> None:
+    """Log the runs of a finished sweep to trackers, and print where."""
     from modalign.experiments.sweep.trackers import log_runs
 
     for tracker in trackers or ():
@@ -201,16 +196,19 @@ def _log(folder: Path, trackers: list[str] | None) -> None:
 
 
 def _emoji_alignment() -> list[str]:
-    """Mutual k-NN of the embedded pairs: how much two kinds of features agree before any training."""
+    """Return the mutual k-NN of the embedded pairs, which shows how two kinds of features agree before any training."""
     from modalign.data import emoji
     from modalign.metrics.neighborhoods import mutual_knn
 
+    pairings = {
+        "image-image": ("true",),
+        "text-text": ("true",),
+        "image-text": ("true", "within-group", "random"),
+    }
     lines = []
-    for pair, pairing in (
-        ("image-image", "true"), ("text-text", "true"), ("image-text", "true"), ("image-text", "within-group"),
-        ("image-text", "random"),
-    ):  # fmt: skip
-        data = emoji(pair, pairing=pairing)
-        value = mutual_knn(data.x, data.y, k=10)
-        lines.append(f"{pair:<12} {pairing:<13} {value:.3f}   (chance {10 / (len(data.x) - 1):.3f}, n = {len(data.x)})")
+    for pair, kinds in pairings.items():
+        for pairing in kinds:
+            pairs = emoji(pair, pairing=pairing)
+            value, n = mutual_knn(pairs.x, pairs.y, k=10), len(pairs.x)
+            lines.append(f"{pair:<12} {pairing:<13} {value:.3f}   (chance {10 / (n - 1):.3f}, n = {n})")
     return lines

@@ -19,6 +19,15 @@ DRAWINGS: dict[str, str] = {
     "alignment": "modalign.report.pages.alignment:write",
     "alignment_html": "modalign.report.notebook:alignment_html",
     "alignment_plot": "modalign.report.notebook:alignment_plot",
+    "alignment-pictures": "modalign.report.pages.alignment:draw",
+    "sweep": "modalign.report.pages.sweep:write",
+    "comparison": "modalign.report.pages.comparison:write",
+    "tune": "modalign.report.pages.tune:write",
+    "advice": "modalign.report.pages.advice:write",
+    "emergence": "modalign.report.pages.emergence:write",
+    "align": "modalign.report.pages.strength:write",
+    "multibench": "modalign.report.pages.multibench:write",
+    "vision-language": "modalign.report.pages.vision_language:write",
 }
 
 

@@ -1,214 +1,158 @@
-"""A study as one HTML file: conclusions, tables, pictures, provenance. The pictures lie beside it, too, SVG and PNG."""
+"""Pages: one HTML file that needs nothing but itself, and its pictures beside it as SVG and PNG.
+
+A ``Page`` holds the sentences, tables, figures and notes; ``write_page`` renders it with the template
+``study_page.html``. The page of a sweep has a template of its own and shares ``environment``, ``packaged`` and
+``plot_data``.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from modalign.files.atomic import write_atomically
+from modalign.report.figures.specification import Figure, Sheet
+from modalign.report.palette import VERDICTS, css
+from modalign.report.words import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 __all__ = [
-    "Picture",
-    "Table",
-    "beside",
-    "claims_table",
-    "extra_height",
-    "figure",
-    "rounded",
-    "wrapped",
+    "Page",
+    "environment",
+    "folded_settings",
+    "packaged",
+    "pictures_beside",
+    "plot_data",
+    "render_page",
     "write_page",
-    "write_pictures",
-    "write_single_page",
+    "write_text",
 ]
 
-STYLE: dict[str, Any] = {
-    "figure.dpi": 100, "savefig.dpi": 200, "font.size": 9, "axes.titlesize": 9, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8eaed", "axes.edgecolor": "#b9bec6",
-    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "svg.hashsalt": "modalign",
-    "svg.fonttype": "path", "font.family": "DejaVu Sans",
-}  # fmt: skip
-CHIPS = {"reproduced": "gain", "partly": "none", "not": "harm"}
+LONGEST = 400  # characters of a setting that are shown
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawn figure: its file name, heading, and what it shows in words."""
+class Page:
+    """What a page says, in the order in which it says it.
 
-    name: str
+    Attributes:
+        title (str): The heading of the page.
+        eyebrow (str): The kind of page, above the heading.
+        facts (str): The size of what was measured, below the heading.
+        sentences (sequence of str): The conclusions.
+        sheets (sequence of Sheet): The figures.
+        reading (sequence of pairs of str): Terms and their explanations.
+        folded (sequence of pairs): Names and entries that stand at the end of the page, folded away.
+        tables (sequence of Table): The tables above the figures.
+        numbers (sequence of Table): The tables below the figures.
+        notes (sequence of str): Remarks below the conclusions.
+    """
+
     title: str
-    label: str
-    svg: bytes
-    png: bytes
+    eyebrow: str
+    facts: str
+    sentences: Sequence[str]
+    sheets: Sequence[Sheet]
+    reading: Sequence[tuple[str, str | Markup]]
+    folded: Sequence[tuple[str, Mapping[str, object]]]
+    tables: Sequence[Table] = ()
+    numbers: Sequence[Table] = ()
+    notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Table:
-    name: str
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    lead: str = ""
+def write_page(page: Page, path: Path, pictures: Path | None = None) -> Path:
+    """Write the page whole or not at all, after its pictures, and return its path.
+
+    Args:
+        page (Page): The content.
+        path (Path): The HTML file.
+        pictures (Path): The folder of the pictures; ``NAME-figures`` beside the page if None.
+    """
+    from modalign.report.figures.stills import draw_sheet, write_pictures
+
+    folder = pictures or pictures_beside(path)
+    write_pictures(folder, [draw_sheet(sheet) for sheet in page.sheets])
+    return write_text(path, render_page(page, folder.name))
 
 
-@contextmanager
-def figure(
-    into: list[Picture], name: str, title: str, label: str, rows: int, columns: int, **more: Any
-) -> Iterator[Any]:
-    """Axes (rows, columns) to draw on; what was drawn is appended to ``into``, the same bytes for the same drawing."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def render_page(page: Page, pictures: str) -> str:
+    """Return the page as HTML.
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        height, width = more.pop("height", 2.6), more.pop("width", 10.5)
-        drawn = Figure(figsize=(width, height * rows), layout="constrained")
-        FigureCanvasAgg(drawn)
-        yield drawn.subplots(rows, columns, squeeze=False, **more)
-        for text in _words_of(drawn):
-            text.set_parse_math(False)  # a name with dollars is no formula
-        drawn.draw_without_rendering()
-        drawn.set_layout_engine("none")  # laid out once for both files
-        for ax in drawn.axes:
-            # the layout's solver goes through its variables by their addresses: the last bits differ from run to run
-            ax.set_position(_on_a_grid(ax.get_position(original=True).bounds))
-        svg, png = io.BytesIO(), io.BytesIO()
-        drawn.savefig(svg, format="svg", metadata={"Date": None})
-        drawn.savefig(png, format="png", metadata={"Software": None})
-    into.append(Picture(name, title, label, svg.getvalue(), png.getvalue()))
+    Args:
+        page (Page): The content.
+        pictures (str): The name of the folder that holds the pictures.
+    """
+    figures = plot_data(figure for sheet in page.sheets for figure in sheet.figures)
+    folded = [(name, [(key, _shortened(value)) for key, value in entries.items()]) for name, entries in page.folded]
+    marks = {verdict: mark for verdict, (mark, _) in VERDICTS.items()}
+    return (
+        environment()
+        .from_string(packaged("keys.html") + packaged("study_page.html"))
+        .render(
+            page=page,
+            folded=folded,
+            marks=marks,
+            pictures=pictures,
+            figures=figures,
+            style=css(json.dumps(figures)) + packaged("page.css"),
+            **plot_scripts(),
+        )
+    )
 
 
-def wrapped(title: str, columns: int, width: float = 10.5) -> str:
-    """A panel's title in lines as wide as the panel, for so many side by side in so many inches."""
-    return "\n".join(textwrap.wrap(title, round(10 * width / columns))) or title
+def environment() -> Environment:
+    """Return the template engine: it escapes what it inserts, and refuses a name without a value."""
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
-def extra_height(titles: Sequence[str]) -> float:
-    """The inches that a panel needs for the lines beyond the first of the longest of ``titles``."""
-    return 0.15 * max((title.count("\n") for title in titles), default=0)
+def packaged(name: str) -> str:
+    """Return the text of a file in the folder ``templates``."""
+    return files("modalign.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
-def _on_a_grid(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Shares of a figure as multiples of 2^-20, a thousandth of a pixel."""
-    left, bottom, width, height = (round(bound * 2**20) / 2**20 for bound in bounds)
-    return left, bottom, width, height
+def plot_scripts() -> dict[str, str]:
+    """Return the scripts of a page with figures: Plotly, and the one that draws with it."""
+    from plotly.offline import get_plotlyjs
+
+    return {"plotly": get_plotlyjs(), "script": packaged("page.js")}
 
 
-def _words_of(drawn: Any) -> Iterator[Any]:
-    """What users may have named: titles, axis labels and entries of legends."""
-    legends = [*drawn.legends]
-    for ax in drawn.axes:
-        yield from (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label)
-        legends += [ax.get_legend()] if ax.get_legend() is not None else []
-    for legend in legends:
-        yield from (legend.get_title(), *legend.get_texts())
+def plot_data(figures: Iterable[Figure]) -> dict[str, dict[str, object]]:
+    """Return what the script of a page draws, by the name of the figure.
+
+    NaN and infinities become None, which JSON can write and Plotly draws as a gap.
+    """
+    drawn = {figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}
+    data: dict[str, dict[str, object]] = json.loads(json.dumps(drawn), parse_constant=lambda _: None)
+    return data
 
 
-def beside(page: Path) -> Path:
-    """Where the pictures of a page that is no sweep's or study's lie: ``a-figures`` beside ``a.html``."""
+def pictures_beside(page: Path) -> Path:
+    """Return the folder of the pictures of a page that has no folder of results: ``a-figures`` beside ``a.html``."""
     return page.with_name(f"{page.stem}-figures")
 
 
-def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
-    """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all."""
-    for picture in pictures:
-        for suffix, content in (("svg", picture.svg), ("png", picture.png)):
-            write_atomically(folder / f"{picture.name}.{suffix}", partial(_put, content))
-    return folder
+def folded_settings(folder: Path) -> list[tuple[str, Mapping[str, object]]]:
+    """Return the settings and the provenance that a study left in ``folder``, for the end of its page."""
+    record = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return [("Settings", record["settings"]), ("Provenance", record["provenance"])]
 
 
-def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
-    """The paper's number beside ours, and a verdict."""
-    rows = []
-    for claim in claims:
-        interval = "" if claim["low"] is None else f"{rounded(claim['low'])} to {rounded(claim['high'])}"
-        ours = "" if claim["rule"] == "holds" else rounded(claim["value"])
-        paper = "" if claim["paper"] is None else rounded(claim["paper"])
-        rows.append((claim["text"], claim["source"], paper, ours, interval, claim["verdict"]))
-    columns = ("claim", "about", "paper", "here", "95 % interval", "verdict")
-    lead = "The rules of a verdict were written down before anything was run; they are at the end of this page."
-    return Table("verdicts", "Claims and verdicts", columns, rows, lead)
-
-
-def rounded(value: float) -> str:
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
-
-
-def write_page(
-    folder: Path,
-    name: str,
-    *,
-    title: str,
-    eyebrow: str,
-    facts: str,
-    sentences: Sequence[str],
-    tables: Sequence[Table],
-    pictures: Sequence[Picture],
-    reading: Sequence[tuple[str, str]],
-) -> Path:
-    """Write ``folder/name``, whole or not at all, and the pictures into ``folder/figures``; returns the page's path."""
-    facts_of = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    return write_single_page(
-        folder / name, folder / "figures",
-        title=title, eyebrow=eyebrow, facts=facts, sentences=sentences, tables=tables, pictures=pictures,
-        reading=reading,
-        folded=[("Settings", facts_of["settings"]), ("Provenance", facts_of["provenance"])],
-    )  # fmt: skip
-
-
-def write_single_page(
-    path: Path,
-    figures: Path,
-    *,
-    title: str,
-    eyebrow: str,
-    facts: str,
-    sentences: Sequence[str],
-    tables: Sequence[Table],
-    pictures: Sequence[Picture],
-    reading: Sequence[tuple[str, str]],
-    folded: Sequence[tuple[str, Mapping[str, Any]]],
-) -> Path:
-    """Write the pictures into the folder ``figures``, then ``path``, whole or not at all; returns ``path``.
-
-    folded: names and values that stand at the end of the page, folded away.
-    """
-    from jinja2 import Environment, StrictUndefined
-
-    write_pictures(figures, pictures)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    room = files("modalign.report") / "templates"
-    page = environment.from_string((room / "study_page.html").read_text(encoding="utf-8")).render(
-        style=(room / "page.css").read_text(encoding="utf-8"),
-        title=title, eyebrow=eyebrow, facts=facts, sentences=sentences, tables=tables, reading=reading, chips=CHIPS,
-        pictures=[
-            {"title": picture.title, "label": picture.label, "source": _inline(picture.svg)} for picture in pictures
-        ],
-        folded=[(name, [(key, _short(value)) for key, value in entries.items()]) for name, entries in folded],
-        figures=figures.name,
-    )  # fmt: skip
-    write_atomically(path, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` whole or not at all, and return ``path``."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
 
-def _put(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
-
-
-def _inline(svg: bytes) -> str:
-    text = re.sub(rb"^.*?(?=<svg)", b"", svg, flags=re.DOTALL)
-    return "data:image/svg+xml;base64," + base64.b64encode(text).decode()
-
-
-def _short(value: Any) -> str:
+def _shortened(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 400 else f"{text[:397]}..."
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

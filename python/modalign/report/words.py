@@ -1,7 +1,9 @@
-"""Findings in words: one sentence for each case, which names the modalities that gain first."""
+"""Findings, numbers and tables in words, which pages and the command line share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from modalign.alignment.nulls import Null
@@ -11,42 +13,82 @@ from modalign.experiments.sweep.statistics import Estimate
 from modalign.metrics.registry import METRICS
 
 __all__ = [
+    "Table",
     "accuracy",
     "at_the_floor",
     "baseline_name",
+    "baseline_of",
+    "capitalised",
     "chance_of",
+    "claims_table",
     "closer",
     "fixed",
     "interval_of",
     "points",
+    "rounded",
     "sentences",
+    "signed_points",
     "strength",
     "strength_range",
     "title_of",
+    "verdict_counts",
 ]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of a page.
+
+    Attributes:
+        name (str): The identifier of its section.
+        title (str): The heading of its section.
+        columns (sequence of str): The names of the columns.
+        rows (sequence of sequences of str): The cells.
+        lead (str): A sentence above the table.
+        wide (sequence of int): The columns, from 0, whose text may be broken into lines; 0 always is.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    lead: str = ""
+    wide: Sequence[int] = ()
+
+
 def strength(value: float) -> str:
+    """Return a strength as short as it can be, such as ``0.3``."""
     return f"{value:g}"
 
 
 def strength_range(finding: Finding) -> str:
-    """``0.4 [0.2, 0.6]``, or ``0.4`` where one seed gives no range."""
+    """Return the best strength with its range, ``0.4 [0.2, 0.6]``, or ``0.4`` where one seed gives no range."""
     if finding.best_range is None:
         return strength(finding.best)
     return f"{strength(finding.best)} [{strength(finding.best_range[0])}, {strength(finding.best_range[1])}]"
 
 
 def points(change: Estimate, *, sign: bool = True, unit: str = " points") -> str:
-    """A change of accuracy in percentage points, ``+1.9 points [0.8, 3.0]``."""
+    """Return a change of accuracy in percentage points with its interval, such as ``+1.9 points [0.8, 3.0]``.
+
+    Args:
+        change (Estimate): The change as a fraction.
+        sign (bool): Whether a change above 0 has a plus.
+        unit (str): The text after the number.
+    """
     mean = f"{_decimal(change.mean, sign=sign)}{unit}"
     if change.low is None or change.high is None:
         return mean
     return f"{mean} [{_decimal(change.low)}, {_decimal(change.high)}]"
 
 
+def signed_points(fraction: float) -> str:
+    """Return a change of accuracy in percentage points with its sign and a typographic minus, such as ``−0.4``."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "−")
+
+
 def accuracy(value: Estimate) -> str:
-    """An accuracy in percent, ``68.1 ± 0.9``."""
+    """Return an accuracy in percent with its half-width, such as ``68.1 ± 0.9``."""
     half = value.half_width
     return f"{100 * value.mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
 
@@ -58,16 +100,26 @@ def _decimal(fraction: float, *, sign: bool = False) -> str:
     return f"{round(value, digits) or 0.0:{'+' if sign else ''}.{digits if round(value, digits) else 1}f}"
 
 
+def baseline_of(strengths: Sequence[float]) -> str:
+    """Return the name of the baseline of a sweep: ``no alignment``, or the smallest strength where 0 is missing."""
+    return "no alignment" if strengths[0] == 0 else f"strength {strength(strengths[0])}"
+
+
 def baseline_name(finding: Finding) -> str:
-    return "no alignment" if finding.baseline == 0 else f"strength {strength(finding.baseline)}"
+    """Return the name of the baseline of a finding."""
+    return baseline_of([finding.baseline])
 
 
-def sentences(found: list[Finding]) -> list[str]:
-    """One sentence for each case of ``found``, whose findings of one case stand together."""
-    return [_sentence(list(group)) for _, group in groupby(found, key=lambda finding: finding.case.label)]
+def sentences(findings: Sequence[Finding]) -> list[str]:
+    """Return one sentence for each case, which names the models that gain first.
+
+    Args:
+        findings (sequence of Finding): The findings; those of one case stand together.
+    """
+    return [_sentence(list(group)) for _, group in groupby(findings, key=lambda finding: finding.case.label)]
 
 
-def _sentence(group: list[Finding]) -> str:
+def _sentence(group: Sequence[Finding]) -> str:
     first = group[0]
     if first.baseline == first.strongest:
         only = strength(first.baseline)
@@ -80,8 +132,13 @@ def _sentence(group: list[Finding]) -> str:
     return f"{first.case.label}: {'; '.join(clauses)}."
 
 
+def _subject(finding: Finding) -> str:
+    return f"the {finding.name}" if finding.predictor.fused else finding.name
+
+
 def _clause(finding: Finding) -> str:
-    best = f"best strength for {finding.name} is {strength_range(finding)}"
+    """Return the clause about one model: its best strength and gain, its trend, and the cost of the strongest."""
+    best = f"best strength for {_subject(finding)} is {strength_range(finding)}"
     without = "without alignment" if finding.baseline == 0 else f"at {baseline_name(finding)}"
     if finding.trend is None:
         return f"{best}, the baseline" if finding.best == finding.baseline else f"{best}, {_over(finding)}"
@@ -89,7 +146,7 @@ def _clause(finding: Finding) -> str:
     if finding.gains:
         clause = f"{best}, {_over(finding)}"
     else:
-        clause = f"no gain for {finding.name}"
+        clause = f"no gain for {_subject(finding)}"
         at_best = f"{points(finding.gain)} at the strength validation chose, {strength_range(finding)}"
         remarks.append(f"best {without}" if finding.best == finding.baseline else at_best)
     if finding.best != finding.strongest:
@@ -105,12 +162,51 @@ def _over(finding: Finding) -> str:
 
 
 def _cost(change: Estimate) -> Estimate:
+    """Return a change with its sign turned."""
     low, high = change.high, change.low
     return Estimate(-change.mean, None if low is None else -low, None if high is None else -high)
 
 
+def claims_table(claims: Sequence[Mapping[str, object]]) -> Table:
+    """Return the table of a paper's numbers beside those of a study, with the verdicts."""
+    rows = []
+    for claim in claims:
+        interval = "" if claim["low"] is None else f"{rounded(claim['low'])} to {rounded(claim['high'])}"
+        measured = "" if claim["rule"] == "holds" else rounded(claim["value"])
+        published = "" if claim["paper"] is None else rounded(claim["paper"])
+        texts = (str(claim["text"]), str(claim["source"]))
+        rows.append((*texts, published, measured, interval, str(claim["verdict"])))
+    return Table(
+        "verdicts",
+        "Claims and verdicts",
+        columns=("claim", "source", "paper", "here", "95 % interval", "verdict"),
+        rows=rows,
+        lead="The rules for the verdicts were fixed before anything was run; they are listed at the end of this page.",
+    )
+
+
+def rounded(value: object) -> str:
+    """Return a number with two decimals, a typographic minus, and no minus before a zero."""
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def verdict_counts(claims: Sequence[Mapping[str, object]], claims_name: str = "{} claims") -> str:
+    """Return how many claims of a study have each verdict, as a sentence.
+
+    Args:
+        claims (sequence of mappings): The claims with their verdicts.
+        claims_name (str): The name of the claims, with ``{}`` for their number.
+    """
+    verdicts = [claim["verdict"] for claim in claims]
+    reproduced, partly, not_reproduced = (verdicts.count(verdict) for verdict in ("reproduced", "partly", "not"))
+    return (
+        f"Of {claims_name.format(len(claims))}, {reproduced} {'is' if reproduced == 1 else 'are'} reproduced, "
+        f"{partly} partly and {not_reproduced} not."
+    )
+
+
 def chance_of(score: Score) -> str:
-    """The p-value, as short as it is sure."""
+    """Return the p-value of a score, with a sign of inequality where it is only a bound; empty without a null."""
     if score.null is None:
         return ""
     if score.null.p < 1e-12:
@@ -119,25 +215,32 @@ def chance_of(score: Score) -> str:
 
 
 def at_the_floor(null: Null) -> bool:
-    """Whether no relabelling reached the score: p is then the least that so many can give, and may be less."""
+    """Return whether no relabelling reached the score, so that p is only bounded by their number."""
     return null.relabellings > 0 and null.p * (null.relabellings + 1) < 1 + 1e-9
 
 
 def title_of(metric: str) -> str:
-    """A metric's title; a distance's says which way is closer."""
+    """Return the title of a metric; that of a distance says that lower is closer."""
     return f"{METRICS[metric].title}{closer(metric)}"
 
 
 def closer(metric: str, before: str = " ") -> str:
+    """Return ``(lower is closer)`` after ``before`` where the metric is a distance, else nothing."""
     return f"{before}(lower is closer)" if METRICS[metric].best == 0 else ""
 
 
+def capitalised(text: str) -> str:
+    """Return ``text`` with a capital first letter and the other letters as they are."""
+    return text[0].upper() + text[1:]
+
+
 def fixed(value: float, digits: int = 4) -> str:
-    """So many decimals, and no minus before a zero."""
+    """Return a number with so many decimals, and no minus before a zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def interval_of(score: Score, digits: int = 4) -> str:
+    """Return the interval of a score as ``0.1 to 0.2``; empty where it has none."""
     if score.low is None or score.high is None:
         return ""
     return f"{fixed(score.low, digits)} to {fixed(score.high, digits)}"

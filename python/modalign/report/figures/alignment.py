@@ -1,154 +1,132 @@
-"""Alignment of the two encoders against strength, and accuracy against alignment."""
+"""Alignment of the encoders of a sweep against strength, and accuracy against alignment."""
 
 from __future__ import annotations
 
-from modalign.experiments.sweep.results import Results
+import numpy as np
+
+from modalign.experiments.sweep.results import Case, ModalityPair, Predictor, Results
 from modalign.experiments.sweep.schema import ALIGNMENT
-from modalign.report.figures.drawing import (
-    SYMBOLS,
-    Figure,
-    Key,
-    Trace,
-    band,
-    layout,
-    means,
-    plain,
-    strength_axis,
-    title,
-    value_axis,
-)
+from modalign.report.figures.accuracy import predictor_symbol
+from modalign.report.figures.axes import panel_layout, strength_axis, title_above, value_axis
+from modalign.report.figures.drawing import band, line, means, plain, points
+from modalign.report.figures.specification import Figure, Key, Trace
+from modalign.report.palette import SERIES, series, step
 
 __all__ = ["MEASURES", "alignment_figures", "case_keys", "scatter_figures"]
 
 MEASURES = dict(zip(ALIGNMENT, ("mutual k-NN", "CKA", "unbiased CKA", "SVCCA"), strict=True))
-CASE_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
-CASE_ROLES = len(CASE_SYMBOLS)  # roles --case-1 to --case-6 of the style sheet
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 
 
 def case_keys(results: Results) -> list[Key]:
-    """The legend that the alignment panels share."""
+    """Return the legend that the panels of alignment share: a line for each case and pair of modalities."""
     entries = [
-        Key(f"case-{i % CASE_ROLES + 1}", case.label, CASE_SYMBOLS[i % CASE_ROLES])
-        for i, case in enumerate(results.cases)
+        Key(series(index), _line_name(case, pair), SYMBOLS[index % len(SYMBOLS)])
+        for index, (case, pair) in enumerate(_lines(results))
     ]
     return [*entries, Key("muted", "chance", "dash")]
 
 
 def alignment_figures(results: Results) -> list[Figure]:
-    """One panel for each alignment measure, one line for each case."""
+    """Return one panel for each measure of alignment, with a line for each case and pair of modalities."""
+    layout = {
+        "margin": {"l": 44, "r": 10, "t": 8, "b": 44},
+        "xaxis": strength_axis(results.strengths, results.strength_name),
+        "yaxis": value_axis(rangemode="tozero"),
+    }
     figures = []
-    for column, name in MEASURES.items():
-        data: list[Trace] = []
-        for number, case in enumerate(results.cases):
-            role = f"case-{number % CASE_ROLES + 1}"
-            mean, half = means(results.grid(case, column))
-            data.append(band(mean, half, role, meta=f"{column}_{number}_band"))
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "x": list(range(len(results.strengths))),
-                    "y": mean.tolist(),
-                    "customdata": [[f"{s:g}", float(h)] for s, h in zip(results.strengths, half, strict=True)],
-                    "hovertemplate": f"{plain(case.label)}, strength %{{customdata[0]}}: "
-                    "%{y:.3f} ± %{customdata[1]:.3f}<extra></extra>",
-                    "line": {
-                        "color": f"var(--{role})",
-                        "width": 2,
-                        "dash": "solid" if number < CASE_ROLES else "dash",
-                    },
-                    "marker": {
-                        "color": f"var(--{role})",
-                        "size": 7,
-                        "symbol": CASE_SYMBOLS[number % CASE_ROLES],
-                    },
-                    "meta": f"{column}_{number}",
-                }
-            )
-        if column == "mutual_knn":
-            data += _knn_chance(results)
-        figures.append(
-            Figure(
-                name=f"alignment-{column}",
-                heading=name,
-                label=f"{name} of the two encoders' outputs against alignment strength, one line for each case",
-                data=data,
-                layout=layout(
-                    290,
-                    margin={"l": 44, "r": 10, "t": 8, "b": 44},
-                    xaxis=strength_axis(results.strengths, results.strength_name),
-                    yaxis=value_axis(rangemode="tozero"),
-                ),
-            )
-        )
+    for measure, title in MEASURES.items():
+        traces = [
+            trace for index, (case, pair) in enumerate(_lines(results))
+            for trace in _line(results, case, pair, measure=measure, index=index)
+        ]  # fmt: skip
+        if measure == "mutual_knn":
+            traces += _chance_of_mutual_knn(results)
+        label = f"{title} of the encoders' outputs against alignment strength, one line for each case"
+        figures.append(Figure(f"alignment-{measure}", title, label, data=traces, layout=panel_layout(290, **layout)))
     return figures
-
-
-def _knn_chance(results: Results) -> list[Trace]:
-    levels = sorted({float(value) for value in results.runs["mutual_knn_chance"].round(6)})
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": [-0.35, len(results.strengths) - 0.65],
-            "y": [level, level],
-            "line": {"color": "var(--muted)", "width": 1.5, "dash": "dot"},
-            "hovertemplate": f"chance {level:.3f}<extra></extra>",
-            "meta": "mutual_knn_chance",
-        }
-        for level in levels
-    ]
 
 
 def scatter_figures(results: Results) -> list[Figure]:
-    """One panel for each case: a point is a run, coloured by its strength; one measure is shown at a time."""
-    figures = []
-    for number, case in enumerate(results.cases):
-        mine = results.runs[results.runs["case"] == case.label].sort_values(["strength", "seed"])
-        strengths = mine["strength"].tolist()
-        colours = [f"var(--strength-{results.strengths.index(value)})" for value in strengths]
-        data: list[Trace] = []
-        for column in MEASURES:
-            for predictor in case.predictors:
-                modality = predictor.position
-                data.append(
-                    {
-                        "type": "scatter",
-                        "mode": "markers",
-                        "x": mine[column].astype(float).tolist(),
-                        "y": (100 * mine[predictor.column("accuracy")]).tolist(),
-                        "customdata": [[f"{s:g}", int(seed)] for s, seed in zip(strengths, mine["seed"], strict=True)],
-                        "hovertemplate": f"{plain(predictor.name)}, strength %{{customdata[0]}}, "
-                        "seed %{customdata[1]}: %{y:.1f} at %{x:.3f}<extra></extra>",
-                        "marker": {
-                            "color": colours,
-                            "size": 8,
-                            "symbol": SYMBOLS[1] if modality == 1 else f"{SYMBOLS.get(modality, 'square')}-open",
-                            "line": {"width": 1.5 if modality > 1 else 0},
-                        },
-                        "visible": column == "mutual_knn",
-                        "meta": f"{column}_{modality}",
-                    }
-                )
-        figures.append(
-            Figure(
-                name=f"scatter-{number}",
-                heading=case.label,
-                label=f"{case.label}: test accuracy of each run against the alignment of its encoders",
-                data=data,
-                layout=layout(
-                    330,
-                    xaxis=value_axis(title={"text": MEASURES["mutual_knn"], "standoff": 6, "font": {"size": 12}}),
-                    yaxis=value_axis(),
-                    annotations=[title("test accuracy, %", y=1.01)],
-                ),
-                keys=(
-                    Key("muted", case.modalities[0], line=False),
-                    *(
-                        Key("muted", one.name, SYMBOLS.get(one.position, "square"), line=False, open=True)
-                        for one in case.predictors[1:]
-                    ),
-                ),
-            )
+    """Return one panel for each case and pair of modalities, in which a point is a run, coloured by its strength.
+
+    The panel holds the points of every measure and shows those of one measure at a time.
+    """
+    return [
+        _scatter_figure(results, case, pair)
+        for case in results.cases
+        for pair in case.pairs
+    ]  # fmt: skip
+
+
+def _lines(results: Results) -> list[tuple[Case, ModalityPair]]:
+    return [(case, pair) for case in results.cases for pair in case.pairs]
+
+
+def _line_name(case: Case, pair: ModalityPair) -> str:
+    return case.label if len(case.pairs) == 1 else f"{case.label}: {pair.name}"
+
+
+def _line(results: Results, case: Case, pair: ModalityPair, *, measure: str, index: int) -> list[Trace]:
+    """Return the line of one case and pair with its band."""
+    mean, half = means(results.grid(case, pair.column(measure)))
+    places, role = np.arange(len(mean)), series(index)
+    hover = f"{plain(_line_name(case, pair))}, strength %{{customdata[0]}}: %{{y:.3f}} ± %{{customdata[1]:.3f}}"
+    trace = line(
+        places, mean, role, hover=hover, size=7, symbol=SYMBOLS[index % len(SYMBOLS)],
+        dash="solid" if index < SERIES else "dash", meta=f"{measure}_{index}",
+    )  # fmt: skip
+    trace["customdata"] = [[f"{s:g}", float(h)] for s, h in zip(results.strengths, half, strict=True)]
+    return [band(places, mean - half, mean + half, role, meta=f"{measure}_{index}_band"), trace]
+
+
+def _chance_of_mutual_knn(results: Results) -> list[Trace]:
+    levels = sorted({float(value) for value in results.runs["mutual_knn_chance"].round(6)})
+    ends = [-0.35, len(results.strengths) - 0.65]
+    return [
+        line(
+            ends, [level, level], "muted", hover=f"chance {level:.3f}", mode="lines", dash="dot", width=1.5,
+            meta="mutual_knn_chance",
         )
-    return figures
+        for level in levels
+    ]  # fmt: skip
+
+
+def _scatter_figure(results: Results, case: Case, pair: ModalityPair) -> Figure:
+    """Return the panel of one pair: the accuracies of its two modalities, and of the fused model, by its alignment."""
+    rows = results.runs[results.runs["case"] == case.label].sort_values(["strength", "seed"])
+    strengths = rows["strength"].tolist()
+    colours = [step(results.strengths.index(value), len(results.strengths)) for value in strengths]
+    labels = [[f"{strength:g}", int(seed)] for strength, seed in zip(strengths, rows["seed"], strict=True)]
+    shown = [p for p in case.predictors if p.fused or p.position - 1 in pair.modalities]
+    traces: list[Trace] = []
+    for measure in MEASURES:
+        for predictor in shown:
+            hover = f"{plain(predictor.name)}, strength %{{customdata[0]}}, seed %{{customdata[1]}}: %{{y:.1f}} at "
+            trace = points(
+                rows[pair.column(measure)].astype(float), 100 * rows[predictor.column("accuracy")], colours,
+                hover=hover + "%{x:.3f}", size=8, symbol=_scatter_symbol(predictor),
+                outline=0 if predictor.position == 1 else 1.5, meta=f"{measure}_{predictor.suffix}",
+            )  # fmt: skip
+            traces.append(trace | {"customdata": labels, "visible": measure == "mutual_knn"})
+    number, first = results.cases.index(case), pair == case.pairs[0]
+    name = f"scatter-{number}" if first else f"scatter-{number}-{'-'.join(str(m + 1) for m in pair.modalities)}"
+    title = _line_name(case, pair)
+    return Figure(
+        name=name,
+        heading=title,
+        label=f"{title}: test accuracy of each run against the alignment of its encoders",
+        data=traces,
+        layout=panel_layout(
+            330,
+            xaxis=value_axis(MEASURES["mutual_knn"]),
+            yaxis=value_axis(),
+            annotations=[title_above("test accuracy, %", y=1.01)],
+        ),
+        keys=tuple(Key("muted", p.name, predictor_symbol(p), line=False, open=p.position > 1) for p in shown),
+    )
+
+
+def _scatter_symbol(predictor: Predictor) -> str:
+    """Return a filled symbol for modality 1 and an outline for every other predictor."""
+    return predictor_symbol(predictor) + ("-open" if predictor.position > 1 else "")

@@ -1,185 +1,367 @@
-"""The figures of a page as pictures: what Plotly draws in the browser, drawn by matplotlib from the same dictionaries.
+"""The figures of a page as still pictures: matplotlib draws them from the specification that Plotly draws on the page.
 
-A picture therefore holds the numbers, names and colours of its page, those of the light scheme. Only what
-``modalign.report`` puts into a figure is understood: lines, markers, bands, error bars, heat maps, and value axes one
-above the other.
+A picture holds the numbers, names and colours of its page, in the light scheme. The same figures give the same bytes.
 """
 
 from __future__ import annotations
 
 import html
-import re
-from collections.abc import Mapping, Sequence
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from modalign.report.figures.drawing import Figure, Key, Trace, ramp
-from modalign.report.html import Picture, extra_height, figure, wrapped
+from modalign.files.atomic import write_atomically
+from modalign.report.figures.specification import Axis, Figure, Key, Marker, Sheet, Trace
+from modalign.report.palette import colour, variable
 
-__all__ = ["Sheet", "colours_of", "draw_sheet"]
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.text import Text
 
-MARKERS = {
-    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "X", "cross": "P", "line-ns": "|",
-}  # fmt: skip
+__all__ = ["Picture", "canvas", "draw_sheet", "extra_height", "wrapped", "write_pictures"]
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": colour("var(--grid)"),
+    "axes.edgecolor": colour("var(--axis)"),
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "modalign",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+}
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "X", "cross": "P", "line-ns": "|"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 POINTS = 0.6  # of a picture, for a pixel of the page: a picture is looked at larger
 ABREAST = 8  # entries of a legend in one line
-Colour = str | tuple[float, ...]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """Panels that make one picture, ``columns`` side by side. keys: a legend that all of them share; without it, each
-    panel's own. height, width: of a panel and of the picture, in inches."""
+class Picture:
+    """A drawn picture.
+
+    Attributes:
+        name (str): The file name without its ending.
+        svg (bytes): The picture as SVG.
+        png (bytes): The picture as PNG.
+    """
 
     name: str
-    title: str
-    label: str
-    figures: Sequence[Figure]
-    columns: int
-    keys: Sequence[Key] = ()
-    height: float = 2.6
-    width: float = 10.5
+    svg: bytes
+    png: bytes
+
+    def _repr_svg_(self) -> str:
+        return self.svg.decode()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture to a .svg or .png file, whole or not at all, and return the path.
+
+        Args:
+            path (str or Path): The file.
+
+        Raises:
+            ValueError: If the name ends in something else.
+        """
+        target = Path(path)
+        contents = {".svg": self.svg, ".png": self.png}
+        if target.suffix not in contents:
+            raise ValueError(f"save: path must end in .svg or .png, got {target}")
+        write_atomically(target, partial(_put, contents[target.suffix]))
+        return target
 
 
-def colours_of(strengths: int = 0) -> dict[str, Colour]:
-    """The colour of every role in the light scheme, with the ramp of so many strengths."""
-    style = files("modalign.report").joinpath("templates/page.css").read_text(encoding="utf-8")
-    light = style[: style.index("@media")]
-    roles: dict[str, Colour] = {name: _parsed(value) for name, value in re.findall(r"--([\w-]+):\s*([^;]+);", light)}
-    return roles | {f"strength-{i}": colour for i, colour in enumerate(ramp(strengths, dark=False))}
-
-
-def draw_sheet(into: list[Picture], sheet: Sheet, colours: Mapping[str, Colour]) -> None:
-    """Draw one picture and append it to ``into``."""
-    axes_of = [_value_axes(panel) for panel in sheet.figures]
+def draw_sheet(sheet: Sheet) -> Picture:
+    """Draw the panels of ``sheet`` as one picture."""
+    axes_of = [_vertical_axes(panel) for panel in sheet.figures]
     stacked = len(axes_of[0])
     shares = [top - bottom for _, (bottom, top) in axes_of[0]]
     rows = -(-len(sheet.figures) // sheet.columns)
     headings = [wrapped(panel.heading, sheet.columns, sheet.width) for panel in sheet.figures]
-    height = sheet.height + extra_height(headings)
-    with figure(
-        into, sheet.name, sheet.title, sheet.label, rows * stacked, sheet.columns, height=height / stacked,
-        width=sheet.width, gridspec_kw={"height_ratios": shares * rows},
-    ) as axes:  # fmt: skip
-        own = {panel.keys for panel in sheet.figures if panel.keys}
+    size = (sheet.width, (sheet.height + extra_height(headings)) * rows)
+    pictures: list[Picture] = []
+    with canvas(pictures, sheet.name, size) as drawing:
+        ratios = {"height_ratios": shares * rows}
+        axes = drawing.subplots(rows * stacked, sheet.columns, squeeze=False, gridspec_kw=ratios)
         for number, panel in enumerate(sheet.figures):
             row, column = divmod(number, sheet.columns)
-            mine = axes[row * stacked : (row + 1) * stacked, column]
-            _draw_panel(mine, panel, headings[number], axes_of[number], colours)
-            if len(own) > 1 and panel.keys:
-                mine[0].legend(handles=[_handle(key, colours) for key in panel.keys], fontsize=7)
+            stack = list(axes[row * stacked : (row + 1) * stacked, column])
+            _draw_panel(stack, panel, headings[number])
         for ax in axes.reshape(rows, stacked, sheet.columns).swapaxes(1, 2).reshape(-1, stacked)[len(sheet.figures) :]:
-            for one in ax:
-                one.remove()
-        shared = [*(next(iter(own)) if len(own) == 1 else ()), *sheet.keys]
-        if shared:
-            handles = [_handle(key, colours) for key in shared]
-            axes[0, 0].figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), ABREAST))
+            for unused in ax:
+                unused.remove()
+        _add_legends(drawing, sheet, axes[::stacked].flat)
+    return pictures[0]
 
 
-def _value_axes(panel: Figure) -> list[tuple[str, tuple[float, float]]]:
-    """The vertical axes of a panel from the top, by Plotly's names, with the parts of the height that they take."""
-    names = [name for name in panel.layout if name.startswith("yaxis")]
-    spans = [(name, tuple(panel.layout[name].get("domain", (0.0, 1.0)))) for name in names]
-    return sorted(spans, key=lambda found: -found[1][1])
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
+    """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all, and return ``folder``."""
+    for picture in pictures:
+        for suffix in ("svg", "png"):
+            picture.save(folder / f"{picture.name}.{suffix}")
+    return folder
 
 
-def _draw_panel(
-    mine: Any,
-    panel: Figure,
-    heading: str,
-    names: Sequence[tuple[str, tuple[float, float]]],
-    colours: Mapping[str, Colour],
-) -> None:
-    titles = _titles(panel, names)
-    for ax, (name, _) in zip(mine, names, strict=True):
+@contextmanager
+def canvas(pictures: list[Picture], name: str, size: tuple[float, float]) -> Iterator[Canvas]:
+    """Yield a figure of matplotlib to draw on, and append what was drawn to ``pictures``.
+
+    The same drawing gives the same bytes.
+
+    Args:
+        pictures (list): The list that the picture is appended to.
+        name (str): The file name of the picture without its ending.
+        size (pair of floats): Width and height in inches.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        drawing = Canvas(figsize=size, layout="constrained")
+        FigureCanvasAgg(drawing)
+        yield drawing
+        for text in _named_texts(drawing):
+            text.set_parse_math(False)  # a name with dollars is no formula
+        drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")  # laid out once for both files
+        for ax in drawing.axes:
+            # the layout's solver goes through its variables by their addresses: the last bits differ from run to run
+            ax.set_position(_rounded_bounds(ax.get_position(original=True).bounds))
+        svg, png = io.BytesIO(), io.BytesIO()
+        drawing.savefig(svg, format="svg", metadata={"Date": None})
+        drawing.savefig(png, format="png", metadata={"Software": None})
+    pictures.append(Picture(name, svg.getvalue(), png.getvalue()))
+
+
+def wrapped(title: str, columns: int, width: float = 10.5) -> str:
+    """Return a panel's title in lines as wide as the panel.
+
+    Args:
+        title (str): The title.
+        columns (int): The number of panels side by side.
+        width (float): The width of the picture in inches.
+    """
+    return "\n".join(textwrap.wrap(title, round(10 * width / columns))) or title
+
+
+def extra_height(titles: Sequence[str]) -> float:
+    """Return the inches that a panel needs for the lines beyond the first of the longest of ``titles``."""
+    return 0.15 * max((title.count("\n") for title in titles), default=0)
+
+
+def _put(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+
+
+def _rounded_bounds(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Return shares of a figure rounded to multiples of 2^-20, a thousandth of a pixel."""
+    left, bottom, width, height = (round(bound * 2**20) / 2**20 for bound in bounds)
+    return left, bottom, width, height
+
+
+def _named_texts(drawing: Canvas) -> Iterator[Text]:
+    """Yield the texts that users may have named: titles, labels of axes and ticks, and entries of legends."""
+    legends = [*drawing.legends]
+    for ax in drawing.axes:
+        yield from (ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label)  # type: ignore[attr-defined]
+        yield from (*ax.get_xticklabels(), *ax.get_yticklabels())
+        legend = ax.get_legend()
+        legends += [legend] if legend is not None else []
+    for legend in legends:
+        yield from (legend.get_title(), *legend.get_texts())
+
+
+def _vertical_axes(panel: Figure) -> list[tuple[str, tuple[float, float]]]:
+    """Return the vertical axes of a panel from the top: their Plotly names and the parts of the height they take."""
+    layout = cast(Mapping[str, Axis], panel.layout)
+    spans = [(name, layout[name].get("domain", [0.0, 1.0])) for name in layout if name.startswith("yaxis")]
+    return sorted(((name, (low, high)) for name, (low, high) in spans), key=lambda entry: -entry[1][1])
+
+
+def _draw_panel(stack: Sequence[Axes], panel: Figure, heading: str) -> None:
+    """Draw a panel on axes that stand one above the other."""
+    names = _vertical_axes(panel)
+    titles = _axis_titles(panel, names)
+    layout = cast(Mapping[str, Axis], panel.layout)
+    for ax, (name, _) in zip(stack, names, strict=True):
         for trace in panel.data:
-            if trace.get("visible", True) is True and trace.get("yaxis", "y") == name.replace("axis", ""):
-                _draw_trace(ax, trace, colours)
-        _set_axis(ax, "y", panel.layout[name], colours)
-        _set_axis(ax, "x", panel.layout["xaxis"], colours)
-        lines = ([heading] if ax is mine[0] else []) + titles.get(name, [])
+            if trace.get("visible", True) and trace.get("yaxis", "y") == name.replace("axis", ""):
+                _draw_trace(ax, trace)
+        if name == "yaxis":
+            _draw_shapes(ax, panel)
+        _set_axis(ax, "y", layout[name])
+        _set_axis(ax, "x", panel.layout["xaxis"])
+        lines = ([heading] if ax is stack[0] else []) + titles.get(name, [])
         ax.set_title((", " if lines[1:] == ["%"] else "\n").join(lines), loc="left")
-        if ax is not mine[-1]:
+        if ax is not stack[-1]:
             ax.set_xlabel("")
             ax.tick_params(labelbottom=False)
 
 
-def _titles(panel: Figure, names: Sequence[tuple[str, tuple[float, float]]]) -> dict[str, list[str]]:
-    """What stands flat above each vertical axis."""
-    found: dict[str, list[str]] = {}
+def _axis_titles(panel: Figure, names: Sequence[tuple[str, tuple[float, float]]]) -> dict[str, list[str]]:
+    """Return the texts that stand above each vertical axis."""
+    titles: dict[str, list[str]] = {}
     for note in panel.layout.get("annotations", ()):
-        name = min(names, key=lambda axis: abs(axis[1][1] - note["y"]))[0]
-        found.setdefault(name, []).append(html.unescape(note["text"]))
-    return found
+        top = note["y"]
+        name = min(names, key=lambda axis: abs(axis[1][1] - top))[0]
+        titles.setdefault(name, []).append(html.unescape(note["text"]))
+    return titles
 
 
-def _draw_trace(ax: Any, trace: Trace, colours: Mapping[str, Colour]) -> None:
+def _add_legends(drawing: Canvas, sheet: Sheet, axes: Iterator[Axes]) -> None:
+    """Give the picture the legend that its panels share, and each panel its own where they differ."""
+    legends = {(tuple(panel.keys), panel.keys_title) for panel in sheet.figures if panel.keys}
+    if len(legends) > 1:
+        for ax, panel in zip(axes, sheet.figures, strict=False):
+            if panel.keys:
+                handles = [_handle(key) for key in panel.keys]
+                ax.legend(handles=handles, fontsize=7, title=panel.keys_title or None, title_fontsize=7)
+    (shared, title) = next(iter(legends)) if len(legends) == 1 else ((), "")
+    keys = (*shared, *sheet.keys)
+    if keys:
+        title = title or sheet.keys_title
+        handles = [_handle(Key("ground", title, "none", line=False))] if title else []
+        handles += [_handle(key) for key in keys]
+        drawing.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), ABREAST))
+
+
+def _draw_trace(ax: Axes, trace: Trace) -> None:
     if trace["type"] == "heatmap":
         _draw_heat_map(ax, trace)
-        return
-    x = np.array([np.nan if value is None else value for value in trace["x"]], np.float64)
-    y = _places(ax, trace["y"])
-    line, marker, mode = trace.get("line", {}), trace.get("marker", {}), trace["mode"]
+    elif trace["type"] == "bar":
+        _draw_bars(ax, trace)
+    elif trace["type"] == "box":
+        _draw_boxes(ax, trace)
+    else:
+        _draw_lines(ax, trace)
+
+
+def _draw_lines(ax: Axes, trace: Trace) -> None:
+    x, y = _numbers(trace["x"]), _heights(ax, trace["y"])
+    line, mode = trace.get("line", {}), trace["mode"]
     if trace.get("fill") == "toself":
-        ax.fill(x, y, color=_colour(trace["fillcolor"], colours), lw=0)
+        ax.fill(x, y, color=colour(trace["fillcolor"]), lw=0)
         return
     if "lines" in mode:
-        ax.plot(x, y, color=_colour(line["color"], colours), lw=POINTS * line["width"],
-                ls=DASHES[line.get("dash", "solid")])  # fmt: skip
-    if "error_x" in trace:
-        bar = trace["error_x"]
-        ax.errorbar(x, y, xerr=[bar["arrayminus"], bar["array"]], fmt="none", ecolor=_colour(bar["color"], colours),
-                    elinewidth=POINTS * bar["thickness"])  # fmt: skip
+        width = POINTS * cast(float, line["width"])
+        ax.plot(x, y, color=colour(line["color"]), lw=width, ls=DASHES[line.get("dash", "solid")])
+    for name, across in (("error_x", True), ("error_y", False)):
+        if name in trace:
+            _draw_error_bars(ax, x, y, trace, across=across)
     if "markers" in mode:
-        _draw_markers(ax, x, y, marker or {"color": line["color"], "size": 6}, colours)
+        _draw_markers(ax, x, y, trace.get("marker") or {"color": line["color"], "size": 6})
+    if "text" in mode:
+        for place, text in zip(zip(x, y, strict=True), cast(list[str], trace["text"]), strict=True):
+            ax.annotate(text, place, xytext=(3, 3), textcoords="offset points", fontsize=7.5)
 
 
-def _draw_markers(ax: Any, x: Any, y: Any, marker: Mapping[str, Any], colours: Mapping[str, Colour]) -> None:
-    symbols = _each(marker.get("symbol", "circle"), len(x))
-    sizes = POINTS * np.array(_each(marker["size"], len(x)))
-    widths = POINTS * np.array(_each(marker.get("line", {}).get("width", 0), len(x)))
-    inks = [_colour(colour, colours) for colour in _each(marker["color"], len(x))]
+def _draw_error_bars(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], trace: Trace, *, across: bool) -> None:
+    bar = trace["error_x"] if across else trace["error_y"]
+    reach = {"xerr" if across else "yerr": [bar["arrayminus"], bar["array"]]}
+    look = {"ecolor": colour(bar["color"]), "elinewidth": POINTS * bar["thickness"]}
+    ax.errorbar(x, y, fmt="none", **reach, **look)  # type: ignore[arg-type]
+
+
+def _draw_markers(ax: Axes, x: NDArray[np.float64], y: NDArray[np.float64], marker: Marker) -> None:
+    count = len(x)
+    symbols = _repeated(marker.get("symbol", "circle"), count)
+    sizes = POINTS * np.array(_repeated(marker["size"], count))
+    widths = POINTS * np.array(_repeated(marker.get("line", {}).get("width", 0), count))
+    inks = [colour(value) for value in _repeated(marker["color"], count)]
     for symbol in dict.fromkeys(symbols):
-        some = [i for i, other in enumerate(symbols) if other == symbol and np.isfinite(x[i] + y[i])]
+        rows = [i for i, other in enumerate(symbols) if other == symbol and np.isfinite(x[i] + y[i])]
         kind, hollow = MARKERS[symbol.removesuffix("-open")], symbol.endswith("-open")
-        ink = [inks[i] for i in some]
+        ink = [inks[i] for i in rows]
         look = {"facecolors": "none", "edgecolors": ink} if hollow and kind != "|" else {"c": ink}
-        ax.scatter(x[some], y[some], s=sizes[some] ** 2, marker=kind, linewidths=widths[some], zorder=3, **look)
+        shape = {"s": sizes[rows] ** 2, "marker": kind, "linewidths": widths[rows], "zorder": 3}
+        ax.scatter(x[rows], y[rows], alpha=marker.get("opacity"), **shape, **look)  # type: ignore[arg-type]
 
 
-def _draw_heat_map(ax: Any, trace: Trace) -> None:
+def _draw_bars(ax: Axes, trace: Trace) -> None:
+    lengths, places, starts = _numbers(trace["x"]), _heights(ax, trace["y"]), _numbers(trace["base"])
+    ax.barh(places, lengths, trace["width"], left=starts, color=colour(cast(str, trace["marker"]["color"])))
+    if "error_x" in trace:
+        _draw_error_bars(ax, starts + lengths, places, trace, across=True)
+    for place, start, length, text in zip(places, starts, lengths, trace.get("text", ()), strict=False):
+        ax.text(start + length / 2, place, str(text), ha="center", va="center", color="white", fontsize=8)
+
+
+def _draw_boxes(ax: Axes, trace: Trace) -> None:
+    numbers = zip(trace["q1"], trace["median"], trace["q3"], trace["lowerfence"], trace["upperfence"], strict=True)
+    boxes = [
+        {"q1": low, "med": middle, "q3": high, "whislo": least, "whishi": largest, "fliers": []}
+        for low, middle, high, least, largest in numbers
+    ]
+    line = {"color": colour(trace["line"]["color"]), "linewidth": POINTS * cast(float, trace["line"]["width"])}
+    look = dict.fromkeys(("boxprops", "whiskerprops", "capprops"), line)
+    look["medianprops"] = {"linewidth": 0}  # a line of the figure marks the median
+    ax.bxp(boxes, positions=_numbers(trace["x"]), widths=trace["width"], showfliers=False, **look)  # type: ignore[arg-type]
+
+
+def _draw_heat_map(ax: Axes, trace: Trace) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     grid = np.array(trace["z"], np.float64)
-    scale = LinearSegmentedColormap.from_list("page", [(at, colour) for at, colour in trace["colorscale"]])
-    image = ax.imshow(grid, cmap=scale, aspect="auto")
-    ax.figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
-    if trace["texttemplate"]:
-        shown = trace["texttemplate"].replace("%{z", "{0")
-        for (row, column), value in np.ndenumerate(grid):
-            red, green, blue, _ = scale(image.norm(value))
+    scale = LinearSegmentedColormap.from_list("page", list(trace["colorscale"]))
+    image = ax.imshow(grid, cmap=scale, aspect="auto", vmin=trace.get("zmin"), vmax=trace.get("zmax"))
+    if trace["showscale"]:
+        ax.figure.colorbar(image, ax=ax, fraction=0.04, pad=0.02)
+    for row, texts in enumerate(cast(list[list[str]], trace.get("text", []))):
+        for column, text in enumerate(texts):
+            red, green, blue, _ = scale(image.norm(grid[row, column]))
             ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-            text = shown.format(value)
-            text = text if float(text) else text.lstrip("-")
             ax.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
 
 
-def _places(ax: Any, values: Sequence[Any]) -> Any:
-    """Numbers as they are; names one step apart, the first at the bottom, as ticks of the axis."""
+def _draw_shapes(ax: Axes, panel: Figure) -> None:
+    """Draw the straight lines across a panel."""
+    for shape in panel.layout.get("shapes", ()):
+        line = shape["line"]
+        look: dict[str, Any] = {
+            "color": colour(line["color"]),
+            "lw": POINTS * cast(float, line["width"]) + 0.2,
+            "ls": DASHES[line.get("dash", "solid")],
+            "zorder": 1,
+        }
+        if shape["xref"] == "paper":
+            ax.axhline(shape["y0"], **look)
+        else:
+            ax.axvline(shape["x0"], **look)
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _heights(ax: Axes, values: Sequence[float | None] | Sequence[str]) -> NDArray[np.float64]:
+    """Return heights: numbers as they are; names one step apart, the first at the bottom, as ticks of the axis."""
     if not any(isinstance(value, str) for value in values):
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-    names = list(dict.fromkeys(values))
+        return _numbers(cast(Sequence[float | None], values))
+    names = list(dict.fromkeys(cast(Sequence[str], values)))
     ax.set_yticks(range(len(names)), [html.unescape(name.replace("<br>", "\n")) for name in names])
     ax.set_ylim(-0.6, len(names) - 0.4)
-    return np.array([names.index(value) for value in values], np.float64)
+    return np.array([names.index(cast(str, value)) for value in values], np.float64)
 
 
-def _set_axis(ax: Any, side: str, settings: Mapping[str, Any], colours: Mapping[str, Colour]) -> None:
+def _set_axis(ax: Axes, side: str, settings: Axis) -> None:
     from matplotlib.ticker import MultipleLocator, NullLocator
 
     axis = ax.xaxis if side == "x" else ax.yaxis
@@ -187,15 +369,19 @@ def _set_axis(ax: Any, side: str, settings: Mapping[str, Any], colours: Mapping[
         ax.set(**{f"{side}scale": "log"})
         axis.set_minor_locator(NullLocator())
     if "tickvals" in settings:
-        axis.set_ticks(settings["tickvals"], settings.get("ticktext"))
+        texts = settings.get("ticktext")
+        names = None if texts is None else [html.unescape(text.replace("<br>", "\n")) for text in texts]
+        axis.set_ticks(settings["tickvals"], names)
+        if settings.get("tickangle"):
+            ax.tick_params(axis="x" if side == "x" else "y", labelrotation=-settings["tickangle"], labelsize=7)
     if "dtick" in settings:
         axis.set_major_locator(MultipleLocator(settings["dtick"]))
     if settings.get("showticklabels") is False:
         axis.set_ticks([])
     if settings.get("showgrid") is False:
-        ax.grid(visible=False, axis=side)
+        ax.grid(visible=False, axis="x" if side == "x" else "y")
     if settings.get("zeroline"):
-        ax.axhline(0, color=_colour(settings["zerolinecolor"], colours), lw=0.8)
+        ax.axhline(0, color=colour(settings["zerolinecolor"]), lw=0.8)
     if "range" in settings:
         ax.set(**{f"{side}lim": settings["range"]})
     elif settings.get("rangemode") == "tozero":
@@ -206,28 +392,17 @@ def _set_axis(ax: Any, side: str, settings: Mapping[str, Any], colours: Mapping[
         axis.set_label_text(html.unescape(settings["title"]["text"]))
 
 
-def _handle(key: Key, colours: Mapping[str, Colour]) -> Any:
+def _handle(key: Key) -> Artist:
+    """Return the entry of a legend as matplotlib takes it."""
     from matplotlib.lines import Line2D
 
-    colour: Any = colours[key.role]
+    ink: Any = colour(variable(key.role))
     marker = MARKERS.get(key.shape, "")
     style = (":" if key.shape == "dash" else "-") if key.line else ""
-    return Line2D([], [], color=colour, ls=style, marker=marker, ms=5, lw=1.4, label=key.text,
-                  mfc="none" if key.open else colour)  # fmt: skip
+    face = "none" if key.open else ink
+    return Line2D([], [], color=ink, ls=style, marker=marker, ms=5, lw=1.4, label=key.text, mfc=face)
 
 
-def _each(value: Any, count: int) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value] * count
-
-
-def _colour(value: str, colours: Mapping[str, Colour]) -> Colour:
-    return colours[value[len("var(--") : -1]] if value.startswith("var(") else _parsed(value)
-
-
-def _parsed(value: str) -> Colour:
-    """A colour of a style sheet as one of matplotlib."""
-    found = re.fullmatch(r"rgba\((\d+), (\d+), (\d+), ([\d.]+)\)", value.strip())
-    if found is None:
-        return value.strip()
-    red, green, blue, alpha = (float(part) for part in found.groups())
-    return red / 255, green / 255, blue / 255, alpha
+def _repeated(value: Item | list[Item], count: int) -> list[Item]:
+    """Return ``count`` entries: those of a list, or the one value again and again."""
+    return value if isinstance(value, list) else [value] * count

@@ -1,175 +1,245 @@
-"""The page of ``modalign advise``: the information, the pairs that are like these, what they showed, and how far to
-trust that."""
+"""The page of ``modalign advise``: the information about the label, the most similar pairs of the suite and what their
+strengths showed, and how far such advice can be trusted.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from modalign.common import provenance
 from modalign.experiments.advice import Advice, Expectation, regime_sentence, suite, trust
-from modalign.report.html import Picture, Table, beside, figure, rounded, write_single_page
+from modalign.report.figures import (
+    Figure,
+    Key,
+    Sheet,
+    bars,
+    line,
+    name_axis,
+    panel_layout,
+    points,
+    stretched,
+    stretched_axis,
+    title_above,
+    upright_line,
+    value_axis,
+)
+from modalign.report.html import Page, write_page
+from modalign.report.palette import modality
+from modalign.report.words import Table, rounded, signed_points
 
 __all__ = ["write"]
 
-COLOURS = {"redundancy": "#444b55", "unique_1": "#0072b2", "unique_2": "#c8500a", "synergy": "#b0559b"}
+# part of the information: (its name, the role of its colour)
 PARTS = {
-    "redundancy": "told by both", "unique_1": "by modality 1 alone", "unique_2": "by modality 2 alone",
-    "synergy": "only by both together",
-}  # fmt: skip
-MODALITIES = ("#0072b2", "#c8500a")
+    "redundancy": ("carried by both modalities", "series-5"),
+    "unique_1": ("carried by modality 1 alone", modality(1)),
+    "unique_2": ("carried by modality 2 alone", modality(2)),
+    "synergy": ("carried only by both together", "series-2"),
+}
+SHOWN = 0.06  # the least share of the information at which a bar carries its number
 READING = (
-    ("Information", "What the modalities tell about the label, in bits, estimated from out-of-fold predictions and "
-     "corrected for bias; brackets are 95 % bootstrap intervals. What the classifiers do not find is not in it."),
-    ("Linear model", "A spiked linear model (arXiv:2606.11190): whether alignment, or prediction of one modality from "
-     "the other, would recover what the two share, from the means of the classes and the deviations from them. The "
-     "pairs of the suite were trained: where the two disagree, go by those."),
-    ("Pairs like these", "The modalities of the packaged suite whose shares of information are nearest: redundant, "
-     "unique to this modality, unique to the other, synergistic."),
-    ("Expectation", "What those neighbours showed when their strengths were swept. Strengths worth trying: from the "
-     "lowest to the highest of their best strengths. “May help”: half a point or more is expected."),
-)  # fmt: skip
+    (
+        "Information",
+        "The information that the modalities carry about the label, in bits. It is estimated from out-of-fold "
+        "predictions of classifiers and corrected for bias; brackets are 95 % bootstrap intervals. Information that "
+        "the classifiers cannot find is not included.",
+    ),
+    (
+        "Linear model",
+        "A spiked linear model (arXiv:2606.11190), fitted to the means of the classes and the deviations from them. It "
+        "predicts whether alignment, or predicting one modality from the other, recovers what the two share. The "
+        "pairs of the suite were trained: where the model and those pairs disagree, trust the pairs.",
+    ),
+    (
+        "Similar pairs",
+        "The modalities of the packaged suite whose shares of information are nearest: redundant, unique to this "
+        "modality, unique to the other, synergistic.",
+    ),
+    (
+        "Expectation",
+        "The results of those neighbours in sweeps over the strength. The strengths worth trying run from the lowest "
+        "to the highest of their best strengths. “May help” means that a gain of at least half a point is expected.",
+    ),
+)
 
 
-def write(found: Advice, page: Path, settings: Mapping[str, Any]) -> Path:
-    """Write ``page`` and its pictures beside it; returns its path. settings: what the advice is of, by name."""
-    parts = found.information.information
-    pictures: list[Picture] = []
-    _information(pictures, found)
-    _neighbours(pictures, found)
-    said = found.sentences()
-    return write_single_page(
+def write(advice: Advice, page: Path, settings: Mapping[str, object]) -> Path:
+    """Write the page of an advice with its pictures beside it, and return its path.
+
+    Args:
+        advice (Advice): The advice.
+        page (Path): The HTML file.
+        settings (mapping): The arguments of the advice, such as the names of the files, for the end of the page.
+    """
+    information = advice.information
+    pairs = len({row["case"] for row in suite()})
+    return write_page(
+        Page(
+            title="Expected effect of alignment",
+            eyebrow="Advice before training",
+            facts=f"{information.n:,} items, {information.information.mutual_12:.2f} bits about the label; "
+            f"compared with {pairs} pairs",
+            sentences=[*advice.sentences(), trust().replace("`", "")],
+            tables=[_expectations(advice), _parts(advice), _neighbors(advice)],
+            sheets=[_information_sheet(advice), _neighbors_sheet(advice)],
+            reading=READING,
+            folded=[("Settings", {**settings, **information.settings}), ("Provenance", provenance.collect())],
+        ),
         Path(page),
-        beside(Path(page)),
-        title="What alignment may be expected to bring",
-        eyebrow="Advice before training",
-        facts=f"{found.information.n:,} items, {parts.mutual_12:.2f} bits about the label; "
-        f"{len({row['case'] for row in suite()})} pairs to compare with",
-        sentences=[*said, trust().replace("`", "")],
-        tables=[_expectations(found), _parts(found), _like(found)],
-        pictures=pictures,
-        reading=READING,
-        folded=[("Settings", {**settings, **found.information.settings}), ("Provenance", provenance.collect())],
     )
 
 
-def _expectations(found: Advice) -> Table:
+def _expectations(advice: Advice) -> Table:
     rows = [
         (
-            f"modality {number}", "may help" if one.helps else "little to gain", f"{one.low:g} to {one.high:g}",
-            _points(one.gain), f"{_points(one.gain_low)} to {_points(one.gain_high)}", _points(one.loss),
+            f"modality {number}",
+            "may help" if expectation.helps else "little to gain",
+            f"{expectation.low:g} to {expectation.high:g}",
+            signed_points(expectation.gain),
+            f"{signed_points(expectation.gain_low)} to {signed_points(expectation.gain_high)}",
+            signed_points(expectation.loss),
         )
-        for number, one in enumerate(found.expectations, 1)
-    ]  # fmt: skip
+        for number, expectation in enumerate(advice.expectations, 1)
+    ]
     columns = (
-        "of", "alignment", "strengths worth trying", "gain at the best, points", "lowest to highest of the nearest",
-        "at the strongest",
-    )  # fmt: skip
-    return Table("expectations", "What to expect", columns, rows)
+        "modality",
+        "alignment",
+        "strengths worth trying",
+        "expected gain at the best strength, points",
+        "range among the neighbours, points",
+        "expected change at the strongest, points",
+    )
+    return Table("expectations", "Expected gains", columns, rows)
 
 
-def _parts(found: Advice) -> Table:
-    values = dataclasses.asdict(found.information.information)
+def _parts(advice: Advice) -> Table:
+    values = dataclasses.asdict(advice.information.information)
     whole = max(values["mutual_12"], 1e-9)
+    names = {name: text for name, (text, _) in PARTS.items()} | {"mutual_12": "all"}
     rows = []
-    for name, text in PARTS.items():
-        low, high = found.information.intervals[name]
-        rows.append((text, rounded(values[name]), f"{rounded(low)} to {rounded(high)}", f"{values[name] / whole:.0%}"))
-    low, high = found.information.intervals["mutual_12"]
-    rows.append(("together", rounded(values["mutual_12"]), f"{rounded(low)} to {rounded(high)}", "100%"))
-    lead = ""
-    if found.regime is not None:
-        lead = regime_sentence(found.regime)
-    return Table("information", "Information about the label", ("part", "bits", "95 % interval", "share"), rows, lead)
+    for name, text in names.items():
+        low, high = advice.information.intervals[name]
+        share = "100%" if name == "mutual_12" else f"{values[name] / whole:.0%}"
+        rows.append((text, rounded(values[name]), f"{rounded(low)} to {rounded(high)}", share))
+    lead = "" if advice.regime is None else regime_sentence(advice.regime)
+    columns = ("part", "bits", "95 % interval", "share")
+    return Table("information", "Information about the label", columns, rows, lead=lead)
 
 
-def _like(found: Advice) -> Table:
-    rows = []
-    for number, one in enumerate(found.expectations, 1):
-        for rank, row in enumerate(one.near, 1):
-            rows.append((
-                f"modality {number}, {rank}", f"{row['case']}, modality {row['modality']}", f"{_share(row):.0%}",
-                f"{row['best']:g}", _points(row["gain"]), _points(row["end"]),
-            ))  # fmt: skip
-    columns = ("neighbour of", "pair of the suite", "redundant", "best strength", "gain, points", "at the strongest")
-    return Table("neighbours", "Pairs like these, nearest first", columns, rows)
+def _neighbors(advice: Advice) -> Table:
+    rows = [
+        (
+            f"modality {number}, rank {rank}",
+            f"{row['case']}, modality {row['modality']}",
+            f"{_redundant_share(row):.0%}",
+            f"{row['best']:g}",
+            signed_points(row["gain"]),
+            signed_points(row["end"]),
+        )
+        for number, expectation in enumerate(advice.expectations, 1)
+        for rank, row in enumerate(expectation.near, 1)
+    ]
+    columns = (
+        "neighbour of",
+        "pair of the suite",
+        "redundant share",
+        "best strength",
+        "gain, points",
+        "change at the strongest, points",
+    )
+    return Table("neighbours", "The most similar pairs, nearest first", columns, rows)
 
 
-def _points(fraction: float) -> str:
-    return f"{round(100 * fraction, 1) + 0.0:+.1f}".replace("-", "−")
-
-
-def _share(row: Mapping[str, Any]) -> float:
+def _redundant_share(row: Mapping[str, float]) -> float:
     return float(row["redundancy"]) / max(float(row["mutual_12"]), 1e-9)
 
 
-def _information(into: list[Picture], found: Advice) -> None:
-    """Three bars: what each modality tells, and what both together do."""
-    values = dataclasses.asdict(found.information.information)
-    bars = (
-        ("modality 1", ("redundancy", "unique_1")),
-        ("modality 2", ("redundancy", "unique_2")),
-        ("both together", tuple(PARTS)),
+def _information_sheet(advice: Advice) -> Sheet:
+    """Return three bars: the information of each modality, and that of both together."""
+    values = dataclasses.asdict(advice.information.information)
+    rows = {
+        "both together": tuple(PARTS),
+        "modality 2": ("redundancy", "unique_2"),
+        "modality 1": ("redundancy", "unique_1"),
+    }
+    traces = []
+    for place, parts in enumerate(rows.values()):
+        start = 0.0
+        for part in parts:
+            text, role = PARTS[part]
+            value = values[part]
+            inside = f"{value:.2f}" if value > SHOWN * values["mutual_12"] else ""
+            traces.append(
+                bars([place], [value], role, starts=[start], text=[inside], hover=f"{text}: {value:.2f} bits")
+            )
+            start += value
+    label = "; ".join(f"{text} {rounded(values[name])} bits" for name, (text, _) in PARTS.items())
+    layout = panel_layout(
+        230,
+        xaxis=value_axis("bits", range=[0, 1.02 * max(values["mutual_12"], 1e-3)]),
+        yaxis=name_axis(list(rows)),
     )
-    label = "; ".join(f"{text} {rounded(values[name])} bits" for name, text in PARTS.items())
-    with figure(into, "information", "What each modality tells about the label", label, 1, 1, height=2.4) as axes:
-        ax = axes[0, 0]
-        for place, (_, parts) in enumerate(reversed(bars)):
-            start = 0.0
-            for part in parts:
-                ax.barh(place, values[part], 0.6, left=start, color=COLOURS[part])
-                if values[part] > 0.06 * values["mutual_12"]:
-                    ax.text(start + values[part] / 2, place, f"{values[part]:.2f}", ha="center", va="center",
-                            color="white", fontsize=8)  # fmt: skip
-                start += values[part]
-        ax.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
-        ax.grid(visible=False, axis="y")
-        ax.set(xlabel="bits", xlim=(0, 1.02 * max(values["mutual_12"], 1e-3)))
-        patches = [ax.barh(0, 0, color=COLOURS[name], label=text) for name, text in PARTS.items()]
-        ax.figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
+    keys = [Key(role, text, "square", line=False) for text, role in PARTS.values()]
+    title = "Information of each modality about the label"
+    figure = Figure("information-bars", title, label, data=traces, layout=layout, keys=tuple(keys))
+    return Sheet("information", title, label, figures=[figure], columns=1, height=2.4)
 
 
-def _neighbours(into: list[Picture], found: Advice) -> None:
-    """The plane of redundancy and best strength: the suite, the neighbours with their rank, and this pair's place."""
+def _neighbors_sheet(advice: Advice) -> Sheet:
+    """Return the best strength against the redundant share: the suite, the neighbours with their rank, this pair."""
     rows = suite()
-    here = _share(dataclasses.asdict(found.information.information))
-    label = (
-        "best strength against the redundant share for every modality of the suite; "
-        f"this pair is {here:.0%} redundant; "
-        + "; ".join(f"modality {m}: {one.low:g} to {one.high:g}" for m, one in enumerate(found.expectations, 1))
-    )
+    share = _redundant_share(dataclasses.asdict(advice.information.information))
     highest = max(float(row["best"]) for row in rows)
-    with figure(
-        into, "neighbours", "Where these pairs lie among those of the suite", label, 1, 2, height=3.8, sharey=True
-    ) as axes:
-        for number, (ax, one) in enumerate(zip(axes[0], found.expectations, strict=True), 1):
-            _plane(ax, one, rows, here, MODALITIES[number - 1])
-            ax.set_title(f"modality {number}", loc="left")
-            ax.set(xlabel="redundant share of the information", xlim=(-0.03, 1.03))
-        ax = axes[0, 0]
-        ax.set_yscale("asinh", linear_width=0.05)
-        ticks = [tick for tick in (0, 0.03, 0.1, 0.3, 1, 3, 10) if tick <= 1.2 * highest]
-        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.minorticks_off()
-        ax.set(ylabel="best strength", ylim=(-0.012, 1.4 * highest))
-        handles, _ = ax.get_legend_handles_labels()
-        ax.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    ranges = "; ".join(
+        f"modality {number}: {expectation.low:g} to {expectation.high:g}"
+        for number, expectation in enumerate(advice.expectations, 1)
+    )
+    return Sheet(
+        "neighbours",
+        "These pairs among those of the suite",
+        "best strength against the redundant share for every modality of the suite; "
+        f"this pair is {share:.0%} redundant; {ranges}",
+        figures=[
+            _plane(expectation, rows, share, number=number, highest=highest)
+            for number, expectation in enumerate(advice.expectations, 1)
+        ],
+        columns=2,
+        keys=[
+            Key("axis", "suite", line=False),
+            Key("ink", "nearest neighbours, by rank", line=False, open=True),
+            Key("muted", "these pairs: strengths worth trying", "none"),
+        ],
+        height=3.8,
+    )
 
 
-def _plane(ax: Any, one: Expectation, rows: Sequence[Mapping[str, Any]], here: float, colour: str) -> None:
-    ax.scatter([_share(row) for row in rows], [row["best"] for row in rows], s=16, c="#b9bec6", label="suite", zorder=2)
-    near = [(_share(row), float(row["best"])) for row in one.near]
-    ax.scatter(*np.array(near).T, s=30, facecolors="none", edgecolors="#1b1d21", lw=1.2, zorder=3,
-               label="the nearest, by rank")  # fmt: skip
+def _plane(
+    expectation: Expectation, rows: Sequence[Mapping[str, float]], share: float, *, number: int, highest: float
+) -> Figure:
+    """Return the panel of one modality."""
+    places = [(_redundant_share(row), float(row["best"])) for row in expectation.near]
     ranks: dict[tuple[float, float], list[str]] = {}
-    for rank, place in enumerate(near, 1):
+    for rank, place in enumerate(places, 1):
         ranks.setdefault(place, []).append(str(rank))
-    for place, names in ranks.items():
-        ax.annotate(", ".join(names), place, xytext=(4, 4), textcoords="offset points", fontsize=7.5)
-    ax.plot([here, here], [one.low, one.high], color=colour, lw=4, alpha=0.35, solid_capstyle="round", zorder=1,
-            label="this pair: strengths worth trying")  # fmt: skip
-    ax.axvline(here, color=colour, lw=0.9, ls=":", zorder=1)
+    role = modality(number)
+    strengths = [float(row["best"]) for row in rows]
+    span = line([share, share], stretched([expectation.low, expectation.high]), f"{role}-band", mode="lines", width=8)
+    every = points([_redundant_share(row) for row in rows], stretched(strengths), "axis", size=7)
+    near = points(
+        [x for x, _ in ranks], stretched([y for _, y in ranks]), "ink", size=9, symbol="circle-open", outline=2,
+        text=[", ".join(names) for names in ranks.values()],
+    )  # fmt: skip
+    for trace, best in ((every, strengths), (near, [y for _, y in ranks])):
+        trace["customdata"] = [f"{value:g}" for value in best]
+        trace["hovertemplate"] = "redundant share %{x:.2f}, best strength %{customdata}<extra></extra>"
+    layout = panel_layout(
+        340,
+        xaxis=value_axis("redundant share of the information", range=[-0.03, 1.03]),
+        yaxis=stretched_axis(1.2 * highest, "", range=stretched([-0.012, 1.4 * highest]).tolist()),
+        annotations=[title_above("best strength")],
+        shapes=[upright_line(share, role)],
+    )
+    label = f"best strength against the redundant share, with the neighbours of modality {number} by their rank"
+    return Figure(f"neighbours-{number}", f"modality {number}", label, data=[span, every, near], layout=layout)

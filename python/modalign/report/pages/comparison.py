@@ -1,135 +1,194 @@
-"""The page of ``modalign compare``: which settings differ, what that changes, and the curves of both sweeps."""
+"""The page of ``modalign compare``: which settings differ, what changes with them, and the curves of both sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from modalign.experiments.sweep.comparison import Difference, compare, different_settings
 from modalign.experiments.sweep.results import Results, read
-from modalign.report.figures.drawing import means
-from modalign.report.html import Picture, Table, beside, extra_height, figure, wrapped, write_single_page
-from modalign.report.words import accuracy, points, strength_range
+from modalign.report.figures import (
+    Figure,
+    Key,
+    Sheet,
+    Trace,
+    band,
+    line,
+    means,
+    panel_layout,
+    plain,
+    points,
+    strength_axis,
+    title_above,
+    value_axis,
+)
+from modalign.report.html import Page, write_page
+from modalign.report.palette import series
+from modalign.report.words import Table, accuracy, strength_range
+from modalign.report.words import points as in_points
 
 __all__ = ["conclusions", "write"]
 
-COLOURS = ("#007a5a", "#b0559b")  # of the first and the second sweep; blue and orange are modalities elsewhere
+SYMBOLS = ("circle", "square")  # of the first and the second sweep
 READING = (
-    ("Change", "Test accuracy of the second sweep less that of the first, each at its own best strength, which was "
-     "chosen on validation accuracy. Paired by seed where both have the same seeds, else with Welch's interval."),
-    ("Gain", "Test accuracy at the best strength less that of the smallest, within one sweep, paired by seed."),
-    ("Best strength", "Of the highest validation accuracy, averaged over seeds; in brackets its 95 % bootstrap range."),
-    ("Intervals", "95 % Student-t intervals over seeds. Nothing is corrected for the number of intervals looked at."),
-)  # fmt: skip
+    (
+        "Change",
+        "Test accuracy of the second sweep minus that of the first, each at its own best strength, which was chosen on "
+        "validation accuracy. The change is paired by seed where both sweeps have the same seeds; otherwise its "
+        "interval is Welch's.",
+    ),
+    (
+        "Gain",
+        "Test accuracy at the best strength minus test accuracy at the smallest strength of the same sweep, paired by "
+        "seed.",
+    ),
+    (
+        "Best strength",
+        "The strength with the highest validation accuracy, averaged over seeds. Brackets hold its 95 % bootstrap "
+        "range.",
+    ),
+    (
+        "Intervals",
+        "95 % Student-t intervals over seeds. No correction is made for the number of intervals.",
+    ),
+)
 
 
 def write(first: Path, second: Path, page: Path) -> Path:
-    """Write ``page`` and its pictures beside it; returns its path. Raises ValueError as ``compare``."""
-    one, two = read(Path(first)), read(Path(second))
-    found = compare(first, second)
-    names = _names(one, two, first, second)
-    pictures: list[Picture] = []
-    _curves(pictures, found, (one, two), names)
-    return write_single_page(
+    """Write the page of two sweeps with its pictures beside it, and return its path.
+
+    Args:
+        first (Path): The folder of a finished sweep.
+        second (Path): The folder of another.
+        page (Path): The HTML file.
+
+    Raises:
+        ValueError: If a folder holds no finished sweep, or the sweeps have no case in common.
+    """
+    sweeps = read(Path(first)), read(Path(second))
+    differences = compare(first, second)
+    names = _names(sweeps, (Path(first), Path(second)))
+    cases = len({item.case for item in differences})
+    return write_page(
+        Page(
+            title=f"{names[0]} and {names[1]}",
+            eyebrow="Comparison of two sweeps",
+            facts=f"{len(sweeps[0].runs)} and {len(sweeps[1].runs)} runs; {cases} cases in both",
+            sentences=conclusions(differences),
+            tables=[_settings(different_settings(first, second), names), _changes(differences, names)],
+            sheets=[_curves(differences, sweeps, names)],
+            reading=READING,
+            folded=[(f"Provenance of {name}", results.provenance) for name, results in zip(names, sweeps, strict=True)],
+        ),
         Path(page),
-        beside(Path(page)),
-        title=f"{names[0]} and {names[1]}",
-        eyebrow="Two sweeps compared",
-        facts=f"{len(one.runs)} and {len(two.runs)} runs; {len({item.case for item in found})} cases in both",
-        sentences=conclusions(found),
-        tables=[_settings(different_settings(first, second), names), _changes(found, names)],
-        pictures=pictures,
-        reading=READING,
-        folded=[(f"Provenance of {name}", of.provenance) for name, of in zip(names, (one, two), strict=True)],
     )
 
 
-def conclusions(found: Sequence[Difference]) -> list[str]:
-    """One sentence for each case: whose accuracy changes, and where the best strength goes."""
+def conclusions(differences: Sequence[Difference]) -> list[str]:
+    """Return one sentence for each case: how accuracy changes, and where the best strength moves."""
     return [
         f"{case}: {'; '.join(_clause(item) for item in items)}."
-        for case, items in groupby(found, key=lambda item: item.case)
+        for case, items in groupby(differences, key=lambda item: item.case)
     ]
 
 
 def _clause(item: Difference) -> str:
     change = item.change
     if change.low is None:
-        said = f"{item.name} changes by {points(change)}, without an interval, since there is one seed"
+        clause = f"{item.name} changes by {in_points(change)}, without an interval, since there is one seed"
     elif change.positive or change.negative:
-        said = f"{item.name} is {'better' if change.positive else 'worse'} in the second, {points(change)}"
+        clause = f"{item.name} is {'better' if change.positive else 'worse'} in the second, {in_points(change)}"
     else:
-        said = f"no difference is shown for {item.name} ({points(change)})"
+        clause = f"no difference is shown for {item.name} ({in_points(change)})"
     first, second = item.best
     moved = f"best strength {first:g} in both" if first == second else f"best strength {first:g}, then {second:g}"
-    return f"{said}, {moved}"
+    return f"{clause}, {moved}"
 
 
-def _names(one: Results, two: Results, first: Path, second: Path) -> tuple[str, str]:
-    """By what the configurations call themselves, or the folders where that is the same."""
-    if one.name != two.name:
-        return one.name, two.name
-    names = Path(first).resolve().name, Path(second).resolve().name
-    return names if names[0] != names[1] else ("first", "second")
+def _names(sweeps: tuple[Results, Results], folders: tuple[Path, Path]) -> tuple[str, str]:
+    """Return the names in the configurations, or those of the folders where the former are the same."""
+    for first, second in (
+        (sweeps[0].name, sweeps[1].name),
+        (folders[0].resolve().name, folders[1].resolve().name),
+    ):
+        if first != second:
+            return first, second
+    return "first", "second"
 
 
-def _settings(settings: Sequence[tuple[str, Any, Any]], names: tuple[str, str]) -> Table:
+def _settings(settings: Sequence[tuple[str, object, object]], names: tuple[str, str]) -> Table:
     rows = [(key, *("–" if value is None else str(value) for value in values)) for key, *values in settings]
-    lead = "" if rows else "None: the two sweeps were run with the same settings."
-    return Table("settings", "Settings that differ", ("setting", *names), rows, lead)
+    lead = "" if rows else "The two sweeps were run with the same settings."
+    return Table("settings", "Settings that differ", ("setting", *names), rows, lead=lead)
 
 
-def _changes(found: Sequence[Difference], names: tuple[str, str]) -> Table:
+def _changes(differences: Sequence[Difference], names: tuple[str, str]) -> Table:
     rows = [
         (
-            item.case, item.name, *(strength_range(one) for one in item.findings),
-            *(points(value, unit="") for value in item.gain), *(f"{100 * value:.1f}" for value in item.accuracy),
-            points(item.change, unit="") + ("" if item.paired else " (other seeds)"),
+            item.case,
+            item.name,
+            *(strength_range(finding) for finding in item.findings),
+            *(in_points(value, unit="") for value in item.gain),
+            *(f"{100 * value:.1f}" for value in item.accuracy),
+            in_points(item.change, unit="") + ("" if item.paired else " (other seeds)"),
         )
-        for item in found
-    ]  # fmt: skip
-    kinds = ("best strength", "gain, points", "at the best, %")
-    columns = ("case", "modality", *(f"{kind}: {name}" for kind in kinds for name in names), "change, points")
-    return Table("changes", "Best strengths and what changes", columns, rows)
+        for item in differences
+    ]
+    kinds = ("best strength", "gain, points", "accuracy at the best, %")
+    columns = ("case", "model", *(f"{kind}: {name}" for kind in kinds for name in names), "change, points")
+    return Table("changes", "Best strengths and changes", columns, rows)
 
 
-def _curves(
-    into: list[Picture], found: Sequence[Difference], sweeps: tuple[Results, Results], names: tuple[str, str]
-) -> None:
-    """Accuracy against strength, a row for each case and a column for each modality, both sweeps in each panel."""
+def _curves(differences: Sequence[Difference], sweeps: tuple[Results, Results], names: tuple[str, str]) -> Sheet:
+    """Return accuracy against strength: a row for each case, a column for each model, both sweeps in each panel."""
     strengths = sorted({value for results in sweeps for value in results.strengths})
-    cases = list(dict.fromkeys(item.case for item in found))
-    label = (
-        f"test accuracy against alignment strength of {names[0]} and {names[1]}, mean over seeds with 95 % bands; "
-        + "; ".join(
-            f"{item.case}, {item.name}: {accuracy(item.change._replace(mean=item.accuracy[0], low=None))} and "
-            f"{accuracy(item.change._replace(mean=item.accuracy[1], low=None))} % at the best"
-            for item in found
-        )
+    columns = max(item.predictor.position for item in differences)
+    at_best = "; ".join(
+        f"{item.case}, {item.name}: {_accuracy(item, 0)} and {_accuracy(item, 1)} % at the best strength"
+        for item in differences
     )
-    titles = [wrapped(f"{item.case}: {item.name}", 2) for item in found]
-    height = 2.7 + extra_height(titles)
-    columns = max(item.modality for item in found)
-    heading = "Accuracy against strength, both sweeps"
-    with figure(into, "curves", heading, label, len(cases), columns, height=height) as axes:
-        for item, title in zip(found, titles, strict=True):
-            ax = axes[cases.index(item.case), item.modality - 1]
-            for results, one, name, colour, style in zip(
-                sweeps, item.findings, names, COLOURS, ("o-", "s--"), strict=True
-            ):
-                at = np.array([strengths.index(value) for value in results.strengths])
-                mean, half = means(100 * results.grid(one.case, one.predictor.column("accuracy")))
-                ax.plot(at, mean, style, color=colour, ms=3.5, label=name)
-                low, high = (np.clip(mean + side * half, 0, 100) for side in (-1, 1))
-                ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
-                best = results.strengths.index(one.best)
-                ax.plot(at[best], mean[best], style[0], color="none", mec=colour, mew=1.4, ms=9)
-            ax.set_xticks(range(len(strengths)), [f"{value:g}" for value in strengths])
-            ax.set_title(title, loc="left")
-            ax.set(xlabel="alignment strength" if item.case == cases[-1] else "", ylabel="test accuracy, %")
-        handles, _ = axes[0, 0].get_legend_handles_labels()
-        axes[0, 0].figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figures = []
+    for number, item in enumerate(differences):
+        traces = [trace for side in (0, 1) for trace in _curve(item, side, sweeps[side], names[side], strengths)]
+        layout = panel_layout(
+            250,
+            xaxis=strength_axis(strengths, "alignment strength"),
+            yaxis=value_axis(),
+            annotations=[title_above("test accuracy, %")],
+        )
+        heading = f"{item.case}: {item.name}"
+        label = f"{heading}: test accuracy against alignment strength of both sweeps"
+        figures.append(Figure(f"curves-{number}", heading, label, data=traces, layout=layout))
+    return Sheet(
+        "curves",
+        "Accuracy against strength, both sweeps",
+        f"test accuracy against alignment strength of {names[0]} and {names[1]}, mean over seeds with 95 % bands; "
+        f"{at_best}",
+        figures=figures,
+        columns=columns,
+        keys=[Key(series(side), name, SYMBOLS[side]) for side, name in enumerate(names)],
+        height=2.7,
+    )
+
+
+def _curve(item: Difference, side: int, results: Results, name: str, strengths: Sequence[float]) -> list[Trace]:
+    """Return the line of one sweep with its band, and a ring at the best strength."""
+    finding = item.findings[side]
+    places = np.array([strengths.index(value) for value in results.strengths])
+    mean, half = means(100 * results.grid(finding.case, finding.predictor.column("accuracy")))
+    low, high = (mean - half).clip(0, 100), (mean + half).clip(0, 100)
+    role, best = series(side), results.strengths.index(finding.best)
+    curve = line(
+        places, mean, role, hover=f"{plain(name)}, strength %{{customdata}}: %{{y:.1f}}", size=6,
+        symbol=SYMBOLS[side], dash="dash" if side else "solid",
+    )  # fmt: skip
+    curve["customdata"] = [f"{value:g}" for value in results.strengths]
+    ring = points([places[best]], [mean[best]], role, size=13, symbol=f"{SYMBOLS[side]}-open", outline=2)
+    return [band(places, low, high, role), curve, ring]
+
+
+def _accuracy(item: Difference, side: int) -> str:
+    return accuracy(item.change._replace(mean=item.accuracy[side], low=None))

@@ -1,155 +1,218 @@
-"""The page of ``modalign reproduce multibench``: the table beside the paper's, and what its correlations are of."""
+"""The page of ``modalign reproduce multibench``: correlations beside the paper's, and the points behind them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.multibench import FULL, PAPER, best_of_layers
-from modalign.report.html import Picture, Table, claims_table, figure, rounded, write_page
+from modalign.report.figures import (
+    Figure,
+    Key,
+    Sheet,
+    band,
+    level_line,
+    line,
+    panel_layout,
+    points,
+    title_above,
+    value_axis,
+)
+from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.palette import series, step
+from modalign.report.words import Table, claims_table, rounded, verdict_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["write"]
 
 NAMES = {"unbiased_cka": "unbiased CKA", "mutual_knn": "mutual k-NN", "svcca": "SVCCA"}
-COLOURS = {"unbiased_cka": "#0072b2", "mutual_knn": "#c8500a", "svcca": "#007a5a"}
+PAIR = ["varying", "other"]  # the modality whose depth varies, and the one whose best encoder it is compared with
+ABREAST = 3  # panels side by side
 READING = (
-    ("Score", "Of the test part: share of right classes; of the sentiment sets, share of right signs, 0 counting as "
-     "positive."),
-    ("Alignment", "Of an encoder with the best one, by validation score, of the other modality: the highest of all "
-     "pairs of layers, on held-out pairs. A layer is a block's output, pooled as the encoder's is."),
-    ("r", "Pearson's correlation, over depths, of alignment and score, each the mean over seeds. Its interval draws "
-     "depths and, for each, seeds again, 2,000 times."),
-    ("Verdicts", "By unbiased CKA; mutual k-NN and SVCCA stand beside it."),
+    (
+        "Score",
+        "The score on the test part: the share of correct classes or, for the sentiment data sets, the share of "
+        "correct signs, where 0 counts as positive.",
+    ),
+    (
+        "Alignment",
+        "The alignment of an encoder with the encoder of the other modality that has the best validation score: the "
+        "highest score of all pairs of layers, on held-out pairs. A layer is the output of a block, pooled as the "
+        "output of the encoder is.",
+    ),
+    (
+        "r",
+        "Pearson's correlation, over depths, of alignment and score, each averaged over seeds. Its interval comes from "
+        "2,000 bootstrap samples of depths and, within each depth, of seeds.",
+    ),
+    ("Verdicts", "The verdicts rest on unbiased CKA; mutual k-NN and SVCCA are given for comparison."),
     *RULES.items(),
-)  # fmt: skip
+)
 
 
 def write(folder: Path) -> Path:
-    """Write ``report.html`` and ``figures/`` from the tables and claims.json of the study."""
+    """Write ``report.html`` and ``figures/`` from the tables and claims.json of the study.
+
+    Args:
+        folder (Path): The folder of a finished study.
+    """
     import pandas as pd
 
     folder = Path(folder)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
-    models, found = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))
+    models, correlations = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))
     table = best_of_layers(folder)
-    pictures: list[Picture] = []
-    _performance(pictures, table, found)
-    _depths(pictures, table, models)
     train, validation, test = settings["data"]["pairs"]
     return write_page(
-        folder,
-        "report.html",
-        title="Does alignment go with performance on real data?",
-        eyebrow="Reproduction of arXiv:2502.16282",
-        facts=f"{settings['dataset']}: {train:,} training, {validation:,} validation and {test:,} test items, "
-        f"{len(models)} Transformers trained apart, {len(settings['seeds'])} seeds",
-        sentences=_sentences(claims, settings, models),
-        tables=[claims_table(claims), _correlations(found, settings["dataset"]), _encoders(models)],
-        pictures=pictures,
-        reading=READING,
+        Page(
+            title="Does alignment go with performance on real data?",
+            eyebrow="Reproduction of arXiv:2502.16282",
+            facts=f"{settings['dataset']}: {train:,} training, {validation:,} validation and {test:,} test items, "
+            f"{len(models)} Transformers trained independently, {len(settings['seeds'])} seeds",
+            sentences=_sentences(claims, settings, models),
+            tables=[claims_table(claims), _correlations(correlations, settings["dataset"]), _encoders(models)],
+            sheets=[_performance(table, correlations), _depths(table, models)],
+            reading=READING,
+            folded=folded_settings(folder),
+        ),
+        folder / "report.html",
+        folder / "figures",
     )
 
 
-def _sentences(claims: Any, settings: Any, models: Any) -> list[str]:
-    verdicts = [claim["verdict"] for claim in claims]
-    said = [
-        f"Of the paper's {len(claims)} numbers, {verdicts.count('reproduced')} are reproduced, "
-        f"{verdicts.count('partly')} partly, {verdicts.count('not')} not."
-    ]
+def _sentences(
+    claims: Sequence[Mapping[str, float]], settings: Mapping[str, object], models: pd.DataFrame
+) -> list[str]:
+    sentences = [verdict_counts(claims, "the paper's {} numbers")]
     clear = [claim for claim in claims if claim["low"] > 0 or claim["high"] < 0]
-    which = ", ".join(f"{claim['source']} {rounded(claim['value'])}" for claim in clear)
-    said.append(f"{len(clear)} of the {len(claims)} intervals leave out 0{f': {which}' if clear else ''}.")
+    listed = ", ".join(f"{claim['source']} {rounded(claim['value'])}" for claim in clear)
+    sentences.append(f"{len(clear)} of the {len(claims)} intervals exclude 0{f': {listed}' if clear else ''}.")
     means = models.groupby(["modality", "depth"])[["score", "chance"]].mean().reset_index()
-    lost = [name for name, mine in means.groupby("modality", sort=False) if (mine["score"] <= mine["chance"]).all()]
-    if lost:
-        said.append(
-            f"No depth of {' or '.join(lost)} is better than the best constant answer "
-            f"({models['chance'].iloc[0]:.1%}): a correlation with such scores says little."
+    poor = [name for name, rows in means.groupby("modality", sort=False) if (rows["score"] <= rows["chance"]).all()]
+    if poor:
+        sentences.append(
+            f"No depth of {' or '.join(poor)} is better than the best constant prediction "
+            f"({models['chance'].iloc[0]:.1%}), so a correlation with its scores says little."
         )
     paper = {"depths": len(FULL.depths), "epochs": FULL.epochs, "trials": FULL.trials}
-    ours = {name: _count(settings[name]) for name in paper}
-    cut = [f"{ours[name]} of {paper[name]} {name}" for name in paper if ours[name] < paper[name]]
+    counts = {name: _count(settings[name]) for name in paper}
+    cuts = [f"{counts[name]} of {paper[name]} {name}" for name in paper if counts[name] < paper[name]]
     if settings["items"] is not None:
-        cut.append(f"at most {settings['items']} items of each part")
+        cuts.append(f"at most {settings['items']} items of each part")
     if settings["steps"] is not None and settings["dataset"] != "av_mnist":
-        cut.append(f"the last {settings['steps']} steps of each sequence")
-    if cut:
-        said.append(f"This is a small version of the study: {', '.join(cut)}.")
-    return said
+        cuts.append(f"the last {settings['steps']} steps of each sequence")
+    if cuts:
+        sentences.append(f"This is a small version of the study: {', '.join(cuts)}.")
+    return sentences
 
 
-def _count(value: Any) -> int:
-    return len(value) if isinstance(value, list) else int(value)
+def _count(value: object) -> int:
+    return len(value) if isinstance(value, list) else int(str(value))
 
 
-def _correlations(found: Any, dataset: str) -> Table:
+def _correlations(correlations: pd.DataFrame, dataset: str) -> Table:
     rows = []
-    for (varying, other), mine in found.groupby(["varying", "other"], sort=False):
-        ours = mine.set_index("measure")
-        cells = [
-            f"{rounded(ours.loc[name, 'r'])} [{rounded(ours.loc[name, 'low'])}, {rounded(ours.loc[name, 'high'])}]"
-            for name in MEASURES
-        ]
+    for pair, group in correlations.groupby(PAIR, sort=False):
+        varying, other = (str(name) for name in pair)
+        by_measure = group.set_index("measure")
+        cells = []
+        for name in MEASURES:
+            r, low, high = (rounded(by_measure.loc[name, column]) for column in ("r", "low", "high"))
+            cells.append(f"{r} [{low}, {high}]")
         rows.append((varying, other, rounded(PAPER[dataset][varying, other]), *cells))
-    columns = ("depth varies", "beside the best", "paper", *(NAMES[name] for name in MEASURES))
-    return Table("correlations", "r of alignment and performance, by every measure", columns, rows)
+    columns = ("depth varies", "best encoder of", "paper", *(NAMES[name] for name in MEASURES))
+    return Table("correlations", "r of alignment and performance, by measure", columns, rows)
 
 
-def _encoders(models: Any) -> Table:
+def _encoders(models: pd.DataFrame) -> Table:
     means = models.groupby(["modality", "depth"], sort=False)[["validation_score", "score", "chance"]].mean()
     rows = []
-    for modality, mine in means.groupby(level=0, sort=False):
-        best = mine["validation_score"].idxmax()
-        rows.append((modality, str(best[1]), *(f"{100 * value:.1f}" for value in mine.loc[best])))
-    columns = ("modality", "best depth", "validation, %", "test, %", "best constant answer, %")
+    for modality, group in means.reset_index().groupby("modality", sort=False):
+        best = group.loc[group["validation_score"].idxmax()]
+        scores = (f"{100 * best[name]:.1f}" for name in ("validation_score", "score", "chance"))
+        rows.append((str(modality), str(best["depth"]), *scores))
+    columns = ("modality", "best depth", "validation score, %", "test score, %", "best constant prediction, %")
     return Table("encoders", "The best encoders, mean over seeds", columns, rows)
 
 
-def _performance(into: list[Picture], table: Any, found: Any) -> None:
-    groups = list(table.groupby(["varying", "other"], sort=False))
-    across = min(3, len(groups))
-    label = "test score against unbiased CKA with the best encoder of the other modality: a numbered point for the "
-    label += "mean of each depth, grey ones for its seeds"
-    title = "Performance against alignment"
-    with figure(into, "performance", title, label, len(groups) // across, across, height=2.8) as axes:
-        for ax, ((varying, other), mine) in zip(axes.flat, groups, strict=True):
-            ax.plot(mine["unbiased_cka"], 100 * mine["score"], "o", color="#b9bec6", ms=3)
-            means = mine.groupby("depth")[["unbiased_cka", "score"]].mean()
-            ax.scatter(means["unbiased_cka"], 100 * means["score"], c=means.index, cmap="viridis", s=18, zorder=3)
-            for depth, row in means.iterrows():
-                at = (row["unbiased_cka"], 100 * row["score"])
-                ax.annotate(str(depth), at, xytext=(3, 3), textcoords="offset points", fontsize=7)
-            is_this = (found["varying"] == varying) & (found["other"] == other) & (found["measure"] == "unbiased_cka")
-            r = found.loc[is_this, "r"].iloc[0]
-            ax.set(title=f"{varying} (depth varies), best {other}: r {r:+.2f}", xlabel="unbiased CKA")
-        for ax in axes[:, 0]:
-            ax.set_ylabel("score, %")
+def _performance(table: pd.DataFrame, correlations: pd.DataFrame) -> Sheet:
+    groups = list(table.groupby(PAIR, sort=False))
+    depths = sorted(table["depth"].unique())
+    roles = {depth: step(index, len(depths)) for index, depth in enumerate(depths)}
+    figures = []
+    for number, ((varying, other), rows) in enumerate(groups):
+        means = rows.groupby("depth")[["unbiased_cka", "score"]].mean()
+        selected = (correlations[PAIR] == [varying, other]).all(axis=1) & (correlations["measure"] == "unbiased_cka")
+        r = correlations.loc[selected, "r"].iloc[0]
+        seeds = points(rows["unbiased_cka"], 100 * rows["score"], "axis", size=5)
+        depth_means = points(
+            means["unbiased_cka"], 100 * means["score"], [roles[depth] for depth in means.index], size=8,
+            text=[str(depth) for depth in means.index],
+        )  # fmt: skip
+        layout = panel_layout(
+            280, xaxis=value_axis("unbiased CKA"), yaxis=value_axis(), annotations=[title_above("score, %")]
+        )
+        heading = f"{varying} (depth varies), best {other}: r {r:+.2f}"
+        label = f"test score of {varying} against unbiased CKA with the best encoder of {other}, r {r:+.2f}"
+        figures.append(Figure(f"performance-{number}", heading, label, data=[seeds, depth_means], layout=layout))
+    return Sheet(
+        "performance",
+        "Performance against alignment",
+        "test score against unbiased CKA with the best encoder of the other modality: a numbered point for the mean of "
+        "each depth, grey points for its seeds",
+        figures=figures,
+        columns=min(ABREAST, len(groups)),
+        height=2.9,
+    )
 
 
-def _depths(into: list[Picture], table: Any, models: Any) -> None:
-    groups = list(table.groupby(["varying", "other"], sort=False))
-    modalities = list(models.groupby("modality", sort=False))
-    label = "test score of each modality, then alignment with the best encoder of each other one, against depth"
-    columns = max(len(modalities), min(3, len(groups)))
-    rows = 1 + int(np.ceil(len(groups) / columns))
-    with figure(into, "depths", "Performance and alignment against depth", label, rows, columns, height=2.4) as axes:
-        for ax, (name, mine) in zip(axes[0], modalities, strict=False):
-            score = 100 * mine.groupby("depth")["score"].agg(["mean", "min", "max"])
-            ax.plot(score.index, score["mean"], "o-", color="#1b1f24", ms=3)
-            ax.fill_between(score.index, score["min"], score["max"], color="#1b1f24", alpha=0.12, lw=0)
-            ax.axhline(100 * mine["chance"].iloc[0], color="#5b6169", lw=0.8, ls="--")
-            ax.set(title=name, xlabel="depth", ylabel="score, %")
-        for ax, ((varying, other), mine) in zip(axes[1:].flat, groups, strict=False):
-            for measure in MEASURES:
-                value = mine.groupby("depth")[measure].mean()
-                ax.plot(value.index, value, "o-", color=COLOURS[measure], ms=3, label=NAMES[measure])
-            ax.set(title=f"{varying}, best {other}", xlabel=f"depth of {varying}", ylabel="alignment")
-        for ax in [*axes[0, len(modalities) :], *axes[1:].flat[len(groups) :]]:
-            ax.set_visible(False)
-        axes[1, 0].legend()
+def _depths(table: pd.DataFrame, models: pd.DataFrame) -> Sheet:
+    scores = [
+        _scores(str(name), rows, number) for number, (name, rows) in enumerate(models.groupby("modality", sort=False))
+    ]
+    alignments = [
+        _alignments(str(varying), str(other), rows, number=number)
+        for number, ((varying, other), rows) in enumerate(table.groupby(PAIR, sort=False))
+    ]
+    return Sheet(
+        "depths",
+        "Performance and alignment against depth",
+        "test score of each modality, then alignment with the best encoder of each other one, against depth",
+        figures=[*scores, *alignments],
+        columns=max(len(scores), min(ABREAST, len(alignments))),
+        keys=[Key(series(index), NAMES[name]) for index, name in enumerate(MEASURES)],
+        height=2.5,
+    )
+
+
+def _scores(modality: str, rows: pd.DataFrame, number: int) -> Figure:
+    score = 100 * rows.groupby("depth")["score"].agg(["mean", "min", "max"])
+    traces = [band(score.index, score["min"], score["max"], "ink"), line(score.index, score["mean"], "ink")]
+    layout = panel_layout(
+        240,
+        xaxis=value_axis("depth"),
+        yaxis=value_axis(),
+        annotations=[title_above("score, %")],
+        shapes=[level_line(100 * float(rows["chance"].iloc[0]))],
+    )
+    label = f"test score of {modality} against depth, mean and range over seeds; a level line at the chance level"
+    return Figure(f"scores-{number}", modality, label, data=traces, layout=layout)
+
+
+def _alignments(varying: str, other: str, rows: pd.DataFrame, *, number: int) -> Figure:
+    traces = []
+    for index, measure in enumerate(MEASURES):
+        means = rows.groupby("depth")[measure].mean()
+        traces.append(line(means.index, means, series(index), hover=f"{NAMES[measure]}, depth %{{x}}: %{{y:.3f}}"))
+    layout = panel_layout(
+        240, xaxis=value_axis(f"depth of {varying}"), yaxis=value_axis(), annotations=[title_above("alignment")]
+    )
+    label = f"alignment of {varying} with the best encoder of {other} against depth, one line for each measure"
+    return Figure(f"depths-{number}", f"{varying}, best {other}", label, data=traces, layout=layout)

@@ -1,80 +1,146 @@
-"""Puts findings, figures, tables and provenance into one HTML file that needs nothing but itself."""
+"""The page of a sweep: conclusions, figures, tables, configuration and provenance."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
-from typing import Any, NamedTuple
-
-from jinja2 import Environment, StrictUndefined
-from plotly.offline import get_plotlyjs
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple, TypedDict
 
 from modalign.experiments.sweep.findings import Finding, findings
-from modalign.experiments.sweep.results import Case, Results
+from modalign.experiments.sweep.results import Case, Results, read
 from modalign.experiments.sweep.statistics import Estimate, mean_interval
-from modalign.report.figures.accuracy import accuracy_figures
+from modalign.report.figures.accuracy import accuracy_figures, predictor_symbol
 from modalign.report.figures.alignment import MEASURES, alignment_figures, case_keys, scatter_figures
-from modalign.report.figures.drawing import Figure, ramp
+from modalign.report.figures.specification import Figure, Key
 from modalign.report.figures.training import training_figures
-from modalign.report.words import accuracy, points, sentences, strength_range
+from modalign.report.html import environment, packaged, plot_data, plot_scripts, write_text
+from modalign.report.palette import css, modality, step
+from modalign.report.words import accuracy, baseline_of, points, sentences, strength_range
 
-__all__ = ["render"]
+__all__ = ["conclusions", "draw", "render", "write"]
 
 TREND_SIGNS = {"rises": "↗", "peaks between": "∩", "falls": "↘", "flat": "→", None: "–"}
 
 
 class _Group(NamedTuple):
-    """Panels that stand side by side, under the name of a case where they belong to one."""
+    """The training curves of one case."""
 
     case: Case
     figures: list[Figure]
 
 
+class _Cell(TypedDict):
+    """A number of a table: its column, its text, and whether it is the accuracy at the best strength."""
+
+    column: str
+    text: str
+    best: bool
+
+
+class _Row(TypedDict):
+    """The numbers of one strength."""
+
+    strength: str
+    cells: list[_Cell]
+
+
+def write(folder: Path) -> Path:
+    """Write ``report.html`` into the folder of a finished sweep and return its path.
+
+    The page holds its own style, scripts and data: it opens without a network, and prints. The file appears whole or
+    not at all.
+
+    Args:
+        folder (Path): The folder of results.
+
+    Raises:
+        ValueError: In one sentence, if the folder is missing, damaged or unfinished.
+    """
+    return write_text(Path(folder) / "report.html", render(read(Path(folder))))
+
+
+def draw(folder: Path) -> Path:
+    """Draw the figures of the report as SVG and PNG into ``folder/figures``, and return that folder.
+
+    The same results give the same bytes. Drawing takes some seconds.
+
+    Args:
+        folder (Path): The folder of a finished sweep.
+
+    Raises:
+        ValueError: In one sentence, if the folder is missing, damaged or unfinished.
+    """
+    from modalign.report.figures.stills import draw_sheet, write_pictures
+    from modalign.report.figures.sweep import sweep_sheets
+
+    sheets = sweep_sheets(read(Path(folder)))
+    return write_pictures(Path(folder) / "figures", [draw_sheet(sheet) for sheet in sheets])
+
+
+def conclusions(folder: Path) -> list[str]:
+    """Return the conclusions of a finished sweep: one sentence for each case, in the order of its configuration.
+
+    Args:
+        folder (Path): The folder of results.
+
+    Raises:
+        ValueError: In one sentence, if the folder is missing, damaged or unfinished.
+    """
+    return sentences(findings(read(Path(folder))))
+
+
 def render(results: Results) -> str:
-    """The whole page as text."""
-    found = findings(results)
-    accuracies = accuracy_figures(results, found)
+    """Return the page as HTML."""
+    every = findings(results)
+    accuracies = accuracy_figures(results, every)
     alignments = alignment_figures(results)
     scatters = scatter_figures(results)
     training = [_Group(case, training_figures(results, case)) for case in results.cases]
-    every = [*accuracies, *alignments, *scatters, *(figure for group in training for figure in group.figures)]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_packaged("keys.html") + _packaged("page.html")).render(
-        results=results,
-        base="no alignment" if results.strengths[0] == 0 else f"strength {results.strengths[0]:g}",
-        conclusions=list(zip(results.cases, sentences(found), strict=True)),
-        glance=[_glance_row(results, finding) for finding in found],
-        accuracies=list(zip(results.cases, accuracies, strict=True)),
-        alignments=alignments,
-        case_keys=case_keys(results),
-        scatters=scatters,
-        training=training,
-        measures=MEASURES,
-        k=_neighbours(results.config),
-        tables=[(case, _numbers(results, case, found)) for case in results.cases],
-        facts=_facts(results),
-        figures={figure.name: {"data": _json(figure.data), "layout": _json(figure.layout)} for figure in every},
-        ramps={name: ramp(len(results.strengths), dark=name == "dark") for name in ("light", "dark")},
-        style=_packaged("page.css"),
-        script=_packaged("page.js"),
-        plotly=get_plotlyjs(),
+    panels = [*accuracies, *alignments, *scatters, *(figure for group in training for figure in group.figures)]
+    figures = plot_data(panels)
+    count = len(results.strengths)
+    return (
+        environment()
+        .from_string(packaged("keys.html") + packaged("page.html"))
+        .render(
+            results=results,
+            base=baseline_of(results.strengths),
+            fused=any(case.has_fused_model for case in results.cases),
+            conclusions=list(zip(results.cases, sentences(every), strict=True)),
+            summary=[
+                [_summary_row(results, finding) for finding in group]
+                for _, group in groupby(every, key=lambda finding: finding.case.label)
+            ],
+            accuracies=list(zip(results.cases, accuracies, strict=True)),
+            alignments=alignments,
+            case_keys=case_keys(results),
+            scatters=scatters,
+            training=training,
+            measures=MEASURES,
+            k=_neighbors(results.config),
+            tables=[(case, _columns(case), _numbers(results, case, every)) for case in results.cases],
+            facts=_facts(results),
+            figures=figures,
+            steps=[step(index, count) for index in range(count)],
+            style=css(json.dumps(figures)) + packaged("page.css"),
+            **plot_scripts(),
+        )
     )
 
 
-def _neighbours(config: Mapping[str, Any]) -> object:
-    """The k of mutual k-NN, None where the configuration does not say."""
+def _neighbors(config: Mapping[str, object]) -> object:
+    """Return the k of mutual k-NN, None where the configuration does not say."""
     metrics = config.get("metrics")
     return metrics.get("k") if isinstance(metrics, Mapping) else None
 
 
-def _packaged(name: str) -> str:
-    return files("modalign.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
-
-
-def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
-    test = results.grid(finding.case, finding.predictor.column("accuracy"))
+def _summary_row(results: Results, finding: Finding) -> dict[str, object]:
+    """Return the row of one predictor in the table below the conclusions."""
+    predictor = finding.predictor
+    test = results.grid(finding.case, predictor.column("accuracy"))
     single = finding.baseline == finding.strongest
     at_best = mean_interval(test[:, results.strengths.index(finding.best)])
     if finding.trend is None or single:
@@ -85,9 +151,7 @@ def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
         verdict = "harm" if finding.end.negative else "none"
     return {
         "case": finding.case.label,
-        "modality": finding.name,
-        "number": str(finding.modality),
-        "rows": str(len(finding.case.predictors)),
+        "key": Key(modality(predictor.suffix), finding.name, predictor_symbol(predictor), line=False),
         "sign": TREND_SIGNS[None if single else finding.trend],
         "trend": "one strength" if single else finding.trend or "one seed",
         "verdict": verdict,
@@ -99,18 +163,29 @@ def _glance_row(results: Results, finding: Finding) -> dict[str, str]:
     }
 
 
-def _numbers(results: Results, case: Case, found: Sequence[Finding]) -> list[dict[str, Any]]:
-    """One row for each strength: every mean with its half-width, and which modalities are at their best there."""
-    columns = (*(one.column("accuracy") for one in case.predictors), *MEASURES)
-    grids = {column: results.grid(case, column) for column in columns}
-    rows = []
-    for i, strength in enumerate(results.strengths):
-        best = [f.predictor.column("accuracy") for f in found if f.case == case and f.best == strength]
-        cells = []
-        for column in columns:
-            estimate = mean_interval(grids[column][:, i])
-            text = accuracy(estimate) if column.startswith("accuracy") else _score(estimate)
-            cells.append({"column": column, "text": text, "best": column in best})
+def _columns(case: Case) -> list[str]:
+    """Return the heads of the table of one case: accuracies, then every measure for every pair of modalities."""
+    accuracies = [f"{predictor.name} accuracy, %" for predictor in case.predictors]
+    several = len(case.pairs) > 1
+    return accuracies + [
+        f"{title}, {pair.name}" if several else title for pair in case.pairs for title in MEASURES.values()
+    ]
+
+
+def _numbers(results: Results, case: Case, every: Sequence[Finding]) -> list[_Row]:
+    """Return one row for each strength: every mean with its half-width, marked where a predictor is at its best."""
+    accuracies = [predictor.column("accuracy") for predictor in case.predictors]
+    grids = {column: results.grid(case, column) for column in accuracies}
+    grids |= {pair.column(measure): results.grid(case, pair.column(measure))
+              for pair in case.pairs for measure in MEASURES}  # fmt: skip
+    chosen = {(f.predictor.column("accuracy"), f.best) for f in every if f.case == case}
+    rows: list[_Row] = []
+    for index, strength in enumerate(results.strengths):
+        cells: list[_Cell] = []
+        for column, grid in grids.items():
+            estimate = mean_interval(grid[:, index])
+            text = accuracy(estimate) if column in accuracies else _score(estimate)
+            cells.append({"column": column, "text": text, "best": (column, strength) in chosen})
         rows.append({"strength": f"{strength:g}", "cells": cells})
     return rows
 
@@ -123,7 +198,7 @@ def _score(value: Estimate) -> str:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """Provenance as (name, text): what the sweep recorded, the seeds and the time its training took."""
+    """Return provenance as names and texts: what the sweep recorded, the seeds, and the time of its training."""
     facts = [(key.replace("_", " "), _words(value)) for key, value in results.provenance.items() if key != "seed"]
     seconds = float(results.runs["seconds"].sum())
     facts.append(("seeds", ", ".join(str(seed) for seed in results.seeds)))
@@ -143,10 +218,5 @@ def _words(value: object) -> str:
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _json(value: Any) -> Any:
-    """``value`` with NaN and infinities as None, which JSON can write and Plotly draws as a gap."""
-    return json.loads(json.dumps(value), parse_constant=lambda _: None)
+    minutes, remaining = divmod(round(seconds), 60)
+    return f"{minutes} min {remaining} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -34,12 +34,12 @@
   addEventListener("beforeprint", () => paper(true));
   addEventListener("afterprint", () => paper(false));
 
-  // which alignment measure the points stand over
+  // the alignment measure on the horizontal axis of the scatter plots
   document.querySelectorAll("input[name=measure]").forEach((choice) =>
     choice.addEventListener("change", () => {
       document.querySelectorAll("[data-figure=scatter]").forEach((place) => {
         const figure = figures[place.id];
-        figure.data.forEach((trace) => { trace.visible = trace.meta.slice(0, -2) === choice.value; });
+        figure.data.forEach((trace) => { trace.visible = trace.meta.replace(/_[^_]*$/, "") === choice.value; });
         figure.layout.xaxis.title.text = choice.dataset.name;
         draw(place);
       });

@@ -1,0 +1,29 @@
+from .axes import level_line as level_line
+from .axes import name_axis as name_axis
+from .axes import panel_layout as panel_layout
+from .axes import share_range as share_range
+from .axes import strength_axis as strength_axis
+from .axes import stretched as stretched
+from .axes import stretched_axis as stretched_axis
+from .axes import title_above as title_above
+from .axes import upright_line as upright_line
+from .axes import value_axis as value_axis
+from .drawing import band as band
+from .drawing import bars as bars
+from .drawing import boxes as boxes
+from .drawing import error_bar as error_bar
+from .drawing import heat_map as heat_map
+from .drawing import line as line
+from .drawing import means as means
+from .drawing import plain as plain
+from .drawing import points as points
+from .specification import Figure as Figure
+from .specification import Key as Key
+from .specification import Layout as Layout
+from .specification import Sheet as Sheet
+from .specification import Trace as Trace
+from .stills import Picture as Picture
+from .stills import draw_sheet as draw_sheet
+from .stills import write_pictures as write_pictures
+
+__all__: list[str]
