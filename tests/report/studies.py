@@ -15,7 +15,7 @@ import pandas as pd
 import modalign
 from modalign.experiments import advice as advise
 from modalign.experiments import tuning as tune
-from modalign.experiments.studies import emergence, vision_language
+from modalign.experiments.studies import emergence, vision_language, vision_language_claims
 from modalign.experiments.studies import strength as align
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
@@ -121,8 +121,8 @@ def vision_language_study(folder: Path) -> Path:
     for name, table in (("alignment", rows), ("layers", layers), ("models", models)):
         pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
-    (folder / "notes.json").write_text(json.dumps(vision_language.notes(folder)), encoding="utf-8")
-    _write_claims(folder, vision_language.claims(folder))
+    (folder / "notes.json").write_text(json.dumps(vision_language_claims.notes(folder)), encoding="utf-8")
+    _write_claims(folder, vision_language_claims.claims(folder))
     return vision_language_page.write(folder)
 
 
