@@ -27,6 +27,7 @@ from rich.table import Table
 
 from benchmarks import speed
 from benchmarks.cases import Case, few
+from benchmarks.load import require_idle_machine
 from benchmarks.suites import CASES
 from modalign.common import provenance
 from modalign.files.atomic import write_atomically
@@ -125,10 +126,7 @@ def main() -> None:
     }
     if not any(suites.values()):
         parser.error(f"no case of {arguments.suite} has {arguments.only!r} in its name")
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    loaded = load > cores + 0.5
-    if loaded and not arguments.even_if_loaded:
-        sys.exit(f"load {load:.1f} on {cores} cores: a ratio measured now means nothing (--even-if-loaded to go on)")
+    load = require_idle_machine(arguments.even_if_loaded)
     console = Console()
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "gemm_rates": gemm_rates()}
     record["suites"] = {}

@@ -12,9 +12,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import cases, compare, knn_cases, speed  # noqa: E402
+from benchmarks import before_after, cases, compare, knn_cases, speed  # noqa: E402
 from benchmarks.gpu import cases as gpu_cases  # noqa: E402
 from benchmarks.gpu import run as gpu  # noqa: E402
+from benchmarks.load import require_idle_machine  # noqa: E402
 
 import modalign  # noqa: E402
 
@@ -266,3 +267,23 @@ def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path:
     assert all(("--no-index" in line) == offline for line in asked if "pip" in line)
     assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in asked[5]
     assert f"--out {tmp_path}/results/A-big-card-" in asked[-1]
+
+
+def test_a_version_compared_with_itself_gives_the_same_bits() -> None:
+    root = Path(modalign.__file__).parents[1]
+    ratios = before_after.compare(root, Path(sys.executable), 2, small=True)
+    assert {len(values) for values in ratios.values()} == {2}
+    assert all(before_after.upper_bound(values) > 0 for values in ratios.values())
+
+
+def test_versions_with_different_bits_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(before_after, "run_process", lambda version, small: {"knn": (1.0, str(version))})
+    with pytest.raises(SystemExit, match="knn: old and new give different bits"):
+        before_after.compare(Path("old"), Path("new"), 1, small=True)
+
+
+def test_a_loaded_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (100.0, 0.0, 0.0))
+    with pytest.raises(SystemExit, match=r"load 100\.0 on \d+ cores: a ratio of times measured now means nothing"):
+        require_idle_machine(even_if_loaded=False)
+    assert require_idle_machine(even_if_loaded=True) == 100.0
