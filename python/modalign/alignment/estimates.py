@@ -27,7 +27,8 @@ class Estimate:
 
     Attributes:
         value: float. The estimate.
-        low, high: float. The ends of the confidence interval of the mean over all rows.
+        low: float. The lower end of the confidence interval of the mean over all rows.
+        high: float. The upper end.
         sample: int. Number of sampled rows.
         population: int. Number of all rows.
         method: str. "all rows", "finite population", "confidence sequence" or "difference".
@@ -146,8 +147,9 @@ class ConfidenceSequence:
         tolerance: float. The half-width for which the weights are chosen.
 
     Attributes:
-        count: int. How many numbers were added.
-        low, high: float. The ends of the interval.
+        count: int. The number of numbers so far.
+        low: float. The lower end of the interval.
+        high: float. The upper end.
 
     Raises:
         ValueError: If ``confidence`` is not between 0 and 1.

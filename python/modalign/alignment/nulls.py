@@ -47,7 +47,8 @@ class Null:
 
     Attributes:
         kind: str. "closed form", "relabelled" or "relabelled within groups".
-        mean, sd: float. Mean and standard deviation of the score under the null.
+        mean: float. Mean of the score under the null.
+        sd: float. Standard deviation of the score under the null.
         p: float. Probability of a score at least as high under the null. From R relabellings it is
             (1 + number of relabellings that reach the score) / (R + 1) (Phipson and Smyth 2010).
         threshold: float. The score that the null exceeds with probability 1 - confidence.
@@ -81,7 +82,8 @@ def mutual_knn_null(a: Neighbors | Tensor, b: Neighbors | Tensor, score: float, 
     denser graph is more skewed and should be drawn by relabelling.
 
     Args:
-        a, b: ``modalign.Neighbors`` or int64 tensors of shape (n, k). The graphs of the two representations.
+        a: ``modalign.Neighbors`` or int64 tensor of shape (n, k). The graph of one representation.
+        b: ``modalign.Neighbors`` or int64 tensor of shape (n, k). The graph of the other.
         score: float. Mutual k-NN of the two graphs.
         confidence: float in (0, 1). Level of the threshold.
 
@@ -129,8 +131,8 @@ def cka_null(
 
     Args:
         n: int. Number of items.
-        x, y: triples of floats. (tr K, tr K^2, sum_i K_ii^2) of each representation, as ``Moments.traces`` returns
-            them.
+        x: triple of floats. (tr K, tr K^2, sum_i K_ii^2) of one representation, as ``Moments.traces`` returns it.
+        y: triple of floats. The same of the other representation.
         skewness: pair of floats. s of each representation, as ``Moments.skewness`` returns them.
         score: float. Linear CKA of the two representations.
         confidence: float in (0, 1). Level of the threshold.
@@ -195,7 +197,8 @@ def cka_tail_holds(n: int, x: Traces, y: Traces) -> bool:
 
     Args:
         n: int. Number of items.
-        x, y: triples of floats. As in ``cka_null``.
+        x: triple of floats. As in ``cka_null``.
+        y: triple of floats. As in ``cka_null``.
 
     Examples:
         >>> from modalign.alignment.nulls import cka_tail_holds

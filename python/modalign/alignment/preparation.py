@@ -73,7 +73,9 @@ def prepare_layers(layers: Sequence[Any], how: str, *, quantile: float = 0.95, n
 
     Args:
         layers: list of (n, d) arrays, tensors or files. The layers.
-        how, quantile, name: As in ``prepare``.
+        how: str. As in ``prepare``.
+        quantile: float in (0, 1]. As in ``prepare``.
+        name: str. Name of the layers in error messages.
 
     Returns:
         The prepared layers, each as ``prepare`` returns it.

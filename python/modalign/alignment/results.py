@@ -43,7 +43,8 @@ class Score:
     Attributes:
         metric: str. Name of the metric.
         value: float. The score.
-        low, high: float or None. The ends of the confidence interval; None where there is none.
+        low: float or None. The lower end of the confidence interval; None where there is none.
+        high: float or None. The upper end.
         interval: str. What the interval is for: "population" (the score of other items of the same population),
             "these items" (the score of all n items, of which ``rows`` were searched), or "none".
         null: ``Null`` or None. The score that chance gives; None where it was not asked for or would take too long.
@@ -174,7 +175,9 @@ class LayerAlignment:
         best: pair of int. The layer of x and the layer of y with the best score, from 0.
         null: ``Null`` or None. The null of the best score of all pairs, from relabellings that all pairs share; it
             corrects for the number of pairs.
-        settings, cost, provenance: dict. As in ``Alignment``.
+        settings: dict. What was asked for.
+        cost: dict. Seconds of each stage.
+        provenance: dict. Versions, machine, commit, time and command.
     """
 
     metric: str

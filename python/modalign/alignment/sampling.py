@@ -125,7 +125,8 @@ def sampled_scores(
     """Estimate metrics that are means over items, all from the same sampled rows.
 
     Args:
-        x, y: As in ``sampled_mutual_knn``.
+        x: (n, d_x) array, tensor or file.
+        y: (n, d_y) array, tensor or file; row i is the same item as row i of x.
         names: list of str. Metrics that need "lists".
         settings: The size of the sample or its tolerance, and the options of the search. The tolerance is that of
             mutual_knn, or of the first metric where mutual_knn is not among them.

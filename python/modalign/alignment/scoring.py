@@ -1,4 +1,4 @@
-"""What graph, moment and pair scores share: timing, affordability, splits of the items, relabelled nulls.
+"""The base of graph, moment and pair scores: timing, what can be afforded, splits of the items, relabelled nulls.
 
 A ``Scoring`` computes the scores of all metrics that need the same thing. The values come first, when it is made, so
 that a metric that is not defined for the rows is known at once; ``finish`` adds intervals and nulls, which take longer.

@@ -25,7 +25,9 @@ class SizeCurve:
         k: list of int. Number of neighbours at each size.
         values: list of float. The expected score at each size.
         errors: list of float. Bounds on what the end of the lists hides: the score lies in [value, value + error].
-        low, high: list of float. For sampled rows, the interval of the value over all rows; otherwise the value.
+        low: list of float. For sampled rows, the lower end of the interval of the value over all rows; otherwise the
+            value.
+        high: list of float. The upper end.
     """
 
     sizes: list[int]
@@ -57,8 +59,9 @@ def size_curve(
     The value is the mean over rows of sum P / k, over the items that the two lists share. No subset is drawn.
 
     Args:
-        a, b: ``modalign.Neighbors`` or int64 tensors of shape (m, K), K > k. The neighbours of all n items, or of m
-            sampled ones, among all n.
+        a: ``modalign.Neighbors`` or int64 tensor of shape (m, K), K > k. The neighbours, in one representation, of all
+            n items or of m sampled ones, among all n.
+        b: ``modalign.Neighbors`` or int64 tensor of shape (m, K). The neighbours of the same items in the other.
         k: int. Number of neighbours at n items.
         population: int or None. n; None if the graphs hold the lists of all items.
         sizes: list of int, or None. Expected sizes of the subsets, k < size <= n; None for those that lists of K reach
