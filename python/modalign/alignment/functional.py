@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modalign.alignment.graph_scores import GraphScores
-from modalign.alignment.items import Ids, Items, paired_items
+from modalign.alignment.items import Ids, Items, Labels, paired_items
 from modalign.alignment.moment_scores import MomentScores
 from modalign.alignment.pair_scores import PairScores
 from modalign.alignment.results import Alignment, Score
@@ -13,21 +13,22 @@ from modalign.alignment.sample_scores import sample_scores
 from modalign.alignment.sampling import require_sample
 from modalign.alignment.scoring import Record, Scoring
 from modalign.alignment.settings import Settings
+from modalign.files.rows import RowSource
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 __all__ = ["DEFAULT_METRICS", "align"]
 
 
 def align(
-    x: object,
-    y: object,
+    x: RowSource,
+    y: RowSource,
     metrics: str | Sequence[str] = DEFAULT_METRICS,
     k: int = 10,
     *,
     metric: str = "cosine",
     prepare: str | None = None,
-    groups: object = None,
-    within: object = None,
+    groups: Labels | None = None,
+    within: Labels | None = None,
     ids: Ids | None = None,
     sample: int | None = None,
     tolerance: float | None = None,

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from modalign.alignment.preparation import prepare
+from modalign.common.types import Array
 from modalign.files.labels import as_classes
-from modalign.files.rows import Rows, indexable, open_rows
+from modalign.files.rows import Rows, RowSource, indexable, open_rows
 from modalign.metrics.inputs import group_weights
 
-__all__ = ["Ids", "Indexable", "Items", "paired_items"]
+__all__ = ["Ids", "Indexable", "Items", "Labels", "paired_items"]
 
 # an array or tensor that a tensor of items can index, which NumPy's own types do not allow for
 Indexable: TypeAlias = Any
 
-Ids = tuple[Sequence[object], Sequence[object]]
+Ids: TypeAlias = tuple[Sequence[object], Sequence[object]]
+Labels: TypeAlias = Array | Sequence[int] | Sequence[str]
 FEWEST_SHARED = 4  # ids that x and y must have in common
 
 
@@ -37,8 +39,8 @@ class Items:
         within: int64 tensor of shape (n,), or None. Classes within which the null relabels.
     """
 
-    x: object
-    y: object
+    x: RowSource
+    y: RowSource
     groups: Tensor | None = None
     within: Tensor | None = None
 
@@ -81,7 +83,13 @@ class Items:
 
 
 def paired_items(
-    x: object, y: object, *, groups: object, within: object, ids: Ids | None, preparation: str | None
+    x: RowSource,
+    y: RowSource,
+    *,
+    groups: Labels | None,
+    within: Labels | None,
+    ids: Ids | None,
+    preparation: str | None,
 ) -> Items:
     """Check the labels, pair the rows by name where ids are given, and prepare them where asked for.
 
@@ -128,7 +136,7 @@ def _labels(name: str, labels: Any, n: int) -> Tensor | None:
     return table.long()
 
 
-def _places_of_shared_names(x: object, y: object, ids: Ids) -> tuple[Tensor, Tensor]:
+def _places_of_shared_names(x: RowSource, y: RowSource, ids: Ids) -> tuple[Tensor, Tensor]:
     """Return the rows of x whose name y has too, in the order of x, and the row of y of each."""
     if len(ids) != 2:
         raise ValueError(f"align: ids must be the names of x's rows and those of y's, got {len(ids)} lists")
@@ -140,7 +148,7 @@ def _places_of_shared_names(x: object, y: object, ids: Ids) -> tuple[Tensor, Ten
     return left, torch.tensor([place[names[0][row]] for row in left.tolist()])
 
 
-def _name_list(side: str, rows: object, names: Any) -> list[object]:
+def _name_list(side: str, rows: RowSource, names: Any) -> list[object]:
     """Return the names of the rows of one side, checked to be different and one for each row."""
     listed = names.tolist() if hasattr(names, "tolist") else list(names)
     n = open_rows(rows).shape[0]

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,18 +17,22 @@ from modalign.alignment.preparation import prepare_layers
 from modalign.alignment.relabelling import random_relabellings
 from modalign.alignment.results import LayerAlignment
 from modalign.alignment.settings import Settings
-from modalign.files.rows import indexable, open_layers
+from modalign.common.types import Array
+from modalign.files.rows import RowSource, indexable, open_layers
 from modalign.metrics.inputs import Graphs, mean_over_items
 from modalign.metrics.registry import METRICS
 from modalign.metrics.sums import moments
 from modalign.neighbors.functional import knn
 
-__all__ = ["align_layers"]
+__all__ = ["LayerSource", "align_layers"]
+
+# a list of layers, one (n, L, d) array or tensor, or the path of a file
+LayerSource: TypeAlias = Sequence[RowSource] | Array | str | Path
 
 
 def align_layers(
-    xs: object,
-    ys: object,
+    xs: LayerSource,
+    ys: LayerSource,
     metric_name: str = "mutual_knn",
     k: int = 10,
     *,
@@ -180,7 +184,7 @@ def _search(layer: Indexable, settings: Settings) -> Tensor:
     return torch.as_tensor(knn(layer, settings.k, **settings.search).indices).cpu()
 
 
-def _paired_layers(xs: object, ys: object, prepare: str | None) -> tuple[list[Indexable], list[Indexable]]:
+def _paired_layers(xs: LayerSource, ys: LayerSource, prepare: str | None) -> tuple[list[Indexable], list[Indexable]]:
     """Return the layers of both models as arrays or tensors, checked to hold the same items."""
     left, right = _layer_list(xs), _layer_list(ys)
     if prepare is not None:

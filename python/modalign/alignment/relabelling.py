@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from modalign.files.rows import open_rows
+from modalign.files.rows import RowSource, open_rows
 
 __all__ = ["FEWEST", "kmeans_cells", "random_relabellings", "require_relabellings"]
 
@@ -76,7 +76,7 @@ def random_relabellings(
         yield relabelled
 
 
-def kmeans_cells(x: object, count: int, *, seed: int = 0) -> Tensor:
+def kmeans_cells(x: RowSource, count: int, *, seed: int = 0) -> Tensor:
     """Cluster the rows into cells, within which ``modalign.align`` can relabel where there are no classes.
 
     Alignment beyond a null within cells is finer than the cells. A null within few cells is close to the plain null;

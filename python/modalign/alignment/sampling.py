@@ -22,7 +22,8 @@ from modalign.alignment.estimates import (
 )
 from modalign.alignment.settings import SearchOptions, Settings
 from modalign.alignment.size_curve import SizeCurve, size_curve
-from modalign.files.rows import Rows, open_rows
+from modalign.common.types import Array
+from modalign.files.rows import Rows, RowSource, open_rows
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.registry import METRICS
 from modalign.neighbors.functional import knn
@@ -47,12 +48,12 @@ PIECE = 4096  # rows of a file that are read at once
 
 
 def sampled_mutual_knn(
-    x: object,
-    y: object,
+    x: RowSource,
+    y: RowSource,
     k: int = 10,
     *,
     metric: str = "cosine",
-    groups: object = None,
+    groups: Array | None = None,
     sample: int | None = None,
     tolerance: float | None = None,
     confidence: float = 0.95,
@@ -120,7 +121,7 @@ def sampled_mutual_knn(
 
 
 def sampled_scores(
-    x: object, y: object, names: Sequence[str], *, settings: Settings, groups: object = None
+    x: RowSource, y: RowSource, names: Sequence[str], *, settings: Settings, groups: Array | None = None
 ) -> dict[str, Estimate]:
     """Estimate metrics that are means over items, all from the same sampled rows.
 
@@ -162,7 +163,7 @@ def sampled_scores(
     return {name: sequence.estimate() for name, sequence in sequences.items()}
 
 
-def require_sample(settings: Settings, n: int, groups: object = None) -> None:
+def require_sample(settings: Settings, n: int, groups: Array | None = None) -> None:
     """Check that the size or the tolerance of a sample is in range, and that groups have one size.
 
     The mean over items is then the mean over groups of the mean within each.
@@ -183,7 +184,7 @@ def require_sample(settings: Settings, n: int, groups: object = None) -> None:
 
 
 def graph_of_rows(
-    x: object, rows: Tensor, k: int, *, groups: object = None, **options: Unpack[SearchOptions]
+    x: RowSource, rows: Tensor, k: int, *, groups: Array | None = None, **options: Unpack[SearchOptions]
 ) -> Tensor:
     """Search the neighbours of some rows of x among all rows, each row itself excluded by its index.
 
