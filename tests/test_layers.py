@@ -6,6 +6,7 @@ import pytest
 
 from import_graph import (
     BY_NAME_ONLY,
+    CONTRACTS,
     LAYERS,
     MAY_REACH_THE_CORE,
     ROOT,
@@ -40,14 +41,11 @@ def test_there_are_no_circles() -> None:
     assert circles(ARROWS) == [["information.batch", "information.estimate"]]
 
 
-def test_kernels_import_torch_and_triton_alone() -> None:
-    for path in (ROOT / "kernels").rglob("*.py"):
-        assert {room(name) for name in imports(path)} <= {"kernels"}, path
-
-
-def test_references_import_torch_alone() -> None:
-    for path in (ROOT / "python" / "modalign" / "reference").rglob("*.py"):
-        assert {room(name) for name in imports(path)} <= {"reference"}, path
+def test_kernels_and_references_import_each_other_and_contracts_alone() -> None:
+    for name, folder in (("kernels", ROOT / "kernels"), ("reference", ROOT / "python" / "modalign" / "reference")):
+        for path in folder.rglob("*.py"):
+            others = {target for target in imports(path) if room(target) != name}
+            assert {target.rpartition(".")[0] for target in others} <= CONTRACTS, path
 
 
 def test_only_doors_name_the_rooms_that_draw() -> None:

@@ -2,60 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.kernels.knn.search import ROWS_AT_ONCE, Report, knn
+from modalign.kernels.knn.search import ROWS_AT_ONCE, search
 from modalign.kernels.shared.tiles import interpreted
+from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
 
 __all__ = ["merge"]
 
 
-def merge(
-    x: Tensor,
-    y: Tensor | None,
-    metric: str,
-    x_best: tuple[Tensor, Tensor] | None,
-    y_best: tuple[Tensor, Tensor] | None,
-    *,
-    x_start: int = 0,
-    y_start: int = 0,
-    x_groups: Tensor | None = None,
-    y_groups: Tensor | None = None,
-    watch: tuple[Tensor, Tensor] | None = None,
-    threads: int | None = None,
-) -> Report:
+def merge(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Report:
     """Merge the pairs of two blocks in host memory into the lists of neighbours of either block, in place.
 
-    The arguments are those of ``modalign.ops.knn.merge``; ``threads`` is not used. The blocks are searched on the GPU,
-    first the rows of x in y, then those of y in x. Memory on the GPU: both blocks, and what ``knn`` takes for them.
+    The arguments are those of ``modalign.ops.knn.merge``; ``options.threads`` is not used. The blocks are searched on
+    the GPU, first the rows of x in y, then those of y in x. Memory on the GPU: both blocks, and what ``search`` takes.
     """
-    self_search = y is None
-    left = x if interpreted() else x.to("cuda")
-    right = left if self_search else (y if interpreted() else y.to("cuda"))
-    right_groups = x_groups if self_search else y_groups
-    sides = [
-        (x_best, left, right, x_start if self_search else y_start, x_groups, right_groups),
-        (y_best, right, left, x_start, right_groups, x_groups),
-    ]
+    x = _on_device(x)
+    y = None if y is None else _on_device(y)
     screens, counters = set(), np.zeros(3, dtype=np.int64)
-    for best, rows, gallery, start, row_groups, gallery_groups in sides:
-        k = 0 if best is None else min(best[0].shape[1], len(gallery) - self_search)
+    for block, gallery in [(x, x)] if y is None else [(x, y), (y, x)]:
+        if block.best is None:
+            continue
+        k = min(block.best[0].shape[1], len(gallery.rows) - (y is None))
         if k:
-            queries, query_groups = (None, None) if self_search else (rows, row_groups)
-            indices, scores, (screen, *counts) = knn(
-                gallery, queries, k, metric, groups=gallery_groups, query_groups=query_groups
-            )
-            indices = torch.where(indices >= 0, indices + start, -1)
+            queries = None if y is None else block
+            indices, scores, (screen, *counts) = search(gallery, queries, dataclasses.replace(options, k=k))
+            indices = torch.where(indices >= 0, indices + gallery.start, -1)
             screens.add(screen)
             counters += counts
-            for part in torch.arange(len(rows)).split(ROWS_AT_ONCE):
-                lists = (table[part[0] : part[-1] + 1] for table in best)
-                _merge_lists(*lists, indices[part].cpu(), scores[part].cpu())
-    if watch is not None:
-        watch[0].add_(len(left) * len(right))
-    return ", ".join(sorted(screens)) or "none", *map(int, counters)
+            for part in torch.arange(len(block.rows)).split(ROWS_AT_ONCE):
+                ids, best = (table[part[0] : part[-1] + 1] for table in block.best)
+                _merge_lists(ids, best, indices[part].cpu(), scores[part].cpu())
+    if options.watch is not None:
+        options.watch.done.add_(len(x.rows) * len((x if y is None else y).rows))
+    proved, redone, scored = map(int, counters)
+    return Report(", ".join(sorted(screens)) or "none", proved, redone, scored)
+
+
+def _on_device(block: RowBlock) -> RowBlock:
+    return block if interpreted() else dataclasses.replace(block, rows=block.rows.to("cuda"))
 
 
 def _merge_lists(ids: Tensor, scores: Tensor, new_ids: Tensor, new_scores: Tensor) -> None:

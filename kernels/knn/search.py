@@ -28,8 +28,9 @@ from torch import Tensor
 from modalign.kernels.knn.exact_scores import exact_scores, inverse_norms, squared_norms
 from modalign.kernels.knn.screen import Screen, unpack_keys
 from modalign.kernels.knn.survivors import find_survivors
+from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
 
-__all__ = ["Report", "knn"]
+__all__ = ["knn", "search"]
 
 KEPT = (32, 128)  # the number of rows kept by the first screen and by the second
 SLACK = 8  # a screen that keeps fewer rows than k + SLACK proves too few queries to be worth its cost
@@ -39,7 +40,6 @@ SURVIVORS_AT_ONCE = 1 << 28  # 8 bytes each
 ROWS_AT_ONCE = 1 << 14
 SCORES_AT_ONCE = 1 << 22  # float64 scores held by the search without a screen
 
-Report = tuple[str, int, int, int]  # the screen, rows it proved, rows searched again, pairs scored in float64
 FindSurvivors = Callable[..., tuple[Tensor, Tensor]]
 Neighbors = tuple[Tensor, Tensor]  # indices [r, k] and scores [r, k]
 Groups = tuple[Tensor, Tensor] | tuple[None, None]  # of the gallery and of the queries
@@ -96,7 +96,13 @@ def knn(
         indices[rows], scores[rows] = search.search_gallery(rows)
     indices.masked_fill_(scores == -torch.inf, -1)
     screen = "float16" if search.has_codes and levels else str(x.dtype).removeprefix("torch.")
-    return indices, scores, (screen, count - repeated, repeated, search.scored)
+    return indices, scores, Report(screen, count - repeated, repeated, search.scored)
+
+
+def search(x: RowBlock, queries: RowBlock | None, options: SearchOptions) -> tuple[Tensor, Tensor, Report]:
+    """Call ``knn`` as ``modalign.ops.knn.search`` does."""
+    rows, groups = (None, None) if queries is None else (queries.rows, queries.groups)
+    return knn(x.rows, rows, options.k, options.metric, groups=x.groups, query_groups=groups)
 
 
 class _Search:

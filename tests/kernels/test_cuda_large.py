@@ -9,8 +9,8 @@ import modalign
 from modalign.kernels.losses import info_nce as kernels
 from modalign.kernels.losses import products
 from modalign.kernels.shared.tiles import interpreted
-from modalign.ops.knn import knn
 from modalign.reference import info_nce as reference
+from neighbors.searching import knn
 from tolerances import TOLERANCE, assert_close
 
 DEVICE = "cuda"

@@ -20,11 +20,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import modalign
 from modalign.files import checkpoint as checkpoint_module
 from modalign.files.rows import Rows, open_rows
+from modalign.neighbors import block_size, bytes_of, knn_out_of_core
 from modalign.neighbors import blocks as blocks_module
-from modalign.neighbors.blocks import bytes_of, knn_out_of_core
 from modalign.neighbors.lists import GraphFolder
+from modalign.ops.knn import RowBlock, SearchOptions
 from modalign.reference.knn import knn
 
 N, D, K = 203, 7, 5
@@ -53,9 +55,9 @@ def merges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
     real = blocks_module.merge
 
-    def counted(x: Tensor, y: Tensor | None, metric: str, x_best: Any, y_best: Any, **others: Any) -> Any:
-        report = real(x, y, metric, x_best, y_best, **others)
-        calls.append((others["x_start"], others["y_start"], x_best is not None, y_best is not None))
+    def counted(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Any:
+        report = real(x, y, options)
+        calls.append((x.start, (x if y is None else y).start, x.best is not None, y is not None and y.best is not None))
         return report
 
     monkeypatch.setattr(blocks_module, "merge", counted)
@@ -452,13 +454,13 @@ def test_an_interrupt_is_heard_in_the_middle_of_a_pair(half: Path, monkeypatch: 
     files = {file: file.read_bytes() for file in half.iterdir()}
     stopped = []
 
-    def endless(*_: Any, watch: Any, **__: Any) -> None:
+    def endless(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> None:
         time.sleep(0.3)
         _thread.interrupt_main()
         deadline = time.monotonic() + 30
-        while not watch.stop and time.monotonic() < deadline:
+        while not options.watch.stop and time.monotonic() < deadline:
             time.sleep(0.01)
-        stopped.append(bool(watch.stop))
+        stopped.append(bool(options.watch.stop))
 
     monkeypatch.setattr(blocks_module, "merge", endless)
     with pytest.raises(KeyboardInterrupt):
@@ -491,7 +493,7 @@ def test_a_checkpoint_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_blocks_are_as_large_as_memory_allows(merges: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks_module, "merge_bytes", lambda n, m, *_: 1000 * (n + m))
+    monkeypatch.setattr(block_size, "merge_bytes", lambda n, m, **_: 1000 * (n + m))
     x = open_rows(some_rows(1000))
     fixed = x.overhead + 1000 * 16 * K
     for allowed, blocks in ((256, 8), (285, 8), (286, 7), (664, 4), (667, 4), (668, 3), (999, 3), (1000, 1)):
@@ -537,11 +539,11 @@ rows = open_rows(sys.argv[1])
 knn_out_of_core(open_rows(np.random.default_rng(0).normal(size=(300, 4))), 3, block_size=128)
 base = peak()
 import modalign.neighbors.blocks
-def merge(x, y, metric, x_best, y_best, **_):  # all it does is to take the memory it may
-    size = modalign.neighbors.blocks.merge_bytes(len(x), 0 if y is None else len(y), 512, 3)
+def merge(x, y, options):  # all it does is to take the memory it may
+    size = modalign.ops.knn.merge_bytes(len(x.rows), 0 if y is None else len(y.rows), d=512, k=3)
     np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)[:] = 1
-    for best in (x_best, y_best):
-        best is not None and best[0].zero_()
+    for block in (x, y):
+        block is not None and block.best is not None and block.best[0].zero_()
     return modalign.ops.knn.Report("none", 0, 0, 0)
 modalign.neighbors.blocks.merge = merge
 knn_out_of_core(rows, 3, metric="dot", max_memory=int(sys.argv[2]), checkpoint=sys.argv[3] if sys.argv[3:] else None)
@@ -607,11 +609,6 @@ BAD: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
                            {"query_groups": torch.arange(N), "queries": open_rows(X[:3]), "groups": torch.arange(N)}),
     "large group": (ValueError, r"k = 5 candidates outside its group, got fewer for 199 rows, the first \[0, 1, 3\]",
                     {"groups": torch.where(torch.isin(torch.arange(N), torch.tensor([2, 9, 100, 202])), 1, 0)}),
-    "huge float64": (ValueError, r"squares of x must fit into float64, got rows \[0, 1, 2\]",
-                     {"x": open_rows(X.double() * 1e200)}),
-    "huge negative float64": (ValueError, r"squares of x must fit into float64, got rows \[202\]",
-                              {"x": open_rows(torch.cat([X[:-1], torch.full((1, D), -1e200, dtype=torch.float64)]))}),
-    "tiny float64": (ValueError, r"squares of x must fit", {"x": open_rows(X.double() * 1e-200)}),
     "NaN": (ValueError, r"x must be finite, got NaN or inf in rows \[202\]",
             {"x": open_rows(torch.cat([X[:-1], torch.full((1, D), torch.nan)]))}),
 }  # fmt: skip
@@ -627,6 +624,62 @@ def test_a_mistake_is_named(mistake: str) -> None:
 def test_negative_rows_of_float64_are_fine() -> None:
     x = -some_rows(dtype=torch.float64).abs() - 1
     require_same(run(None, open_rows(x)), knn(x, None, K, "euclidean"))
+
+
+# rows whose squares float64 cannot hold
+
+SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tiny": lambda x: x * 1e-130,
+    "huge": lambda x: x * 2.0**450,
+    "least": lambda x: x * 2.0**-1060,
+    "a block of them": lambda x: torch.cat([x[:150], x[150:] * 1e-130]),
+    "one row": lambda x: torch.cat([x[:40], x[40:41] * 2.0**405, x[41:]]),
+    "a row of zeros": lambda x: torch.cat([x * 1e-140, torch.zeros(3, 8, dtype=x.dtype)]),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("scale", SCALES)
+def test_rows_out_of_range_have_the_neighbours_they_have_in_memory(scale: str, metric: str, tmp_path: Path) -> None:
+    """``knn(x, 3)`` and ``knn(x, 3, max_memory=...)`` agree bit for bit, with queries, groups and a checkpoint too."""
+    generator = torch.Generator().manual_seed(0)
+    x = SCALES[scale](torch.randn(300, 8, dtype=torch.float64, generator=generator))
+    queries, groups = x[::5] * 1.25, torch.arange(len(x)) % 7
+    variants: list[dict[str, Any]] = [
+        {},
+        {"groups": groups},
+        {"queries": queries},
+        {"queries": queries, "groups": groups, "query_groups": torch.arange(len(queries)) % 5},
+        {"queries": torch.randn(20, 8, dtype=torch.float64, generator=generator)},  # in range, though x is not
+    ]
+    for number, variant in enumerate(variants):
+        whole = modalign.knn(x, 3, metric=metric, **variant)
+        folder = {"block_size": 64, "checkpoint": tmp_path / f"{number}"}
+        for limit in ({"max_memory": "40MB"}, {"block_size": 64}, folder):
+            parts = modalign.knn(x, 3, metric=metric, **variant, **limit)
+            assert torch.equal(parts.indices, whole.indices)
+            assert torch.equal(parts.scores, whole.scores)
+
+
+def test_rows_out_of_range_are_continued(tmp_path: Path) -> None:
+    x = some_rows(dtype=torch.float64) * 1e-200
+    with stopped_after(5):
+        run(tmp_path, open_rows(x))
+    found = run(tmp_path, open_rows(x))
+    assert torch.equal(found[0], modalign.knn(x, K, metric="euclidean").indices)
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["scale"] == -659
+
+
+def test_a_checkpoint_of_rows_that_were_not_scaled_is_refused(tmp_path: Path) -> None:
+    """Earlier versions kept the blocks before the first one out of range, and refused that one."""
+    x = some_rows(dtype=torch.float64) * 1e-200
+    with stopped_after(2):
+        run(tmp_path, open_rows(x))
+    record = json.loads((tmp_path / "checkpoint.json").read_text())
+    del record["scale"]
+    (tmp_path / "checkpoint.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"of other settings \(scale: absent before, -659 now\); .*fresh=True"):
+        run(tmp_path, open_rows(x))
 
 
 def test_exactly_k_candidates_outside_the_group_are_enough() -> None:

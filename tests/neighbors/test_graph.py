@@ -12,7 +12,7 @@ import torch
 import modalign
 from modalign import _core
 from modalign.common.interruption import watched
-from modalign.ops.knn import merge, search
+from modalign.ops.knn import RowBlock, SearchOptions, merge, search
 from modalign.reference import knn as reference
 
 
@@ -59,10 +59,8 @@ def test_blocks_folded_in_any_order_give_the_same_lists() -> None:
         indices, scores = torch.full((900, k), -1), torch.full((900, k), -torch.inf, dtype=torch.float64)
         parts = [slice(*cut) for cut in itertools.pairwise(cuts)]
         for a, b in reversed(list(itertools.combinations_with_replacement(parts, 2))):
-            merge(
-                x[a], None if a == b else x[b], "cosine", (indices[a], scores[a]),
-                None if a == b else (indices[b], scores[b]), x_start=a.start, y_start=b.start,
-            )  # fmt: skip
+            left, right = (RowBlock(x[part], start=part.start, best=(indices[part], scores[part])) for part in (a, b))
+            merge(left, None if a == b else right, SearchOptions(k))
         assert torch.equal(indices, expected.indices)
         assert torch.equal(scores.float(), expected.scores)
 
@@ -93,19 +91,19 @@ def test_a_search_can_be_stopped() -> None:
 
     before = threading.active_count()
     start = time.perf_counter()
-    search(x, None, 5, "cosine")
+    search(RowBlock(x), None, SearchOptions(5))
     whole = time.perf_counter() - start
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        watched(lambda watch: search(x, None, 5, "cosine", watch=watch), interrupt)
+        watched(lambda watch: search(RowBlock(x), None, SearchOptions(5, watch=watch)), interrupt)
     assert time.perf_counter() - start < 0.7 * whole + 0.3
     assert threading.active_count() == before
 
 
 def test_progress_counts_every_pair_of_rows() -> None:
     x, seen = rows(2500, 16), []
-    watched(lambda watch: search(x, None, 5, "cosine", watch=watch), seen.append)
-    watched(lambda watch: search(x, x[:100], 5, "cosine", watch=watch), seen.append)
+    watched(lambda watch: search(RowBlock(x), None, SearchOptions(5, watch=watch)), seen.append)
+    watched(lambda watch: search(RowBlock(x), RowBlock(x[:100]), SearchOptions(5, watch=watch)), seen.append)
     assert 0 < sum(seen) <= 2500 * 2500 + 2500 * 100
 
 
@@ -161,7 +159,7 @@ X = rows(12)
         (ValueError, "block_size must be at least 1", {"block_size": 0}),
         (ValueError, "fresh forgets what a checkpoint holds", {"fresh": True}),
         (ValueError, "excludes max_memory", {"exact": False, "max_memory": "1GB"}),
-        (ValueError, "exact=False knows no groups", {"exact": False, "groups": [*range(12)]}),
+        (ValueError, "exact=False takes no groups", {"exact": False, "groups": [*range(12)]}),
     ],
 )
 def test_bad_input(error: type[Exception], message: str, settings: dict) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 import modalign
 from modalign import _core
-from modalign.ops.knn import METRICS, knn
+from modalign.ops.knn import METRICS
 from modalign.reference import knn as reference
+from neighbors.searching import knn
 
 pytestmark = pytest.mark.usefixtures("nan_filled_memory")
 

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.dtypes import FLOATS
+from modalign.common.dtypes import FLOATS, autocast_dtype
 
 __all__ = [
     "autocast_dtype",
     "number",
     "one_of",
+    "require_finite_rows",
     "require_like",
     "require_pairs",
     "require_same_items",
@@ -85,9 +86,15 @@ def require_like(
         )
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype in which autocast wants matrix products of ``x``; None outside it, and for float64."""
-    device = x.device.type
-    if x.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
+def require_finite_rows(name: str, rows: Tensor, first: int = 0) -> None:
+    """Check that rows [n, d] hold neither NaN nor inf.
+
+    Args:
+        name: What the message calls the rows.
+        rows: The rows.
+        first: The number of the first row, from which the message counts.
+    """
+    finite = rows.isfinite()
+    if not bool(finite.all()):
+        bad = ((~finite.all(1)).nonzero()[:, 0] + first).tolist()
+        raise ValueError(f"{name} must be finite, got NaN or inf in rows {bad[:3]} (the first); drop or mend them")

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.dtypes import name_of
 from modalign.files.tables import arrow_table, saved_files
 
-__all__ = ["READERS", "Table", "name_of", "native", "saved_to_disk"]
+__all__ = ["READERS", "Table", "native", "saved_to_disk"]
 
 SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I8": "int8"}
 ARROW = {"halffloat": "float16", "float": "float32", "double": "float64"}
@@ -38,10 +39,6 @@ class Table:
     part: str = ""
     overhead: int = 0
     mapped: Callable[[], Any] | None = None
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def native(array: np.ndarray[Any, Any]) -> Tensor:

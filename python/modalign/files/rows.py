@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.checks import require_finite_rows
+from modalign.common.dtypes import name_of
 from modalign.common.types import Array
-from modalign.files.arrays import READERS, Table, name_of, native, saved_to_disk
+from modalign.files.arrays import READERS, Table, native, saved_to_disk
 from modalign.files.tables import is_saved_to_disk
 
 __all__ = ["RowSource", "Rows", "indexable", "open_layers", "open_rows"]
@@ -58,27 +60,27 @@ class Rows:
         for at in range(start, stop, step):
             end = min(at + step, stop)
             piece = block[at - start : end - start].copy_(self.fetch(at, end))
-            finite = piece.isfinite()
-            if not bool(finite.all()):
-                bad = ((~finite.all(1)).nonzero()[:, 0] + at).tolist()
-                raise ValueError(
-                    f"{self.name} must be finite, got NaN or inf in rows {bad[:3]} (the first); drop or mend them"
-                )
+            require_finite_rows(self.name, piece, first=at)
         return block
 
     def fingerprint(self) -> dict[str, Any]:
         """What tells these rows from others: a file's path, size and time of change, an array's hash. JSON's types."""
-        common = {"shape": list(self.shape), "dtype": str(self.dtype).removeprefix("torch.")}
+        common = {"shape": list(self.shape), "dtype": name_of(self.dtype)}
         if self.file is not None:
             status = self.file.stat()
             path = str(self.file.resolve()) + self.part
             when = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
             return {"kind": self.file.suffix[1:], "path": path, **when, **common}
         digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece.view(torch.uint8).numpy().data)
+        return {"kind": "array", "sha256": digest.hexdigest(), **common}
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield all rows, a few MB at a time."""
         step = self._rows_a_piece()
         for start in range(0, self.shape[0], step):
-            digest.update(self.read(start, min(start + step, self.shape[0])).view(torch.uint8).numpy().data)
-        return {"kind": "array", "sha256": digest.hexdigest(), **common}
+            yield self.read(start, min(start + step, self.shape[0]))
 
     def _rows_a_piece(self) -> int:
         return max(1, PIECE // (self.shape[1] * self.dtype.itemsize))

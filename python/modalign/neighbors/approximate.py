@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.ops.knn import search
+from modalign.ops.knn import RowBlock, SearchOptions, search
 
 __all__ = ["Recall", "approximate_knn"]
 
@@ -119,9 +119,8 @@ def _exact(
 ) -> tuple[Tensor, Tensor]:
     """Exact neighbours of some rows; groups keep a row of x from being its own."""
     ids = torch.arange(len(x)) if itself else None
-    indices, _, _ = search(
-        x, rows[which], k, metric, groups=ids, query_groups=which if itself else None, threads=threads
-    )  # fmt: skip
+    queries = RowBlock(rows[which], which if itself else None)
+    indices, _, _ = search(RowBlock(x, ids), queries, SearchOptions(k, metric=metric, threads=threads))
     return indices, _scores(x, rows[which], indices, metric)
 
 

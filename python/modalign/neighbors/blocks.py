@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-import re
-from bisect import bisect_right
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,237 +16,266 @@ from torch import Tensor
 from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
 from modalign.files.rows import Rows
-from modalign.neighbors.groups import require_groups
-from modalign.neighbors.lists import BlockLists, GraphFolder
+from modalign.neighbors.block_size import Layout, bytes_of, choose_block_size
+from modalign.neighbors.candidates import require_candidates
+from modalign.neighbors.lists import BlockLists, GraphFolder, Side
+from modalign.neighbors.rows_in_range import Scale, find_scale
 from modalign.ops.dispatch import select
-from modalign.ops.knn import KNN_BLOCKS, METRICS, Report, merge, merge_bytes
+from modalign.ops.knn import KNN_BLOCKS, Report, RowBlock, SearchOptions, merge
 
-__all__ = ["bytes_of", "knn_out_of_core"]
+__all__ = ["BlockOptions", "Source", "bytes_of", "knn_out_of_core", "search_blocks"]
 
-DEFAULT_MEMORY = 4 * 10**9  # bytes
-FEWEST_ROWS = 128  # a block: below it reading and writing outweigh the search
+
+@dataclasses.dataclass(frozen=True)
+class BlockOptions:
+    """The options of a search by blocks, as ``modalign.knn`` documents them.
+
+    Raises:
+        TypeError: ``block_size`` or ``max_memory`` is no integer.
+        ValueError: ``block_size`` is below 1, or ``fresh`` has no checkpoint to start over.
+    """
+
+    max_memory: int | None = None
+    block_size: int | None = None
+    checkpoint: Path | None = None
+    fresh: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, number in (("max_memory", self.max_memory), ("block_size", self.block_size)):
+            if isinstance(number, bool) or not isinstance(number, (int, np.integer, type(None))):
+                raise TypeError(f"knn: {name} must be an integer, got {number!r}")
+        if self.block_size is not None and self.block_size < 1:
+            raise ValueError(f"knn: block_size must be at least 1, got {self.block_size}")
+        if self.fresh and self.checkpoint is None:
+            raise ValueError("knn: fresh forgets what a checkpoint holds: it needs checkpoint")
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that ask for a search by blocks."""
+        return [name for name in ("max_memory", "block_size", "checkpoint") if getattr(self, name) is not None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A gallery or queries: rows, and their groups [n] int64 or None."""
+
+    rows: Rows
+    groups: Tensor | None = None
 
 
 def knn_out_of_core(
-    x: Rows, k: int, *, queries: Rows | None = None, metric: str = "cosine", groups: Tensor | None = None,
-    query_groups: Tensor | None = None, max_memory: int | None = None, block_size: int | None = None,
-    checkpoint: Path | None = None, fresh: bool = False, threads: int | None = None, progress: bool = False,
+    x: Rows,
+    k: int,
+    *,
+    queries: Rows | None = None,
+    metric: str = "cosine",
+    groups: Tensor | None = None,
+    query_groups: Tensor | None = None,
+    max_memory: int | None = None,
+    block_size: int | None = None,
+    checkpoint: Path | None = None,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
-    """The k rows of ``x`` with the highest score for each query, exactly, as ``modalign.knn`` defines it, with two
-    blocks of rows in memory at a time.
+) -> tuple[Tensor, Tensor, Report]:
+    """Find the k rows of ``x`` with the highest score for each query, exactly, with two blocks of rows in memory.
 
-    Without queries every pair of blocks is visited once and serves both blocks, and one of the two stays for the next
-    pair: B blocks are read about B^2 / 2 times.
+    The neighbours and scores are those of ``modalign.knn``, which calls this function for files and wherever a limit on
+    memory or a checkpoint is given.
 
     Args:
-        x: n rows of width d.
-        k: 1 <= k <= n, or n - 1 when x is searched for itself.
-        queries: m rows of x's width and dtype, or None: every row of x looks for the others.
+        x: (n, d) rows.
+        k: The number of neighbours, from 1 to n, or to n - 1 when x is searched for itself.
+        queries: (m, d) rows of x's dtype, or None: every row of x searches for the others.
         metric: "cosine", "dot" or "euclidean".
-        groups: (n,) int64, the group of each row of x, or None. A row's neighbours are not of its group.
+        groups: (n,) int64 or None, the group of each row of x. A row's neighbours are not of its group.
         query_groups: (m,) int64, the groups of the queries; given where groups and queries are.
-        max_memory: bytes held at most beyond the interpreter, torch and the arguments; 4 GB if None. The results, 16 k
-            bytes a query, are a part of it. Blocks are as large as it allows.
-        block_size: rows of a block, instead of what max_memory allows.
-        checkpoint: a folder from which the same call continues after it was stopped, after the pair of blocks finished
-            last, or None. Its blocks are kept where block_size is None.
-        fresh: start over: take away the files of an earlier call in ``checkpoint``, and no others.
-        threads: of the search; None: as many as torch has.
-        progress: a bar on standard error, if that is a terminal.
-        backend: "auto" and "cpp": the CPU; "triton": each pair of blocks is searched on the GPU, which must hold two;
-            "reference": the definition.
+        max_memory: The bytes held at most beyond the interpreter, torch and the arguments; None for 4 GB. The results,
+            16 k bytes a query, are a part of it. Blocks are as large as it allows.
+        block_size: The number of rows in a block, instead of what ``max_memory`` allows.
+        checkpoint: A folder from which the same call continues, after the pair of blocks finished last, or None. Its
+            block size is kept where ``block_size`` is None.
+        fresh: Whether to start over: remove the files of an earlier call in ``checkpoint``, and no others.
+        threads: The number of threads of the search, None for as many as torch has.
+        progress: Whether to show progress on standard error.
+        backend: "auto" and "cpp" for the CPU, "triton" to search each pair of blocks on the GPU, which must hold two
+            blocks, "reference" for the definition.
 
     Returns:
-        Indices (m, k) int64 and scores (m, k) float64 in falling order; equal scores by the lower index. And the report
-        of the whole search: ``proved`` are the rows that no pair of blocks had to redo, at least.
+        Indices (m, k) int64, scores (m, k) float64 in falling order (equal scores by the lower index), and the report
+        of the whole search, whose ``proved`` counts at least the rows that no pair of blocks had to redo.
 
     Raises:
-        TypeError: k is no integer, groups are not int64.
-        ValueError: k out of range, shapes that do not match, too few candidates outside a row's group, NaN or inf,
-            float64 rows whose squares float64 cannot hold, a max_memory too small, a checkpoint of something else or
-            damaged.
-        NotImplementedError: the named backend refuses the rows, with its reason.
-        OSError: a checkpoint cannot be written: what is finished is kept, and the same call continues.
+        TypeError: k is no integer, or groups are not int64.
+        ValueError: k is out of range, shapes do not match, a row has too few candidates outside its group, rows hold
+            NaN or inf, ``max_memory`` is too small, or the checkpoint is damaged or of other settings.
+        NotImplementedError: The named backend refuses the rows; the message has its reason.
+        OSError: A checkpoint cannot be written. What is finished is kept, and the same call continues.
 
     Examples:
         >>> import numpy as np
-        >>> from modalign.neighbors.blocks import knn_out_of_core
         >>> from modalign.files.rows import open_rows
+        >>> from modalign.neighbors import knn_out_of_core
         >>> rows = open_rows(np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]))
         >>> knn_out_of_core(rows, 1, block_size=2)[0].ravel().tolist()
         [1, 0, 1]
     """
-    symmetric = queries is None
-    rows, row_groups = (x, groups) if queries is None else (queries, query_groups)
-    _require(x, rows, k, metric, symmetric, max_memory, block_size)
-    if symmetric and query_groups is not None:
+    if queries is None and query_groups is not None:
         raise ValueError("knn: query_groups need queries, got None")
-    for name, of in (("groups", groups), ("query_groups", query_groups)):
-        if of is not None and of.dtype != torch.int64:
-            raise TypeError(f"knn: {name} must be int64, got {of.dtype}")
-    require_groups(x.shape[0], rows.shape[0], int(k), groups, row_groups)
-    select(KNN_BLOCKS, "merge", backend, torch.empty(0, x.shape[1], dtype=x.dtype), groups)
+    options = SearchOptions(k, metric=metric, backend=backend, threads=threads)
+    blocks = BlockOptions(
+        max_memory=max_memory, block_size=block_size, checkpoint=checkpoint, fresh=fresh, progress=progress
+    )
+    searching = None if queries is None else Source(queries, query_groups)
+    return search_blocks(Source(x, groups), searching, options, blocks)
+
+
+def search_blocks(
+    x: Source, queries: Source | None, options: SearchOptions, blocks: BlockOptions
+) -> tuple[Tensor, Tensor, Report]:
+    """Search as ``knn_out_of_core`` does.
+
+    Without queries every pair of blocks is visited once and serves both blocks, and one of the two stays in memory for
+    the next pair: B blocks are read about B^2 / 2 times. Float64 rows are read once more, to find their range.
+    """
+    rows = (x if queries is None else queries).rows
+    require_candidates(x, queries, options.k)
+    # before anything is written
+    select(KNN_BLOCKS, "merge", options.backend, torch.empty(0, x.rows.shape[1], dtype=x.rows.dtype), x.groups)
+    layout = Layout(x.rows, None if queries is None else rows, int(options.k), options.threads)
     with contextlib.ExitStack() as stack:
         folder = None
-        if checkpoint is not None:
-            folder = GraphFolder(Path(checkpoint))
+        if blocks.checkpoint is not None:
+            folder = GraphFolder(Path(blocks.checkpoint))
             stack.enter_context(folder.checkpoint.claimed())
-            if fresh:
+            if blocks.fresh:
                 folder.checkpoint.clear()
-        before = None if folder is None else folder.block_size()
-        size = int(block_size or _block_size(x, rows, k, symmetric, max_memory, before, threads))
-        lists = BlockLists(rows.shape[0], x.shape[0], int(k), size, symmetric)
-        done = lists.done
+        previous = None if folder is None else folder.block_size()
+        size = int(blocks.block_size or choose_block_size(layout, blocks.max_memory, previous))
+        lists = BlockLists(rows.shape[0], x.rows.shape[0], k=layout.k, size=size, symmetric=queries is None)
+        scale = _find_scale(x, queries, options.metric)
         if folder is not None:
-            settings = {"k": int(k), "metric": metric, "block_size": size, "x": x.fingerprint()}
-            settings |= {"queries": None if symmetric else rows.fingerprint()}
-            settings |= {"groups": _digest(groups), "query_groups": _digest(query_groups)}
-            folder.begin(settings)
+            folder.begin(_settings(x, queries, options, size=size, scale=scale))
             folder.load(lists)
-
-        def missing(i: int, j: int) -> list[tuple[int, int]]:
-            """Which block has yet to see which, of a pair."""
-            return [side for side in dict.fromkeys([(i, j), (j, i)] if symmetric else [(i, j)]) if not done[side]]
-
-        def work(i: int, j: int) -> int:
-            return len(lists.best(i)[0]) * min(size, x.shape[0] - j * size)
-
-        pairs = partial(_pairs, *done.shape, symmetric)
-        total = sum(work(i, j) for i, j in pairs())
-        finished = total - sum(work(i, j) for i, j in pairs() if missing(i, j))
-        shown = stack.enter_context(bar(progress))
-        task = shown.add_task("knn", total=total, completed=finished)
-        # allocated once: the allocator keeps what is freed between blocks
-        free = [torch.empty(min(size, max(rows.shape[0], x.shape[0])), x.shape[1], dtype=x.dtype) for _ in range(2)]
-        held: dict[tuple[Rows, int], Tensor] = {}
-
-        def block(source: Rows, at: int) -> Tensor:
-            return held[source, at][: source.shape[0] - at * size]
-
-        def fold(i: int, j: int, sides: list[tuple[int, int]], watch: Watch) -> Report:
-            itself = symmetric and i == j
-            return merge(
-                block(rows, i), None if itself else block(x, j), metric, lists.best(i) if (i, j) in sides else None,
-                lists.best(j) if symmetric and not itself and (j, i) in sides else None,
-                x_start=i * size, y_start=j * size,
-                x_groups=None if row_groups is None else row_groups[i * size : (i + 1) * size],
-                y_groups=None if groups is None or itself else groups[j * size : (j + 1) * size],
-                threads=threads or torch.get_num_threads(), watch=watch, backend=backend,
-            )  # fmt: skip
-
-        for i, j in pairs():
-            sides = missing(i, j)
-            if not sides:
-                continue
-            for source, at in ((rows, i), (x, j)):
-                if (source, at) not in held:
-                    for key in held.keys() - {(rows, i), (x, j)}:
-                        free.append(held.pop(key))
-                    held[source, at] = free.pop()
-                    _read(source, at * size, min((at + 1) * size, source.shape[0]), held[source, at])
-            report = watched(partial(fold, i, j, sides), partial(shown.advance, task))
-            lists.record(sides, report)
-            if folder is not None:
-                for side, _ in sides:
-                    folder.save(side, lists)
-            finished += work(i, j)
-            shown.update(task, completed=finished)
+        search = _BlockSearch(x, queries, options, lists=lists, scale=scale)
+        search.run(folder, progress=blocks.progress)
     assert int(lists.indices.min()) >= 0  # every row has k candidates: checked above
-    return lists.indices, lists.scores, lists.report()
+    return lists.indices, lists.scores if scale is None else scale.restore(lists.scores), lists.report()
 
 
-def bytes_of(size: int | str) -> int:
-    """Bytes, from a number of them or "500MB", "8 GB" (powers of 1000) or "8GiB" (powers of 1024).
+class _BlockSearch:
+    """The traversal of the pairs of blocks, of which two are in memory."""
 
-    Raises TypeError for neither a number nor a string, ValueError for one that is no size or below one byte.
+    def __init__(
+        self, x: Source, queries: Source | None, options: SearchOptions, *, lists: BlockLists, scale: Scale | None
+    ) -> None:
+        self.gallery, self.searching = x, x if queries is None else queries
+        self.options, self.lists, self.scale = options, lists, scale
+        largest = min(lists.size, max(x.rows.shape[0], self.searching.rows.shape[0]))
+        # allocated once: the allocator keeps what is freed between blocks
+        self.buffers = [torch.empty(largest, x.rows.shape[1], dtype=x.rows.dtype) for _ in range(2)]
+        self.held: dict[tuple[Rows, int], Tensor] = {}
 
-    Examples:
-        >>> from modalign.neighbors.blocks import bytes_of
-        >>> bytes_of("1.5GB"), bytes_of("2KiB")
-        (1500000000, 2048)
-    """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer, str)):
-        raise TypeError(f'a size must be bytes or a string such as "8GB", got {size!r}')
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", str(size), re.IGNORECASE)
-    if match is None:
-        raise ValueError(
-            f'a size must be a number of B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, like "8GB", got {size!r}'
+    def run(self, folder: GraphFolder | None, *, progress: bool) -> None:
+        """Visit every pair of blocks that the lists lack, and keep the lists in ``folder``."""
+        work = {pair: self._count_pairs(*pair) for pair in self._pairs()}
+        finished = sum(count for pair, count in work.items() if not self._missing(*pair))
+        with bar(progress) as shown:
+            task = shown.add_task("knn", total=sum(work.values()), completed=finished)
+            for pair, count in work.items():
+                sides = self._missing(*pair)
+                if not sides:
+                    continue
+                blocks = self._load(*pair, sides)
+                report = watched(partial(self._merge, *blocks), partial(shown.advance, task))
+                self.lists.record(sides, report)
+                if folder is not None:
+                    for i, _ in sides:
+                        folder.save(i, self.lists)
+                finished += count
+                shown.update(task, completed=finished)
+
+    def _pairs(self) -> Iterator[tuple[int, int]]:
+        """Yield every pair of blocks once; in a self-search, every unordered pair.
+
+        The first stays while the second runs forth and back, so that the blocks in memory at the end of a run are those
+        that the next run begins with.
+        """
+        rows, candidates = self.lists.done.shape
+        for i in range(rows):
+            partners = range(i if self.lists.symmetric else 0, candidates)
+            yield from ((i, j) for j in (partners if i % 2 == 0 else reversed(partners)))
+
+    def _missing(self, i: int, j: int) -> list[Side]:
+        """Return the sides of a pair that are not folded in yet: (searching block, block of candidates)."""
+        sides = dict.fromkeys([(i, j), (j, i)] if self.lists.symmetric else [(i, j)])
+        return [side for side in sides if not self.lists.done[side]]
+
+    def _count_pairs(self, i: int, j: int) -> int:
+        """Return the number of pairs of rows in a pair of blocks."""
+        size, n, m = self.lists.size, self.gallery.rows.shape[0], self.searching.rows.shape[0]
+        return min(size, m - i * size) * min(size, n - j * size)
+
+    def _load(self, i: int, j: int, sides: list[Side]) -> tuple[RowBlock, RowBlock | None]:
+        """Read the blocks of a pair that are not in memory."""
+        keys = (self.searching.rows, i), (self.gallery.rows, j)
+        for key in keys:
+            if key not in self.held:
+                for other in self.held.keys() - set(keys):
+                    self.buffers.append(self.held.pop(other))
+                self.held[key] = self._read(*key, self.buffers.pop())
+        first = self._block(self.searching, i, wanted=(i, j) in sides)
+        if self.lists.symmetric and i == j:
+            return first, None
+        return first, self._block(self.gallery, j, wanted=self.lists.symmetric and (j, i) in sides)
+
+    def _read(self, rows: Rows, i: int, buffer: Tensor) -> Tensor:
+        start = i * self.lists.size
+        block = rows.read(start, min(start + self.lists.size, rows.shape[0]), buffer)
+        if self.scale is not None:
+            self.scale.apply(block)
+        return buffer
+
+    def _block(self, source: Source, i: int, *, wanted: bool) -> RowBlock:
+        """Return block i of a source, with its lists if they are wanted."""
+        start, stop = i * self.lists.size, (i + 1) * self.lists.size
+        return RowBlock(
+            self.held[source.rows, i][: source.rows.shape[0] - start],
+            None if source.groups is None else source.groups[start:stop],
+            start=start,
+            best=self.lists.best(i) if wanted else None,
         )
-    prefix = " kmgt".index((match[2] or " ").lower())
-    bytes_ = int(float(match[1]) * (1024 if match[3] else 1000) ** prefix)
-    if bytes_ < 1:
-        raise ValueError(f"a size must be at least one byte, got {size!r}")
-    return bytes_
+
+    def _merge(self, x: RowBlock, y: RowBlock | None, watch: Watch) -> Report:
+        threads = self.options.threads or torch.get_num_threads()
+        return merge(x, y, dataclasses.replace(self.options, threads=threads, watch=watch))
 
 
-def _require(
-    x: Rows, rows: Rows, k: int, metric: str, symmetric: bool, max_memory: int | None, block_size: int | None
-) -> None:  # fmt: skip
-    if metric not in METRICS:
-        raise ValueError(f"knn: metric must be one of {METRICS}, got {metric!r}")
-    if rows.shape[1] != x.shape[1] or rows.dtype != x.dtype:
-        raise ValueError(
-            f"knn: queries must have the width and dtype of x, got {rows.shape} {rows.dtype} for {x.shape} {x.dtype}"
-        )
-    for name, number in (("k", k), ("max_memory", max_memory), ("block_size", block_size)):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer, type(None))) or k is None:
-            raise TypeError(f"knn: {name} must be an integer, got {number!r}")
-    most = x.shape[0] - symmetric
-    if not 1 <= k <= most:
-        raise ValueError(f"knn: k must be between 1 and {most} for {x.shape[0]} rows, got {k}")
-    if block_size is not None and block_size < 1:
-        raise ValueError(f"knn: block_size must be at least 1, got {block_size}")
+def _find_scale(x: Source, queries: Source | None, metric: str) -> Scale | None:
+    if x.rows.dtype != torch.float64:
+        return None
+    tables = [x.rows] if queries is None else [x.rows, queries.rows]
+    return find_scale((piece for rows in tables for piece in rows.pieces()), metric)
 
 
-def _block_size(
-    x: Rows, rows: Rows, k: int, symmetric: bool, max_memory: int | None, before: int | None, threads: int | None
-) -> int:  # fmt: skip
-    """The rows of a block that max_memory allows; those of an earlier call if they are allowed too."""
-    n, d = max(x.shape[0], rows.shape[0]), x.shape[1]
-
-    def needed(size: int) -> int:
-        first, second = min(size, rows.shape[0]), min(size, x.shape[0])
-        if symmetric and size >= n:
-            second = 0  # one block with itself
-        blocks = (first + second) * d * x.dtype.itemsize + merge_bytes(first, second, d, k, threads)
-        return 16 * rows.shape[0] * k + sum(source.overhead for source in {x, rows}) + blocks
-
-    def even(size: int) -> int:
-        """Blocks of about one size, no more of them."""
-        return -(-n // -(-n // size))
-
-    least, memory = min(FEWEST_ROWS, n), DEFAULT_MEMORY if max_memory is None else max_memory
-    if before is not None and (max_memory is None or needed(before) <= memory):
-        return before
-    fitting = bisect_right(range(least, n + 1), memory, key=lambda size: needed(even(size)))
-    if not fitting:
-        raise ValueError(
-            f"knn: max_memory must be at least {needed(even(least))} bytes, for results of {rows.shape[0]} rows and "
-            f"blocks of {least} rows of width {d}, got {memory}"
-        )
-    return even(least + fitting - 1)
-
-
-def _pairs(rows: int, candidates: int, symmetric: bool) -> Iterator[tuple[int, int]]:
-    """Every pair of blocks once, or every unordered pair. The first stays while the second runs forth and back, so that
-    the blocks in memory at the end of a run are what the next begins with."""
-    for i in range(rows):
-        partners = range(i if symmetric else 0, candidates)
-        yield from ((i, j) for j in (partners if i % 2 == 0 else reversed(partners)))
-
-
-def _read(source: Rows, start: int, stop: int, into: Tensor) -> None:
-    block = source.read(start, stop, into)
-    if block.dtype == torch.float64:
-        low, high = block.aminmax(dim=1)
-        largest = torch.maximum(-low, high)
-        bad = ((largest != 0) & ((largest < 2.0**-400) | (largest > 2.0**400))).nonzero()[:, 0] + start
-        if len(bad):
-            raise ValueError(
-                f"knn: the squares of {source.name} must fit into float64, got rows {bad[:3].tolist()} (the first) "
-                "with their largest value outside 2**-400 .. 2**400; scale the rows"
-            )
+def _settings(
+    x: Source, queries: Source | None, options: SearchOptions, *, size: int, scale: Scale | None
+) -> dict[str, object]:
+    """Return what a checkpoint's lists depend on."""
+    settings: dict[str, object] = {
+        "k": int(options.k),
+        "metric": options.metric,
+        "block_size": size,
+        "x": x.rows.fingerprint(),
+        "queries": None if queries is None else queries.rows.fingerprint(),
+        "groups": _digest(x.groups),
+        "query_groups": None if queries is None else _digest(queries.groups),
+    }
+    if scale is not None:
+        settings["scale"] = "each row" if scale.exponent is None else scale.exponent
+    return settings
 
 
 def _digest(groups: Tensor | None) -> str | None:

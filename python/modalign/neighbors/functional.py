@@ -1,8 +1,10 @@
-"""Neighbours as functions: contracts, argument checks and docstrings. ``ops`` computes them."""
+"""The public functions of neighbours: contracts, checks of the arguments, and docstrings. ``ops`` computes them."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,30 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.dtypes import FLOATS, accumulator
-from modalign.common.interruption import watched
+from modalign.common.checks import require_finite_rows
+from modalign.common.dtypes import FLOATS, accumulator, name_of
+from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
-from modalign.files.rows import Rows, open_rows
+from modalign.common.types import Array
+from modalign.files.rows import Rows, RowSource, open_rows
 from modalign.neighbors.approximate import approximate_knn
-from modalign.neighbors.blocks import bytes_of, knn_out_of_core
+from modalign.neighbors.block_size import bytes_of
+from modalign.neighbors.blocks import BlockOptions, Source, search_blocks
+from modalign.neighbors.candidates import require_candidates
 from modalign.neighbors.graph import Certificate, Neighbors
-from modalign.neighbors.groups import require_groups
-from modalign.ops.knn import DTYPES, METRICS, search
+from modalign.neighbors.rows_in_range import Scale, find_scale
+from modalign.ops.knn import DTYPES, Report, RowBlock, SearchOptions, search
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 
 __all__ = ["as_tensor", "knn", "neighbor_overlap"]
 
-MOST_THREADS = 4096
+Labels = Sequence[int] | Array
 
 
 def knn(
-    x: Any,
+    x: RowSource,
     k: int,
     *,
-    queries: Any = None,
+    queries: RowSource | None = None,
     metric: str = "cosine",
-    groups: Any = None,
-    query_groups: Any = None,
+    groups: Labels | None = None,
+    query_groups: Labels | None = None,
     exact: bool = True,
     max_memory: int | str | None = None,
     block_size: int | None = None,
@@ -45,50 +51,59 @@ def knn(
     seed: int = 0,
     backend: str = "auto",
 ) -> Neighbors:
-    """The k rows of ``x`` with the highest score for each query, exactly.
+    """Find the k rows of ``x`` with the highest score for each query, exactly.
 
     The score is the float64 score of the stored values, its sum taken in the order of the features:
-    cosine <q, x_j> / |q| |x_j| (0 for a zero row), dot <q, x_j>, euclidean -|q - x_j|^2. Equal scores are ordered by
-    the lower index. Low precision is used only to discard rows that a proved error bound excludes, so every backend,
-    block size, thread count and machine returns the same indices.
+
+        cosine      <q, x_j> / |q| |x_j|, and 0 for a zero row
+        dot         <q, x_j>
+        euclidean   -|q - x_j|^2
+
+    Equal scores are ordered by the lower index. Low precision is used only to discard rows that a proved error bound
+    excludes, so every backend, block size, thread count and machine returns the same indices.
 
     Args:
-        x: (n, d) gallery: a NumPy array (memory-mapped too) or a tensor; float16, bfloat16, float32, float64 or int8.
-            Or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
-            "rows.parquet:column" (see ``modalign.files.rows.open_rows``, whose rows are taken too).
-        k: 1 <= k <= n, or n - 1 when x is searched for itself.
-        queries: (m, d) of x's dtype, or None: every row of x looks for the others, itself excluded by its id, so a
-            duplicate of a row is its neighbour.
+        x: (n, d) float16, bfloat16, float32, float64 or int8. The gallery: a NumPy array (memory-mapped ones too), a
+            tensor, or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
+            "rows.parquet:column". ``modalign.files.rows.open_rows`` lists the files; what it returns is taken too.
+        k: The number of neighbours, from 1 to n, or to n - 1 when x is searched for itself.
+        queries: (m, d) of x's dtype, or None. The rows that search. None: every row of x searches for the others; a row
+            is excluded from its own list by its index, so a duplicate of a row is its neighbour.
         metric: "cosine", "dot" or "euclidean".
-        groups: (n,) integers, one for each row of x: rows of a query's own group are not its neighbours (captions of
-            one image, frames of one film). query_groups: (m,), those of the queries, needed where both are given.
-        exact: False for an approximate search by pynndescent (``pip install pynndescent``), whose recall is measured:
-            see ``modalign.neighbors.approximate.approximate_knn``, which ``seed`` is for.
-        max_memory: bytes, or "8GB": search block by block, holding at most so much beyond the arguments. A file is
-            always searched so, in 4 GB unless this says otherwise.
-        block_size: rows of a block, instead of what max_memory allows.
-        checkpoint: a folder where a search by blocks keeps what is finished: killed at any moment, the same call
-            continues. fresh: forget what is there.
-        num_threads: of the search on a CPU; None for as many as torch has.
-        progress: a bar on standard error, if that is a terminal.
-        backend: "auto" or the name of one; see ``modalign.explain("knn", x, None, 10, "cosine")``. A search by blocks
-            runs on the CPU, or with "triton" on the GPU, block by block: files and rows larger than its memory. "cuda"
-            screens large galleries by a compiled kernel, on GPUs of compute capability 9.0.
+        groups: (n,) integers, or None. The group of each row of x: rows of a query's group are not its neighbours
+            (captions of one image, frames of one film).
+        query_groups: (m,) integers. The groups of the queries; needed where queries and groups are given.
+        exact: False for an approximate search by pynndescent (``pip install pynndescent``), whose recall is measured;
+            see ``modalign.neighbors.approximate_knn``.
+        max_memory: Bytes, or a string such as "8GB". Search block by block and hold at most so much beyond the
+            arguments. A file is always searched so, in 4 GB by default.
+        block_size: The number of rows in a block, instead of what ``max_memory`` allows.
+        checkpoint: A folder where a search by blocks keeps what is finished. After it was killed, at any moment, the
+            same call continues.
+        fresh: Whether to remove what an earlier search left in ``checkpoint`` and start over.
+        num_threads: The number of threads of a search on the CPU, None for as many as torch has.
+        progress: Whether to show progress on standard error: a bar on a terminal, lines in a log.
+        seed: The seed of an approximate search.
+        backend: "auto" or a name; ``modalign.explain("knn", x)`` lists them. A search by blocks runs on the CPU, or
+            with "triton" on the GPU, block by block, for files and rows larger than its memory. "cuda" screens large
+            galleries by a compiled kernel, on GPUs of compute capability 9.0.
 
     Returns:
-        ``modalign.Neighbors``: indices (m, k) int64, scores (m, k) in falling order, float64 for float64 inputs else
-        float32, NumPy arrays for a NumPy input or a file and tensors for a tensor; certificate, how they are known.
+        ``modalign.Neighbors`` with indices (m, k) int64, scores (m, k) in falling order (float64 for float64 rows, else
+        float32) and a certificate that says how the neighbours are known. NumPy arrays for a NumPy array or a file,
+        tensors for a tensor.
 
-    Peak memory beyond inputs and results, on the CPU: 4 d bytes a row at most (d where the int8 screen serves, 2 d for
-    int16), 8 max(64, 2 k + 32) + 100 bytes a query, and 10 MB; never O(n m). With max_memory no more than that.
+        Peak memory beyond arguments and results, on the CPU: at most 4 d bytes a row (d where the int8 screen serves,
+        2 d for int16), 8 max(64, 2 k + 32) + 100 bytes a query, and 10 MB; never O(n m). With ``max_memory`` no more
+        than that.
 
     Raises:
-        TypeError: x or queries is no array of these dtypes.
-        ValueError: k out of range, shapes that do not match, NaN or inf, with the first rows that hold them, fewer than
-            k candidates outside a row's group, options that exclude each other, a max_memory too small (the least that
-            would do is named), a checkpoint of something else or damaged.
-        OSError: a file or a checkpoint cannot be read or written.
-        NotImplementedError: the named backend refuses the call, with its reason.
+        TypeError: x or queries is no array of these dtypes, or an option is of another type.
+        ValueError: k is out of range; shapes do not match; rows hold NaN or inf (the first are named); a query has
+            fewer than k candidates outside its group; options exclude each other; ``max_memory`` is too small (the
+            message names the least that would do); the checkpoint is damaged or of other settings.
+        OSError: A file or a checkpoint cannot be read or written.
+        NotImplementedError: The named backend refuses the call; the message has its reason.
 
     Source: the neighbour sets of mutual k-NN, Huh et al. 2024 (arXiv:2405.07987).
 
@@ -100,108 +115,113 @@ def knn(
         >>> modalign.knn(x, k=1, groups=[0, 0, 1]).indices.ravel().tolist()
         [2, 2, 1]
     """
-    _require_options(metric, k, exact, groups, query_groups, max_memory, block_size, checkpoint, fresh, num_threads)
-    options = (max_memory, block_size, checkpoint)
-    by_blocks = isinstance(x, (str, Path, Rows)) or any(option is not None for option in options)
-    own, of_queries = (
-        None if labels is None else _labels(name, labels)
-        for name, labels in (("groups", groups), ("query_groups", query_groups))
+    options = SearchOptions(k, metric=metric, backend=backend, threads=num_threads)
+    blocks = BlockOptions(
+        max_memory=None if max_memory is None else bytes_of(max_memory),
+        block_size=block_size,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        fresh=fresh,
+        progress=progress,
     )
-    if by_blocks:
-        source = open_rows(x)
-        indices, scores, report = knn_out_of_core(
-            source, k, queries=None if queries is None else open_rows(queries, "queries"), metric=metric,
-            groups=own, query_groups=of_queries, max_memory=None if max_memory is None else bytes_of(max_memory),
-            block_size=block_size, checkpoint=None if checkpoint is None else Path(checkpoint), fresh=fresh,
-            threads=num_threads, progress=progress, backend=backend,
-        )  # fmt: skip
-        return _result(x, indices, scores.to(accumulator(source.dtype)), metric, source.shape[0], Certificate(*report))
-    gallery = as_tensor("knn", "x", x, DTYPES)
-    rows = None if queries is None else as_tensor("knn", "queries", queries, DTYPES)
-    if rows is not None and (rows.shape[1] != gallery.shape[1] or rows.dtype != gallery.dtype):
-        raise ValueError(
-            "knn: queries must have the width and dtype of x, "
-            f"got {tuple(rows.shape)} {rows.dtype} for {tuple(gallery.shape)} {gallery.dtype}"
-        )
-    n, m = len(gallery), len(gallery if rows is None else rows)
-    most = n - (rows is None)
-    if not 1 <= k <= most:
-        raise ValueError(f"knn: k must be between 1 and {most} for {n} rows, got {k}")
-    require_groups(n, m, int(k), own, own if rows is None else of_queries)
-    exponent = torch.tensor(0)
-    if gallery.dtype == torch.float64 and not all(
-        _squares_fit(table) for table in (gallery, rows) if table is not None
-    ):
-        gallery, rows, exponent = _rescaled(gallery, rows, metric)
-    if not exact:
-        indices, scores, recall = approximate_knn(
-            gallery, int(k), queries=rows, metric=metric, seed=seed, threads=num_threads
-        )
-        scores = scores.ldexp(2 * exponent).to(accumulator(gallery.dtype))
-        return _result(x, indices, scores, metric, n, Certificate("pynndescent", 0, 0, 0, recall))
-    run = partial(
-        search, gallery, rows, int(k), metric, groups=own, query_groups=of_queries, backend=backend,
-        threads=num_threads,
-    )  # fmt: skip
-    if gallery.device.type == "cpu":
-        with bar(progress) as shown:
-            task = shown.add_task("knn", total=n * (n if rows is None else m))
-            indices, scores, report = watched(lambda watch: run(watch=watch), partial(shown.advance, task))
+    if query_groups is not None and groups is None:
+        raise ValueError("knn: query_groups needs groups")
+    if not exact and blocks.given:
+        raise ValueError(f"knn: exact=False holds everything in memory: it excludes {', '.join(blocks.given)}")
+    if not exact and groups is not None:
+        raise ValueError("knn: exact=False takes no groups")
+    row_groups, searching_groups = _as_labels("groups", groups), _as_labels("query_groups", query_groups)
+    if blocks.given or isinstance(x, (str, Path, Rows)):
+        if queries is None and query_groups is not None:
+            raise ValueError("knn: query_groups need queries, got None")
+        source = Source(open_rows(x), row_groups)
+        searching = None if queries is None else Source(open_rows(queries, "queries"), searching_groups)
+        indices, scores, report = search_blocks(source, searching, options, blocks)
+        scores, certificate = scores.to(accumulator(source.rows.dtype)), Certificate(*report)
+        candidates = source.rows.shape[0]
     else:
-        indices, scores, report = run()
-    return _result(x, indices, scores.ldexp(2 * exponent) if exponent else scores, metric, n, Certificate(*report))
-
-
-def _result(x: Any, indices: Tensor, scores: Tensor, metric: str, n: int, certificate: Certificate) -> Neighbors:
+        gallery = RowBlock(as_tensor("knn", "x", x, DTYPES), row_groups)
+        rows = None if queries is None else RowBlock(as_tensor("knn", "queries", queries, DTYPES), searching_groups)
+        require_candidates(gallery, rows, options.k)
+        run = partial(_search_exactly, progress=progress) if exact else partial(_search_approximately, seed=seed)
+        scale = _find_scale(gallery, rows, metric)
+        if scale is not None:
+            gallery, rows = _scaled(gallery, scale), None if rows is None else _scaled(rows, scale)
+        indices, scores, certificate = run(gallery, rows, options)
+        scores = scores if scale is None else scale.restore(scores)
+        scores, candidates = scores.to(accumulator(gallery.rows.dtype)), len(gallery.rows)
     if not bool(scores.isfinite().all()):
         raise ValueError(f"knn: the {metric} scores overflow {scores.dtype}; scale the rows down or use float64")
-    if isinstance(x, torch.Tensor):
-        return Neighbors(indices, scores, metric, n, certificate)
-    return Neighbors(indices.numpy(), scores.numpy(), metric, n, certificate)
+    as_given = isinstance(x, torch.Tensor)
+    return Neighbors(
+        indices if as_given else indices.numpy(),
+        scores if as_given else scores.numpy(),
+        metric=metric,
+        candidates=candidates,
+        certificate=certificate,
+    )
 
 
-def _labels(name: str, labels: Any) -> Tensor:
+def _as_labels(name: str, labels: Labels | None) -> Tensor | None:
+    if labels is None:
+        return None
     table = torch.as_tensor(labels)
     if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool:
         raise TypeError(f"knn: {name} must be integers, one for each row, got {table.dtype}")
     return table.long()
 
 
-def _require_options(
-    metric: str, k: int, exact: bool, groups: Any, query_groups: Any, max_memory: int | str | None,
-    block_size: int | None, checkpoint: str | Path | None, fresh: bool, num_threads: int | None,
-) -> None:  # fmt: skip
-    if metric not in METRICS:
-        raise ValueError(f"knn: metric must be one of {METRICS}, got {metric!r}")
-    for name, number in (("k", k), ("block_size", block_size), ("num_threads", num_threads)):
-        if number is None and name != "k":
-            continue
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-            raise TypeError(f"knn: {name} must be an integer, got {number!r}")
-        if number < 1 and name != "k":
-            raise ValueError(f"knn: {name} must be at least 1, got {number}")
-        if number > MOST_THREADS and name == "num_threads":
-            raise ValueError(f"knn: num_threads must be at most {MOST_THREADS}, got {number}")
-    by_blocks = {"max_memory": max_memory, "block_size": block_size, "checkpoint": checkpoint}
-    given = [name for name, option in by_blocks.items() if option is not None]
-    for wrong, message in (
-        (fresh and checkpoint is None, "fresh forgets what a checkpoint holds: it needs checkpoint"),
-        (query_groups is not None and groups is None, "query_groups needs groups"),
-        (not exact and given, f"exact=False holds everything in memory: it excludes {', '.join(given)}"),
-        (not exact and groups is not None, "exact=False knows no groups"),
-    ):
-        if wrong:
-            raise ValueError(f"knn: {message}")
+def _find_scale(x: RowBlock, queries: RowBlock | None, metric: str) -> Scale | None:
+    if x.rows.dtype != torch.float64:
+        return None
+    return find_scale((block.rows for block in (x, queries) if block is not None), metric)
 
 
-def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
-    """How many neighbours two k-NN graphs share, for every k' <= k from one merge of the lists.
+def _scaled(block: RowBlock, scale: Scale) -> RowBlock:
+    return dataclasses.replace(block, rows=scale.apply(block.rows.clone()))
+
+
+def _search_exactly(
+    x: RowBlock, queries: RowBlock | None, options: SearchOptions, *, progress: bool
+) -> tuple[Tensor, Tensor, Certificate]:
+    if x.rows.device.type != "cpu":
+        indices, scores, report = search(x, queries, options)
+        return indices, scores, Certificate(*report)
+
+    def run(watch: Watch) -> tuple[Tensor, Tensor, Report]:
+        return search(x, queries, dataclasses.replace(options, watch=watch))
+
+    with bar(progress) as shown:
+        task = shown.add_task("knn", total=len(x.rows) * len((x if queries is None else queries).rows))
+        indices, scores, report = watched(run, partial(shown.advance, task))
+    return indices, scores, Certificate(*report)
+
+
+def _search_approximately(
+    x: RowBlock, queries: RowBlock | None, options: SearchOptions, *, seed: int
+) -> tuple[Tensor, Tensor, Certificate]:
+    rows = None if queries is None else queries.rows
+    indices, scores, recall = approximate_knn(
+        x.rows, options.k, queries=rows, metric=options.metric, seed=seed, threads=options.threads
+    )
+    return indices, scores, Certificate("pynndescent", 0, 0, 0, recall=recall)
+
+
+def neighbor_overlap(a: Neighbors | Array, b: Neighbors | Array, *, backend: str = "auto") -> Any:
+    """Count the neighbours that two k-NN graphs share, for every k' <= k from one merge of the lists.
 
         counts[i, r] = | {a_i0 .. a_ir} & {b_i0 .. b_ir} |
 
-    a, b: ``Neighbors``, or (n, k) int64 indices, nearest first, distinct in each row, NumPy or torch.
-    Returns counts (n, k) int32 of the same kind. Memory: the result and O(k) a thread.
-    Raises TypeError for anything but int64 indices, ValueError for shapes that differ or a row with a repeated index.
+    Args:
+        a: ``Neighbors``, or (n, k) int64 indices, nearest first and distinct in each row.
+        b: The graph to compare with, of the same shape.
+        backend: "auto" or a name; ``modalign.explain("neighbor_overlap", a, b)`` lists them.
+
+    Returns:
+        Counts (n, k) int32, a tensor if a holds tensors, else a NumPy array. Memory: the result and O(k) a thread.
+
+    Raises:
+        TypeError: The indices are not int64.
+        ValueError: The shapes differ, a row repeats an index, or an index is below 0.
 
     Examples:
         >>> import torch, modalign
@@ -225,21 +245,26 @@ def neighbor_overlap(a: Any, b: Any, *, backend: str = "auto") -> Any:
     return counts if isinstance(a.indices if isinstance(a, Neighbors) else a, torch.Tensor) else counts.numpy()
 
 
-def _graph(graph: Any) -> Tensor:
+def _graph(graph: Neighbors | Array) -> Tensor:
     indices = graph.indices if isinstance(graph, Neighbors) else graph
-    # torch knows no negative strides
+    # torch has no negative strides
     return torch.as_tensor(np.ascontiguousarray(indices) if isinstance(indices, np.ndarray) else indices)
 
 
-def as_tensor(operation: str, name: str, array: Any, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
-    """A finite (n, d) tensor over the memory of ``array``; arrays are not copied, lists are refused."""
-    *names, last = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+def as_tensor(operation: str, name: str, array: object, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
+    """Return a finite (n, d) tensor over the memory of ``array``; arrays are not copied.
+
+    Raises:
+        TypeError: The array is neither a NumPy array nor a tensor, or of another dtype.
+        ValueError: It is not (n, d) with n, d >= 1, or holds NaN or inf.
+    """
+    *names, last = map(name_of, dtypes)
     wanted = f"{', '.join(names)} or {last}"
     if isinstance(array, np.ndarray):
         if array.dtype.newbyteorder("=").name not in (*names, last):
             raise TypeError(f"{operation}: {name} must be {wanted}, got {array.dtype}")
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-        with warnings.catch_warnings():  # of a read-only memory map: nothing here writes to its inputs
+        with warnings.catch_warnings():  # a memory map may be read-only: nothing here writes to its inputs
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             tensor = torch.from_numpy(array)
     elif isinstance(array, torch.Tensor):
@@ -250,37 +275,7 @@ def as_tensor(operation: str, name: str, array: Any, dtypes: tuple[torch.dtype, 
         raise TypeError(f"{operation}: {name} must be {wanted}, got {tensor.dtype}")
     if tensor.ndim != 2 or tensor.numel() == 0:
         raise ValueError(f"{operation}: {name} must be (n, d) with n, d >= 1, got {tuple(tensor.shape)}")
-    _require_finite_rows(operation, name, tensor)
+    step = max(1, (1 << 22) // tensor.shape[1])
+    for start in range(0, len(tensor), step):
+        require_finite_rows(f"{operation}: {name}", tensor[start : start + step], first=start)
     return tensor
-
-
-def _require_finite_rows(operation: str, name: str, tensor: Tensor) -> None:
-    block = max(1, (1 << 22) // tensor.shape[1])
-    for start in range(0, len(tensor), block):
-        finite = tensor[start : start + block].isfinite()
-        if not bool(finite.all()):
-            bad = (~finite.all(1)).nonzero()[:, 0] + start
-            raise ValueError(
-                f"{operation}: {name} must be finite, got NaN or inf in rows {bad[:3].tolist()} (the first)"
-            )
-
-
-def _squares_fit(table: Tensor) -> bool:
-    """Whether every row's squares stay far from where float64 ends; rows of narrower types always do."""
-    least, most = torch.aminmax(table, dim=1)
-    largest = torch.maximum(-least, most)
-    return bool(((largest == 0) | ((largest > 2.0**-400) & (largest < 2.0**400))).all())
-
-
-def _rescaled(gallery: Tensor, queries: Tensor | None, metric: str) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Rows times powers of two, exactly: each its own for the cosine, which ignores it, one for all otherwise. The
-    exponent taken out is returned for the scores to get back, squared."""
-    tables = [table for table in (gallery, queries) if table is not None]
-    exponents = [torch.frexp(table.abs().amax(1, keepdim=True)).exponent for table in tables]
-    if metric == "cosine":
-        scaled, common = [torch.ldexp(t, -e) for t, e in zip(tables, exponents, strict=True)], torch.tensor(0)
-    else:
-        # zero rows have none
-        common = torch.cat([e[t.any(1)] for t, e in zip(tables, exponents, strict=True)]).max()
-        scaled = [torch.ldexp(table, -common) for table in tables]
-    return scaled[0], None if queries is None else scaled[1], common

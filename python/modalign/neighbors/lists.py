@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from modalign.files.checkpoint import Checkpoint
-from modalign.ops.knn import Best, Report
+from modalign.ops.knn_tables import Best, Report
 
-__all__ = ["BlockLists", "GraphFolder"]
+__all__ = ["BlockLists", "GraphFolder", "Side"]
 
 FORMAT = 1
 RECORD = "checkpoint.json"
@@ -38,7 +38,7 @@ class BlockLists:
         symmetric: Whether the candidates search each other, so that a pair of blocks serves both.
     """
 
-    def __init__(self, rows: int, candidates: int, k: int, size: int, symmetric: bool) -> None:
+    def __init__(self, rows: int, candidates: int, *, k: int, size: int, symmetric: bool) -> None:
         self.candidates, self.size, self.symmetric = candidates, size, symmetric
         blocks = -(-rows // size)
         self.indices = torch.full((rows, k), -1)

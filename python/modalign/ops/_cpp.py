@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from modalign import _core
 from modalign.ops import dispatch
+from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
 
 if os.getpid() != dispatch.PROCESS:  # forked since: torch's threads are not here, and would be waited for for ever
     _core.forget_openmp()
@@ -134,48 +136,54 @@ def _product_tables(v: Tensor | None, u: Tensor | None, by_row: Tensor, by_col: 
     return (_address(v), _address(u), by_row.shape[2], by_col.shape[2], _address(by_row), _address(by_col))
 
 
-def knn(
-    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
-    query_groups: Tensor | None = None, threads: int | None = None, watch: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, tuple[str, int, int, int]]:  # fmt: skip
-    rows = x if queries is None else queries
-    best = torch.full((len(rows), k), -1), torch.full((len(rows), k), -torch.inf, dtype=torch.float64)
-    itself = queries is None
-    report = knn_merge(
-        rows, None if itself else x, metric, best, None, x_groups=groups if itself else query_groups,
-        y_groups=None if itself else groups, threads=threads, watch=watch,
-    )  # fmt: skip
+def search(x: RowBlock, queries: RowBlock | None, options: SearchOptions) -> tuple[Tensor, Tensor, Report]:
+    m = len((x if queries is None else queries).rows)
+    best = torch.full((m, options.k), -1), torch.full((m, options.k), -torch.inf, dtype=torch.float64)
+    if queries is None:
+        report = merge(dataclasses.replace(x, best=best), None, options)
+    else:
+        report = merge(dataclasses.replace(queries, best=best), x, options)
     return *best, report
 
 
-def knn_merge(
-    x: Tensor, y: Tensor | None, metric: str, x_best: tuple[Tensor, Tensor] | None,
-    y_best: tuple[Tensor, Tensor] | None, *, x_start: int = 0, y_start: int = 0, x_groups: Tensor | None = None,
-    y_groups: Tensor | None = None, threads: int | None = None,
-    watch: tuple[Tensor, Tensor] | None = None,
-) -> tuple[str, int, int, int]:  # fmt: skip
-    lists = [best for best in (x_best, y_best) if best is not None]
-    x, y = x.contiguous(), _contiguous(y)
-    x_groups, y_groups = _contiguous(x_groups), _contiguous(y_groups)
+def merge(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Report:
+    lists = [block.best for block in (x, y) if block is not None and block.best is not None]
     assert all(table.is_contiguous() for best in lists for table in best)
-
-    def table(rows: Tensor | None, start: int, groups: Tensor | None) -> tuple[int, int, int, int]:
-        return _address(rows), 0 if rows is None else len(rows), start, _address(groups)
-
-    def addresses(best: tuple[Tensor, Tensor] | None) -> tuple[int, int]:
-        return (0, 0) if best is None else (best[0].data_ptr(), best[1].data_ptr())
-
-    done, stop = watch or (None, None)
+    # contiguous copies, which must live while the core reads them
+    x, y = _contiguous_block(x), None if y is None else _contiguous_block(y)
+    done, stop = options.watch or (None, None)
     screen, scored, redone = _core.knn(
-        table(x, x_start, x_groups), table(y, y_start, y_groups), _name(x.dtype), x.shape[1], lists[0][0].shape[1],
-        metric, addresses(x_best), addresses(y_best), _address(done), _address(stop),
-        threads or torch.get_num_threads(),
-    )  # fmt: skip
-    return screen, sum(len(best[0]) for best in lists) - redone, redone, scored
+        _block_addresses(x),
+        _block_addresses(y),
+        _name(x.rows.dtype),
+        x.rows.shape[1],
+        lists[0][0].shape[1],
+        options.metric,
+        _best_addresses(x),
+        _best_addresses(y),
+        _address(done),
+        _address(stop),
+        options.threads or torch.get_num_threads(),
+    )
+    return Report(screen, sum(len(best[0]) for best in lists) - redone, redone, scored)
 
 
-def knn_bytes(n: int, m: int, d: int, k: int, threads: int | None = None) -> int:
+def knn_bytes(n: int, m: int, *, d: int, k: int, threads: int | None = None) -> int:
     return _core.knn_bytes(n, m, d, k, threads or torch.get_num_threads())
+
+
+def _contiguous_block(block: RowBlock) -> RowBlock:
+    return dataclasses.replace(block, rows=block.rows.contiguous(), groups=_contiguous(block.groups))
+
+
+def _block_addresses(block: RowBlock | None) -> tuple[int, int, int, int]:
+    return (0, 0, 0, 0) if block is None else (
+        _address(block.rows), len(block.rows), block.start, _address(block.groups)
+    )
+
+
+def _best_addresses(block: RowBlock | None) -> tuple[int, int]:
+    return (0, 0) if block is None or block.best is None else (_address(block.best[0]), _address(block.best[1]))
 
 
 def _contiguous(table: Tensor | None) -> Tensor | None:
@@ -213,10 +221,9 @@ def edge_products(x: Tensor, items: Tensor, others: Tensor) -> Tensor:
     x, items, others = x.contiguous(), items.contiguous(), others.contiguous()
     (n, d), (m, k) = x.shape, others.shape
     products = torch.empty(m, k, dtype=torch.float64)
-    _core.edge_products(
-        x.data_ptr(), _name(x.dtype), n, d, items.data_ptr(), others.data_ptr(), m, k, products.data_ptr(),
-        torch.get_num_threads(),
-    )  # fmt: skip
+    rows = (x.data_ptr(), _name(x.dtype), n, d)
+    edges = (items.data_ptr(), others.data_ptr(), m, k)
+    _core.edge_products(*rows, *edges, products.data_ptr(), torch.get_num_threads())
     return products
 
 

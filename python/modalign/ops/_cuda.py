@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from modalign import _cuda
+from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
 
 if TYPE_CHECKING:
     from modalign.kernels.knn.screen import Screen
-    from modalign.kernels.knn.search import Report
     from modalign.kernels.losses.info_nce import Compiled, Similarities
     from modalign.kernels.losses.products import Block
 
@@ -85,17 +85,15 @@ def _stream(x: Tensor) -> tuple[int, int]:
     return stream.device_index, stream.cuda_stream
 
 
-def knn(
-    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
-    query_groups: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
-    """The search of modalign.kernels.knn.search, its large galleries screened by the compiled kernel."""
-    from modalign.kernels.knn.search import knn as search
+def search(x: RowBlock, queries: RowBlock | None, options: SearchOptions) -> tuple[Tensor, Tensor, Report]:
+    """Search as modalign.kernels.knn.search does, with large galleries screened by the compiled kernel."""
+    from modalign.kernels.knn.search import knn
 
-    found: tuple[Tensor, Tensor, Report] = search(
-        x, queries, k, metric, groups=groups, query_groups=query_groups, survivors=survivors
+    rows, groups = (None, None) if queries is None else (queries.rows, queries.groups)
+    result: tuple[Tensor, Tensor, Report] = knn(
+        x.rows, rows, options.k, options.metric, groups=x.groups, query_groups=groups, survivors=survivors
     )
-    return found
+    return result
 
 
 def survivors(

@@ -1,27 +1,24 @@
-"""The knn operator: for each query row, the k gallery rows of the highest score, in float64 order.
+"""k nearest neighbours: for each query row, the k gallery rows of the highest score, in float64 order.
 
 The score is computed in float64 from the stored values, feature by feature in order (s += x_c * y_c, no fused
-multiply-add), so that it is one number whatever computes it:
+multiply-add), so that every backend computes the same number:
 
     dot        sum_c x_c y_c
     cosine     (sum_c x_c y_c) / |x| / |y|,  0 where a row is zero
     euclidean  -sum_c (x_c - y_c)^2
 
 Equal scores are ordered by the lower index. Without queries the gallery is searched for itself, each row excluded by
-its id. x: [n, d], queries: [m, d] or None; returns indices [m, k] int64 and scores [m, k] (float64 for float64 inputs,
-else float32). Rows of equal groups, int64 numbers, are no neighbours.
+its index. Rows of equal groups are no neighbours. ``search`` takes whole sets, ``merge`` a pair of blocks.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
-from modalign.common.interruption import Watch
 from modalign.ops._refusals import (
     interpreter_is_for_tests,
     no_hopper,
@@ -32,10 +29,21 @@ from modalign.ops._refusals import (
     wrong_dtype,
 )
 from modalign.ops.dispatch import Implementation, Operation, select
+from modalign.ops.knn_tables import METRICS, Report, RowBlock, SearchOptions
 
-__all__ = ["DTYPES", "KNN", "KNN_BLOCKS", "METRICS", "Best", "Report", "knn", "merge", "merge_bytes", "search"]
+__all__ = [
+    "DTYPES",
+    "KNN",
+    "KNN_BLOCKS",
+    "METRICS",
+    "Report",
+    "RowBlock",
+    "SearchOptions",
+    "merge",
+    "merge_bytes",
+    "search",
+]
 
-METRICS = ("cosine", "dot", "euclidean")
 DTYPES = (*FLOATS, torch.int8)
 
 
@@ -48,17 +56,17 @@ KNN = Operation(
     (
         Implementation(
             "cuda",
-            {"search": "modalign.ops._cuda:knn"},
+            {"search": "modalign.ops._cuda:search"},
             lambda x, *_: no_hopper(x) or wrong_dtype(x, HALF_AND_FLOAT),
             not_measured,
         ),
         Implementation(
-            "triton", {"search": "modalign.kernels.knn.search:knn"}, _refused_by_triton, interpreter_is_for_tests
+            "triton", {"search": "modalign.kernels.knn.search:search"}, _refused_by_triton, interpreter_is_for_tests
         ),
         Implementation(
-            "cpp", {"search": "modalign.ops._cpp:knn"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
+            "cpp", {"search": "modalign.ops._cpp:search"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
-        Implementation("reference", {"search": "modalign.reference.knn:knn"}, lambda x, *_: wrong_dtype(x, DTYPES)),
+        Implementation("reference", {"search": "modalign.reference.knn:search"}, lambda x, *_: wrong_dtype(x, DTYPES)),
     ),
 )
 
@@ -71,12 +79,12 @@ def _refused_by_gpu_blocks(x: Tensor, groups: Tensor | None = None) -> str | Non
     return wrong_dtype(x, HALF_AND_FLOAT)
 
 
-# of blocks in the host's memory; triton takes them to the GPU
+# the blocks are in host memory; triton copies them to the GPU
 KNN_BLOCKS = Operation(
     "knn_blocks",
     (
         Implementation(
-            "cpp", {"merge": "modalign.ops._cpp:knn_merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
+            "cpp", {"merge": "modalign.ops._cpp:merge"}, lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES)
         ),
         Implementation("triton", {"merge": "modalign.kernels.knn.block_pairs:merge"}, _refused_by_gpu_blocks),
         Implementation(
@@ -87,67 +95,41 @@ KNN_BLOCKS = Operation(
     ),
 )
 
-Best = tuple[Tensor, Tensor]  # indices [rows, k] int64 and scores [rows, k] float64, best first; -1, -inf where empty
 
+def search(x: RowBlock, queries: RowBlock | None, options: SearchOptions) -> tuple[Tensor, Tensor, Report]:
+    """Search a gallery for the neighbours of queries, or of its own rows.
 
-class Report(NamedTuple):
-    """What the screen was, how many searching rows it proved, how many it left to float64 alone or to a second screen,
-    and how many pairs of rows float64 decided."""
+    Args:
+        x: The gallery.
+        queries: Rows of x's width and dtype, with groups if x has groups; None to search x for itself.
+        options: Every searching row must have ``options.k`` candidates outside its group.
 
-    screen: str
-    proved: int
-    redone: int
-    scored: int
-
-
-def search(
-    x: Tensor, queries: Tensor | None, k: int, metric: str, *, groups: Tensor | None = None,
-    query_groups: Tensor | None = None, backend: str = "auto", threads: int | None = None, watch: Watch | None = None,
-) -> tuple[Tensor, Tensor, Report]:  # fmt: skip
-    """Indices, scores, and what it took. Every row must have k candidates outside its group."""
-    run = select(KNN, "search", backend, x, queries, k, metric, groups)
-    more: dict[str, Any] = {} if groups is None else {"groups": groups, "query_groups": query_groups}
-    if run.__module__ == "modalign.ops._cpp":
-        more |= {"threads": threads, "watch": watch}
-    indices, scores, *report = run(x, queries, k, metric, **more)
-    return indices, scores.to(accumulator(x.dtype)), Report(*(report[0] if report else ("none", 0, len(indices), 0)))
-
-
-def merge(
-    x: Tensor, y: Tensor | None, metric: str, x_best: Best | None, y_best: Best | None, *,
-    x_start: int = 0, y_start: int = 0, x_groups: Tensor | None = None, y_groups: Tensor | None = None,
-    threads: int | None = None, watch: Watch | None = None, backend: str = "auto",
-) -> Report:  # fmt: skip
-    """Fold the pairs of rows of x with rows of y into the lists of best neighbours of either, in place, in the host's
-    memory.
-    x: [n, d], the rows x_start, x_start + 1, .. of a set; y: [m, d], likewise, or None: x with itself, each row left
-    out of its own list. x_best: lists of x's rows, for which y's rows are candidates; y_best the reverse; None for a
-    side that wants none. Candidates are numbered from x_start and y_start. Rows of equal groups [n], [m] int64 are no
-    neighbours. A pair must be folded in once only. The order is that of ``knn``.
+    Returns:
+        Indices [m, k] int64, scores [m, k] (float64 for float64 rows, else float32), and a report.
     """
-    run = select(KNN_BLOCKS, "merge", backend, x, x_groups)
-    return Report(
-        *run(
-            x, y, metric, x_best, y_best, x_start=x_start, y_start=y_start, x_groups=x_groups, y_groups=y_groups,
-            threads=threads, watch=watch,
-        )
-    )  # fmt: skip
+    rows = None if queries is None else queries.rows
+    run = select(KNN, "search", options.backend, x.rows, rows, options.k, options.metric, x.groups)
+    indices, scores, report = run(x, queries, options)
+    return indices, scores.to(accumulator(x.rows.dtype)), Report(*report)
 
 
-def merge_bytes(n: int, m: int, d: int, k: int, threads: int | None = None) -> int:
-    """What ``merge`` of n with m rows (0: with itself) holds at most beyond its arguments."""
+def merge(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Report:
+    """Fold the pairs of rows of x with rows of y into the lists of neighbours of either, in place, in host memory.
+
+    A pair of rows must be folded in once only. The order of a list is that of ``search``.
+
+    Args:
+        x: Rows with the lists for which y's rows are candidates.
+        y: Rows of another block with the lists for which x's rows are candidates; None for the pairs of rows within x,
+            where a row is no candidate of its own list.
+        options: ``k`` is the length of the lists; the groups of the rows are those of the blocks.
+    """
+    run = select(KNN_BLOCKS, "merge", options.backend, x.rows, x.groups)
+    return Report(*run(x, y, options))
+
+
+def merge_bytes(n: int, m: int, *, d: int, k: int, threads: int | None = None) -> int:
+    """Return the bytes that ``merge`` of n with m rows (0: with themselves) holds at most beyond its arguments."""
     from modalign.ops import _cpp
 
-    return _cpp.knn_bytes(n, m, d, k, threads)
-
-
-@torch.library.custom_op("modalign::knn", mutates_args=())
-def knn(x: Tensor, queries: Tensor | None, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
-    indices, scores, _ = search(x, queries, k, metric, backend=backend)
-    return indices, scores
-
-
-@knn.register_fake
-def _(x: Tensor, queries: Tensor | None, k: int, metric: str, backend: str) -> tuple[Tensor, Tensor]:
-    shape = (len(x if queries is None else queries), k)
-    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=accumulator(x.dtype))
+    return _cpp.knn_bytes(n, m, d=d, k=k, threads=threads)

@@ -1,0 +1,64 @@
+"""The range of float64 rows in which a search works: their squares must neither overflow nor vanish.
+
+Rows outside it are multiplied by powers of two, which changes no digit, and the scores are multiplied back. The rule
+holds for every search: in memory and block by block, exact and approximate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Scale", "find_scale"]
+
+SMALLEST, LARGEST = 2.0**-400, 2.0**400  # the largest entry of a row lies between them, or is 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The powers of two that bring rows into range.
+
+    Attributes:
+        exponent: All rows are multiplied by 2^-exponent, so that the largest entry of all is from 1/2 to 1. None: each
+            row is multiplied by its own power, which a cosine ignores.
+    """
+
+    exponent: int | None
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """Multiply float64 rows [n, d] in place, and return them."""
+        if self.exponent is None:
+            return rows.ldexp_(-torch.frexp(_largest(rows)).exponent[:, None])
+        return rows.ldexp_(torch.tensor(-self.exponent))
+
+    def restore(self, scores: Tensor) -> Tensor:
+        """Return the scores of the rows as they were."""
+        return scores.ldexp(torch.tensor(2 * self.exponent)) if self.exponent else scores
+
+
+def find_scale(blocks: Iterable[Tensor], metric: str) -> Scale | None:
+    """Return how rows must be scaled, None if they all lie in the range.
+
+    Args:
+        blocks: Float64 rows [., d], all that take part in a search: the gallery's and the queries'.
+        metric: "cosine", "dot" or "euclidean".
+    """
+    outside, exponent = False, None
+    for rows in blocks:
+        largest = _largest(rows)
+        outside |= not bool(((largest == 0) | ((largest > SMALLEST) & (largest < LARGEST))).all())
+        if bool(largest.any()):  # rows of zeros have no exponent
+            top = int(torch.frexp(largest.max()).exponent)
+            exponent = top if exponent is None else max(top, exponent)
+    if not outside:
+        return None
+    return Scale(None if metric == "cosine" else exponent)
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """Return the largest absolute value of each row [n]."""
+    low, high = torch.aminmax(rows, dim=1)
+    return torch.maximum(-low, high)
