@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import before_after, cases, compare, knn_cases, speed  # noqa: E402
-from benchmarks.gpu import cases as gpu_cases  # noqa: E402
+from benchmarks.gpu import graphs, losses  # noqa: E402
 from benchmarks.gpu import run as gpu  # noqa: E402
+from benchmarks.gpu.cases import Case as GpuCase  # noqa: E402
 from benchmarks.load import require_idle_machine  # noqa: E402
 
 import modalign  # noqa: E402
@@ -137,15 +138,15 @@ def test_the_speed_page_takes_the_newest_whole_record(tmp_path: Path, monkeypatc
     assert speed.picture(found).png.startswith(b"\x89PNG")
 
 
-GPU_CASES = [*gpu_cases.loss_cases(small=True), *gpu_cases.knn_cases(small=True)]
+GPU_CASES = [*losses.loss_cases(small=True), *graphs.knn_cases(small=True)]
 
 
-def on_cpu(case: gpu_cases.Case, **options: object) -> dict:
-    return gpu.measure(case, torch.device("cpu"), torch.float32, rounds=2, **options)
+def on_cpu(case: GpuCase, **options: object) -> dict:
+    return gpu.measure(case, torch.device("cpu"), torch.float32, gpu.Limits(rounds=2, **options))
 
 
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
-def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: gpu_cases.Case) -> None:
+def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: GpuCase) -> None:
     def off(*inputs: torch.Tensor) -> object:
         answer = case.rivals["modalign"](*inputs)
         return (answer[0], answer[1], -answer[2]) if isinstance(answer, tuple) else (answer + 1) % len(inputs[0])
@@ -161,7 +162,7 @@ def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: gpu_cases.Case) -> N
 
 
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
-def test_our_own_wrong_answer_on_a_gpu_is_a_row_that_failed(case: gpu_cases.Case) -> None:
+def test_our_own_wrong_answer_on_a_gpu_is_a_row_that_failed(case: GpuCase) -> None:
     def wrong(*inputs: torch.Tensor) -> object:
         answer = case.rivals["modalign"](*inputs)
         return (answer[0], answer[1] * 1.05, answer[2]) if isinstance(answer, tuple) else answer.flip(1)
@@ -176,10 +177,10 @@ def test_a_gradient_without_negatives_is_seen(loss: object) -> None:
     case = GPU_CASES[0 if loss is modalign.info_nce else 2]
     x, y = case.make(torch.device("cpu"))
     value, *_ = answer = case.rivals["modalign"](x, y)
-    assert case.right((x, y), answer) is None
+    assert case.find_error((x, y), answer) is None
     leaves = [table.clone().requires_grad_() for table in (x, y)]
-    pairs = torch.nn.functional.cosine_similarity(*leaves).mean() / gpu_cases.TEMPERATURE
-    assert "the gradient of x is" in str(case.right((x, y), (value, *torch.autograd.grad(-pairs, leaves))))
+    pairs = torch.nn.functional.cosine_similarity(*leaves).mean() / losses.TEMPERATURE
+    assert "the gradient of x is" in str(case.find_error((x, y), (value, *torch.autograd.grad(-pairs, leaves))))
 
 
 def test_a_rival_that_fails_later_costs_no_other() -> None:
@@ -207,7 +208,7 @@ def test_a_rival_that_would_take_too_long_is_foreseen() -> None:
 
 def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A case that fails costs no other, and those that a record has are not measured again."""
-    first, second = gpu_cases.knn_cases(small=True)
+    first, second = graphs.knn_cases(small=True)
 
     def broken(x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("out of memory")
@@ -231,7 +232,7 @@ def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch:
 
 
 def test_another_kernel_of_ours_that_is_wrong_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = gpu_cases.knn_cases(small=True)[1]
+    case = graphs.knn_cases(small=True)[1]
     other = {"modalign, other backend": lambda x, q: case.rivals["modalign"](x, q).flip(1)}
     wrong = dataclasses.replace(case, rivals=case.rivals | other)
     monkeypatch.setattr(gpu, "SUITES", {"knn": (lambda small: [wrong], torch.float32)})

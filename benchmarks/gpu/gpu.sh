@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What `make gpu` runs, with the python it is given: the kernels of a GPU tested against the definition, then the record
-# beside the peers that can be had. Whatever fails, the rest is still done; the exit status tells.
+# Run by `make gpu` with a Python executable: test the GPU kernels against the definition, then measure them beside the
+# rivals that can be installed. If a step fails, the others still run, and the exit status is 1.
 #
-# OFFLINE=1      no network: the python has torch, triton, pybind11, scikit-build-core, pytest, pytest-xdist and hypothesis
-# WHEELS=folder  where pip finds the peers' wheels then
-# RESULTS=folder where the record goes
+# OFFLINE=1       do not use the network; the Python must have torch, triton, pybind11, scikit-build-core, pytest,
+#                 pytest-xdist and hypothesis
+# WHEELS=folder   the folder with wheels of the rivals, for OFFLINE=1
+# RESULTS=folder  the folder of the record (default: benchmarks/results)
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 python=$1
@@ -18,9 +19,9 @@ if [ -n "${OFFLINE:-}" ]; then
 else
   pip+=(--constraint constraints.txt)
 fi
-# one by one: one that cannot be had costs no other
-for peer in memeff==0.3.1 inf-cl==1.2.1 siglip-kernel==0.1.2 flashlib==0.4.0; do
-  "${pip[@]}" "$peer" || echo "no peer: $peer"
+# one by one, so that a rival that cannot be installed does not affect the others
+for rival in memeff==0.3.1 inf-cl==1.2.1 siglip-kernel==0.1.2 flashlib==0.4.0; do
+  "${pip[@]}" "$rival" || echo "rival not installed: $rival"
 done
 
 export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
@@ -28,18 +29,18 @@ capability=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_ca
 if command -v nvcc >/dev/null; then
   [ "$capability" = 90 ] && capability=90a
   "${pip[@]}" --editable . --config-settings=cmake.define.MODALIGN_WITH_CUDA=ON \
-    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability-real" || { echo "modalign._cuda: not built"; failed=1; }
+    --config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES="$capability-real" || { echo "modalign._cuda was not built"; failed=1; }
 else
-  echo "modalign._cuda: not built, there is no nvcc"
+  echo "modalign._cuda was not built: nvcc was not found"
   [ -z "${OFFLINE:-}" ] || "${pip[@]}" --editable . || exit 1
 fi
 
-# approximate neighbours have no kernel, and what they need may be missing
+# the tests of approximate neighbours need packages that may be missing, and no kernel of a GPU
 TRITON_INTERPRET=0 "$python" -m pytest tests/losses tests/neighbors tests/ops tests/kernels/test_cuda_*.py -k "triton or device" \
   --ignore tests/neighbors/test_approximate.py --numprocesses "${TEST_PROCESSES:-8}" --dist worksteal || failed=1
 
 card=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr ' ' '-')
 mkdir -p "$results"
 "$python" -m benchmarks.gpu.run --seconds "${SECONDS_AT_MOST:-420}" --out "$results/$card-$(date +%F-%H%M).json" || failed=1
-echo "a record in benchmarks/results belongs on the speed page: python -m benchmarks.speed --write"
+echo "to add a record in benchmarks/results to the speed page, run: python -m benchmarks.speed --write"
 exit "$failed"
