@@ -281,7 +281,7 @@ def test_the_command_trains_on_av_mnist_and_prints_two_columns(tmp_path: Path, m
     ("arguments", "message"),
     [
         (("multibench",), "reproduce multibench needs --data, a file of MultiBench or the folder of AV-MNIST, and"),
-        (("multibench", "--data", "mosi.pkl"), "and --dataset, mosi, mosei, humor, sarcasm, av_mnist"),
+        (("multibench", "--data", "mosi.pkl"), "and --dataset, mosi, mosei, humor, sarcasm or av_mnist"),
         (("multibench", "--data", "mosi.pkl", "--dataset", "mosi"), "no file mosi.pkl"),
         (("align", "--dataset", "mosi"), "--dataset is not an option of align; it is one of multibench"),
         (("align", "--device", "cpu"), "--device is not an option of align; it is one of emergence, multibench"),

@@ -1,8 +1,9 @@
-"""Finished folders of studies made of constructed numbers, as the studies write them, and their pages."""
+"""Folders of finished studies, as the studies write them, made of constructed numbers, and their pages."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import modalign
 from modalign.experiments import advice as advise
 from modalign.experiments import tuning as tune
-from modalign.experiments.studies import emergence, vision_language, vision_language_claims
+from modalign.experiments.studies import emergence, layer_pairs, multibench, vision_language, vision_language_claims
 from modalign.experiments.studies import strength as align
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
@@ -25,6 +26,7 @@ from modalign.report.pages import advice as advice_page
 from modalign.report.pages import alignment as alignment_page
 from modalign.report.pages import comparison as comparison_page
 from modalign.report.pages import emergence as emergence_page
+from modalign.report.pages import multibench as multibench_page
 from modalign.report.pages import strength as align_page
 from modalign.report.pages import tune as tune_page
 from modalign.report.pages import vision_language as vision_language_page
@@ -36,7 +38,7 @@ NOTHING = Information(0.1, 0.2, 0.3, 0.05, 0.3, 0.4, 0.65)
 
 
 def emergence_study(folder: Path) -> Path:
-    """Alignment that falls with uniqueness and heterogeneity, and its page."""
+    """Write a study whose alignment falls with uniqueness and heterogeneity, and its page."""
     rng = np.random.default_rng(0)
     rows = []
     for uniqueness in (0, 4, 8):
@@ -55,7 +57,7 @@ def emergence_study(folder: Path) -> Path:
 
 
 def align_study(folder: Path) -> Path:
-    """Sweeps of synthetic data and of pairs with what was found in them, and their page."""
+    """Write a study of sweeps of synthetic data and of pairs with their best strengths, and its page."""
     labels = [f"R = {value}" for value in REDUNDANCIES]
     table = constant({0.0: [0.5, 0.52, 0.51], 0.3: [0.55, 0.58, 0.55], 2.0: [0.48, 0.5, 0.47]})
     rows = []
@@ -85,7 +87,7 @@ def align_study(folder: Path) -> Path:
 
 
 def vision_language_study(folder: Path) -> Path:
-    """Alignment that falls with uniqueness, for an encoder of one layer and one of four, and its page."""
+    """Write a study whose alignment falls with uniqueness, for encoders of one and of four layers, and its page."""
     rng = np.random.default_rng(0)
     rows, layers, examples = [], [], []
     for kind in vision_language.KINDS:
@@ -126,8 +128,45 @@ def vision_language_study(folder: Path) -> Path:
     return vision_language_page.write(folder)
 
 
+def multibench_study(folder: Path) -> Path:
+    """Write a study of three modalities whose scores grow with depth, and its page."""
+    rng = np.random.default_rng(0)
+    modalities, depths, seeds = ("vision", "audio", "text"), (1, 2, 3, 4), (2, 22)
+    models = [
+        {"modality": name, "depth": depth, "seed": seed, "validation_score": 0.5 + 0.04 * depth, "score": score,
+         "chance": 0.52}
+        for name in modalities for depth in depths for seed in seeds
+        for score in [0.5 + 0.03 * depth + rng.normal(0, 0.01)]
+    ]  # fmt: skip
+    rows, correlations = [], []
+    for varying, other in itertools.permutations(modalities, 2):
+        for model in (model for model in models if model["modality"] == varying):
+            keys = {"varying": varying, "other": other, "seed": model["seed"], "depth": model["depth"]}
+            for layer in range(2):
+                scores = {name: 0.2 + 0.1 * model["score"] + rng.normal(0, 0.01) for name in layer_pairs.MEASURES}
+                rows.append(keys | {"depth_other": 4, "layer": layer, "score": model["score"]} | scores)
+        correlations += [
+            {"varying": varying, "other": other, "measure": name, "r": 0.4, "low": -0.1, "high": 0.8}
+            for name in layer_pairs.MEASURES
+        ]
+    settings = {
+        "study": "multibench", "dataset": "mosi", "seeds": list(seeds), "depths": list(depths), "epochs": 1,
+        "trials": 1, "items": 40, "steps": 8, "data": {"pairs": [40, 20, 40]},
+    }  # fmt: skip
+    _begin(folder, settings)
+    for name, table in (("models", models), ("alignment", rows), ("correlations", correlations)):
+        pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
+    claims = [
+        {"text": f"{varying}, {other}", "source": f"{varying}-{other}", "paper": paper, "value": 0.4, "low": -0.1,
+         "high": 0.8, "rule": "none", "verdict": "partly"}
+        for (varying, other), paper in multibench.PAPER["mosi"].items()
+    ]  # fmt: skip
+    (folder / "claims.json").write_text(json.dumps(claims), encoding="utf-8")
+    return multibench_page.write(folder)
+
+
 def tune_search(folder: Path, cases: Sequence[str] = ("true pairs", "permuted $\\bad$")) -> Path:
-    """Runs whose accuracy is highest between, the optimum found in them, and its page."""
+    """Write runs whose accuracy peaks at a middle strength, the optimum of each modality, and the page."""
     rng = np.random.default_rng(0)
     evaluations, optima = [], {}
     for case in cases:
@@ -147,7 +186,7 @@ def tune_search(folder: Path, cases: Sequence[str] = ("true pairs", "permuted $\
 
 
 def advice() -> advise.Advice:
-    """Of a pair that shares most of what it tells."""
+    """Return the advice for a pair that shares most of its information about the label."""
     whole = Information(1.2, 0.2, 0.4, 0.1, 1.4, 1.6, 1.9)
     intervals = {name: (0.9 * value, 1.1 * value) for name, value in dataclasses.asdict(whole).items()}
     estimate = PIDEstimate(whole, intervals, "cvx", 1644, {"method": "cvx", "seed": 0})
@@ -161,8 +200,21 @@ def advice() -> advise.Advice:
     )  # fmt: skip
 
 
+def fused_sweep(folder: Path) -> Path:
+    """Write a sweep of three modalities and a fused model, whose gains grow from the first to the last."""
+
+    def accuracies(case: str, position: int, strength: float) -> tuple[list[float], list[float]]:
+        scores = [0.5 + 0.01 * seed + 0.02 * (position - 2.5) * strength * (1 + 0.02 * seed) for seed in range(3)]
+        return scores, scores
+
+    return write_sweep(
+        folder, accuracies, cases=["true pairs", "other pairs"], strengths=[0.0, 0.3, 1.0], seeds=[0, 1, 2],
+        epochs=3, pair="image-audio-text", fused=True,
+    )  # fmt: skip
+
+
 def alignments() -> tuple[modalign.Alignment, modalign.LayerAlignment]:
-    """Of two noisy views, all items and by layers."""
+    """Return the alignment of two noisy views, and that of their layers."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(120, 6))
     y = np.tanh(x) + 0.3 * rng.normal(size=x.shape)
@@ -171,11 +223,11 @@ def alignments() -> tuple[modalign.Alignment, modalign.LayerAlignment]:
 
 
 def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
-    """Every kind of page: its path, and how many rows its tables have by the id of their section."""
+    """Write every kind of page; return its path, and the number of table rows by the id of their section."""
     first = write_sweep(room / "first")
     second = write_sweep(room / "second", strengths=(0.0, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2, 3, 4))
     whole, layers = alignments()
-    with mock.patch("modalign.experiments.studies.claims.RESAMPLES", 40):  # nobody reads these intervals
+    with mock.patch("modalign.experiments.studies.claims.RESAMPLES", 40):  # the intervals do not matter here
         studies = {
             "emergence": emergence_study(room / "emergence"), "align": align_study(room / "align"),
             "vision-language": vision_language_study(room / "vision-language"),
@@ -184,12 +236,14 @@ def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
     both = len(REDUNDANCIES) + len(PAIRS)
     return {
         "sweep": (write(first), {"conclusions": 6, "numbers": 18}),
+        "fused": (write(fused_sweep(room / "fused")), {"conclusions": 8, "numbers": 6}),
         "emergence": (studies["emergence"], {"verdicts": claims["emergence"]}),
         "align": (studies["align"], {"verdicts": claims["align"], "best": 2 * both}),
         "vision-language": (
             studies["vision-language"],
             {"verdicts": claims["vision-language"], "numbers": 8, "models": 2, "examples": 14},
         ),
+        "multibench": (multibench_study(room / "multibench"), {"verdicts": 6, "correlations": 6, "encoders": 3}),
         "tune": (tune_search(room / "tune"), {"optima": 4}),
         "alignment": (alignment_page.write(whole, room / "a.html"), {"numbers": len(whole.scores)}),
         "layers": (alignment_page.write(layers, room / "l.html"), {}),

@@ -11,7 +11,10 @@ from selenium import webdriver
 from report.looking import DESKTOP, PHONE, Look
 from report.studies import every_page
 
-PAGES = ("sweep", "emergence", "align", "vision-language", "tune", "alignment", "layers", "compare", "advise")
+PAGES = (
+    "sweep", "fused", "emergence", "align", "vision-language", "multibench", "tune", "alignment", "layers", "compare",
+    "advise",
+)  # fmt: skip
 PAPER = (718, 1000)  # pixels of A4 between margins of 1 cm
 READABLE = 4.5  # of contrast, for text of this size (WCAG 2.2, AA)
 
@@ -35,7 +38,7 @@ const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walk.nextNode()) {
   const element = walk.currentNode.parentElement;
   if (!walk.currentNode.textContent.trim() || !element.getClientRects().length) continue;
-  if (element.closest(".heatmap-label")) continue;  // stands on its cell, and Plotly picks black or white for it
+  if (element.closest(".heatmap-label, .bartext")) continue;  // on a cell or a bar: Plotly picks black or white
   const style = getComputedStyle(element);
   const ink = channels(element.closest("svg") ? style.fill : style.color);
   const pair = [luminance(ink), luminance(ground(element))];

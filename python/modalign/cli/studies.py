@@ -5,99 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar
+from typing import Annotated
 
 import typer
 
 from modalign.cli.common import RunOptions, command, resumable
 from modalign.common.doors import drawing
-from modalign.data.registry import DATA_SETS
-
-if TYPE_CHECKING:
-    from modalign.common.progress import Reporter
+from modalign.experiments.studies.registry import STUDIES, StudyEntry, StudyOptions
 
 __all__: list[str] = []
 
-# MultiBench's data sets of affect, by the names of their files, and AV-MNIST
-MULTIBENCH = [source.settings.removeprefix("dataset=") for source in DATA_SETS["affect"].sources] + ["av_mnist"]
-
-
-class _Running(TypedDict):
-    """The arguments that every study takes."""
-
-    fresh: bool
-    workers: int | None
-    reporter: Reporter
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A study that ``modalign reproduce`` runs; its page has the same name in ``modalign.common.doors.DRAWINGS``.
-
-    Attributes:
-        question (str): What the study asks, for the help text.
-        run (callable): The function that runs it with the options of the command.
-        options (tuple of str): The options that it takes and some other study does not.
-        required (dict of str to str): Those of ``options`` that must be given, with what they take.
-        location (str): Where to get what is required.
-    """
-
-    question: str
-    run: Callable[[ReproduceOptions], None]
-    options: tuple[str, ...] = ()
-    required: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    location: str = ""
-
-
-def _run_emergence(options: ReproduceOptions) -> None:
-    from modalign.experiments.studies.emergence import FULL, QUICK, run
-
-    grid = _on_device(FULL if options.full else QUICK, options.device)
-    run(grid, options.folder, storage=options.storage, **options.running())
-
-
-def _run_align(options: ReproduceOptions) -> None:
-    from modalign.experiments.studies.strength import FULL, QUICK, run
-
-    run(FULL if options.full else QUICK, options.folder, **options.running())
-
-
-def _run_multibench(options: ReproduceOptions) -> None:
-    from modalign.experiments.studies.multibench import FULL, QUICK, data_of, run
-
-    grid = _on_device(FULL if options.full else QUICK, options.device)
-    pairs = data_of(str(options.data), str(options.dataset), grid)
-    run(pairs, grid, options.folder, storage=options.storage, **options.running())
-
-
-def _run_vision_language(options: ReproduceOptions) -> None:
-    from modalign.experiments.studies.vision_language import FULL, QUICK, run
-
-    grid = _on_device(FULL if options.full else QUICK, options.device)
-    images = options.images.split(",") if options.images else None
-    run(grid, options.folder, images=images, captions=options.captions, encoders=options.encoder, **options.running())
-
-
-STUDIES = {
-    "emergence": Study(
-        "when alignment emerges without an alignment loss", _run_emergence, options=("storage", "device")
-    ),
-    "align": Study("the effect of the alignment strength on accuracy", _run_align),
-    "multibench": Study(
-        "whether alignment goes with performance, on your copy of MultiBench's files",
-        _run_multibench,
-        options=("storage", "device", "data", "dataset"),
-        required={"data": "a file of MultiBench or the folder of AV-MNIST", "dataset": ", ".join(MULTIBENCH)},
-        location="`modalign data` says where to get them",
-    ),
-    "vision-language": Study(
-        "whether frozen encoders align less when captions say less about their images",
-        _run_vision_language,
-        options=("device", "images", "captions", "encoder"),
-    ),
-}
+DATASETS = STUDIES["multibench"].required["dataset"]
 
 
 def _takers(option: str) -> str:
@@ -137,7 +56,9 @@ class ReproduceOptions(RunOptions):
     data: Annotated[
         Path | None, _option("data", "the pickle file, or the folder of AV-MNIST.", metavar="FILE_OR_FOLDER")
     ] = None
-    dataset: Annotated[str | None, _option("dataset", f"one of {', '.join(MULTIBENCH)}.", metavar="NAME")] = None
+    dataset: Annotated[
+        str | None, _option("dataset", f"one of {STUDIES['multibench'].required['dataset']}.", metavar="NAME")
+    ] = None
     device: Annotated[str | None, _option("device", "device of the encoders, such as cuda.", default="cpu")] = None
 
     @property
@@ -145,9 +66,22 @@ class ReproduceOptions(RunOptions):
         """The folder of the results."""
         return self.out or Path("results") / (f"{self.study}-{self.dataset}" if self.dataset else self.study)
 
-    def running(self) -> _Running:
-        """Return the arguments that every study takes."""
-        return {"fresh": self.fresh, "workers": self.workers, "reporter": self.reporter()}
+    def for_study(self) -> StudyOptions:
+        """Return the options as a study takes them."""
+        return StudyOptions(
+            folder=self.folder,
+            full=self.full,
+            fresh=self.fresh,
+            workers=self.workers,
+            reporter=self.reporter(),
+            storage=self.storage,
+            device=self.device,
+            images=tuple(self.images.split(",")) if self.images else None,
+            captions=self.captions,
+            encoders=tuple(self.encoder) if self.encoder else None,
+            data=self.data,
+            dataset=self.dataset,
+        )
 
 
 @command(
@@ -164,17 +98,20 @@ def reproduce(options: ReproduceOptions) -> None:
     from modalign.cli.tables import print_claims
 
     study = _checked_study(options)
+    if options.device is not None:
+        _check_device(options.device)
+    folder = options.folder
     with resumable():
-        study.run(options)
-        page = drawing(options.study)(options.folder)
-    print_claims(options.folder)
-    notes = options.folder / "notes.json"
+        study.resolve()(options.for_study())
+        page = None if study.page is None else drawing(study.page)(folder)
+    print_claims(folder)
+    notes = folder / "notes.json"
     for note in json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else ():
         typer.echo(f"note: {note}")
-    typer.echo(f"report: {page}")
+    typer.echo(f"results: {folder}" if page is None else f"report: {page}")
 
 
-def _checked_study(options: ReproduceOptions) -> Study:
+def _checked_study(options: ReproduceOptions) -> StudyEntry:
     """Return the study that was named, or refuse a name or an option that does not exist."""
     if options.study not in STUDIES:
         raise ValueError(f"STUDY must be one of {', '.join(STUDIES)}, got {options.study!r}")
@@ -184,21 +121,15 @@ def _checked_study(options: ReproduceOptions) -> Study:
             raise ValueError(f"--{option} is not an option of {options.study}; it is one of {_takers(option)}")
     if any(getattr(options, option) is None for option in study.required):
         needed = ", and ".join(f"--{option}, {value}" for option, value in study.required.items())
-        raise ValueError(f"reproduce {options.study} needs {needed}; {study.location}")
+        raise ValueError(f"reproduce {options.study} needs {needed}; {study.where}")
     return study
 
 
-Grid = TypeVar("Grid")
-
-
-def _on_device(grid: Grid, device: str | None) -> Grid:
-    """Return the grid of a study with its encoders on ``device``."""
+def _check_device(device: str) -> None:
+    """Check that ``device`` names the CPU or a GPU that torch sees."""
     import torch
 
-    if device is None:
-        return grid
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ValueError(f"--device must be cpu, cuda or cuda:0, cuda:1 ..., got {device}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch sees no GPU here; leave it out, or see `modalign doctor`")
-    return dataclasses.replace(grid, device=device)  # type: ignore[type-var]
