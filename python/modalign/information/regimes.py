@@ -1,7 +1,7 @@
 """Whether alignment, or prediction of one modality from the other, recovers what two modalities share.
 
-The spiked linear model of *When to Align, When to Predict* (arXiv:2606.11190): both modalities hold a shared signal of
-strengths kappa_i among noise of variances gamma, and nuisance that is correlated across them with strengths eta_j.
+In the spiked linear model of *When to Align, When to Predict* (arXiv:2606.11190), both modalities hold a shared signal
+of strengths kappa_i among noise of variances gamma, and nuisance that is correlated across them with strengths eta_j.
 
     alignment    rho_i = kappa_i^2 / sqrt((kappa_i^2 + gamma_x) (kappa_i^2 + gamma_y))
                  nu_j = eta_j / sqrt(gamma_xj gamma_yj)
@@ -9,27 +9,33 @@ strengths kappa_i among noise of variances gamma, and nuisance that is correlate
                  xi_j = eta_j / sqrt(gamma_xj)
 
 Each recovers the signal where the smallest of its signal's values exceeds the largest of its nuisance's. A small
-labelled sample tells signal from nuisance: the signal is what the means of the classes share, nuisance what the
-deviations from them do.
+labelled sample separates signal from nuisance: the signal is what the means of the classes share, nuisance what the
+deviations from them share.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
+
+from modalign.information.inputs import Array, Codes, checked_features, checked_labels
 
 __all__ = ["Regime", "regime"]
 
-Array = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Regime:
-    """name: "both", "align only", "predict only" or "neither": what recovers the shared signal. rho, nu: alignment's
-    values of signal and nuisance; tau, xi: prediction's."""
+    """What recovers the signal that two modalities share.
+
+    Attributes:
+        name: "both", "align only", "predict only" or "neither".
+        rho: Alignment's values of the signal.
+        nu: Alignment's values of the nuisance.
+        tau: Prediction's values of the signal.
+        xi: Prediction's values of the nuisance.
+    """
 
     name: str
     rho: tuple[float, ...]
@@ -39,26 +45,37 @@ class Regime:
 
     @property
     def aligns(self) -> bool:
+        """Whether alignment recovers the signal."""
         return self.name in ("both", "align only")
 
     @property
     def predicts(self) -> bool:
+        """Whether prediction of modality 2 from modality 1 recovers the signal."""
         return self.name in ("both", "predict only")
 
 
-def regime(x1: Any, x2: Any, y: Any, *, components: int = 10, seed: int = 0) -> Regime:
-    """The regime of modality 1, from which prediction goes, and modality 2.
+def regime(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, components: int = 10, seed: int = 0) -> Regime:
+    """Estimate which of alignment and prediction would recover the shared signal, from a labelled sample.
+
+    Directions are chosen on one half of the items and measured on the other, and the other way round, because a
+    direction that was chosen on a sample looks better there than it is.
 
     Args:
-        x1, x2: (n, d1), (n, d2) numbers of the same n items, each centred and scaled as a whole. y: (n,) classes.
-        components: principal directions of each modality that are looked at, at most a fifth of the items.
-        seed: of the halves: directions are found on one half of the items and measured on the other, and the other way
-            round, since a direction that was chosen on a sample looks better there than it is.
+        x1: (n, d1) numbers, modality 1, from which prediction goes; centred and scaled as a whole.
+        x2: (n, d2) numbers of the same items, modality 2.
+        y: (n,) classes.
+        components: The number of principal directions of each modality to use, at most a fifth of the items.
+        seed: Seed of the halves.
 
-    Returns: ``Regime``; the signal has at most classes - 1 directions, with a tenth of the largest value at least.
-    O(n d^2) time, O(d^2) memory beside the inputs.
-    Raises ValueError as ``pid``, and where the classes' means share nothing.
-    Source: arXiv:2606.11190.
+    Returns:
+        The regime. The signal has at most classes - 1 directions, each with at least a tenth of the largest value. Time
+        is O(n d^2), memory O(d^2) beside the inputs.
+
+    Raises:
+        ValueError: As ``pid``, and where the means of the classes share nothing.
+
+    Source:
+        arXiv:2606.11190.
 
     Examples:
         >>> import numpy as np
@@ -69,65 +86,100 @@ def regime(x1: Any, x2: Any, y: Any, *, components: int = 10, seed: int = 0) -> 
         >>> regime(x, x + rng.normal(size=(2000, 4)) - rng.normal(size=(2000, 4)), y).name
         'both'
     """
-    from modalign.information.estimate import _features, _labels
-
-    labels = _labels("regime", y)
+    labels = checked_labels("regime", y)
     tables = []
     for name, values in (("x1", x1), ("x2", x2)):
-        table = np.asarray(_features("regime", name, values, len(labels)), np.float64)
-        tables.append(_reduced(table.reshape(len(table), -1), max(1, min(components, len(table) // 5))))
-    x, z = tables
-    classes = int(labels.max()) + 1
-    means = [np.stack([side[labels == label].mean(0) for label in range(classes)])[labels] for side in tables]
-    within = [side - mean for side, mean in zip(tables, means, strict=True)]
+        table = np.asarray(checked_features("regime", name, values, len(labels)), np.float64)
+        tables.append(_principal(table.reshape(len(table), -1), max(1, min(components, len(table) // 5))))
+    sample = _Sample(tables[0], tables[1], labels)
     order = np.random.default_rng(seed).permutation(len(labels))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
-    signal: list[tuple[Array, Array]] = []
-    nuisance: list[tuple[Array, Array]] = []
-    for found, measured in (halves, halves[::-1]):
-        own = [_class_means(side, labels, found, classes) for side in tables]
-        u, _, v = np.linalg.svd(own[0][labels[found]].T @ own[1][labels[found]], full_matrices=False)
-        count = min(classes - 1, u.shape[1])
-        other = [_class_means(side, labels, measured, classes)[labels[measured]] for side in tables]
-        shared = np.array([((other[0] @ u[:, i]) * (other[1] @ v[i])).mean() for i in range(count)])
-        spread = [np.array([(side[measured] @ w).var() for w in ws[:count]]) for side, ws in ((x, u.T), (z, v))]
-        signal.append((shared / np.sqrt(spread[0] * spread[1]), shared / np.sqrt(spread[0])))
-        # nuisance: canonical directions of the deviations
-        u, v = _canonical(within[0][found], within[1][found])
-        a, b = within[0][measured] @ u, within[1][measured] @ v
-        common = (a * b).mean(0)
-        nuisance.append((common / np.sqrt(a.var(0) * b.var(0)), common / a.std(0)))
-    rho, tau = (np.mean([part[i] for part in signal], 0) for i in (0, 1))
-    nu, xi = (np.abs(np.mean([part[i] for part in nuisance], 0)) for i in (0, 1))
-    kept = rho >= 0.1 * max(rho.max(), 0)
+    signal = [sample.signal(chosen, measured) for chosen, measured in (halves, halves[::-1])]
+    nuisance = [sample.nuisance(chosen, measured) for chosen, measured in (halves, halves[::-1])]
+    rho, tau = (np.mean([half[i] for half in signal], 0) for i in (0, 1))
+    nu, xi = (np.abs(np.mean([half[i] for half in nuisance], 0)) for i in (0, 1))
     if rho.max() <= 0:
         raise ValueError("regime: the means of the classes share nothing: there is no signal to recover")
+    kept = rho >= 0.1 * rho.max()
     aligns = bool(rho[kept].min() > nu.max(initial=0.0))
     predicts = bool(tau[kept].min() > xi.max(initial=0.0))
     name = {(1, 1): "both", (1, 0): "align only", (0, 1): "predict only", (0, 0): "neither"}[aligns, predicts]
-    numbers = [tuple(float(value) for value in values) for values in (rho[kept], nu, tau[kept], xi)]
-    return Regime(name, *numbers)
+    rho, nu, tau, xi = (tuple(map(float, values)) for values in (rho[kept], nu, tau[kept], xi))
+    return Regime(name, rho=rho, nu=nu, tau=tau, xi=xi)
 
 
-def _reduced(table: Array, components: int) -> Array:
-    """Centred, scaled as a whole, on its leading principal directions."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Sample:
+    """Two modalities on their principal directions, and the classes of the items.
+
+    Attributes:
+        x: (n, d1) float64.
+        z: (n, d2) float64.
+        labels: (n,) classes from 0.
+    """
+
+    x: Array
+    z: Array
+    labels: Codes
+
+    @property
+    def classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def signal(self, chosen: Codes, measured: Codes) -> tuple[Array, Array]:
+        """Return alignment's and prediction's values of the directions that the means of the classes share.
+
+        Args:
+            chosen: The items on which the directions are chosen.
+            measured: The items on which their values are measured.
+        """
+        tables, labels = (self.x, self.z), self.labels
+        means = [_class_means(table, labels, chosen, self.classes)[labels[chosen]] for table in tables]
+        u, _, v = np.linalg.svd(means[0].T @ means[1], full_matrices=False)
+        count = min(self.classes - 1, u.shape[1])
+        means = [_class_means(table, labels, measured, self.classes)[labels[measured]] for table in tables]
+        shared = np.array([((means[0] @ u[:, i]) * (means[1] @ v[i])).mean() for i in range(count)])
+        of_x, of_z = (
+            np.array([(table[measured] @ direction).var() for direction in directions[:count]])
+            for table, directions in ((self.x, u.T), (self.z, v))
+        )
+        return shared / np.sqrt(of_x * of_z), shared / np.sqrt(of_x)
+
+    def nuisance(self, chosen: Codes, measured: Codes) -> tuple[Array, Array]:
+        """Return the values of the canonical directions of the deviations from the means; arguments as ``signal``."""
+        means = [
+            np.stack([table[self.labels == label].mean(0) for label in range(self.classes)])[self.labels]
+            for table in (self.x, self.z)
+        ]
+        x, z = self.x - means[0], self.z - means[1]
+        u, v = _canonical(x[chosen], z[chosen])
+        a, b = x[measured] @ u, z[measured] @ v
+        shared = (a * b).mean(0)
+        return shared / np.sqrt(a.var(0) * b.var(0)), shared / a.std(0)
+
+
+def _principal(table: Array, components: int) -> Array:
+    """Return the rows centred, scaled as a whole, and projected on their leading principal directions."""
     centred = table - table.mean(0)
     centred /= np.sqrt(centred.var(0).mean()) or 1.0
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :components]
     return np.asarray(centred @ axes)
 
 
-def _class_means(side: Array, labels: Any, rows: Any, classes: int) -> Array:
-    """(classes, d), centred on the mean of the rows; a class without rows has the mean."""
-    part, of = side[rows], labels[rows]
+def _class_means(table: Array, labels: Codes, rows: Codes, classes: int) -> Array:
+    """Return the means of classes over some rows less the mean of these rows, (classes, d); 0 for empty classes."""
+    part, part_labels = table[rows], labels[rows]
     whole = part.mean(0)
     return np.stack(
-        [part[of == label].mean(0) - whole if (of == label).any() else 0 * whole for label in range(classes)]
+        [
+            part[part_labels == label].mean(0) - whole if (part_labels == label).any() else 0 * whole
+            for label in range(classes)
+        ]
     )
 
 
 def _canonical(a: Array, b: Array) -> tuple[Array, Array]:
-    """Canonical directions of centred rows, of unit length."""
+    """Return the canonical directions of centred rows, of unit length."""
     roots = []
     for side in (a, b):
         values, vectors = np.linalg.eigh(side.T @ side / len(side))

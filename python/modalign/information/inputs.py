@@ -1,0 +1,72 @@
+"""Checks of the labels and features that users pass, which return them as codes from 0 and as float64 tables."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["FOLDS", "Array", "Codes", "Side", "checked_features", "checked_labels", "is_codes"]
+
+Array: TypeAlias = NDArray[np.float64]
+Codes: TypeAlias = NDArray[np.int64]
+Side: TypeAlias = Array | Codes  # a modality: (n, d) float64, or (n,) codes from 0
+
+FOLDS = 5  # of cross-fitting; every class needs an item in each
+
+
+def is_codes(side: Side) -> TypeGuard[Codes]:
+    """Return whether a modality consists of codes, one for each item."""
+    return side.ndim == 1
+
+
+def checked_labels(operation: str, y: ArrayLike) -> Codes:
+    """Return the classes of the items as (n,) codes from 0.
+
+    Args:
+        operation: The name of the calling function, with which error messages begin.
+        y: (n,) whole numbers or booleans.
+
+    Raises:
+        ValueError: For another shape or type, fewer than 2 classes, or a class with fewer than 5 items.
+    """
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "biu":
+        raise ValueError(f"{operation}: y must be (n,) whole numbers, the classes, got {labels.dtype} {labels.shape}")
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise ValueError(f"{operation}: y must hold at least 2 classes, got {len(counts)}")
+    if counts.min() < FOLDS:
+        raise ValueError(
+            f"{operation}: every class must have at least {FOLDS} items, got one with {counts.min()}; merge or drop it"
+        )
+    return codes.astype(np.int64)
+
+
+def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
+    """Return a modality as (n,) codes from 0, or as an (n, d) float64 table.
+
+    Args:
+        operation: The name of the calling function, with which error messages begin.
+        name: The name of the argument, for error messages.
+        x: (n,) whole numbers or booleans, or (n, d) numbers.
+        n: The number of labels.
+
+    Raises:
+        ValueError: For another shape, NaN or inf, or features that never change.
+    """
+    values = np.asarray(x)
+    if values.ndim == 0 or len(values) != n:
+        raise ValueError(f"{operation}: {name} must have a row for each label, {n}, got {values.shape}")
+    if values.ndim == 1 and values.dtype.kind in "biu":
+        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape}")
+    table = values.astype(np.float64)
+    if not np.isfinite(table).all():
+        bad = np.flatnonzero(~np.isfinite(table).all(1))[:3].tolist()
+        raise ValueError(f"{operation}: {name} must be finite, got NaN or inf in rows {bad} (the first)")
+    if not table.std(0).any():
+        raise ValueError(f"{operation}: {name} never changes, so it tells nothing about the label")
+    return table
