@@ -48,7 +48,7 @@ def test_an_option_of_some_studies_names_them() -> None:
     text = help_of("reproduce")
     for study in STUDIES.values():
         for option in study.options:
-            (line,) = [line for line in text.splitlines() if f" --{option} " in line]
+            line = next(line for line in text.splitlines() if f"│ --{option} " in line)
             assert study.name in line
 
 

@@ -15,6 +15,7 @@ from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from modalign.alignment.items import Labels
     from modalign.alignment.results import Alignment, LayerAlignment
 
 __all__: list[str] = []
@@ -255,9 +256,9 @@ def _write_outputs(result: Alignment | LayerAlignment, paths: Sequence[Path]) ->
             typer.echo(f"written: {result.save(path)}")
 
 
-def _classes(rows: str, labels: str, seed: int) -> object:
+def _classes(rows: str, labels: str, seed: int) -> Labels:
     """Return classes from a file, or from as many clusters of rows as kmeans:COUNT names."""
-    from modalign.alignment.nulls import kmeans_cells
+    from modalign.alignment.relabelling import kmeans_cells
     from modalign.files.labels import as_classes, read_labels
 
     if not labels.startswith(KMEANS):
