@@ -192,7 +192,7 @@ def test_tuning_takes_any_number_of_modalities_and_small_chunks(
     sweep = configuration(cases=[{"label": "mine", "data": {"name": "hidden"}}], training=small)
     most = []
     monkeypatch.setattr(
-        tune, "train_chunk", lambda chunk, *rest: (most.append(len(chunk.runs)), train(chunk, *rest))[1]
+        tune, "train_chunk", lambda job, *rest: (most.append(len(job.chunk.runs)), train(job, *rest))[1]
     )
     folder = tune.run(sweep, tmp_path / "tuned", tune.Budget(highest=2.0, first=3, rounds=1, seeds=2))
     assert max(most) == 2

@@ -21,8 +21,9 @@ import yaml
 from experiments.small import TINY, configuration, settings, vectors
 from modalign.common.progress import Reporter
 from modalign.data import synthetic
-from modalign.experiments.sweep.chunks import bytes_of_a_run, chunks_of
+from modalign.experiments.sweep.chunks import chunks_of
 from modalign.experiments.sweep.config import Sweep, load, parse
+from modalign.experiments.sweep.memory import bytes_of_a_run
 from modalign.experiments.sweep.runner import run
 from modalign.experiments.sweep.schema import curve_columns, modality_pairs, run_columns
 from modalign.report import write

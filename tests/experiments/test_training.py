@@ -340,7 +340,7 @@ def test_every_task_is_learned_and_scored(task: str) -> None:
     data = hidden_numbers(task)
     sweep = configuration(training={"epochs": 15, "labels": None, "learning_rate": 0.02}, fusion="probe")
     trainer = trained(data, sweep, RUNS[:2])
-    assert trainer.parts == ["1", "2", "fused"]
+    assert trainer.predictors == ["1", "2", "fused"]
     test = data.part(2)
     chance = tasks.chance(task, test.labels)
     assert (trainer.test_accuracy[:, -1] > chance + 0.05).all()
@@ -378,7 +378,7 @@ def test_three_modalities_align_by_pairs() -> None:
     pair = configuration(pair_weights={"1-3": 0.0, "2-3": 0.0}, training={"labels": None})
     alone = trained(two, configuration(training={"labels": None}), RUNS)
     beside = trained(three, pair, RUNS)
-    assert beside.parts == ["1", "2", "3"]
+    assert beside.predictors == ["1", "2", "3"]
     for name, end in alone.parameters.items():
         torch.testing.assert_close(beside.parameters[name], end, rtol=1e-7, atol=1e-10)
     whole = trained(three, configuration(training={"labels": None}), RUNS)
@@ -460,6 +460,6 @@ def test_a_joint_head_on_frozen_features_is_a_probe() -> None:
         trained(data, configuration(encoders={"kind": "frozen"}, fusion=fusion, training={"labels": None}), RUNS[:3])
         for fusion in ("probe", "joint")
     ]
-    assert ends[0].parts == ["1", "2", "3", "fused"]
+    assert ends[0].predictors == ["1", "2", "3", "fused"]
     for name, end in ends[0].parameters.items():
         assert torch.equal(ends[1].parameters[name], end)

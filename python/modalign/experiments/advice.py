@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from modalign.experiments.tuning import SCALE, position
+from modalign.experiments.gaussian_process import SCALE, position
 from modalign.information import PIDEstimate, Regime, pid, regime
 
 __all__ = ["Advice", "Expectation", "advise", "hit_rate", "regime_sentence", "suite", "trust"]

@@ -1,11 +1,10 @@
-"""The best alignment strength of each modality, with an interval, from a fraction of a grid's runs.
+"""Search for the best alignment strength of each modality, with an interval, from a fraction of a grid's runs.
 
-Every round trains a batch of strengths side by side. What they gave, as the change of validation accuracy over strength
-0 with the same seed, is modelled by a Gaussian process over t = asinh(strength / 0.05) that is 0 at 0, one for each
-modality. All changes of a seed subtract the same run, so they share its noise. How far and how fast the curve bends is
-averaged over, and so is the noise (see ``_posterior``). The next strengths are where functions drawn from the
-posteriors are highest (Thompson sampling), so that runs go to where the best may lie. At the end the best strength is
-that of the highest posterior mean, and its interval holds the maxima of 95 % of the functions drawn.
+Every round trains a batch of strengths side by side. The change of validation accuracy over strength 0 with the same
+seed is modelled by a Gaussian process over t = asinh(strength / 0.05), one for each modality (see
+``gaussian_process``). The next strengths are where functions drawn from the posteriors are highest (Thompson sampling),
+so that runs go to where the best may lie. At the end the best strength is that of the highest posterior mean, and its
+interval holds the maxima of 95 % of the functions drawn.
 """
 
 from __future__ import annotations
@@ -13,40 +12,46 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from modalign.common.progress import Reporter
 from modalign.data import PairedDataset
+from modalign.experiments.gaussian_process import Changes, Posterior, position, posterior, strength_at
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.sweep.cases import notes_on, prepared
-from modalign.experiments.sweep.chunks import Chunk, cut, runs_in_a_chunk, train_chunk, work_of
+from modalign.experiments.sweep.chunks import Chunk, Control, Job, cut, train_chunk
 from modalign.experiments.sweep.config import Sweep
+from modalign.experiments.sweep.memory import runs_in_a_chunk
 from modalign.experiments.sweep.training import Run
 
 if TYPE_CHECKING:
     from modalign.experiments.sweep.results import Results
 
-__all__ = ["Budget", "Optimum", "against_grid", "optimum", "position", "require_grid", "run"]
+__all__ = ["Budget", "Optimum", "Regret", "against_grid", "optimum", "require_grid", "run"]
 
-SCALE = 0.05  # strengths below it are nearly 0
-POINTS, FUNCTIONS = 121, 2000
 FIRST_SEED = 1000  # a grid counts from 0
 CHECKPOINT_SECONDS = 10.0
-LENGTHS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0)  # over which the curve bends, in shares of the range of t
-RATIOS = tuple(10 ** (i / 2) for i in range(-2, 7))  # of the curve's variance to that of a run's noise
-GRAIN = 1e-4  # of an accuracy: noise is not less, though all runs agree
-Array = NDArray[np.float64]
+Evaluation = Mapping[str, Any]  # strength, seed, and validation_accuracy_1, accuracy_1, ... of one run
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """highest: the largest strength looked at. first: strengths of the first round, 0 among them. rounds: that follow,
-    each of ``per_round`` strengths for each modality. seeds: each strength is trained with so many."""
+    """How many runs a search may take.
+
+    Args:
+        highest: The largest strength looked at.
+        first: Strengths of the first round, 0 among them.
+        rounds: Number of rounds after the first.
+        per_round: Strengths of each of those rounds, for each modality.
+        seeds: Runs of each strength.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
 
     highest: float = 4.0
     first: int = 5
@@ -65,14 +70,24 @@ class Budget:
 
     @property
     def runs(self) -> int:
-        """At most, for a case of two modalities."""
+        """The largest number of runs for a case of two modalities."""
         return self.seeds * (self.first + 2 * self.per_round * self.rounds)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimum:
-    """Of one modality. best [low, high]: the strength; gain [gain_low, gain_high]: of validation accuracy over strength
-    0 there; helps: the posterior probability of any gain. curve: strengths, mean and standard deviation."""
+    """The best strength of one modality.
+
+    Args:
+        best: The strength with the highest posterior mean.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        gain: Validation accuracy there less that at strength 0.
+        gain_low: Lower end of the gain's 95 % interval.
+        gain_high: Upper end.
+        helps: Posterior probability of any gain.
+        curve: Lists of equal length: strength, and mean and deviation of the change there.
+    """
 
     best: float
     low: float
@@ -84,6 +99,19 @@ class Optimum:
     curve: dict[str, list[float]]
 
 
+class Regret(TypedDict):
+    """One row of ``against_grid``: what a search lost against a grid, for one modality of one case."""
+
+    case: str
+    modality: int
+    name: str
+    tuned: float
+    grid: float
+    regret: float
+    regret_of_none: float
+    cost: float
+
+
 def run(
     sweep: Sweep,
     folder: Path,
@@ -93,19 +121,32 @@ def run(
     reporter: Reporter | None = None,
     workers: int | None = None,
 ) -> Path:
-    """Tune the strength for every case of ``sweep``, whose own strengths and seeds play no part.
+    """Tune the strength for every case of ``sweep``, whose strengths and seeds play no part.
 
-    Leaves evaluations.parquet and optima.json in ``folder``; one that holds a part of the same study is continued.
+    Args:
+        sweep: The configuration.
+        folder: Where evaluations.parquet and optima.json are written. A folder that holds part of the same search is
+            continued.
+        budget: How many runs the search may take.
+        fresh: Forget what the folder holds of an earlier search.
+        reporter: Shows progress and notes.
+        workers: Chunks that train at once, each on one core; by default one for each core. It changes no number.
 
-    Raises ValueError as ``sweep.run``. Seeds count from 1,000: a grid's are others.
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: As ``sweep.run``. Seeds count from 1,000, so that a grid's are others.
     """
     budget = budget or Budget()
     sweep, data = prepared(sweep)
-    most = [runs_in_a_chunk(pairs, sweep) for pairs in data]  # what the encoders cannot take is said here
+    largest = [runs_in_a_chunk(pairs, sweep) for pairs in data]  # raises for inputs the encoders cannot take
     settings = {
-        "study": "tune", "budget": dataclasses.asdict(budget), "sweep": sweep.model_dump(mode="json"),
+        "study": "tune",
+        "budget": dataclasses.asdict(budget),
+        "sweep": sweep.model_dump(mode="json"),
         "data": [pairs.fingerprint() for pairs in data],
-    }  # fmt: skip
+    }
     study = Study(folder, settings, fresh=fresh)
     if workers is None and sweep.training.device != "cpu":
         workers = 1
@@ -113,76 +154,97 @@ def run(
         reporter = reporter or Reporter("none")
         for note in notes_on(sweep, data):
             reporter.say(f"note: {note}")
-        seen: list[list[dict[str, Any]]] = [[] for _ in sweep.cases]
-        made = [0 for _ in sweep.cases]
-        strengths = [_first(budget) for _ in sweep.cases]
+        evaluations: list[list[Evaluation]] = [[] for _ in sweep.cases]
+        trained = [0 for _ in sweep.cases]
+        strengths = [_first_strengths(budget) for _ in sweep.cases]
         for number in range(budget.rounds + 1):
             parts = []
             for i, pairs in enumerate(data):
                 for seed in range(FIRST_SEED, FIRST_SEED + budget.seeds):
-                    for runs in cut([Run(strength, seed) for strength in strengths[i]], most[i]):
-                        parts.append(_part(study, sweep, pairs, Chunk(i, made[i], runs)))
-                        made[i] += 1
-            done = study.run(parts, f"{sweep.name}, round {number + 1}", workers=workers, reporter=reporter)
-            for found in done:
-                seen[found["case"]] += found["rows"]
+                    for runs in cut([Run(strength, seed) for strength in strengths[i]], largest[i]):
+                        parts.append(_part(study, Job(Chunk(i, trained[i], runs), pairs, sweep)))
+                        trained[i] += 1
+            title = f"{sweep.name}, round {number + 1}"
+            for result in study.run(parts, title, workers=workers, reporter=reporter):
+                evaluations[result["case"]] += result["rows"]
             if number < budget.rounds:
                 strengths = [
-                    _next(rows, len(pairs.modalities), budget, number) for rows, pairs in zip(seen, data, strict=True)
+                    _next_strengths(rows, len(pairs.modalities), budget, number)
+                    for rows, pairs in zip(evaluations, data, strict=True)
                 ]
-        study.write_table("evaluations.parquet", [
-            {"case": case.label, **row} for case, rows in zip(sweep.cases, seen, strict=True) for row in rows
-        ])  # fmt: skip
-        optima = {
-            case.label: {
-                "modalities": list(case.modalities or pairs.modalities),
-                "runs": len(rows),
-                "optima": [
-                    dataclasses.asdict(optimum(rows, m + 1, budget.highest)) for m in range(len(pairs.modalities))
-                ],
-            }
-            for case, pairs, rows in zip(sweep.cases, data, seen, strict=True)
-        }
-        study.write_json("optima.json", optima)
+        _write(study, sweep, data, evaluations, budget.highest)
     return study.path
 
 
-def against_grid(tuned: Path, grid: Path) -> list[dict[str, Any]]:
-    """For each case and modality that both have: what the search lost against a finished sweep of many strengths.
+def _write(
+    study: Study,
+    sweep: Sweep,
+    data: Sequence[PairedDataset],
+    evaluations: Sequence[Sequence[Evaluation]],
+    highest: float,
+) -> None:
+    rows_of = list(zip(sweep.cases, data, evaluations, strict=True))
+    study.write_table("evaluations.parquet", [{"case": case.label, **row} for case, _, rows in rows_of for row in rows])
+    optima = {
+        case.label: {
+            "modalities": list(case.modalities or pairs.modalities),
+            "runs": len(rows),
+            "optima": [dataclasses.asdict(optimum(rows, m + 1, highest)) for m in range(len(pairs.modalities))],
+        }
+        for case, pairs, rows in rows_of
+    }
+    study.write_json("optima.json", optima)
 
-    The grid must hold strength 0 and go as far as the search did. Both choose by validation accuracy. Judged is the
-    test accuracy of the grid's runs, averaged over its seeds and interpolated in t: regret = accuracy at the grid's
-    choice - at the search's. cost: its runs over the grid's.
-    Raises ValueError where they have no case in common, the grid does not go as far, or one is not finished.
+
+def against_grid(tuned: Path, grid: Path) -> list[Regret]:
+    """Compare a search with a finished sweep of many strengths, for each case and modality that both have.
+
+    Both choose a strength by validation accuracy. The judge is the test accuracy of the grid's runs, averaged over its
+    seeds and interpolated in t: the regret is the accuracy at the grid's choice less that at the search's.
+
+    Args:
+        tuned: Folder of a finished search.
+        grid: Folder of a finished sweep that holds strength 0 and goes as far as the search did.
+
+    Returns:
+        One row for each case and modality; ``cost`` is the number of the search's runs over that of the grid's.
+
+    Raises:
+        ValueError: If they have no case in common, the grid does not go as far, or one is not finished.
     """
     if not (tuned / "optima.json").is_file():
         raise ValueError(f"{tuned} holds no finished search")
     optima = json.loads((tuned / "optima.json").read_text(encoding="utf-8"))
-    highest = max(one["curve"]["strength"][-1] for found in optima.values() for one in found["optima"])
+    highest = max(one["curve"]["strength"][-1] for entry in optima.values() for one in entry["optima"])
     results = require_grid(grid, highest)
-    rows = []
+    places = [position(strength) for strength in results.strengths]
+    rows: list[Regret] = []
     for case in results.cases:
         if case.label not in optima:
             continue
-        found = optima[case.label]
-        for modality, (name, one) in enumerate(zip(found["modalities"], found["optima"], strict=True), 1):
-            at = [position(strength) for strength in results.strengths]
+        entry = optima[case.label]
+        for modality, (name, one) in enumerate(zip(entry["modalities"], entry["optima"], strict=True), 1):
             test = results.grid(case, f"accuracy_{modality}").mean(0)
             chosen = int(results.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
-            there = float(np.interp(position(one["best"]), at, test))
-            rows.append({
-                "case": case.label, "modality": modality, "name": name, "tuned": one["best"],
-                "grid": results.strengths[chosen], "regret": float(test[chosen]) - there,
-                "regret_of_none": float(test[chosen] - test[0]),  # strength 0 is the first
-                "cost": found["runs"] / (len(results.strengths) * len(results.seeds)),
-            })  # fmt: skip
+            rows.append(
+                Regret(
+                    case=case.label,
+                    modality=modality,
+                    name=name,
+                    tuned=one["best"],
+                    grid=results.strengths[chosen],
+                    regret=float(test[chosen]) - float(np.interp(position(one["best"]), places, test)),
+                    regret_of_none=float(test[chosen] - test[0]),  # strength 0 is the first
+                    cost=entry["runs"] / (len(results.strengths) * len(results.seeds)),
+                )
+            )
     if not rows:
         raise ValueError(f"{tuned} and {grid} have no case in common")
     return rows
 
 
 def require_grid(grid: Path, highest: float) -> Results:
-    """A finished sweep; ValueError where nothing can be read off it from strength 0 to ``highest``."""
+    """Read a finished sweep; ValueError unless it holds strength 0 and goes as far as ``highest``."""
     from modalign.experiments.sweep.results import read
 
     results = read(grid)
@@ -195,141 +257,94 @@ def require_grid(grid: Path, highest: float) -> Results:
     return results
 
 
-def _part(study: Study, sweep: Sweep, data: PairedDataset, chunk: Chunk) -> Part:
-    def make(advance: Any) -> dict[str, Any]:
-        stop = threading.Event()  # the study stops a part by raising in advance
-        result = train_chunk(
-            chunk, data, sweep, study.place, lambda work, resumed=False: advance(work), stop, CHECKPOINT_SECONDS
-        )
+def optimum(rows: Sequence[Evaluation], modality: int, highest: float) -> Optimum:
+    """Estimate the best strength of a modality from runs.
+
+    Args:
+        rows: One mapping for each run: strength, seed, validation_accuracy_1, validation_accuracy_2, ... Strength 0
+            must be there with every seed.
+        modality: Number of the modality, from 1.
+        highest: The largest strength.
+    """
+    fitted = _posterior(rows, modality, highest, seed=0)
+    best = int(fitted.mean.round(9).argmax())
+    low, high = np.quantile(fitted.strengths[fitted.functions.argmax(1)], [0.025, 0.975], method="nearest")
+    gains = fitted.functions[:, best] - fitted.functions[:, 0]
+    gain_low, gain_high = np.quantile(gains, [0.025, 0.975])
+    return Optimum(
+        best=_rounded(fitted.strengths[best]),
+        low=_rounded(low),
+        high=_rounded(high),
+        gain=float(fitted.mean[best] - fitted.mean[0]),
+        gain_low=float(gain_low),
+        gain_high=float(gain_high),
+        helps=float((gains > 0).mean()) if best else 0.0,
+        curve={
+            "strength": fitted.strengths.tolist(),
+            "mean": fitted.mean.tolist(),
+            "deviation": fitted.deviation.tolist(),
+        },
+    )
+
+
+def _posterior(rows: Sequence[Evaluation], modality: int, highest: float, seed: int) -> Posterior:
+    """Model the changes of a modality's validation accuracy over strength 0."""
+    column = f"validation_accuracy_{modality}"
+    without = {row["seed"]: row[column] for row in rows if row["strength"] == 0}
+    changed = [row for row in rows if row["strength"] > 0]
+    changes = Changes(
+        strengths=np.array([row["strength"] for row in changed]),
+        seeds=np.array([row["seed"] for row in changed]),
+        values=np.array([row[column] - without[row["seed"]] for row in changed]),
+    )
+    return posterior(changes, highest, seed)
+
+
+def _part(study: Study, job: Job) -> Part:
+    """Return the part of the study that trains a chunk."""
+
+    def make(advance: Callable[[int], None]) -> dict[str, Any]:
+        def on_progress(work: int, resumed: bool = False) -> None:
+            advance(work)
+
+        # the study stops a part by raising in advance, so nothing sets this event
+        control = Control(on_progress, threading.Event(), CHECKPOINT_SECONDS)
+        result = train_chunk(job, study.place, control)
         rows = [
-            {"strength": run.strength, "seed": run.seed,
-             **{f"{kind}_{m + 1}": result[f"{kind}_{m + 1}"][i] for m in range(len(data.modalities))
-                for kind in ("validation_accuracy", "accuracy")}}
-            for i, run in enumerate(chunk.runs)
-        ]  # fmt: skip
-        return {"case": chunk.case, "rows": rows}
+            {
+                "strength": run.strength,
+                "seed": run.seed,
+                **{
+                    f"{kind}_{m + 1}": result[f"{kind}_{m + 1}"][i]
+                    for m in range(len(job.data.modalities))
+                    for kind in ("validation_accuracy", "accuracy")
+                },
+            }
+            for i, run in enumerate(job.chunk.runs)
+        ]
+        return {"case": job.chunk.case, "rows": rows}
 
-    return Part(f"rows-{chunk.name}", work_of(chunk, data, sweep), make)
+    return Part(f"rows-{job.chunk.name}", job.work, make)
 
 
-def _first(budget: Budget) -> list[float]:
-    """0 and strengths evenly spaced in t, each rounded to three digits."""
-    return [_rounded(SCALE * np.sinh(t)) for t in np.linspace(0, position(budget.highest), budget.first)]
+def _first_strengths(budget: Budget) -> list[float]:
+    """Return 0 and strengths evenly spaced in t."""
+    return [strength_at(t) for t in np.linspace(0, position(budget.highest), budget.first)]
 
 
-def _next(rows: Sequence[dict[str, Any]], modalities: int, budget: Budget, number: int) -> list[float]:
-    """Where functions of all posteriors are highest; strengths that are there already bring new seeds no more."""
+def _next_strengths(rows: Sequence[Evaluation], modalities: int, budget: Budget, number: int) -> list[float]:
+    """Return new strengths where functions of the posteriors of all modalities are highest."""
     known = {row["strength"] for row in rows}
     chosen: list[float] = []
     for modality in range(1, modalities + 1):
-        at, functions, _, _ = _posterior(rows, modality, budget.highest, seed=7919 * (number + 1) + modality)
-        for function in functions:
-            strength = _rounded(SCALE * np.sinh(at[int(function.argmax())]))
+        fitted = _posterior(rows, modality, budget.highest, seed=7919 * (number + 1) + modality)
+        for function in fitted.functions:
+            strength = strength_at(fitted.places[int(function.argmax())])
             if strength not in known and strength not in chosen:
                 chosen.append(strength)
                 if len(chosen) == modality * budget.per_round:
                     break
     return chosen or [_rounded(budget.highest / 2)]
-
-
-def optimum(rows: Sequence[dict[str, Any]], modality: int, highest: float) -> Optimum:
-    """The best strength of a modality, counted from 1, from rows of strength, seed and validation_accuracy_1, _2 ...
-
-    Strength 0 must be there with every seed.
-    """
-    at, functions, mean, deviation = _posterior(rows, modality, highest, seed=0)
-    strengths = SCALE * np.sinh(at)
-    best = int(mean.round(9).argmax())
-    low, high = np.quantile(strengths[functions.argmax(1)], [0.025, 0.975], method="nearest")
-    gains = functions[:, best] - functions[:, 0]
-    gain_low, gain_high = np.quantile(gains, [0.025, 0.975])
-    return Optimum(
-        best=_rounded(float(strengths[best])), low=_rounded(float(low)), high=_rounded(float(high)),
-        gain=float(mean[best] - mean[0]), gain_low=float(gain_low), gain_high=float(gain_high),
-        helps=float((gains > 0).mean()) if best else 0.0,
-        curve={"strength": strengths.tolist(), "mean": mean.tolist(), "deviation": deviation.tolist()},
-    )  # fmt: skip
-
-
-def _posterior(
-    rows: Sequence[dict[str, Any]], modality: int, highest: float, seed: int
-) -> tuple[Array, Array, Array, Array]:
-    """Places t, functions drawn there (functions, places), their mean and standard deviation.
-
-    The change of run k of seed s is f(t_k) + e_sk - e_s0 with e of variance v: v off the diagonal for two changes of
-    one seed and 2 v on it. f is Gaussian with covariance ratio v K_length, and 0 at t = 0. Prior: every length and
-    ratio of the grid alike, 1 / v for v. With M = ratio K + N the covariance of the n changes y is v M, so the evidence
-    of a length and ratio is |M|^(-1/2) (y' M^-1 y)^(-n/2), v is y' M^-1 y over a chi-square of n degrees of freedom,
-    and f is Gaussian given all three.
-    """
-    column = f"validation_accuracy_{modality}"
-    without = {row["seed"]: row[column] for row in rows if row["strength"] == 0}
-    kept = [row for row in rows if row["strength"] > 0]
-    seeds = np.array([row["seed"] for row in kept])
-    change = np.array([row[column] - without[row["seed"]] for row in kept])
-    noise = np.eye(len(kept)) + (seeds[:, None] == seeds)
-    at = np.linspace(0, position(highest), POINTS)
-    places = np.concatenate([at, [position(row["strength"]) for row in kept]])
-    bases = [_from_zero(places, length * position(highest)) for length in LENGTHS]
-    fits = [_Fit.of(np.sqrt(ratio) * basis, noise, change) for basis in bases for ratio in RATIOS]
-    evidence = np.array([fit.evidence for fit in fits])
-    weights = np.exp(evidence - evidence.max())
-    weights /= weights.sum()
-    rng = np.random.default_rng(seed)
-    drawn = [fit.draw(count, rng) for fit, count in zip(fits, rng.multinomial(FUNCTIONS, weights), strict=True)]
-    functions = rng.permutation(np.concatenate(drawn))
-    mean = weights @ np.array([fit.mean for fit in fits])
-    return at, functions, mean, functions.std(0)
-
-
-def _from_zero(places: Array, length: float) -> Array:
-    """B, (places, functions): B w with w standard normal is a smooth random function that is 0 at 0."""
-    kernel = np.exp(-((places[:, None] - places) ** 2) / (2 * length**2))
-    at_zero = np.exp(-(places**2) / (2 * length**2))
-    eigenvalues, vectors = np.linalg.eigh(kernel - at_zero[:, None] * at_zero)
-    kept = eigenvalues > 1e-9 * eigenvalues[-1]
-    basis: Array = vectors[:, kept] * np.sqrt(eigenvalues[kept])
-    return basis
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fit:
-    """What one length and ratio make of the changes. Given v, the curve is basis @ (centre + sqrt(v) root @ normal)."""
-
-    basis: Array  # (POINTS, functions)
-    centre: Array
-    root: Array
-    scatter: float  # v times a chi-square
-    changes: int
-    evidence: float  # its logarithm
-
-    @classmethod
-    def of(cls, basis: Array, noise: Array, change: Array) -> _Fit:
-        """basis: over the places and then the changes."""
-        n, seen = len(change), basis[POINTS:]
-        within = seen @ seen.T + noise
-        solved = np.linalg.solve(within, np.concatenate([change[:, None], seen], 1))
-        scatter = float(change @ solved[:, 0]) + n * GRAIN**2
-        eigenvalues, vectors = np.linalg.eigh(np.eye(basis.shape[1]) - seen.T @ solved[:, 1:])
-        root = vectors * np.sqrt(eigenvalues.clip(0))
-        evidence = -(np.linalg.slogdet(within)[1] + n * np.log(scatter)) / 2
-        return cls(basis[:POINTS], seen.T @ solved[:, 0], root, scatter, n, float(evidence))
-
-    @property
-    def mean(self) -> Array:
-        curve: Array = self.basis @ self.centre
-        return curve
-
-    def draw(self, count: int, rng: np.random.Generator) -> Array:
-        deviations = np.sqrt(self.scatter / rng.chisquare(self.changes, (count, 1)))
-        normal = rng.normal(size=(count, len(self.centre)))
-        curves: Array = (self.centre + deviations * (normal @ self.root.T)) @ self.basis.T
-        return curves
-
-
-def position(strength: float) -> float:
-    """t = asinh(strength / 0.05): even steps of it are even steps near 0 and even ratios far from it."""
-    return float(np.arcsinh(strength / SCALE))
 
 
 def _rounded(strength: float) -> float:

@@ -18,7 +18,7 @@ import torch
 
 from modalign.common import provenance
 from modalign.common.progress import Reporter
-from modalign.experiments.sweep.chunks import Stopped, cores
+from modalign.experiments.sweep.chunks import Stopped, count_cores
 from modalign.experiments.sweep.folder import Folder
 
 __all__ = ["Part", "Study"]
@@ -123,7 +123,7 @@ class Study:
 
         with (
             shown,
-            ThreadPoolExecutor(workers or cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            ThreadPoolExecutor(workers or count_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
             futures = [pool.submit(one, part) for part in parts]
             try:

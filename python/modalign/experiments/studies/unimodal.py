@@ -17,7 +17,7 @@ from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.randomness import batch_order, initial_seed
-from modalign.experiments.sweep.stacked import Stacked, stacked_encoder
+from modalign.experiments.sweep.stacked import Layout, Stacked, stacked_encoder
 from modalign.experiments.sweep.training import inputs_of
 
 __all__ = ["Fit", "Trained", "UnimodalTrainer", "every_layer"]
@@ -132,17 +132,16 @@ class _Models:
     """The stacked encoders and heads of ``fits``."""
 
     def __init__(self, trainer: UnimodalTrainer, fits: Sequence[Fit]) -> None:
-        seeds, which = _seeds(fits)
+        seeds, copies = _seeds(fits)
+        layout = Layout(copies, trainer.dtype, trainer.device)
 
         def stack(make: Callable[[int], nn.Module]) -> Stacked:
-            return Stacked([make(seed) for seed in seeds], which, trainer.dtype, trainer.device)
+            return Stacked([make(seed) for seed in seeds], layout)
 
         modality, config, example = trainer.modality, trainer.config, trainer.example
         self.trainer = trainer
         initial = [initial_seed("encoder", seed, modality) for seed in seeds]
-        self.encoder = stacked_encoder(
-            config, example, initial, which=which, dtype=trainer.dtype, device=trainer.device
-        )
+        self.encoder = stacked_encoder(config, example, initial, layout)
         width = width_of(config, example)
         self.head = stack(
             lambda seed: seeded_module(lambda: nn.Linear(width, trainer.outputs), initial_seed("head", seed, modality))

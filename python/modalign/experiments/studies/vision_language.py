@@ -35,7 +35,7 @@ from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
 from modalign.experiments.studies.vision_language_claims import claims, notes
-from modalign.experiments.sweep.chunks import cores
+from modalign.experiments.sweep.chunks import count_cores
 from modalign.files.rows import open_layers
 from modalign.metrics import unbiased_cka
 from modalign.metrics.undefined import score_or_nan
@@ -237,7 +237,7 @@ class _Shared:
     def __call__(self, batch: Sequence[str]) -> Any:
         with self.lock:
             before = torch.get_num_threads()
-            torch.set_num_threads(cores())
+            torch.set_num_threads(count_cores())
             try:
                 if self.encode is None:
                     self.encode = self.encoder.load(self.captions, self.device)

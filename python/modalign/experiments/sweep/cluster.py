@@ -1,8 +1,8 @@
 """Chunks of a sweep as tasks of a Ray cluster: on other processes and machines, retried when a worker dies.
 
-The driver alone touches the folder. A task gets the chunk, the data set and the configuration, trains on one thread in
-a folder of its own, and gives its results back; the same bits as a thread gives. What was finished is kept as it comes
-in, so a cluster that vanishes costs the chunks it was training and no more.
+Only the driver touches the folder. A task gets the chunk, the data set and the configuration, trains on one thread in a
+temporary folder, and returns its results, with the same bits as on a thread of this process. Results are kept as they
+come in, so a cluster that vanishes costs the chunks it was training and no more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from modalign.data import PairedDataset
-from modalign.experiments.sweep.chunks import Chunk, train_chunk, work_of
+from modalign.experiments.sweep.chunks import Advance, Chunk, Control, Job, Result, train_chunk
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
 
@@ -30,87 +30,102 @@ RETRIES = 10  # of a chunk whose worker died
 SILENCE = 15.0  # seconds without an answer after which a cluster has vanished
 
 
-def train_on_ray(
-    address: str,
-    sweep: Sweep,
-    data: Sequence[PairedDataset],
-    chunks: Sequence[Chunk],
-    place: Folder,
-    advance: Callable[..., None],
-) -> list[dict[str, Any]]:
-    """The results of every chunk in order, finished ones from ``place``; the others are kept there as they come.
+def train_on_ray(address: str, jobs: Sequence[Job], place: Folder, advance: Advance) -> list[Result]:
+    """Train chunks on a Ray cluster.
 
-    address: "local" starts a cluster on this machine and ends it; "auto" or ``ray://host:port`` is one that is there.
-    Raises ModuleNotFoundError without Ray, ConnectionError for a cluster that cannot be reached or vanishes.
+    Args:
+        address: "local" starts a cluster on this machine and ends it; "auto" or ``ray://host:port`` names one that runs.
+        jobs: The chunks.
+        place: Where results are kept; chunks that it holds are not trained again.
+        advance: Called with the work that is finished.
+
+    Returns:
+        The results of every chunk, in order.
+
+    Raises:
+        ModuleNotFoundError: Without Ray.
+        ConnectionError: If the cluster cannot be reached or vanishes.
+        ValueError: If a run diverges.
     """
-    found: dict[int, dict[str, Any]] = {}
-    for i, chunk in enumerate(chunks):
-        kept = place.restore(f"{chunk.name}.pt", _runs(chunk))
-        if kept is not None:
-            found[i] = kept
-            advance(work_of(chunk, data[chunk.case], sweep), resumed=True)
-    if len(found) == len(chunks):
-        return [found[i] for i in range(len(chunks))]
-    with _cluster(address) as ray:
-        train = ray.remote(num_cpus=1, max_retries=RETRIES)(_train)
-        shared = [ray.put(pairs) for pairs in data]
-        waiting = {
-            train.remote(chunk, shared[chunk.case], sweep): i for i, chunk in enumerate(chunks) if i not in found
-        }
-        # through ray:// the head is out of sight, and Ray's client says itself when it is gone
-        watch = _Watch(None if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address))
-        try:
-            while waiting:
-                done, _ = ray.wait(list(waiting), timeout=0.2)
-                watch.look()
-                for task in done:
-                    i = waiting.pop(task)
-                    found[i] = _result(ray, task, sweep.cases[chunks[i].case].label)
-                    place.save(f"{chunks[i].name}.pt", _runs(chunks[i]), found[i])
-                    advance(work_of(chunks[i], data[chunks[i].case], sweep))
-        except BaseException:
-            if not watch.gone:  # nobody is there to be told
-                for task in waiting:
-                    ray.cancel(task, force=True)
-            raise
-    return [found[i] for i in range(len(chunks))]
+    results: dict[int, Result] = {}
+    for i, job in enumerate(jobs):
+        result = place.restore(f"{job.chunk.name}.pt", job.chunk.keys)
+        if result is not None:
+            results[i] = result
+            advance(job.work, resumed=True)
+    if len(results) < len(jobs):
+        with _cluster(address) as ray:
+            _train_missing(ray, address, jobs, results, place=place, advance=advance)
+    return [results[i] for i in range(len(jobs))]
 
 
-class _Watch:
-    """Whether the head of the cluster still answers: Ray itself waits for it for a minute, then ends the process."""
+def _train_missing(
+    ray: Any, address: str, jobs: Sequence[Job], results: dict[int, Result], *, place: Folder, advance: Advance
+) -> None:
+    """Train the chunks that ``results`` lacks and add them."""
+    train = ray.remote(num_cpus=1, max_retries=RETRIES)(_train)
+    # a data set is sent once, not with every chunk
+    shared = {case: ray.put(data) for case, data in {job.chunk.case: job.data for job in jobs}.items()}
+    waiting = {
+        train.remote(job.chunk, shared[job.chunk.case], job.sweep): i for i, job in enumerate(jobs) if i not in results
+    }
+    # through ray:// the head is out of sight, and Ray's client says itself when it is gone
+    head = _Head(None if address.startswith("ray://") else str(ray.get_runtime_context().gcs_address))
+    try:
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=0.2)
+            head.require_answer()
+            for task in done:
+                i = waiting.pop(task)
+                results[i] = _result(ray, task, jobs[i].label)
+                place.save(f"{jobs[i].chunk.name}.pt", jobs[i].chunk.keys, results[i])
+                advance(jobs[i].work)
+    except BaseException:
+        if not head.gone:  # a cluster that has vanished cannot cancel anything
+            for task in waiting:
+                ray.cancel(task, force=True)
+        raise
+
+
+class _Head:
+    """The head of the cluster, asked now and then: Ray itself waits for it for a minute, then ends the process."""
 
     def __init__(self, address: str | None) -> None:
-        self.address, self.seen, self.gone = address, time.monotonic(), False
+        self.address, self.gone = address, False
+        self._last_answer = time.monotonic()
 
-    def look(self) -> None:
-        """ConnectionError once nothing has answered for ``SILENCE`` seconds."""
+    def require_answer(self) -> None:
+        """Raise ConnectionError once nothing has answered for ``SILENCE`` seconds."""
         now = time.monotonic()
-        if self.address is None or now - self.seen < SILENCE / 3:
+        if self.address is None or now - self._last_answer < SILENCE / 3:
             return
         host, _, port = self.address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
-            self.seen = now
+            self._last_answer = now
         except OSError as error:
-            if now - self.seen > SILENCE:
+            if now - self._last_answer > SILENCE:
                 self.gone = True
                 raise ConnectionError(
                     f"the Ray cluster at {self.address} vanished; what is finished stays, run again to continue"
                 ) from error
 
 
-def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> dict[str, Any]:
-    """On a worker."""
+def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> Result:
+    """Train a chunk on a worker."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as room:
-        return train_chunk(
-            chunk, data, sweep, Folder(Path(room)), lambda *_, **__: None, threading.Event(), float("inf")
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        control = Control(_ignore, threading.Event(), float("inf"))
+        return train_chunk(Job(chunk, data, sweep), Folder(Path(folder)), control)
 
 
-def _result(ray: Any, task: Any, label: str) -> dict[str, Any]:
+def _ignore(work: int, *, resumed: bool = False) -> None:
+    """Take the progress of a worker, which nobody sees."""
+
+
+def _result(ray: Any, task: Any, label: str) -> Result:
     try:
-        result: dict[str, Any] = ray.get(task)
+        result: Result = ray.get(task)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, ValueError):
@@ -126,6 +141,7 @@ def _result(ray: Any, task: Any, label: str) -> dict[str, Any]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
+    """Connect to a cluster, or start one for "local", and shut it down or disconnect when the block ends."""
     try:
         ray = importlib.import_module("ray")
         ray.init  # noqa: B018  a folder of that name on the path is a module, too
@@ -148,7 +164,3 @@ def _cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _runs(chunk: Chunk) -> list[tuple[float, int]]:
-    return [(run.strength, run.seed) for run in chunk.runs]

@@ -1,4 +1,4 @@
-"""Runs a sweep: every case at every strength and seed, into a folder, continuing whatever is there already."""
+"""A whole sweep: every case at every strength and seed, into a folder, continuing whatever is there already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -16,7 +15,7 @@ from modalign.common.progress import Reporter
 from modalign.data import TEST, PairedDataset
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.cases import notes_on, prepared
-from modalign.experiments.sweep.chunks import Chunk, chunks_of, cores, train_chunk, work_of
+from modalign.experiments.sweep.chunks import Control, Job, Result, chunks_of, count_cores, train_chunk
 from modalign.experiments.sweep.cluster import train_on_ray
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
@@ -35,19 +34,33 @@ def run(
     checkpoint_seconds: float = 10.0,
     ray: str | None = None,
 ) -> Path:
-    """Train every run of ``sweep`` and write runs.parquet and curves.parquet into ``folder``; returns the folder.
+    """Train every run of ``sweep`` and write runs.parquet and curves.parquet into ``folder``.
 
     A folder that holds part of the same sweep is continued and ends with the same numbers as if it had never stopped; a
-    finished one is left as it is. fresh: forget what is there. workers: chunks of runs that train at once, each on one
-    core (default: one for each core); it changes no number. checkpoint_seconds: how much work a kill may cost.
-    ray: the address of a Ray cluster that trains the chunks instead, "local" for one on this machine.
-    Raises ValueError for settings the data cannot meet, a folder that holds a sweep of other settings or data, a run
-    that diverges; OSError where the disk is full: what is finished stays, and the next call continues.
+    finished one is left as it is.
+
+    Args:
+        sweep: The configuration.
+        folder: Where the results are written.
+        fresh: Forget what the folder holds of an earlier sweep.
+        reporter: Shows progress and notes.
+        workers: Chunks of runs that train at once, each on one core; by default one for each core. It changes no
+            number.
+        checkpoint_seconds: Time between checkpoints, and so the largest amount of work that a kill costs, in seconds.
+        ray: Address of a Ray cluster that trains the chunks instead, "local" for one on this machine.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If the data cannot meet the settings, the folder holds a sweep of other settings or data, or a run
+            diverges.
+        OSError: If the disk is full. What is finished stays, and the next call continues.
     """
     place = Folder(folder)
     sweep, data = prepared(sweep)
-    with _one_thread():  # before anything is written: what the encoders cannot take is said here
-        chunks = [chunk for i, pairs in enumerate(data) for chunk in chunks_of(i, pairs, sweep)]
+    with _single_thread():  # before anything is written: encoders refuse here inputs that they cannot take
+        jobs = [Job(chunk, pairs, sweep) for case, pairs in enumerate(data) for chunk in chunks_of(case, pairs, sweep)]
     fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
     with place.claimed():
         if fresh:
@@ -66,66 +79,44 @@ def run(
             place.resume()
         else:
             place.begin(sweep, fingerprints)
-        with _one_thread():
+        with _single_thread(), reporter:
+            reporter.begin(sweep.name, sum(job.work for job in jobs))
             if ray is None:
-                _train(sweep, data, chunks, place, reporter, workers, checkpoint_seconds)
+                if workers is None:
+                    workers = count_cores() if sweep.training.device == "cpu" else 1
+                results = _train_on_threads(jobs, place, reporter, workers, checkpoint_seconds)
             else:
-                with reporter:
-                    reporter.begin(sweep.name, sum(work_of(chunk, data[chunk.case], sweep) for chunk in chunks))
-                    results = train_on_ray(ray, sweep, data, chunks, place, reporter.advance)
-                place.finish(sweep, *_tables(sweep, data, chunks, results))
+                results = train_on_ray(ray, jobs, place, reporter.advance)
+            place.finish(sweep, *_tables(jobs, results))
     return place.path
 
 
-def _train(
-    sweep: Sweep,
-    data: Sequence[PairedDataset],
-    chunks: Sequence[Chunk],
-    place: Folder,
-    reporter: Reporter,
-    workers: int | None,
-    seconds: float,
-) -> None:
-    if workers is None:
-        workers = cores() if sweep.training.device == "cpu" else 1
+def _train_on_threads(
+    jobs: Sequence[Job], place: Folder, reporter: Reporter, workers: int, checkpoint_seconds: float
+) -> list[Result]:
+    """Return the results of all chunks in order."""
     stop = threading.Event()
-    with (
-        reporter,
-        ThreadPoolExecutor(min(workers, len(chunks)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        reporter.begin(sweep.name, sum(work_of(chunk, data[chunk.case], sweep) for chunk in chunks))
-        futures = [
-            pool.submit(
-                _train_chunk,
-                sweep.cases[chunk.case].label,
-                chunk,
-                data[chunk.case],
-                sweep,
-                place,
-                reporter.advance,
-                stop,
-                seconds,
-            )
-            for chunk in chunks
-        ]
+    control = Control(reporter.advance, stop, checkpoint_seconds)
+    workers = min(workers, len(jobs))
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(_train, job, place, control) for job in jobs]
         try:
-            results = _results(futures)
+            return _collect(futures)
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
-    place.finish(sweep, *_tables(sweep, data, chunks, results))
 
 
-def _train_chunk(label: str, *arguments: Any) -> dict[str, Any]:
+def _train(job: Job, place: Folder, control: Control) -> Result:
     try:
-        return train_chunk(*arguments)
+        return train_chunk(job, place, control)
     except ValueError as error:
-        raise ValueError(f"case {label!r}: {error}") from error
+        raise ValueError(f"case {job.label!r}: {error}") from error
 
 
-def _results(futures: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Of all chunks in their order, or the first error as soon as it happens; ready for Ctrl-C meanwhile."""
+def _collect(futures: list[Future[Result]]) -> list[Result]:
+    """Return the results in order, or raise the first error as soon as it happens; Ctrl-C is heard meanwhile."""
     waiting = set(futures)
     while waiting:
         done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
@@ -135,9 +126,12 @@ def _results(futures: list[Future[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Chunks train side by side, each on one core: small operations gain nothing from more, and on a busy machine they
-    wait for their other half. It also makes the numbers independent of how many cores there are."""
+def _single_thread() -> Iterator[None]:
+    """Let torch use one thread until the block ends.
+
+    Chunks train side by side, each on one core: small operations gain nothing from more threads, and on a busy machine
+    they wait for each other. It also makes the numbers independent of the number of cores.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -146,30 +140,29 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tables(
-    sweep: Sweep, data: Sequence[PairedDataset], chunks: Sequence[Chunk], results: Sequence[dict[str, Any]]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    runs: list[dict[str, Any]] = []
+def _tables(jobs: Sequence[Job], results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of runs and of epochs, with the columns of ``schema``."""
+    runs: list[dict[str, object]] = []
     curves: list[pd.DataFrame] = []
-    for chunk, result in zip(chunks, results, strict=True):
-        pairs = data[chunk.case]
-        compared = min(int((pairs.split == TEST).sum()), sweep.metrics.pairs)
-        parts = predictor_suffixes(len(pairs.modalities), sweep.fusion != "none")
-        names = [column.name for column in run_columns(parts, modality_pairs(len(pairs.modalities)))]
-        curve_names = [column.name for column in curve_columns(parts)]
-        constant = {f"chance_{part}": _chance(pairs, part) for part in parts}
-        constant["mutual_knn_chance"] = sweep.metrics.k / (compared - 1)
-        for i, run in enumerate(chunk.runs):
-            key = {"case": sweep.cases[chunk.case].label, "strength": run.strength, "seed": run.seed}
+    for job, result in zip(jobs, results, strict=True):
+        modalities, sweep = len(job.data.modalities), job.sweep
+        suffixes = predictor_suffixes(modalities, sweep.fusion != "none")
+        names = [column.name for column in run_columns(suffixes, modality_pairs(modalities))]
+        curve_names = [column.name for column in curve_columns(suffixes)]
+        compared = min(int((job.data.split == TEST).sum()), sweep.metrics.pairs)
+        chance: dict[str, object] = {f"chance_{suffix}": _chance(job.data, suffix) for suffix in suffixes}
+        chance["mutual_knn_chance"] = sweep.metrics.k / (compared - 1)
+        for i, run in enumerate(job.chunk.runs):
+            key = {"case": job.label, "strength": run.strength, "seed": run.seed}
             measured = {name: values[i] for name, values in result.items() if name != "curves"}
-            row = key | measured | constant
+            row = {**key, **measured, **chance}
             runs.append({name: row[name] for name in names})
             curve = pd.DataFrame(result["curves"][i].numpy(), columns=curve_names[len(key) + 1 :])
             curves.append(pd.DataFrame({**key, "epoch": range(1, len(curve) + 1)}).join(curve))
     return pd.DataFrame(runs), pd.concat(curves, ignore_index=True)
 
 
-def _chance(pairs: PairedDataset, part: str) -> float:
-    """Of the test pairs: the score of the best answer that is always the same."""
-    labels = pairs.labels_y if part == "2" and pairs.labels_y is not None else pairs.labels
-    return tasks.chance(pairs.task, labels[pairs.split == TEST])
+def _chance(data: PairedDataset, suffix: str) -> float:
+    """Return the score on the test pairs of the best constant prediction."""
+    labels = data.labels_y if suffix == "2" and data.labels_y is not None else data.labels
+    return tasks.chance(data.task, labels[data.split == TEST])

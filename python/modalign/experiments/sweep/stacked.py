@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +12,46 @@ from torch import Tensor, nn
 from modalign.encoders import EncoderConfig, build_encoder, is_frozen
 from modalign.encoders.networks import Features
 
-__all__ = ["Fixed", "Stacked", "stacked_encoder"]
+__all__ = ["Fixed", "Layout", "Stacked", "stacked_encoder"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the runs of a chunk are laid out.
+
+    Args:
+        copies: (runs,) int64, for each run the index of the copy that it starts from.
+        dtype: Of parameters and outputs.
+        device: Of parameters and outputs.
+    """
+
+    copies: Tensor
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Stacked:
-    """One module for each run, its parameters (runs, ...), called by ``vmap`` as if they were one.
+    """One module for each run, its parameters of shape (runs, ...), called by ``vmap`` as if they were one.
 
-    modules: copies that differ in their parameters only, without buffers. which: the copy each run starts from.
-    parameters: what is trained; constants: what a module holds without training it.
+    Args:
+        modules: Copies that differ in their parameters only, without buffers.
+        layout: Which copy each run starts from, dtype and device.
+
+    Attributes:
+        parameters: Trained tensors (runs, ...) by name.
+        constants: Tensors (runs, ...) by name that the module holds without training them.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], which: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, modules: Sequence[nn.Module], layout: Layout) -> None:
         assert not list(modules[0].buffers()), "a stacked module has parameters only"
         stacked, _ = torch.func.stack_module_state(list(modules))
-        of_runs = {name: value.detach()[which].to(device=device, dtype=dtype) for name, value in stacked.items()}
+        by_run = {
+            name: value.detach()[layout.copies].to(device=layout.device, dtype=layout.dtype)
+            for name, value in stacked.items()
+        }
         trained = {name for name, parameter in modules[0].named_parameters() if parameter.requires_grad}
-        self.parameters = {name: value.requires_grad_() for name, value in of_runs.items() if name in trained}
-        self.constants = {name: value for name, value in of_runs.items() if name not in trained}
+        self.parameters = {name: value.requires_grad_() for name, value in by_run.items() if name in trained}
+        self.constants = {name: value for name, value in by_run.items() if name not in trained}
         skeleton = copy.deepcopy(modules[0])
         # a weight of two names becomes two on the meta device, and the second would be read as it never was written
         if len(list(skeleton.named_parameters(remove_duplicate=False))) == len(stacked):
@@ -37,80 +61,87 @@ class Stacked:
             out: Tensor = torch.func.functional_call(skeleton, parameters, (x,))
             return out
 
-        self._each = torch.func.vmap(call, in_dims=(0, 0))
-        self._same = torch.func.vmap(call, in_dims=(0, None))
+        self._call_each = torch.func.vmap(call, in_dims=(0, 0))
+        self._call_on_same = torch.func.vmap(call, in_dims=(0, None))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (runs, n, ...), a batch for each run; returns (runs, n, dim)."""
-        return self._each(self.parameters | self.constants, x)
+        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run."""
+        return self._call_each(self.parameters | self.constants, x)
 
     def on_same(self, x: Tensor) -> Tensor:
-        """x: (n, ...), one batch for all runs; returns (runs, n, dim)."""
-        return self._same(self.parameters | self.constants, x)
+        """Return the outputs (runs, n, dim) for x (n, ...), one batch for all runs."""
+        return self._call_on_same(self.parameters | self.constants, x)
 
 
 class Fixed:
     """Modules that are not trained, called as ``Stacked`` ones are.
 
-    modules: one for all runs, or several. which: whose each run is. Outputs are in ``dtype``.
+    Args:
+        modules: One for all runs, or several.
+        layout: Which module each run has, dtype and device.
+
+    Attributes:
+        parameters: Always empty.
+        constants: Tensors (runs, ...) by name where there are several modules. A single one follows from its
+            configuration and is not kept.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], which: Tensor, dtype: torch.dtype, device: torch.device) -> None:
-        self.modules = [module.to(device=device, dtype=dtype) for module in modules]
-        self.which, self.dtype, self.device = which.tolist(), dtype, device
+    def __init__(self, modules: Sequence[nn.Module], layout: Layout) -> None:
+        self.modules = [module.to(device=layout.device, dtype=layout.dtype) for module in modules]
+        self.layout = layout
+        self._module_of_run: list[int] = layout.copies.tolist()
         self.parameters: dict[str, Tensor] = {}
         states = [module.state_dict() for module in self.modules]
-        # where all runs share one module, whoever makes it again has its weights
         names = states[0] if len(states) > 1 else ()
-        self.constants = {name: torch.stack([state[name] for state in states])[which] for name in names}
+        self.constants = {name: torch.stack([state[name] for state in states])[layout.copies] for name in names}
 
     @property
-    def costly(self) -> bool:
-        """Whether calling the module that all runs share once for every row saves anything."""
+    def is_worth_caching(self) -> bool:
+        """True if all runs share one module and calling it takes time, so that one call for every row saves some."""
         return len(self.modules) == 1 and not isinstance(self.modules[0], Features)
 
     @torch.no_grad()
     def features(self, x: Tensor, module: int = 0) -> Tensor:
-        """What one of the modules makes of x (n, ...): (n, dim)."""
+        """Return the output (n, dim) of one of the modules for x (n, ...)."""
         out: Tensor = self.modules[module](x)
-        return out.to(self.dtype)
+        return out.to(self.layout.dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: (runs, n, ...), a batch for each run; returns (runs, n, dim)."""
-        return torch.stack([self.features(rows, module) for rows, module in zip(x, self.which, strict=True)])
+        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run."""
+        return torch.stack([self.features(rows, module) for rows, module in zip(x, self._module_of_run, strict=True)])
 
     def on_same(self, x: Tensor) -> Tensor:
-        """x: (n, ...), one batch for all runs; returns (runs, n, dim)."""
-        found = [self.features(x, module) for module in range(len(self.modules))]
-        return torch.stack([found[module] for module in self.which])
+        """Return the outputs (runs, n, dim) for x (n, ...), one batch for all runs."""
+        outputs = [self.features(x, module) for module in range(len(self.modules))]
+        return torch.stack([outputs[module] for module in self._module_of_run])
 
-    def known(self) -> Fixed:
-        """What stands in for this where the inputs are its features."""
-        return Fixed([Features()], torch.tensor(self.which), self.dtype, self.device)
+    def without_modules(self) -> Fixed:
+        """Return the replacement to call where the inputs are this one's features already."""
+        return Fixed([Features()], self.layout)
 
 
-def stacked_encoder(
-    config: EncoderConfig,
-    example: Tensor,
-    seeds: Sequence[int],
-    which: Tensor,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Stacked | Fixed:
-    """The encoders of all runs: which[r] says from which of the initial seeds run r has its own."""
+def stacked_encoder(config: EncoderConfig, example: Tensor, seeds: Sequence[int], layout: Layout) -> Stacked | Fixed:
+    """Build the encoders of all runs.
+
+    Args:
+        config: Configuration of the encoder.
+        example: (n, ...) every row of the modality.
+        seeds: Initial seeds; copy i has weights from seeds[i].
+        layout: Which copy each run starts from, dtype and device.
+    """
     if not is_frozen(config):
-        return Stacked([build_encoder(config, example, seed) for seed in seeds], which, dtype, device)
+        return Stacked([build_encoder(config, example, seed) for seed in seeds], layout)
     modules: list[nn.Module] = []
     places = []
     for seed in seeds:
         module = build_encoder(config, example, seed)
         # pretrained weights do not follow the seed: one copy serves all runs
-        if not modules or not _equal(module, modules[0]):
+        if not modules or not _have_equal_weights(module, modules[0]):
             modules.append(module)
         places.append(len(modules) - 1 if modules[-1] is module else 0)
-    return Fixed(modules, torch.tensor(places)[which], dtype, device)
+    return Fixed(modules, Layout(torch.tensor(places)[layout.copies], layout.dtype, layout.device))
 
 
-def _equal(one: nn.Module, two: nn.Module) -> bool:
-    other = two.state_dict()
-    return all(torch.equal(value, other[name]) for name, value in one.state_dict().items())
+def _have_equal_weights(first: nn.Module, second: nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())

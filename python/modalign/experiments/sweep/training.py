@@ -1,11 +1,11 @@
-"""Trains every run of a case in one loop: parameters, batches and losses carry a leading dimension of runs.
+"""Training of all the runs of a chunk in one loop: parameters, batches and losses have a leading dimension of runs.
 
     loss_r = sum_m task_m + weight_r * sum_ij w_ij * info_nce(z_i, z_j),    z_m = projection_m(encoder_m(x_m))
 
-The weight is the run's strength, or, with strength_kind gradient_ratio, strength * |task's gradient| / |alignment's
+The weight is the run's strength or, with strength_kind gradient_ratio, strength * |task's gradient| / |alignment's
 gradient|, both at the encoders' outputs and anew at every step; a schedule lets it rise or fall over the epochs.
 
-task_m: the loss of modality m's own head on the labelled pairs of the batch (see ``tasks``). Every pair feeds the
+task_m is the loss of modality m's own head on the labelled pairs of the batch (see ``tasks``). Every pair feeds the
 alignment term. A fusion head sees the outputs of all encoders; as a probe its loss does not reach them. Runs never mix,
 so each ends where it would have ended alone, up to the rounding of batched products.
 """
@@ -25,60 +25,66 @@ from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep, encoders_of, pairs_of, require_comparable
 from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
 from modalign.experiments.sweep.schema import KEY, curve_columns, predictor_suffixes
-from modalign.experiments.sweep.stacked import Fixed, Stacked, stacked_encoder
+from modalign.experiments.sweep.stacked import Fixed, Layout, Stacked, stacked_encoder
 from modalign.losses.functional import info_nce
 
-__all__ = ["Run", "Trainer"]
+__all__ = ["Run", "Trainer", "inputs_of"]
 
 
 class Run(NamedTuple):
+    """One training run of a case: its strength and its seed."""
+
     strength: float
     seed: int
 
 
 class Models:
-    """The stacked networks of all runs: for each modality an encoder, a task head and a projection (or none), and a
-    fusion head for all (or none)."""
+    """The stacked networks of all runs.
+
+    Attributes:
+        encoders: One for each modality.
+        heads: A task head for each modality, then the fusion head where there is one.
+        projections: One for each modality, one for all, or none.
+    """
 
     def __init__(
-        self, data: PairedDataset, runs: Sequence[Run], sweep: Sweep, dtype: torch.dtype, device: torch.device
+        self, data: PairedDataset, runs: Sequence[Run], sweep: Sweep, *, dtype: torch.dtype, device: torch.device
     ) -> None:
         seeds = sorted({run.seed for run in runs})
-        which = torch.tensor([seeds.index(run.seed) for run in runs])
+        layout = Layout(torch.tensor([seeds.index(run.seed) for run in runs]), dtype, device)
         inputs = inputs_of(data)
         configs = encoders_of(sweep, len(inputs))
         dims, outputs = [width_of(*pair) for pair in zip(configs, inputs, strict=True)], tasks.outputs(data)
         require_comparable(sweep.projection, dims)
-        everyone = range(len(inputs))
-        width, shared = sweep.projection.dim, sweep.projection.kind == "shared"
+        modalities = range(len(inputs))
 
-        def stack(part: str, modality: int, make: Callable[[int], nn.Module]) -> Stacked:
-            return Stacked([make(initial_seed(part, seed, modality)) for seed in seeds], which, dtype, device)
-
-        def linear(part: str, modality: int, of: int, width: int) -> Stacked:
-            return stack(part, modality, lambda seed: seeded_module(lambda: nn.Linear(of, width), seed))
+        def linear(part: str, modality: int, features: int, width: int) -> Stacked:
+            modules = [
+                seeded_module(lambda: nn.Linear(features, width), initial_seed(part, seed, modality)) for seed in seeds
+            ]
+            return Stacked(modules, layout)
 
         self.encoders = [
-            stacked_encoder(
-                configs[m], inputs[m], [initial_seed("encoder", seed, m) for seed in seeds], which, dtype, device
-            )
-            for m in everyone
+            stacked_encoder(configs[m], inputs[m], [initial_seed("encoder", seed, m) for seed in seeds], layout)
+            for m in modalities
         ]
-        self.heads = [linear("head", m, dims[m], outputs) for m in everyone]
+        self.heads = [linear("head", m, dims[m], outputs) for m in modalities]
         if sweep.fusion != "none":
             self.heads.append(linear("head", len(inputs), sum(dims), outputs))
         self.projections: list[Stacked] = []
+        width = sweep.projection.dim
         if width is not None:
-            self.projections = [linear("projection", m, dims[m], width) for m in ((0,) if shared else everyone)]
+            projected = (0,) if sweep.projection.kind == "shared" else modalities
+            self.projections = [linear("projection", m, dims[m], width) for m in projected]
 
     def project(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
-        """What the alignment term compares."""
+        """Return the projected embeddings, which the alignment term compares."""
         if not self.projections:
             return list(embeddings)
         return [self.projections[m % len(self.projections)](embedding) for m, embedding in enumerate(embeddings)]
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every trained tensor (runs, ...) by name, in a fixed order."""
+        """Return every trained tensor (runs, ...) by name, in a fixed order."""
         return {
             f"{part}.{number}.{name}": parameter
             for part in ("encoders", "heads", "projections")
@@ -88,11 +94,22 @@ class Models:
 
 
 class Trainer:
-    """The training of ``runs`` on one data set, an epoch at a time.
+    """Training of ``runs`` on one data set, an epoch at a time.
 
-    parts: what has a task head. After epoch e: ``curves[:, e]`` (runs, len(columns)), ``test_accuracy[:, e]`` (runs,
-    len(parts)). ``state`` and ``restore`` carry the training across processes: a restored trainer continues with the
-    same bits.
+    ``state`` and ``restore`` carry the training across processes: a restored trainer continues with the same bits.
+
+    Args:
+        data: The data set.
+        runs: The runs.
+        sweep: The configuration.
+        dtype: Of parameters and inputs; tests train in float64.
+
+    Attributes:
+        predictors: Suffixes of the predictors, see ``schema``: those of the modalities, then "fused" if there is one.
+        pairs: Weight of each pair of modalities in the alignment term.
+        columns: Names of what is recorded of an epoch.
+        curves: (runs, epochs, columns) float64; epochs that have not come are 0.
+        test_accuracy: (runs, epochs, predictors) float64.
     """
 
     def __init__(
@@ -100,11 +117,12 @@ class Trainer:
     ) -> None:
         self.runs, self.settings = list(runs), sweep.training
         self.device = torch.device(sweep.training.device)
-        self.models = Models(data, runs, sweep, dtype, self.device)
+        self.models = Models(data, runs, sweep, dtype=dtype, device=self.device)
         self.inputs, self.labels = _by_split(data, self.device, dtype)
         self.task, self.fusion, self.schedule = data.task, sweep.fusion, sweep.strength_schedule
-        self.parts = predictor_suffixes(len(data.modalities), sweep.fusion != "none")
-        self.columns = [column.name for column in curve_columns(self.parts)[len(KEY) + 1 :]]  # without key and epoch
+        self.predictors = predictor_suffixes(len(data.modalities), sweep.fusion != "none")
+        # without the key and the epoch
+        self.columns = [column.name for column in curve_columns(self.predictors)[len(KEY) + 1 :]]
         self.pairs = pairs_of(sweep, len(data.modalities))
         if sweep.fusion != "none" and data.labels_y is not None:
             raise ValueError(
@@ -112,7 +130,7 @@ class Trainer:
             )
         n = len(self.labels[TRAIN][0])
         self.seeds = sorted({run.seed for run in runs})
-        self.which_seed = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
+        self.seed_of_run = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
         budget = label_budget(sweep.training.labels, n)
         classes = tasks.strata(data)[data.split == TRAIN]
         self.labelled = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds]).to(self.device)
@@ -128,25 +146,31 @@ class Trainer:
         # without gradients four times the rows fit where a batch fits with them
         self.block = 4 * self.settings.batch_size
         self.epoch, self.seconds = 0, 0.0
-        self.curves = torch.zeros(len(runs), self.settings.epochs, len(self.columns), dtype=torch.float64)
-        self.test_accuracy = torch.zeros(len(runs), self.settings.epochs, len(self.parts), dtype=torch.float64)
+        epochs = self.settings.epochs
+        self.curves = torch.zeros(len(runs), epochs, len(self.columns), dtype=torch.float64)
+        self.test_accuracy = torch.zeros(len(runs), epochs, len(self.predictors), dtype=torch.float64)
 
     @property
     def finished(self) -> bool:
+        """True after the last epoch."""
         return self.epoch == self.settings.epochs
 
     def train_epoch(self, on_step: Callable[[int], None] = lambda pairs: None) -> None:
-        """One pass over the training pairs, in batches of one size (a shorter last one is left out), then accuracies.
+        """Train one epoch, in batches of one size (a shorter last one is left out), and record its accuracies.
 
-        ``on_step`` is told how many pairs, over all runs, each step took. ValueError when a run diverges.
+        Args:
+            on_step: Called after each step with the number of pairs it trained on, over all runs.
+
+        Raises:
+            ValueError: If a run diverges.
         """
         started = time.perf_counter()
-        self._know_frozen()
+        self._cache_frozen_features()
         n = len(self.labels[TRAIN][0])
         batch = min(self.settings.batch_size, n)
         orders = torch.stack([batch_order(seed, self.epoch, n) for seed in self.seeds])
-        orders = orders.to(self.device)[self.which_seed]
-        losses = len(self.parts) + 3  # and gradient norms: what a step gives, but for the weight
+        orders = orders.to(self.device)[self.seed_of_run]
+        losses = len(self.predictors) + 3  # with gradient norms: everything that a step returns except the weight
         sums = torch.zeros(len(self.runs), losses + 1, dtype=torch.float64, device=self.device)
         for start in range(0, n - batch + 1, batch):
             sums += self.step(orders[:, start : start + batch])
@@ -159,72 +183,87 @@ class Trainer:
         self.seconds += time.perf_counter() - started
 
     def step(self, rows: Tensor) -> Tensor:
-        """One step of every run on its pairs ``rows`` (runs, batch); returns losses, gradient norms and the weight."""
-        batch = [x[rows] for x in self.inputs[TRAIN]]
-        labels = [labels[rows] for labels in self.labels[TRAIN]]
-        outputs = [encode(x) for encode, x in zip(self.models.encoders, batch, strict=True)]
+        """Take one optimiser step of every run.
+
+        Args:
+            rows: (runs, batch) int64, the training pairs of each run.
+
+        Returns:
+            (runs, columns) float64: task losses, alignment loss, norms of both gradients, weight of the alignment term.
+        """
+        outputs = [encode(x[rows]) for encode, x in zip(self.models.encoders, self.inputs[TRAIN], strict=True)]
         # both losses meet at the encoders' outputs: their gradients are taken there apart, then go on together
         embeddings = [output.detach().requires_grad_() for output in outputs]
+        losses, task = self._task_gradients(embeddings, rows)
+        alignment_loss, alignment = self._alignment_gradients(embeddings)
 
-        weight = self.labelled[self.which_seed[:, None], rows].to(outputs[0].dtype)
-        weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
-        seen = list(embeddings)
-        if self.fusion != "none":
-            together = torch.cat(embeddings, 2)
-            seen.append(together if self.fusion == "joint" else together.detach())
-            labels.append(labels[0])
-        losses = [
-            (tasks.losses(self.task, head(z), y) * weight).sum(1)
-            for head, z, y in zip(self.models.heads, seen, labels, strict=True)
-        ]
-        heads = [p for head in self.models.heads for p in head.parameters.values()]
-        task = _gradients(torch.stack(losses).sum(0), embeddings, heads)
-
-        try:
-            projected = self.models.project(embeddings)
-            alignment_loss = torch.stack([
-                share * info_nce(projected[i], projected[j], temperature=self.settings.temperature)
-                for (i, j), share in self.pairs.items()
-            ]).sum(0)  # fmt: skip
-        except ValueError:
-            self._require_finite(*embeddings)
-            raise
-        projections = [p for projection in self.models.projections for p in projection.parameters.values()]
-        alignment = _gradients(alignment_loss, embeddings, projections)
-
-        encoders = [p for encoder in self.models.encoders for p in encoder.parameters.values()]
         norms = _norms(task.embeddings), _norms(alignment.embeddings)
         weights = self.strengths * self._share_of_strength()
         if self.by_gradient:  # nothing pulls where the alignment term is flat
             weights = torch.where(norms[1] > 0, weights * norms[0] / norms[1], 0.0)
         combined = [t + _scaled(a, weights) for t, a in zip(task.embeddings, alignment.embeddings, strict=True)]
-        felt = [i for i, output in enumerate(outputs) if output.requires_grad]  # a frozen encoder feels nothing
+        encoders = _parameters(self.models.encoders)
+        trained = [i for i, output in enumerate(outputs) if output.requires_grad]  # no frozen encoder
         gradients: list[Tensor] = []
-        if felt:
-            gradients += torch.autograd.grad([outputs[i] for i in felt], encoders, [combined[i] for i in felt])
+        if trained:
+            gradients += torch.autograd.grad([outputs[i] for i in trained], encoders, [combined[i] for i in trained])
         gradients += task.parameters
         gradients += [_scaled(gradient, weights) for gradient in alignment.parameters]
-        if self.settings.clip is not None:
-            factors = (self.settings.clip / (_norms(gradients) + 1e-6)).clamp(max=1)
-            gradients = [_scaled(gradient, factors) for gradient in gradients]
-        for parameter, gradient in zip((*encoders, *heads, *projections), gradients, strict=True):
-            # the fused optimiser reads memory in order, whatever the strides (torch 2.13)
-            parameter.grad = gradient.contiguous()
-        self.optimizer.step()
+        self._update([*encoders, *_parameters(self.models.heads), *_parameters(self.models.projections)], gradients)
         columns = [*losses, alignment_loss, *norms, weights]
         return torch.stack([column.detach().double() for column in columns], 1)
 
-    def _know_frozen(self) -> None:
-        """What a frozen encoder makes of every row, once: from then on its features are the inputs."""
+    def _task_gradients(self, embeddings: list[Tensor], rows: Tensor) -> tuple[list[Tensor], _Gradients]:
+        """Return the task loss (runs,) of each head on the labelled pairs of the batch, and their gradients."""
+        labels = [labels[rows] for labels in self.labels[TRAIN]]
+        weight = self.labelled[self.seed_of_run[:, None], rows].to(embeddings[0].dtype)
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
+        inputs = list(embeddings)
+        if self.fusion != "none":
+            together = torch.cat(embeddings, 2)
+            inputs.append(together if self.fusion == "joint" else together.detach())
+            labels.append(labels[0])
+        losses = [
+            (tasks.losses(self.task, head(z), y) * weight).sum(1)
+            for head, z, y in zip(self.models.heads, inputs, labels, strict=True)
+        ]
+        return losses, _gradients(torch.stack(losses).sum(0), embeddings, _parameters(self.models.heads))
+
+    def _alignment_gradients(self, embeddings: list[Tensor]) -> tuple[Tensor, _Gradients]:
+        """Return the alignment loss (runs,) before it is weighted, and its gradients."""
+        try:
+            projected = self.models.project(embeddings)
+            losses = [
+                share * info_nce(projected[i], projected[j], temperature=self.settings.temperature)
+                for (i, j), share in self.pairs.items()
+            ]
+            loss = torch.stack(losses).sum(0)
+        except ValueError:
+            self._require_finite(*embeddings)
+            raise
+        return loss, _gradients(loss, embeddings, _parameters(self.models.projections))
+
+    def _update(self, parameters: Sequence[Tensor], gradients: list[Tensor]) -> None:
+        """Clip the gradients of each run and let the optimiser step."""
+        if self.settings.clip is not None:
+            factors = (self.settings.clip / (_norms(gradients) + 1e-6)).clamp(max=1)
+            gradients = [_scaled(gradient, factors) for gradient in gradients]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            # the fused optimiser reads memory in order, whatever the strides (torch 2.13)
+            parameter.grad = gradient.contiguous()
+        self.optimizer.step()
+
+    def _cache_frozen_features(self) -> None:
+        """Replace the inputs of each frozen encoder by its features of every row, computed once."""
         for m, encoder in enumerate(self.models.encoders):
-            if isinstance(encoder, Fixed) and encoder.costly:
+            if isinstance(encoder, Fixed) and encoder.is_worth_caching:
                 for part in (TRAIN, VALIDATION, TEST):
                     blocks = torch.split(self.inputs[part][m], self.block)
                     self.inputs[part][m] = torch.cat([encoder.features(block) for block in blocks])
-                self.models.encoders[m] = encoder.known()
+                self.models.encoders[m] = encoder.without_modules()
 
     def _share_of_strength(self) -> float:
-        """Of the strength, in this epoch of a schedule."""
+        """Return the share of the strength that the schedule gives this epoch."""
         if self.schedule == "constant":
             return 1.0
         done = self.epoch / max(self.settings.epochs - 1, 1)
@@ -232,17 +271,17 @@ class Trainer:
 
     @torch.no_grad()
     def accuracy(self, part: int) -> Tensor:
-        """The score of each head on a part's pairs, (runs, heads): see ``tasks.score``."""
-        scores = [tasks.Score(self.task, len(self.runs)) for _ in self.parts]
+        """Return the score (runs, predictors) of each head on the pairs of a part of the split, see ``tasks.Score``."""
+        scores = [tasks.Score(self.task, len(self.runs)) for _ in self.predictors]
         inputs, labels = self.inputs[part], self.labels[part]
         for start in range(0, len(inputs[0]), self.block):
             rows = slice(start, start + self.block)
-            seen = [encode.on_same(x[rows]) for encode, x in zip(self.models.encoders, inputs, strict=True)]
-            wanted = [some[rows] for some in labels]
+            embeddings = [encode.on_same(x[rows]) for encode, x in zip(self.models.encoders, inputs, strict=True)]
+            targets = [values[rows] for values in labels]
             if self.fusion != "none":
-                seen.append(torch.cat(seen, 2))
-                wanted.append(wanted[0])
-            for score, head, z, y in zip(scores, self.models.heads, seen, wanted, strict=True):
+                embeddings.append(torch.cat(embeddings, 2))
+                targets.append(targets[0])
+            for score, head, z, y in zip(scores, self.models.heads, embeddings, targets, strict=True):
                 logits = head(z)
                 self._require_finite(logits)
                 score.add(logits, y)
@@ -250,14 +289,14 @@ class Trainer:
 
     @torch.no_grad()
     def embed(self, rows: Tensor) -> list[Tensor]:
-        """What each modality's encoders make of the test pairs ``rows``: tensors (runs, len(rows), dim)."""
+        """Return the embeddings of the test pairs ``rows`` by each modality's encoders, (runs, len(rows), dim) each."""
         return [
             torch.cat([encode.on_same(block) for block in torch.split(inputs[rows], self.block)], 1).cpu()
             for encode, inputs in zip(self.models.encoders, self.inputs[TEST], strict=True)
         ]
 
     def state(self) -> dict[str, Any]:
-        """Everything the rest of the training depends on, as tensors and numbers."""
+        """Return everything that the remaining epochs depend on, as tensors and numbers."""
         return {
             "epoch": self.epoch,
             "seconds": self.seconds,
@@ -268,7 +307,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned for the same runs and settings."""
+        """Continue from the result of ``state`` for the same runs and settings."""
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -292,33 +331,41 @@ class _Gradients(NamedTuple):
 
 
 def _gradients(losses: Tensor, embeddings: Sequence[Tensor], parameters: Sequence[Tensor]) -> _Gradients:
-    """Of each run's loss; no run's loss depends on another run's tensors, so the sum's gradient holds them all."""
-    found = list(torch.autograd.grad(losses.sum(), [*embeddings, *parameters]))
-    return _Gradients(found[: len(embeddings)], found[len(embeddings) :])
+    """Return the gradients of each run's loss.
+
+    No run's loss depends on another run's tensors, so the gradient of the sum holds those of all runs.
+    """
+    gradients = list(torch.autograd.grad(losses.sum(), [*embeddings, *parameters]))
+    return _Gradients(gradients[: len(embeddings)], gradients[len(embeddings) :])
+
+
+def _parameters(modules: Sequence[Stacked | Fixed]) -> list[Tensor]:
+    return [parameter for module in modules for parameter in module.parameters.values()]
 
 
 def _scaled(gradient: Tensor, factors: Tensor) -> Tensor:
-    """A gradient (runs, ...) times each run's factor."""
+    """Return a gradient (runs, ...) times each run's factor."""
     return gradient * factors.reshape(-1, *[1] * (gradient.ndim - 1))
 
 
 def _norms(gradients: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm, for each run, of several tensors (runs, ...) taken as one vector."""
+    """Return for each run the Euclidean norm of several tensors (runs, ...) taken as one vector."""
     return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
 
 
 def inputs_of(data: PairedDataset) -> list[Tensor]:
+    """Return the inputs of all modalities, (n, ...) each."""
     return [data.x, data.y, *data.more]
 
 
 def _by_split(
     data: PairedDataset, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Inputs and labels, [split][modality]."""
+    """Return inputs and labels as lists [part of the split][modality]."""
     inputs = inputs_of(data)
     labels = [data.labels_y if m == 1 and data.labels_y is not None else data.labels for m in range(len(inputs))]
     if data.task != "classification":
-        labels = [some.to(dtype) for some in labels]
+        labels = [values.to(dtype) for values in labels]
     parts = [data.split == part for part in (TRAIN, VALIDATION, TEST)]
     return (
         [[x[part].to(device) for x in inputs] for part in parts],
