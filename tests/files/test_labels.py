@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from modalign.encoders.embedding import read_texts
+from modalign.encoders.inputs import read_texts
 from modalign.files.labels import as_classes, read_labels
 
 LABELS = ["cat", "a dog", "cat", "émeu"]

@@ -4,7 +4,9 @@
     build           the encoder of a configuration, for given inputs and seed
     networks        the networks themselves
     user_modules    encoders that a function of the user's returns, and the checks they must pass
-    embedding       embeddings of images and texts with a pretrained encoder, behind ``modalign embed``
+    pretrained      encoders on this machine by name: sentence-transformers, transformers, timm or a function
+    inputs          texts and images from files, folders, columns and sequences
+    embedding       embeddings of such inputs with such an encoder, written to a file: ``modalign embed``
 
 An encoder holds no buffers, draws no random numbers after it was initialised and mixes no rows, so copies of one can
 be stacked and called at once. uint8 inputs are pixels and are mapped to [-1, 1]. An encoder ends in a linear layer,

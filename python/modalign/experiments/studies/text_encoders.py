@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign.encoders.embedding import Encode, load_encoder
+from modalign.encoders.pretrained import Encode, load_encoder
 
 __all__ = ["PACKAGED", "TextEncoder", "bits", "bits_per_byte", "text_encoders", "tfidf", "wordllama"]
 

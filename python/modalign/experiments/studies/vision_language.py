@@ -28,7 +28,9 @@ from modalign.alignment.layers import align_layers
 from modalign.alignment.preparation import prepare_layers
 from modalign.common.progress import Reporter
 from modalign.data import emoji, emoji_texts
-from modalign.encoders.embedding import Encode, embed, offline, read_texts
+from modalign.encoders.embedding import embed
+from modalign.encoders.inputs import read_texts
+from modalign.encoders.pretrained import Encode, offline
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
 from modalign.experiments.studies.layer_pairs import highest_defined
 from modalign.experiments.studies.registry import StudyOptions

@@ -1,4 +1,4 @@
-"""What is loaded and refused before anything trains: data sets, their splits and labels, settings they cannot meet."""
+"""Cases of a sweep: data sets are loaded and checked against the settings before anything trains."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ __all__ = ["notes_on", "prepared"]
 
 
 def prepared(sweep: Sweep) -> tuple[Sweep, list[PairedDataset]]:
-    """The sweep with the defaults of its data sets written out, and the data set of each case.
+    """Load the data sets of a sweep.
 
-    Raises ValueError for data that cannot be loaded or trained on, and for settings that it cannot meet.
+    Returns:
+        The sweep with the defaults of its data sets written out, and the data set of each case.
+
+    Raises:
+        ValueError: If data cannot be loaded or trained on, or cannot meet the settings.
     """
     data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
     for case, pairs in zip(sweep.cases, data, strict=True):
         _require_names(case, pairs)
-        _require_enough(case, pairs, sweep)
-    return _resolved(sweep, data), data
+        _require_sizes(case, pairs, sweep)
+    return _with_defaults(sweep, data), data
 
 
 def notes_on(sweep: Sweep, data: Sequence[PairedDataset]) -> list[str]:
-    """What a reader of the results should know of the data."""
-    found = []
+    """Return sentences about the data that a reader of the results should know."""
+    notes = []
     for case, pairs in zip(sweep.cases, data, strict=True):
-        trained, tested = set(_items(pairs, TRAIN)), _items(pairs, TEST)
-        seen = sum(item in trained for item in tested)
-        if seen:
-            found.append(
-                f"case {case.label!r}: {seen} of {len(tested)} test pairs are training pairs, too, value for value"
+        training, test = set(_digests(pairs, TRAIN)), _digests(pairs, TEST)
+        repeated = sum(digest in training for digest in test)
+        if repeated:
+            notes.append(
+                f"case {case.label!r}: {repeated} of {len(test)} test pairs are training pairs, too, value for value"
             )
-    return found
+    return notes
 
 
-def _items(pairs: PairedDataset, part: int) -> list[bytes]:
-    """What tells the pairs of a part apart: a digest of the values of all modalities."""
+def _digests(pairs: PairedDataset, part: int) -> list[bytes]:
+    """Return a digest of the values of all modalities for each pair of a part of the split."""
     tables = [x[pairs.split == part].contiguous().numpy() for x in inputs_of(pairs)]
     return [hashlib.sha256(b"".join(row.tobytes() for row in rows)).digest() for rows in zip(*tables, strict=True)]
 
 
 def _load(case: Case, key: str) -> PairedDataset:
     settings = dict(case.data)
-    name = settings.pop("name")
+    name = str(settings.pop("name"))
     try:
         return data_sets.load(name, **settings)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{key}.data ({case.label}): {error}") from error
 
 
-def _resolved(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
-    """With the defaults of the data sets written out, too."""
+def _with_defaults(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
+    """Return the sweep with the settings and the names of modalities that its data sets have by default."""
     cases = tuple(
         case.model_copy(
             update={
@@ -69,17 +73,19 @@ def _resolved(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
 
 
 def _require_names(case: Case, pairs: PairedDataset) -> None:
-    names, own = case.modalities, pairs.modalities
-    if names is None or tuple(names) == tuple(own):  # a data set may call both alike
+    """Check that the names of modalities are as many as there are, and different."""
+    names, defaults = case.modalities, pairs.modalities
+    if names is None or tuple(names) == tuple(defaults):  # a data set may call both alike
         return
-    if len(names) != len(own) or len(set(names)) < len(names):
+    if len(names) != len(defaults) or len(set(names)) < len(names):
         raise ValueError(
-            f"case {case.label!r}: modalities must be {len(own)} different names, for {', '.join(own)}, "
+            f"case {case.label!r}: modalities must be {len(defaults)} different names, for {', '.join(defaults)}, "
             f"got {', '.join(names)}"
         )
 
 
-def _require_enough(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
+def _require_sizes(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
+    """Check that there are pairs and labels enough for training, for choosing an epoch and for the metrics."""
     sizes = {part: int((pairs.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)}
     if sizes[TRAIN] < 2 or not sizes[VALIDATION] or not sizes[TEST]:
         raise ValueError(

@@ -34,7 +34,7 @@ def train_on_ray(address: str, jobs: Sequence[Job], place: Folder, advance: Adva
     """Train chunks on a Ray cluster.
 
     Args:
-        address: "local" starts a cluster on this machine and ends it; "auto" or ``ray://host:port`` names one that runs.
+        address: "local" starts a cluster on this machine and ends it; "auto" or ``ray://host:port`` is one that runs.
         jobs: The chunks.
         place: Where results are kept; chunks that it holds are not trained again.
         advance: Called with the work that is finished.

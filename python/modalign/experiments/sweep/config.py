@@ -1,4 +1,4 @@
-"""The configuration of a sweep: typed, every default filled in, every mistake named in one line.
+"""Configuration of a sweep: typed, with every default filled in and every mistake named in one line.
 
 ``load`` reads a YAML file into a ``Sweep``; ``dump`` writes one back with nothing left out, and
 ``load(dump(sweep)) == sweep``.
@@ -45,22 +45,29 @@ class _Section(BaseModel):
 
 
 class Case(_Section):
-    """One data set: ``data`` holds its registered name and the arguments it is made with."""
+    """One data set.
+
+    ``data`` holds its registered name and the arguments it is made with, ``modalities`` names for its modalities; by
+    default they are those of the data set.
+    """
 
     label: Text
-    data: dict[str, Any]
-    modalities: tuple[Text, ...] | None = None  # what to call them; the data set's own names by default
+    data: dict[str, object]
+    modalities: tuple[Text, ...] | None = None
 
     @field_validator("data")
     @classmethod
-    def _names_a_data_set(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _names_a_data_set(cls, data: dict[str, object]) -> dict[str, object]:
         if not isinstance(data.get("name"), str):
             raise ValueError("should hold name, the data set to load")
         return data
 
 
 class Projection(_Section):
-    """The linear heads between the encoders and the alignment term: one for each modality, or one for both."""
+    """Linear heads between the encoders and the alignment term: ``separate`` ones, one ``shared`` by all, or none.
+
+    ``dim`` is their width.
+    """
 
     kind: Literal["none", "separate", "shared"] = "none"
     dim: Count | None = None
@@ -75,7 +82,12 @@ class Projection(_Section):
 
 
 class Training(_Section):
-    """How every run trains. ``labels``: how many training pairs carry a label; a fraction of them; null for all."""
+    """Settings of the training, the same for every run.
+
+    ``labels``: number of training pairs that carry a label, a fraction of them, or null for all. ``clip``: the largest
+    gradient norm of a run. ``runs_at_once``: the largest number of runs of a chunk; chunks train side by side, one on
+    each core. ``memory_gib``: memory that a chunk may need.
+    """
 
     epochs: Count = 40
     batch_size: Annotated[int, Field(strict=True, ge=2)] = 256
@@ -83,9 +95,9 @@ class Training(_Section):
     weight_decay: NotNegative = 0.01
     temperature: Positive = 0.2
     labels: Count | Positive | None = None
-    clip: Positive | None = None  # largest gradient norm of a run
-    runs_at_once: Count = 32  # runs of a chunk; chunks train side by side, one on each core
-    memory_gib: Positive = 1.0  # what a chunk may take
+    clip: Positive | None = None
+    runs_at_once: Count = 32
+    memory_gib: Positive = 1.0
     device: Annotated[str, Field(strict=True, pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
 
     @field_validator("labels")
@@ -97,21 +109,21 @@ class Training(_Section):
 
 
 class Metrics(_Section):
-    """Alignment of the held-out pairs: neighbours of mutual k-NN, and how many pairs are compared at most."""
+    """Alignment of the test pairs: ``k`` neighbours for mutual k-NN, on at most ``pairs`` pairs."""
 
     k: Count = 10
     pairs: Annotated[int, Field(strict=True, ge=4)] = 4096
 
 
 class Sweep(_Section):
-    """Every case is trained at every (strength, seed).
+    """A sweep: every case is trained at every (strength, seed).
 
     ``strength_kind``: a strength is the alignment term's ``weight``, or its ``gradient_ratio``: the weight is set at
     each step so that the weighted term's gradient at the encoders' outputs is that share of the task's, in norm.
     ``strength_schedule``: over the epochs the strength is ``constant``, ``rising`` from 0 to its value, or ``falling``
     from its value to 0. ``pair_weights``: with more than two modalities, the weight of each pair in the alignment
     term by name, ``1-2``, ``1-3`` ...; 1 for those left out. ``fusion``: a task head on the outputs of all encoders:
-    ``none``, a ``probe`` that leaves the encoders alone, or ``joint``, whose loss they feel.
+    ``none``, a ``probe`` whose loss does not reach the encoders, or ``joint``, whose loss does.
     """
 
     name: Annotated[str, Field(strict=True, pattern=r"^[\w][\w .-]*$")]
@@ -129,7 +141,7 @@ class Sweep(_Section):
 
     @field_validator("encoders", mode="before")
     @classmethod
-    def _one_encoder_serves_both(cls, encoders: Any) -> Any:
+    def _one_encoder_serves_all_modalities(cls, encoders: object) -> object:
         if isinstance(encoders, Mapping):
             return [encoders, encoders]
         if not isinstance(encoders, (list, tuple)) or len(encoders) < 2:
@@ -138,7 +150,7 @@ class Sweep(_Section):
 
     @field_validator("seeds", mode="before")
     @classmethod
-    def _a_number_of_seeds_counts_from_zero(cls, seeds: Any) -> Any:
+    def _a_number_of_seeds_counts_from_zero(cls, seeds: object) -> object:
         if isinstance(seeds, int) and not isinstance(seeds, bool):
             if not 1 <= seeds <= 10_000:
                 raise ValueError("should be a number of seeds from 1 to 10000, or a list of seeds")
@@ -149,15 +161,15 @@ class Sweep(_Section):
 
     @field_validator("strengths", "seeds", "cases")
     @classmethod
-    def _holds_every_value_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _holds_every_value_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if not values:
             raise ValueError("should hold at least one entry")
         names = [value.label if isinstance(value, Case) else value for value in values]
         repeated = [name for i, name in enumerate(names) if name in names[:i]]
         if repeated:
-            what = "label" if isinstance(values[0], Case) else "value"
+            noun = "label" if isinstance(values[0], Case) else "value"
             raise ValueError(
-                f"should hold every {what} once, and {repeated[0]!r} is there {names.count(repeated[0])} times"
+                f"should hold every {noun} once, and {repeated[0]!r} is there {names.count(repeated[0])} times"
             )
         return values
 
@@ -172,13 +184,13 @@ class Sweep(_Section):
 
     @model_validator(mode="after")
     def _embeddings_can_be_compared(self) -> Sweep:
-        # the width of frozen features is known with the data only
+        # the width of frozen features is known only with the data
         require_comparable(self.projection, [encoder.dim for encoder in self.encoders if encoder.dim is not None])
         return self
 
 
 def require_comparable(projection: Projection, dims: Sequence[int]) -> None:
-    """ValueError unless the alignment term can compare embeddings of these widths."""
+    """Check that the alignment term can compare embeddings of these widths; ValueError otherwise."""
     if projection.kind != "separate" and len(set(dims)) > 1:
         raise ValueError(
             f"encoders: projection kind {projection.kind} needs encoders of one dim, but they have "
@@ -188,7 +200,7 @@ def require_comparable(projection: Projection, dims: Sequence[int]) -> None:
 
 
 def encoders_of(sweep: Sweep, modalities: int) -> tuple[EncoderConfig, ...]:
-    """One for each modality; ValueError unless there are as many, or one for all."""
+    """Return one configuration for each modality; ValueError unless there are as many, or one for all."""
     if len(sweep.encoders) == modalities:
         return sweep.encoders
     if all(encoder == sweep.encoders[0] for encoder in sweep.encoders):
@@ -199,7 +211,11 @@ def encoders_of(sweep: Sweep, modalities: int) -> tuple[EncoderConfig, ...]:
 
 
 def pairs_of(sweep: Sweep, modalities: int) -> dict[tuple[int, int], float]:
-    """Weight of each pair of modalities, counted from 0, in the alignment term."""
+    """Return the weight in the alignment term of each pair of modalities, counted from 0.
+
+    Raises:
+        ValueError: If ``pair_weights`` names a pair that does not exist.
+    """
     names = {f"{i + 1}-{j + 1}": (i, j) for i, j in itertools.combinations(range(modalities), 2)}
     unknown = [name for name in sweep.pair_weights if name not in names]
     if unknown:
@@ -208,7 +224,11 @@ def pairs_of(sweep: Sweep, modalities: int) -> dict[tuple[int, int], float]:
 
 
 def load(path: Path) -> Sweep:
-    """The configuration in a YAML file. ValueError, one line for each mistake, when it is not one."""
+    """Read a configuration from a YAML file.
+
+    Raises:
+        ValueError: With one line for each mistake, if the file cannot be read or is no configuration.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -225,7 +245,15 @@ def load(path: Path) -> Sweep:
 
 
 def parse(content: object, source: str = "configuration") -> Sweep:
-    """The configuration in a mapping, as YAML gives it. ``source`` is what messages call it."""
+    """Check a configuration as YAML gives it, and fill in its defaults.
+
+    Args:
+        content: The mapping.
+        source: Name of the configuration in messages.
+
+    Raises:
+        ValueError: With one line for each mistake.
+    """
     if content is None:
         raise ValueError(f"{source} is empty; it must hold at least {', '.join(_required(Sweep))}")
     if not isinstance(content, Mapping):
@@ -238,12 +266,12 @@ def parse(content: object, source: str = "configuration") -> Sweep:
 
 
 def dump(sweep: Sweep) -> str:
-    """``sweep`` as YAML, with every default written out."""
+    """Return ``sweep`` as YAML, with every default written out."""
     return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number, as in YAML 1.2, and a key given twice is a mistake."""
+    """A safe loader of YAML for which 1e-3 is a number, as in YAML 1.2, and a key given twice is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -265,7 +293,7 @@ def _place(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark is not None else problem
 
 
-# the keys of every part of the file, for messages; "" is the whole of it
+# model of every section of the file and of every kind of encoder, for messages; "" is the whole file
 SECTIONS: dict[str, type[BaseModel]] = {
     "": Sweep,
     "cases": Case,

@@ -1,14 +1,14 @@
-"""The folder of a sweep: its configuration, what is finished of it, and the tables it ends as.
+"""The folder of a sweep: its configuration, its finished parts, and the tables that it ends with.
 
-    config.yaml, provenance.json      what was asked for, and of which machine and versions
+    config.yaml, provenance.json      the configuration; versions, machine and commit
     parts/NAME.pt                     a finished chunk of runs
     parts/NAME.checkpoint.pt          a chunk in training, after some epoch
-    runs.parquet, curves.parquet      the results; runs.parquet is written last and says that the sweep is finished
+    runs.parquet, curves.parquet      the results; runs.parquet is written last, so a folder that has it is finished
     report.html, figures/             the report and its pictures
 
-Every file appears whole or not at all, so a process may be killed at any moment: config.yaml is the last to go when the
-folder is cleared, and a part says which configuration and data it is of. A study's folder has settings.json for
-config.yaml, and tables and verdicts of its own (see ``study``).
+Every file appears whole or not at all, so a process may be killed at any moment: config.yaml is removed last when the
+folder is cleared, and each part records the configuration and data that it belongs to. The folder of a study has
+settings.json in place of config.yaml, and other tables (see ``studies.study``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,19 @@ __all__ = ["Folder"]
 RESULTS = ("runs.parquet", "curves.parquet", "report.html")
 FIGURES = ("accuracy", "alignment", "accuracy-alignment", "training-[0-9]*")  # in figures/, as SVG and PNG
 STUDY_RESULTS = (
-    "claims.json", "optima.json", "notes.json", "examples.json", "best.parquet", "evaluations.parquet",
-    "models.parquet", "alignment.parquet", "correlations.parquet", "layers.parquet",
-    "trials.db-journal", "trials.db",
-)  # fmt: skip
+    "claims.json",
+    "optima.json",
+    "notes.json",
+    "examples.json",
+    "best.parquet",
+    "evaluations.parquet",
+    "models.parquet",
+    "alignment.parquet",
+    "correlations.parquet",
+    "layers.parquet",
+    "trials.db-journal",
+    "trials.db",
+)
 RECORDS = ("provenance.json", "config.yaml")  # say what the results are of; removed last and in this order
 ADVICE = "give another --out, or --fresh to start over"
 VERSIONED = ("modalign", "torch", "numpy")  # packages that a part may depend on
@@ -58,7 +68,14 @@ class Folder:
     def __init__(self, path: Path, content: str = "a sweep") -> None:
         self.path = Path(path)
         self.digest = ""  # of the settings and data that the parts are of
-        self._sweep = Checkpoint(self.path, _named(RESULTS), _named(RECORDS), content, ADVICE, ("parts",))
+        self._sweep = Checkpoint(
+            self.path,
+            parts=_named(RESULTS),
+            records=_named(RECORDS),
+            content=content,
+            advice=ADVICE,
+            folders=("parts",),
+        )
         self.checkpoint = dataclasses.replace(
             self._sweep,
             parts=_named((*RESULTS, *STUDY_RESULTS)),
@@ -68,10 +85,12 @@ class Folder:
 
     @property
     def finished(self) -> bool:
+        """True if the results of a sweep are there."""
         return (self.path / "runs.parquet").is_file()
 
     @property
     def started(self) -> bool:
+        """True if the configuration of a sweep is there."""
         return (self.path / "config.yaml").is_file()
 
     def claimed(self) -> contextlib.AbstractContextManager[None]:
@@ -94,7 +113,7 @@ class Folder:
         (self.checkpoint if study else self._sweep).clear(keep=keep)
 
     def _holds_a_study(self) -> bool:
-        """Rather than a file of the user's that is called settings.json, too."""
+        """Return True if settings.json is one of a study, not a file of the user's of the same name."""
         try:
             return "settings" in json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError):
@@ -109,7 +128,15 @@ class Folder:
         _remove_if_empty(figures)
 
     def require_same(self, sweep: Sweep, data: dict[str, str]) -> None:
-        """ValueError unless the sweep in this folder has the configuration ``sweep`` and was begun with ``data``."""
+        """Check that the sweep in this folder has the configuration ``sweep`` and was begun with the same data.
+
+        Args:
+            sweep: The configuration.
+            data: Fingerprint of each case's data set, by label.
+
+        Raises:
+            ValueError: If it has another configuration or other data, or does not record them.
+        """
         if not self.started:
             raise ValueError(f"{self.path} holds results without config.yaml, which says what they are of; {ADVICE}")
         try:
@@ -129,7 +156,7 @@ class Folder:
                 f"since it was begun; {ADVICE}"
             )
 
-    def identify(self, *settings: Any) -> None:
+    def identify(self, *settings: object) -> None:
         """Set what the parts are of, as JSON has it: parts of anything else are refused."""
         plain = json.loads(json.dumps(settings))  # every key is text then, and can be sorted
         self.digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
@@ -146,7 +173,7 @@ class Folder:
         record = json.loads((self.path / "provenance.json").read_text(encoding="utf-8"))
         self.checkpoint.write_json("provenance.json", provenance.resumed(record), indent=2)
 
-    def save(self, name: str, runs: list[tuple[float, int]], content: dict[str, Any]) -> None:
+    def save(self, name: str, runs: list[tuple[float, int]], content: Mapping[str, object]) -> None:
         """Keep a part of these runs: tensors, numbers, and lists and dictionaries of them."""
         part = {"of": self.digest, "versions": provenance.versions(*VERSIONED), "runs": runs, "content": content}
         buffer = io.BytesIO()  # a full disk is then an OSError like any other

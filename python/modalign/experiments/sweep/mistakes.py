@@ -1,12 +1,13 @@
-"""What is wrong with a configuration, said in one line: the key, what was wanted, what came."""
+"""Mistakes in a configuration, each in one line: the key, what was wanted, what came."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from modalign.encoders.configs import ENCODERS
 from modalign.files.settings import in_words
@@ -14,7 +15,7 @@ from modalign.files.settings import in_words
 __all__ = ["sentence"]
 
 LABELS = "should be a whole number of pairs, a fraction of them from 0 to 1, or null for all"
-# what pydantic says -> what a reader of YAML understands, applied in this order
+# words of pydantic -> words for a reader of YAML, replaced in this order
 WORDS = {
     "Input should": "should",
     "should be a valid dictionary or instance of": "should be a mapping for",
@@ -34,15 +35,22 @@ PATTERNS = {
 }
 
 
-def sentence(error: Any, content: Mapping[str, Any], sections: Mapping[str, type[BaseModel]]) -> str:
-    """One mistake that pydantic found in ``content``. ``sections``: the model that holds the keys of each part."""
+def sentence(error: ErrorDetails, content: Mapping[str, Any], sections: Mapping[str, type[BaseModel]]) -> str:
+    """Return the line for one mistake.
+
+    Args:
+        error: An entry of pydantic's ``ValidationError.errors()``.
+        content: The configuration.
+        sections: The model of each section and of each kind of encoder; "" is that of the whole.
+    """
     location = list(error["loc"])
     section = sections.get(str(location[0]) if len(location) > 1 else "", sections[""])
     if len(location) > 2 and location[0] == "encoders" and location[2] in ENCODERS:
-        section = sections[location.pop(2)]
-    if location[:1] == ["encoders"] and isinstance(content.get("encoders"), Mapping):  # one for both: [0] means nothing
+        section = sections[str(location.pop(2))]
+    if location[:1] == ["encoders"] and isinstance(content.get("encoders"), Mapping):
+        # one for all modalities: pydantic's number of it means nothing
         location = [part for part in location if not isinstance(part, int)]
-    if location[:2] == ["training", "labels"]:  # what follows are the alternatives of a union
+    if location[:2] == ["training", "labels"]:  # pydantic reports each alternative of the union
         return f"training.labels: {LABELS}, got {in_words(content['training']['labels'])}"
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     got = f", got {in_words(error['input'])}"
@@ -60,14 +68,15 @@ def sentence(error: Any, content: Mapping[str, Any], sections: Mapping[str, type
             return f"{key}: {PATTERNS[key]}{got}"
         case "value_error":
             reason = str(error["ctx"]["error"])
-            # what begins with "should" is about this key's value; anything else tells the whole story
+            # a reason that begins with "should" is about the value of this key; any other stands alone
             return f"{key}: {reason}{got if reason.startswith('should') else ''}".removeprefix(": ")
     message = str(error["msg"])
-    for said, meant in WORDS.items():
-        message = message.replace(said, meant)
+    for words, replacement in WORDS.items():
+        message = message.replace(words, replacement)
     return f"{key}: {message}{got}"
 
 
-def _nearest(name: object, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), known, 1)
+def _nearest(name: object, known: Iterable[str]) -> str:
+    """Return a question that names the most similar of the known names, "" if none is similar."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
     return f"did you mean {near[0]}?" if near else ""

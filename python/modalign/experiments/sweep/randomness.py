@@ -1,6 +1,6 @@
 """Every random choice of a run as a function of the run's seed alone, never of its strength or of the runs beside it.
 
-So runs that share a seed start from the same weights, see the same batches and know the same labels: the difference
+So runs that share a seed start from the same weights, see the same batches and have the same labels: the difference
 between two strengths is the strength.
 """
 
@@ -16,17 +16,36 @@ STREAMS = ("order", "encoder", "head", "projection", "labels", "compared")
 
 
 def batch_order(seed: int, epoch: int, n: int) -> Tensor:
-    """The order in which the n training pairs of a run come in an epoch."""
+    """Return the order (n,) int64 of a run's n training pairs in an epoch."""
     return torch.from_numpy(_generator("order", seed, epoch).permutation(n))
 
 
 def initial_seed(part: str, seed: int, modality: int) -> int:
-    """What to seed the initial weights of an encoder, head or projection with."""
+    """Return the seed of the initial weights of an encoder, head or projection.
+
+    Args:
+        part: "encoder", "head" or "projection".
+        seed: Seed of the run.
+        modality: Number of the modality, from 0.
+    """
     return int(_generator(part, seed, modality).integers(2**62))
 
 
 def label_budget(labels: float | None, n: int) -> int:
-    """How many of n training pairs carry a label: a number of them, a fraction of them (float), or all (None)."""
+    """Return the number of training pairs that carry a label.
+
+    Args:
+        labels: A number of pairs (int), a fraction of them (float), or None for all.
+        n: Number of training pairs.
+
+    Raises:
+        ValueError: If there are fewer training pairs.
+
+    Examples:
+        >>> from modalign.experiments.sweep.randomness import label_budget
+        >>> label_budget(0.25, 200), label_budget(30, 200), label_budget(None, 200)
+        (50, 30, 200)
+    """
     if labels is None:
         return n
     budget = max(1, round(labels * n)) if isinstance(labels, float) else labels
@@ -36,9 +55,17 @@ def label_budget(labels: float | None, n: int) -> int:
 
 
 def labelled_pairs(classes: Tensor, budget: int, seed: int) -> Tensor:
-    """Which training pairs carry a label, (n,) bool with ``budget`` true: each class gets its share, to within one.
+    """Choose the training pairs that carry a label: each class gets its share of them, to within one.
 
     The pairs left over after rounding down go to the classes with the largest remainders, lower classes first.
+
+    Args:
+        classes: (n,) int64 class of each training pair.
+        budget: Number of pairs to choose.
+        seed: Seed of the run.
+
+    Returns:
+        (n,) bool with ``budget`` true.
     """
     rng = _generator("labels", seed)
     values = classes.numpy()
@@ -48,16 +75,16 @@ def labelled_pairs(classes: Tensor, budget: int, seed: int) -> Tensor:
     by_remainder = np.argsort(quota - shares, kind="stable")
     quota[by_remainder[: budget - quota.sum()]] += 1
     mask = torch.zeros(len(values), dtype=torch.bool)
-    for label, wanted in enumerate(quota):
-        mask[torch.from_numpy(rng.permutation(np.flatnonzero(values == label))[:wanted])] = True
+    for label, count in enumerate(quota):
+        mask[torch.from_numpy(rng.permutation(np.flatnonzero(values == label))[:count])] = True
     return mask
 
 
-def compared_pairs(n: int, most: int) -> Tensor:
-    """Which of n held-out pairs alignment is measured on: all, or a fixed random choice of ``most``, rising."""
-    if n <= most:
+def compared_pairs(n: int, largest: int) -> Tensor:
+    """Choose the test pairs that alignment is measured on, rising: all n, or a fixed random choice of ``largest``."""
+    if n <= largest:
         return torch.arange(n)
-    return torch.from_numpy(np.sort(_generator("compared").permutation(n)[:most]))
+    return torch.from_numpy(np.sort(_generator("compared").permutation(n)[:largest]))
 
 
 def _generator(stream: str, *numbers: int) -> np.random.Generator:

@@ -134,7 +134,7 @@ class Results:
     curves: pd.DataFrame
     config: Mapping[str, Any]
     config_text: str
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, object]
 
     @property
     def strength_name(self) -> str:
@@ -305,12 +305,12 @@ def _require_shares(results: Results, path: Path) -> None:
                 )
 
 
-def _run(key: Any) -> str:
+def _run(key: tuple[str, float, int]) -> str:
     case, strength, seed = key
     return f"(case {case!r}, strength {strength:g}, seed {seed})"
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
+def _read_provenance(path: Path) -> dict[str, object]:
     try:
         provenance = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

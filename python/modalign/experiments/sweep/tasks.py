@@ -1,9 +1,9 @@
-"""What encoders are trained for: the loss and the score of each kind of task.
+"""Tasks that encoders are trained for: the loss and the score of each kind.
 
-task              loss of a pair                               score, "accuracy" in tables
-classification    cross-entropy                                share of right classes
-regression        |prediction - label| (L1)                    share of right signs, 0 counting as positive
-multilabel        binary cross-entropy, mean over labels       micro-averaged F1 at probability 1/2
+task              loss of a pair                              score, "accuracy" in tables
+classification    cross-entropy                               share of correct classes
+regression        |prediction - label| (L1)                   share of correct signs, 0 counting as positive
+multilabel        binary cross-entropy, mean over labels      micro-averaged F1 at probability 1/2
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ BINS = 4  # of a regression's labels, so that labelled pairs are spread over the
 
 
 def outputs(data: PairedDataset) -> int:
-    """How wide a task head is."""
+    """Return the number of outputs of a task head."""
     return 1 if data.task == "regression" else len(data.classes)
 
 
 def losses(task: str, logits: Tensor, labels: Tensor) -> Tensor:
-    """Of each pair: logits (runs, n, outputs), labels (runs, n) or (runs, n, L); returns (runs, n)."""
+    """Return the loss (runs, n) of each pair.
+
+    Args:
+        task: "classification", "regression" or "multilabel".
+        logits: (runs, n, outputs).
+        labels: (runs, n), or (runs, n, labels) for a multilabel task.
+    """
     if task == "classification":
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     if task == "regression":
@@ -34,45 +40,56 @@ def losses(task: str, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class Score:
-    """The score of every run, from blocks of pairs."""
+    """Score of every run, summed up over blocks of pairs.
+
+    Args:
+        task: "classification", "regression" or "multilabel".
+        runs: Number of runs.
+    """
 
     def __init__(self, task: str, runs: int) -> None:
-        self.task, self.hits, self.total = (
-            task,
-            torch.zeros(runs, dtype=torch.int64),
-            torch.zeros(runs, dtype=torch.int64),
-        )
+        self.task = task
+        self._hits, self._total = (torch.zeros(runs, dtype=torch.int64) for _ in range(2))
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        """logits (runs, n, outputs); labels (n,) or (n, L) of all runs, or (runs, n) or (runs, n, L) of each."""
+        """Add a block of pairs.
+
+        Args:
+            logits: (runs, n, outputs).
+            labels: (n,) or (n, labels) for all runs, or (runs, n) or (runs, n, labels) for each.
+        """
         if self.task == "multilabel":
-            said, true = logits > 0, (labels > 0.5).expand_as(logits)
-            self.hits += 2 * (said & true).sum((1, 2)).cpu()
-            self.total += (said.sum((1, 2)) + true.sum((1, 2))).cpu()
+            predicted, true = logits > 0, (labels > 0.5).expand_as(logits)
+            self._hits += 2 * (predicted & true).sum((1, 2)).cpu()
+            self._total += (predicted.sum((1, 2)) + true.sum((1, 2))).cpu()
             return
-        right = logits.argmax(-1) == labels if self.task == "classification" else (logits[..., 0] >= 0) == (labels >= 0)
-        self.hits += right.sum(1).cpu()
-        self.total += right.shape[1]
+        if self.task == "classification":
+            correct = logits.argmax(-1) == labels
+        else:
+            correct = (logits[..., 0] >= 0) == (labels >= 0)
+        self._hits += correct.sum(1).cpu()
+        self._total += correct.shape[1]
 
     def value(self) -> Tensor:
-        """(runs,) float64"""
-        return self.hits.double() / self.total.clamp(min=1)
+        """Return the scores (runs,) float64 of all pairs added so far."""
+        return self._hits.double() / self._total.clamp(min=1)
 
 
 def chance(task: str, labels: Tensor) -> float:
-    """The score of the best answer that is always the same."""
+    """Return the score of the best constant prediction for ``labels``, (n,) or (n, labels)."""
     if task == "classification":
         return float(labels.bincount().max()) / len(labels)
     if task == "regression":
         positive = float((labels >= 0).double().mean())
         return max(positive, 1 - positive)
+    # the best constant set of labels holds the most frequent ones
     share = labels.double().mean(0).sort(descending=True).values.cumsum(0)
-    said = torch.arange(1, len(share) + 1)
-    return float((2 * share / (said + labels.double().mean(0).sum())).max())
+    predicted = torch.arange(1, len(share) + 1)
+    return float((2 * share / (predicted + labels.double().mean(0).sum())).max())
 
 
 def strata(data: PairedDataset) -> Tensor:
-    """(n,) int64: the classes that a label budget is spread over."""
+    """Return the classes (n,) int64 that a label budget is spread over."""
     if data.task == "classification":
         return data.labels
     if data.task == "multilabel":

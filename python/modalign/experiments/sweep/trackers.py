@@ -1,51 +1,62 @@
-"""A finished sweep's runs for the trackers people compare runs in: TensorBoard and Weights & Biases.
+"""Runs of a finished sweep for the trackers in which people compare runs: TensorBoard and Weights & Biases.
 
-Every run becomes one of theirs: its settings, its curves epoch by epoch, and its results.
+Every run becomes a run of the tracker: its settings, its curves epoch by epoch, and its results.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from modalign.experiments.sweep.folder import Folder
+from modalign.experiments.sweep.schema import KEY
 
 __all__ = ["TRACKERS", "log_runs", "require_tracker"]
 
-KEY = ["case", "strength", "seed"]
-TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # and the package that writes its files
+KEYS = [column.name for column in KEY]
 
 
 class Run(NamedTuple):
+    """One run of the sweep: name and settings, a row of values for each epoch, and its results."""
+
     name: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
     curve: pd.DataFrame
     results: dict[str, float]
 
 
 def require_tracker(name: str) -> None:
-    """Raises ValueError for a tracker that is not known, or whose package is not installed."""
-    import importlib.util
-
+    """Check that a tracker is known and its package installed; ValueError otherwise."""
     if name not in TRACKERS:
         raise ValueError(f"--log must be {' or '.join(TRACKERS)}, got {name}")
-    if importlib.util.find_spec(TRACKERS[name]) is None:
-        raise ValueError(f"--log {name} needs {TRACKERS[name]} (pip install 'modalign[log]')")
+    package = TRACKERS[name].package
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"--log {name} needs {package} (pip install 'modalign[log]')")
 
 
 def log_runs(folder: Path, tracker: str) -> Path:
-    """Write the runs of the finished sweep in ``folder`` for ``tracker``, and return where they are.
+    """Write the runs of a finished sweep for a tracker.
 
-    tracker: "tensorboard" (``tensorboard --logdir`` shows it) or "wandb" (offline; ``wandb sync`` uploads it, nothing
-        else does). What an earlier call wrote is replaced at the end, so that a killed one leaves it whole.
-    Raises: ValueError for another tracker, one whose package is not installed, or a sweep that is not finished.
+    What an earlier call wrote is replaced at the end, so a call that is killed leaves it whole.
+
+    Args:
+        folder: Folder of the sweep.
+        tracker: "tensorboard" (``tensorboard --logdir`` shows it) or "wandb" (offline; ``wandb sync`` uploads it,
+            nothing else does).
+
+    Returns:
+        The folder that the tracker reads.
+
+    Raises:
+        ValueError: If the tracker is not known, its package is not installed, or the sweep is not finished.
     """
     require_tracker(tracker)
     if not Folder(folder).finished:
@@ -53,30 +64,30 @@ def log_runs(folder: Path, tracker: str) -> Path:
     place, partial = folder / tracker, folder / f"{tracker}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    {"tensorboard": _tensorboard, "wandb": _wandb}[tracker](folder, partial)
+    TRACKERS[tracker].write(folder, partial)
     shutil.rmtree(place, ignore_errors=True)
     return partial.rename(place)
 
 
 def _runs(folder: Path) -> Iterator[Run]:
     table, curves = pd.read_parquet(folder / "runs.parquet"), pd.read_parquet(folder / "curves.parquet")
-    by_run = curves.groupby(KEY, sort=False)
+    by_run = curves.groupby(KEYS, sort=False)
     for row in json.loads(table.to_json(orient="records", double_precision=15)):
-        settings = {name: row.pop(name) for name in KEY}
+        settings = {name: row.pop(name) for name in KEYS}
         results = {name: value for name, value in row.items() if isinstance(value, int | float)}
-        curve = by_run.get_group(tuple(settings.values())).drop(columns=KEY)
-        yield Run(
-            f"{settings['case']}, strength {settings['strength']}, seed {settings['seed']}", settings, curve, results
-        )
+        curve = by_run.get_group(tuple(settings.values())).drop(columns=KEYS)
+        name = f"{settings['case']}, strength {settings['strength']}, seed {settings['seed']}"
+        yield Run(name, settings, curve, results)
 
 
 def _epochs(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield the number of each epoch and its finite values."""
     for row in run.curve.to_dict("records"):
         epoch = int(row.pop("epoch"))
         yield epoch, {str(name): float(value) for name, value in row.items() if math.isfinite(value)}
 
 
-def _tensorboard(folder: Path, place: Path) -> None:
+def _write_tensorboard(folder: Path, place: Path) -> None:
     from tensorboardX import SummaryWriter
 
     for run in _runs(folder):
@@ -89,7 +100,7 @@ def _tensorboard(folder: Path, place: Path) -> None:
                 writer.add_scalar(f"result/{name}", value)
 
 
-def _wandb(folder: Path, place: Path) -> None:
+def _write_wandb(folder: Path, place: Path) -> None:
     import wandb
 
     settings = wandb.Settings(mode="offline", silent=True, console="off", x_disable_stats=True)
@@ -106,3 +117,13 @@ def _wandb(folder: Path, place: Path) -> None:
             for epoch, values in _epochs(run):
                 logged.log(values, step=epoch)
             logged.summary.update(run.results)
+
+
+class Tracker(NamedTuple):
+    """One tracker: the package that it needs, and the function that writes the runs of a sweep into a folder."""
+
+    package: str
+    write: Callable[[Path, Path], None]
+
+
+TRACKERS = {"tensorboard": Tracker("tensorboardX", _write_tensorboard), "wandb": Tracker("wandb", _write_wandb)}

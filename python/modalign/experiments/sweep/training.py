@@ -13,7 +13,7 @@ so each ends where it would have ended alone, up to the rounding of batched prod
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -295,7 +295,7 @@ class Trainer:
             for encode, inputs in zip(self.models.encoders, self.inputs[TEST], strict=True)
         ]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return everything that the remaining epochs depend on, as tensors and numbers."""
         return {
             "epoch": self.epoch,
@@ -306,7 +306,7 @@ class Trainer:
             "test_accuracy": self.test_accuracy,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the result of ``state`` for the same runs and settings."""
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         with torch.no_grad():
