@@ -119,7 +119,7 @@ def _fingerprint(value: Item) -> bytes:
 def _open_image(value: Item, name: str) -> Image:
     from PIL import Image, UnidentifiedImageError
 
-    if not isinstance(value, (bytes, Path)):
+    if not isinstance(value, (str, bytes, Path)):
         return cast("Image.Image", value.convert("RGB"))
     try:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
