@@ -120,7 +120,7 @@ def _open_image(value: Item, name: str) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     if not isinstance(value, (str, bytes, Path)):
-        return cast("Image.Image", value.convert("RGB"))
+        return value.convert("RGB")
     try:
         with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
             return cast("Image.Image", image.convert("RGB"))
