@@ -172,7 +172,7 @@ def run(
                     _next_strengths(rows, len(pairs.modalities), budget, number)
                     for rows, pairs in zip(evaluations, data, strict=True)
                 ]
-        _write(study, sweep, data, evaluations, budget.highest)
+        _write(study, sweep, data, evaluations, highest=budget.highest)
     return study.path
 
 
@@ -181,6 +181,7 @@ def _write(
     sweep: Sweep,
     data: Sequence[PairedDataset],
     evaluations: Sequence[Sequence[Evaluation]],
+    *,
     highest: float,
 ) -> None:
     rows_of = list(zip(sweep.cases, data, evaluations, strict=True))

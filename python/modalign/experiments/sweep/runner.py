@@ -84,26 +84,23 @@ def run(
             if ray is None:
                 if workers is None:
                     workers = count_cores() if sweep.training.device == "cpu" else 1
-                results = _train_on_threads(jobs, place, reporter, workers, checkpoint_seconds)
+                control = Control(reporter.advance, threading.Event(), checkpoint_seconds)
+                results = _train_on_threads(jobs, place, control, workers)
             else:
                 results = train_on_ray(ray, jobs, place, reporter.advance)
             place.finish(sweep, *_tables(jobs, results))
     return place.path
 
 
-def _train_on_threads(
-    jobs: Sequence[Job], place: Folder, reporter: Reporter, workers: int, checkpoint_seconds: float
-) -> list[Result]:
+def _train_on_threads(jobs: Sequence[Job], place: Folder, control: Control, workers: int) -> list[Result]:
     """Return the results of all chunks in order."""
-    stop = threading.Event()
-    control = Control(reporter.advance, stop, checkpoint_seconds)
     workers = min(workers, len(jobs))
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         futures = [pool.submit(_train, job, place, control) for job in jobs]
         try:
             return _collect(futures)
         except BaseException:
-            stop.set()
+            control.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
 

@@ -1,6 +1,6 @@
 """The columns of a sweep's two tables, runs.parquet and curves.parquet: names, dtypes and meanings.
 
-This is the only place that spells the columns. Writing (``chunks``, ``run``), reading (``results``), the trackers and
+This is the only place that spells the columns. Writing (``chunks``, ``runner``), reading (``results``), the trackers and
 the table in docs/experiments.md derive from it.
 
 A *predictor* is a model whose accuracy a sweep records: the encoder and task head of one modality, or the fused model.
@@ -58,7 +58,8 @@ KEY = (
 RUNS = (
     *KEY,
     Column(
-        f"accuracy_{PREDICTOR}", "float64",
+        f"accuracy_{PREDICTOR}",
+        "float64",
         "Score on the test pairs after the epoch with the predictor's best validation score.",
     ),
     Column(f"validation_accuracy_{PREDICTOR}", "float64", "The best score on the validation pairs over all epochs."),
@@ -75,7 +76,7 @@ RUNS = (
         f"best_epoch_{PREDICTOR}", "int64", "The first epoch with the best validation score, from 1.", required=False
     ),
     Column(f"last_accuracy_{PREDICTOR}", "float64", "Score on the test pairs after the last epoch.", required=False),
-)  # fmt: skip
+)
 CURVES = (
     *KEY,
     Column("epoch", "int64", "Number of the epoch, from 1."),
@@ -127,8 +128,8 @@ def run_columns(suffixes: Sequence[str], pairs: Sequence[tuple[int, int]]) -> li
         columns += _expanded(measured, [suffix], [])
     for pair in pairs[1:]:
         columns += _expanded(measured, [], [pair])
-    return columns + _expanded([column for column in RUNS if not column.measured and PREDICTOR in column.name],
-                               suffixes[2:], [])  # fmt: skip
+    chance = [column for column in RUNS if not column.measured and PREDICTOR in column.name]
+    return columns + _expanded(chance, suffixes[2:], [])
 
 
 def columns_table(columns: Sequence[Column]) -> str:
