@@ -6,12 +6,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from modalign.data import TEST, TRAIN, PairedDataset
 from modalign.experiments.sweep.config import Sweep

@@ -1,6 +1,6 @@
 """The columns of a sweep's two tables, runs.parquet and curves.parquet: names, dtypes and meanings.
 
-This is the only place that spells the columns. Writing (``chunks``, ``runner``), reading (``results``), the trackers and
+This is the only place that spells the columns. Writing (``chunks``, ``runner``), reading (``results``), trackers and
 the table in docs/experiments.md derive from it.
 
 A *predictor* is a model whose accuracy a sweep records: the encoder and task head of one modality, or the fused model.
