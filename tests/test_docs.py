@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import modalign
+from modalign.experiments.studies.registry import studies_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,3 +45,8 @@ def test_examples(page: str, tmp_path: Path) -> None:
 def test_links_inside_the_repository_exist(path: str) -> None:
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", (ROOT / path).read_text()):
         assert (ROOT / path).parent.joinpath(target).exists(), f"{path} links to {target}"
+
+
+def test_the_table_of_studies_is_the_registry() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert text.split("<!-- studies_table() -->\n")[1].split("\n<!-- end -->")[0] == studies_table()

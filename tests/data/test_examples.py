@@ -20,7 +20,7 @@ def test_the_page_prints_what_it_says(tmp_path, monkeypatch, capsys):
 
 def test_the_table_of_data_sets_is_the_registry() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    table = text.split("<!-- data sets -->\n")[1].split("\n<!-- end -->")[0]
+    table = text.split("<!-- data_set_table() -->\n")[1].split("\n<!-- end -->")[0]
     assert table == data_set_table(), (
         "docs/data.md: run python -c 'from modalign.data.registry import data_set_table as t; print(t())'"
     )
