@@ -13,7 +13,9 @@ from modalign.common.doors import drawing
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
     from modalign.alignment.items import Labels
     from modalign.alignment.results import Alignment, LayerAlignment
@@ -213,9 +215,13 @@ def _align_layers(options: AlignOptions) -> LayerAlignment:
     names = options.names
     relabellings = 200 if options.relabellings is None else options.relabellings
     result = align_layers(
-        options.a, options.b, names if isinstance(names, str) else names[0], options.k,
-        relabellings=relabellings, **options.shared,
-    )  # fmt: skip
+        options.a,
+        options.b,
+        names if isinstance(names, str) else names[0],
+        options.k,
+        relabellings=relabellings,
+        **options.shared,
+    )
     print_layers(result)
     return result
 
