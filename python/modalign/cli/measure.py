@@ -13,10 +13,6 @@ from modalign.common.doors import drawing
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
     from modalign.alignment.items import Labels
     from modalign.alignment.results import Alignment, LayerAlignment
 

@@ -177,8 +177,8 @@ def _contiguous_block(block: RowBlock) -> RowBlock:
 
 
 def _block_addresses(block: RowBlock | None) -> tuple[int, int, int, int]:
-    return (0, 0, 0, 0) if block is None else (
-        _address(block.rows), len(block.rows), block.start, _address(block.groups)
+    return (
+        (0, 0, 0, 0) if block is None else (_address(block.rows), len(block.rows), block.start, _address(block.groups))
     )
 
 
