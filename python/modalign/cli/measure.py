@@ -13,6 +13,8 @@ from modalign.common.doors import drawing
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modalign.alignment.items import Labels
     from modalign.alignment.results import Alignment, LayerAlignment
 
