@@ -29,7 +29,7 @@ LAYERS = [
 BY_NAME_ONLY = {"reference", "kernels", "_core", "_cuda"}
 MAY_REACH_THE_CORE = {"ops._cpp", "ops._cuda", "diagnosis", "common.provenance"}
 # The types that operators hand to their implementations, which import them and nothing else of the package.
-CONTRACTS = {"ops.knn_tables"}
+CONTRACTS = {"ops.knn_tables", "ops.loss_tables"}
 
 
 def modules(root: Path) -> dict[str, Path]:

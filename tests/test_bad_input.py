@@ -6,6 +6,7 @@ import torch
 
 import modalign
 from modalign.ops.info_nce import info_nce_forward
+from modalign.ops.loss_tables import ForwardOptions, LossTables
 
 X = torch.randn(5, 3)
 NAN = X.clone()
@@ -107,7 +108,7 @@ def test_operators_of_the_core_take_one_dtype() -> None:
     rows, scale = X[None], torch.ones(1, 5)
     for tables in ((rows, rows.double(), scale), (rows, None, scale.double()), (rows.double(), None, scale)):
         with pytest.raises(TypeError, match="must share a dtype"):
-            info_nce_forward(*tables, None, None, None, None, "none", False, False, 0, "cpp")
+            info_nce_forward(LossTables(*tables), ForwardOptions(columns=False), "cpp")
 
 
 def test_info_nce_module() -> None:

@@ -25,6 +25,7 @@ from modalign.kernels.losses.info_nce_weights import _info_nce_bwd_kernel, _info
 from modalign.kernels.losses.products import BAND_BYTES, Block, Workload, banded_products, choose_schedule
 from modalign.kernels.shared.launch import is_misread, launch, to_operand, to_table
 from modalign.kernels.shared.tiles import ANY, Tile, architecture, tile
+from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
 __all__ = ["Compiled", "Similarities", "info_nce_backward", "info_nce_forward"]
 
@@ -84,42 +85,27 @@ class _Bands:
     length: int
 
 
-def info_nce_forward(
-    x: Tensor,
-    y: Tensor | None,
-    logit_scale: Tensor,
-    row_id: Tensor | None = None,
-    col_id: Tensor | None = None,
-    row_cap: Tensor | None = None,
-    col_cap: Tensor | None = None,
-    mask: str = "none",
-    columns: bool = True,
-    stats: bool = False,
-    workspace: int = 0,
-    *,
-    compiled: Compiled | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return row_lse, col_lse, positive, stored, row_best, row_mean, col_best and col_mean in float32.
+def info_nce_forward(tables: LossTables, options: ForwardOptions, *, compiled: Compiled | None = None) -> Sums:
+    """Return the sums over the entries of S that count, in float32.
 
-    The arguments and results are those of ``modalign.reference.info_nce.info_nce_forward``. x and y are [b, n, d] and
-    [b, m, d] float32, float16 or bfloat16; all tensors are on one device, for which the host never waits. Products are
-    accumulated in float32 (float32 inputs without tf32). Results that are not requested have width 0 and are not
+    The rows are float32, float16 or bfloat16; all tensors are on one device, for which the host never waits. Products
+    are accumulated in float32 (float32 inputs without tf32). Results that are not requested have width 0 and are not
     computed. ``compiled`` computes the tiles instead of the Triton kernel.
     """
-    (b, n, width), m = x.shape, (x if y is None else y).shape[1]
-    one_stream = y is None
-    columns = columns and not one_stream
-    row_entries = (make_contiguous(row_id), _to_float(row_cap))
-    col_entries = row_entries if one_stream else (make_contiguous(col_id), _to_float(col_cap))
+    (b, n, m, width), x, y = tables.sizes, tables.x, tables.y
+    one_stream, stats = y is None, options.stats
+    columns = options.columns and not one_stream
+    row_entries = (make_contiguous(tables.row_id), _to_float(tables.row_cap))
+    col_entries = row_entries if one_stream else (make_contiguous(tables.col_id), _to_float(tables.col_cap))
     left = to_operand(x, compiled is not None)
     right = left if y is None else to_operand(y, compiled is not None)
-    scale = _to_float(logit_scale)
+    scale = _to_float(tables.logit_scale)
+    sums = Sums.empty(tables, options)
+    row_sums = (sums.row_lse, sums.row_best, sums.row_mean)
+    col_sums = (sums.col_lse, sums.col_best, sums.col_mean)
+    diagonal = sums.positive if sums.positive.shape[1] else None
+    stored = sums.stored
     empty = functools.partial(torch.empty, dtype=torch.float32, device=x.device)
-    row_sums = tuple(empty(b, n if requested else 0) for requested in (True, stats, stats))
-    col_sums = tuple(empty(b, m if requested and columns else 0) for requested in (True, stats, stats))
-    positive = empty(b, n if y is not None and m == n else 0)
-    diagonal = positive if positive.shape[1] else None
-    stored = empty(0 if one_stream else min(b * n, workspace // (4 * m)), m)
     variant = "full" if stats or stored.numel() or _any(*row_entries, *col_entries) else "lean"
     sizes = tile("info_nce_forward", x.dtype, width, architecture(x.device), variant=variant)
     kinds, both_sides = 3 if stats else 2, columns or one_stream
@@ -130,14 +116,14 @@ def info_nce_forward(
     def write_parts(first: int, count: int) -> None:
         if compiled:
             rows = range(first * bands.height, min((first + count) * bands.height, n))
-            similarities = Similarities(left, right, scale, mask)
+            similarities = Similarities(left, right, scale, tables.mask)
             compiled.sums(similarities, rows, row_parts=row_parts, col_parts=col_parts, positive=diagonal)
             return
-        tables = (to_table(left, "BLOCK_M", sizes), to_table(right, "BLOCK_N", sizes), scale)
+        operands = (to_table(left, "BLOCK_M", sizes), to_table(right, "BLOCK_N", sizes), scale)
         results = (row_parts, col_parts, diagonal, stored if stored.numel() else None)
         numbers = (first, count, bands.band, bands.splits, bands.length, len(stored), n, m, left.shape[2])
-        constants = {"MASK": mask, "STATS": stats, "ONE_STREAM": one_stream}
-        pointers = (*tables, *row_entries, *col_entries, *results)
+        constants = {"MASK": tables.mask, "STATS": stats, "ONE_STREAM": one_stream}
+        pointers = (*operands, *row_entries, *col_entries, *results)
         launch(_info_nce_fwd_kernel, b * count * bands.splits, sizes, *pointers, *numbers, **constants)
 
     for first in range(0, bands.blocks, bands.band):
@@ -150,7 +136,7 @@ def info_nce_forward(
             _Combination(col_parts, parts, m, running=True, diagonal=start, results=results).run()
         size, extra = min(count * bands.height, n - row), col_parts if one_stream else None
         _Combination(row_parts, range(bands.splits), size, extra=extra, results=row_sums, offset=row).run()
-    return row_sums[0], col_sums[0], positive, stored, *row_sums[1:], *col_sums[1:]
+    return sums
 
 
 def _divide(
@@ -289,43 +275,30 @@ class _Weights:
 
 
 def info_nce_backward(
-    grad_row: Tensor,
-    grad_col: Tensor,
-    grad_positive: Tensor,
-    x: Tensor,
-    y: Tensor | None,
+    tables: LossTables,
+    weights: WeightTables,
     v: Tensor | None,
     u: Tensor | None,
-    logit_scale: Tensor,
-    row_id: Tensor | None,
-    col_id: Tensor | None,
-    row_cap: Tensor | None,
-    col_cap: Tensor | None,
-    mask: str,
-    row_lse: Tensor,
-    col_lse: Tensor,
-    stored: Tensor,
     *,
     schedule: str | None = None,
     compiled: Compiled | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return W v [b, n, e] and W' u [b, m, e] in float32, for v [b, m, e] and u [b, n, e].
 
-    The arguments are those of ``modalign.reference.info_nce.info_nce_backward``. The product with a table that is None
-    is [b, 0, d]. Weights, v and u are multiplied in x's dtype; float16 weights are first scaled by 2^15 over the
-    largest possible weight of their problem. ``schedule`` is "fused", "banded" or "stored", as
-    ``modalign.kernels.losses.products`` describes them; by default it is the one with the least estimated cost.
-    ``compiled`` computes the weights instead of the Triton kernel, in the banded schedule.
+    The product with a table that is None is [b, 0, d]. Weights, v and u are multiplied in the dtype of the rows;
+    float16 weights are first scaled by 2^15 over the largest possible weight of their problem. ``schedule`` is "fused",
+    "banded" or "stored", as ``modalign.kernels.losses.products`` describes them; by default it is the one with the
+    least estimated cost. ``compiled`` computes the weights instead of the Triton kernel, in the banded schedule.
 
     Raises:
         ValueError: the schedule does not exist, or is "stored" and the forward pass stored no logits.
         NotImplementedError: the schedule cannot run here.
     """
+    x, y, stored = tables.x, tables.y, weights.stored
     if y is None:
-        # W is symmetric: the columns have the rows' values
-        grad_col, col_lse, col_id, col_cap = grad_row, row_lse, row_id, row_cap
-    row_entries = (make_contiguous(row_id), _to_float(row_cap))
-    col_entries = (make_contiguous(col_id), _to_float(col_cap))
+        tables, weights = tables.two_streams(), weights.two_streams()
+    row_entries = (make_contiguous(tables.row_id), _to_float(tables.row_cap))
+    col_entries = (make_contiguous(tables.col_id), _to_float(tables.col_cap))
     widths = [values.shape[2] for values in (v, u) if values is not None]
     width = max(widths, default=0)
     variant = "full" if _any(*row_entries, *col_entries) else "lean"
@@ -333,20 +306,20 @@ def info_nce_backward(
     count, block_v, has_logits = len(widths), sizes.blocks["BLOCK_V"], bool(stored.numel())
     workload = Workload("info_nce_backward", x, width=width, products=count, block_v=block_v, stored=has_logits)
     schedule = choose_schedule("banded" if compiled else schedule, workload)
-    scale, factor = _to_float(logit_scale), None
+    scale, factor = _to_float(tables.logit_scale), None
     if x.dtype == torch.float16:
-        largest_grad = _largest(grad_row) + _largest(grad_col) + _largest(grad_positive)
+        largest_grad = _largest(weights.grad_row) + _largest(weights.grad_col) + _largest(weights.grad_positive)
         factor = weight_scale(_largest(scale) * largest_grad)
     left = to_operand(x, compiled is not None)
     right = left if y is None else to_operand(y, compiled is not None)
-    weights = _Weights(
-        row=_Side(left, *row_entries, _to_float(row_lse), _nonzero(grad_row)),
-        col=_Side(right, *col_entries, _to_float(col_lse), _nonzero(grad_col)),
+    matrix = _Weights(
+        row=_Side(left, *row_entries, _to_float(weights.row_lse), _nonzero(weights.grad_row)),
+        col=_Side(right, *col_entries, _to_float(weights.col_lse), _nonzero(weights.grad_col)),
         scale=scale,
         factor=factor,
-        positive_grad=_nonzero(grad_positive),
+        positive_grad=_nonzero(weights.grad_positive),
         stored=make_contiguous(stored) if schedule == "stored" else None,
-        mask=mask,
+        mask=tables.mask,
         variant=variant,
         dtype=x.dtype,
         features=x.shape[2],
@@ -354,10 +327,10 @@ def info_nce_backward(
     )
     v_table, u_table = (None if values is None else to_operand(values.to(x.dtype)) for values in (v, u))
     if schedule == "fused":
-        wv = weights.multiply(v_table, sizes, transposed=False)
-        wu = weights.multiply(u_table, sizes, transposed=True)
+        wv = matrix.multiply(v_table, sizes, transposed=False)
+        wu = matrix.multiply(u_table, sizes, transposed=True)
     else:
-        wv, wu = weights.multiply_banded(v_table, u_table)
+        wv, wu = matrix.multiply_banded(v_table, u_table)
     return _trim(wv, v, x), _trim(wu, u, x)
 
 

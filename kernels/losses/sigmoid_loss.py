@@ -21,27 +21,26 @@ from modalign.kernels.losses.entries import cast_weights, make_contiguous, scale
 from modalign.kernels.losses.products import Block, Workload, banded_products, choose_schedule
 from modalign.kernels.shared.launch import dot_tile, is_misread, launch, to_operand, to_table
 from modalign.kernels.shared.tiles import Tile, architecture, tile
+from modalign.ops.loss_tables import LossTables
 
 __all__ = ["sigmoid_loss_backward", "sigmoid_loss_forward"]
 
 
-def sigmoid_loss_forward(
-    x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor, row_id: Tensor | None, col_id: Tensor | None
-) -> Tensor:
+def sigmoid_loss_forward(tables: LossTables, bias: Tensor) -> Tensor:
     """Return the sums [b, n] of the losses of each row's entries, in float32.
 
-    x and y are [b, n, d] and [b, m, d] float32, float16 or bfloat16.
+    The rows are float32, float16 or bfloat16.
     """
-    (b, n, d), m = x.shape, y.shape[1]
-    variant = "lean" if row_id is None else "full"
+    (b, n, m, d), x = tables.sizes, tables.x
+    variant = "lean" if tables.row_id is None else "full"
     sizes = tile("sigmoid_loss_forward", x.dtype, d, architecture(x.device), variant=variant)
-    x, y = to_operand(x), to_operand(y)
+    left, right = to_operand(x), to_operand(tables.right)
     loss = torch.empty(b, n, dtype=torch.float32, device=x.device)
-    tables = (to_table(x, "BLOCK_M", sizes), to_table(y, "BLOCK_N", sizes))
-    values = (logit_scale.float().contiguous(), bias.float().contiguous())
-    pointers = (*tables, *values, make_contiguous(row_id), make_contiguous(col_id), loss)
+    operands = (to_table(left, "BLOCK_M", sizes), to_table(right, "BLOCK_N", sizes))
+    values = (tables.logit_scale.float().contiguous(), bias.float().contiguous())
+    pointers = (*operands, *values, make_contiguous(tables.row_id), make_contiguous(tables.col_id), loss)
     programs = b * triton.cdiv(n, sizes.blocks["BLOCK_M"])
-    launch(_sigmoid_loss_fwd_kernel, programs, sizes, *pointers, n, m, x.shape[2])
+    launch(_sigmoid_loss_fwd_kernel, programs, sizes, *pointers, n, m, left.shape[2])
     return loss
 
 
@@ -101,36 +100,26 @@ class _Weights:
 
 
 def sigmoid_loss_backward(
-    grad_row: Tensor,
-    x: Tensor,
-    y: Tensor,
-    logit_scale: Tensor,
-    bias: Tensor,
-    row_id: Tensor | None,
-    col_id: Tensor | None,
-    need_x: bool,
-    need_y: bool,
-    *,
-    schedule: str | None = None,
+    tables: LossTables, bias: Tensor, grad_row: Tensor, *, need_x: bool, need_y: bool, schedule: str | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return dx [b, n, d], dy [b, m, d] and slope [b, n] in float32; dx or dy is [b, 0, d] if it is not needed.
 
     Weights are rounded as ``info_nce_backward`` rounds them; the slopes are sums of unrounded values. ``schedule`` is
     "fused" or "banded", by default the one with the least estimated cost.
     """
-    (b, n, d), m = x.shape, y.shape[1]
-    variant = "lean" if row_id is None else "full"
+    (b, n, m, d), x = tables.sizes, tables.x
+    variant = "lean" if tables.row_id is None else "full"
     sizes = tile("sigmoid_loss_backward", x.dtype, d, architecture(x.device), variant=variant)
     products, block_v = need_x + need_y, sizes.blocks["BLOCK_V"]
     workload = Workload("sigmoid_loss_backward", x, width=d, products=products, block_v=block_v, stored=False)
     schedule = choose_schedule(schedule, workload)
-    grad, scale, bias = (values.float().contiguous() for values in (grad_row, logit_scale, bias))
+    grad, scale, bias = (values.float().contiguous() for values in (grad_row, tables.logit_scale, bias))
     factor = weight_scale(scale.amax(1) * grad.abs().amax(1)) if x.dtype == torch.float16 else None
     slope = torch.zeros(b, n, dtype=torch.float32, device=x.device)
-    left, right = to_operand(x), to_operand(y)
+    left, right = to_operand(x), to_operand(tables.right)
     weights = _Weights(
-        row=_Side(left, make_contiguous(row_id)),
-        col=_Side(right, make_contiguous(col_id)),
+        row=_Side(left, make_contiguous(tables.row_id)),
+        col=_Side(right, make_contiguous(tables.col_id)),
         scale=scale,
         factor=factor,
         bias=bias,

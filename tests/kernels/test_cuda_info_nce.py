@@ -13,10 +13,12 @@ from torch import Tensor
 
 import cuda_host
 import modalign
+from flat_losses import FlatLosses
 from modalign.kernels.losses import info_nce as kernels
 from modalign.kernels.losses import products
-from modalign.reference import info_nce as reference
+from modalign.reference import info_nce as definition
 
+reference = FlatLosses(definition)
 SUM_ERROR = 2e-6  # relative to 1 + the largest logit: a few roundings of float32
 PRODUCT_ERROR = 2**-8  # relative to |W| |v|: weights are rounded to bfloat16
 # rows, columns, features: three and two tiles with incomplete last ones, an incomplete stage of features, small sizes
@@ -120,7 +122,7 @@ def largest_logit(x: Tensor, y: Tensor, scale: Tensor) -> float:
 def check_sums(
     cuda: types.ModuleType, x: Tensor, y: Tensor, scale: Tensor, mask: str = "none", columns: bool = True
 ) -> tuple[Tensor, ...]:
-    results = cuda.info_nce_forward(x, y, scale, None, None, None, None, mask, columns, False, 0)
+    results = FlatLosses(cuda).info_nce_forward(x, y, scale, None, None, None, None, mask, columns, False, 0)
     expected = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask, columns=columns)
     largest = 1 + largest_logit(x, y, scale)
     for actual, wanted in zip(results[:3], expected[:3], strict=True):
@@ -140,7 +142,7 @@ def check_products(
     grads = [torch.randn(1, size) for size in sizes]
     v, u = (torch.randn(1, size, d).bfloat16() if need else None for size, need in zip((m, n), needed, strict=True))
     entries = (None, None, None, None, mask)
-    results = cuda.info_nce_backward(
+    results = FlatLosses(cuda).info_nce_backward(
         *grads, x, y, v, u, scale, *entries, sums[0].float(), sums[1].float(), torch.empty(0, m)
     )
 

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 import modalign
+from flat_losses import FlatLosses
 from modalign.kernels.losses import info_nce as kernels
 from modalign.kernels.losses import products
 from modalign.kernels.shared.tiles import interpreted
-from modalign.reference import info_nce as reference
+from modalign.reference import info_nce as definition
 from neighbors.searching import knn
 from tolerances import TOLERANCE, assert_close
 
+reference = FlatLosses(definition)
 DEVICE = "cuda"
 N, D = 3000, 512  # sizes of the losses
 GALLERY, K = 40_000, 10
@@ -34,7 +36,7 @@ def test_losses_of_several_bands_on_the_device(mask: str, dtype: torch.dtype, mo
     options = (ids, ids, None, None, mask)
     exact = (x.double(), y.double(), scale.double(), *options)
     wanted = reference.info_nce_forward(*exact, True, False, 0)
-    results = kernels.info_nce_forward(x, y, scale, *options, True, False, 0)
+    results = FlatLosses(kernels).info_nce_forward(x, y, scale, *options, True, False, 0)
     largest = 1 + float(wanted[0].abs().max() + wanted[1].abs().max())
     for name, actual, expected in zip(("row_lse", "col_lse", "positive"), results, wanted, strict=False):
         assert_close(actual, expected, largest, TOLERANCE[dtype].sums, name)
@@ -43,7 +45,7 @@ def test_losses_of_several_bands_on_the_device(mask: str, dtype: torch.dtype, mo
         *(grad.double() for grad in grads), *exact[:2], exact[1], exact[0], *exact[2:], *wanted[:2], wanted[3]
     )
     for schedule in ("fused", "banded"):
-        gradients = kernels.info_nce_backward(
+        gradients = FlatLosses(kernels).info_nce_backward(
             *grads, x, y, y, x, scale, *options, results[0], results[1], results[3], schedule=schedule
         )
         for name, actual, expected in zip(("dx", "dy"), gradients, wanted, strict=True):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from flat_losses import FlatLosses
 from modalign.kernels.knn import survivors
 from modalign.kernels.knn.screen import Screen
 from modalign.kernels.losses import info_nce, sigmoid_loss
@@ -35,9 +36,9 @@ def test_info_nce(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest
     ids = tuple(side_ids.expand(3, -1) for side_ids in ids)
 
     def run() -> list[torch.Tensor]:
-        forward = info_nce.info_nce_forward(x, y, scale, *ids, mask="same", stats=True)
+        forward = FlatLosses(info_nce).info_nce_forward(x, y, scale, *ids, mask="same", stats=True)
         grads = torch.rand(3, 45, generator=torch.Generator().manual_seed(0)), torch.ones(3, 70), torch.empty(3, 0)
-        products = info_nce.info_nce_backward(
+        products = FlatLosses(info_nce).info_nce_backward(
             *grads, x, y, y, x, scale, *ids, None, None, "same", *forward[:2], forward[3], schedule="banded"
         )
         return [result[:2] for result in (*forward[:3], *forward[4:], *products)]
@@ -52,8 +53,8 @@ def test_sigmoid_loss(tables: tuple[torch.Tensor, torch.Tensor], monkeypatch: py
     (x, y), scale, bias = tables, torch.full((3, 45), 0.3), torch.full((3,), -2.0)
 
     def run() -> list[torch.Tensor]:
-        loss = sigmoid_loss.sigmoid_loss_forward(x, y, scale, bias, None, None)
-        grads = sigmoid_loss.sigmoid_loss_backward(
+        loss = FlatLosses(sigmoid_loss).sigmoid_loss_forward(x, y, scale, bias, None, None)
+        grads = FlatLosses(sigmoid_loss).sigmoid_loss_backward(
             torch.ones(3, 45), x, y, scale, bias, None, None, True, True, schedule="banded"
         )
         return [result[:2] for result in (loss, *grads)]

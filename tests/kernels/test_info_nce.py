@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from flat_losses import FlatLosses
 from modalign.kernels.losses import info_nce as module
 from modalign.kernels.losses import products
-from modalign.kernels.losses.info_nce import info_nce_backward, info_nce_forward
 from modalign.kernels.losses.products import blocks, cheapest_schedule
 from modalign.kernels.shared.tiles import Tile
-from modalign.reference import info_nce as reference
+from modalign.reference import info_nce as definition
 
+reference = FlatLosses(definition)
+info_nce_forward, info_nce_backward = FlatLosses(module).info_nce_forward, FlatLosses(module).info_nce_backward
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # relative to the largest entry: float32 sums of at most 100 terms, and one rounding of the weights
 PRODUCT_ERROR = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}

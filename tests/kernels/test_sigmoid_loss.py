@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from flat_losses import FlatLosses
 from modalign.kernels.losses import products
-from modalign.kernels.losses.sigmoid_loss import sigmoid_loss_backward, sigmoid_loss_forward
-from modalign.reference import info_nce as reference
+from modalign.kernels.losses import sigmoid_loss as module
+from modalign.reference import info_nce as definition
 
+reference, kernels = FlatLosses(definition), FlatLosses(module)
+sigmoid_loss_forward, sigmoid_loss_backward = kernels.sigmoid_loss_forward, kernels.sigmoid_loss_backward
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 # relative to the largest entry: float32 sums of at most 100 terms, and one rounding of the weights
 PRODUCT_ERROR = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}

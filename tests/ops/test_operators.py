@@ -1,14 +1,18 @@
 """What the operators promise torch: schema, fake, gradient, compilation; and what the dispatcher says of a refusal."""
 
+import importlib
 import importlib.util
+import pkgutil
 
 import pytest
 import torch
 from torch import Tensor
 
 import modalign
+import modalign.ops as modalign_ops
 from modalign.ops import dispatch
 from modalign.ops.info_nce import backward_operator, forward_operator
+from modalign.ops.loss_tables import LossTables, WeightTables
 from modalign.ops.neighbor_overlap import neighbor_overlap
 from modalign.ops.sigmoid_loss import backward_operator as sigmoid_backward
 from modalign.ops.sigmoid_loss import forward_operator as sigmoid_forward
@@ -24,17 +28,17 @@ def test_opcheck_losses(name: str, full: bool) -> None:
     ids = [torch.randint(0, 3, (2, size)) for size in (5, 5 - full)] if full else [None, None]
     caps = [torch.ones(2, size) for size in (5, 5 - full)] if full else [None, None]
     mask, workspace = ("same", 60) if full else ("diagonal", 0)
-    forward = (x, y, scale, *ids, *caps, mask, full, full, workspace, name)
+    tables = LossTables(x, y, scale, *ids, *caps, mask).flat()
+    forward = (*tables, full, full, workspace, name)
     torch.library.opcheck(forward_operator, forward)
     row_lse, col_lse, positive, stored, *_ = forward_operator(*forward)
     grads = [torch.ones_like(lse) for lse in (row_lse, col_lse, positive)]
+    weights = WeightTables(*grads, row_lse=row_lse, col_lse=col_lse, stored=stored).flat()
     values = (y, x) if full else (y, None)
-    torch.library.opcheck(
-        backward_operator, (*grads, x, y, *values, scale, *ids, *caps, mask, row_lse, col_lse, stored, name)
-    )
-    sigmoid = (x, y, scale, torch.zeros(2), *ids)
+    torch.library.opcheck(backward_operator, (*tables, *weights, *values, name))
+    sigmoid = (x, y, scale, *ids, torch.zeros(2))
     torch.library.opcheck(sigmoid_forward, (*sigmoid, name))
-    torch.library.opcheck(sigmoid_backward, (row_lse, *sigmoid, full, True, name))
+    torch.library.opcheck(sigmoid_backward, (*sigmoid, row_lse, full, True, name))
 
 
 def test_opcheck_graph_operators() -> None:
@@ -171,7 +175,7 @@ def test_a_backend_that_refuses_says_why_and_so_does_every_other() -> None:
     x = torch.randn(3, 2, dtype=torch.float64)
     with pytest.raises(NotImplementedError, match=r"triton: dtype torch\.float64"):
         modalign.info_nce(x, x, backend="triton")
-    with pytest.raises(NotImplementedError, match=r"cpp: backend='triton' was asked for"):
+    with pytest.raises(NotImplementedError, match=r"cpp: the call names backend='triton'"):
         modalign.info_nce(x, x, backend="triton")
     with pytest.raises(ValueError, match=r"backend must be one of \('auto', .*'cpp'.*, got 'cuBLAS'"):
         modalign.info_nce(x, x, backend="cuBLAS")
@@ -186,7 +190,7 @@ def test_auto_never_picks_the_interpreter() -> None:
 
 
 def test_every_operation_has_a_reference_that_takes_what_others_refuse() -> None:
-    for operation in dispatch.operations.values():
+    for operation in map(dispatch.load_operation, dispatch.OPERATIONS):
         assert operation.implementations[-1].name == "reference"
         for implementation in operation.implementations:
             if implementation.name == "cuda" and importlib.util.find_spec("modalign._cuda") is None:
@@ -203,18 +207,20 @@ def test_explain_names_what_it_knows() -> None:
         modalign.explain("nce", torch.ones(2, 2))
 
 
-def test_doctor_speaks_of_every_operation() -> None:
+def test_the_list_of_operations_is_whole() -> None:
+    """Every table of implementations below modalign.ops is in the list, under its name."""
+    listed = {name: dispatch.load_operation(name) for name in dispatch.OPERATIONS}
+    assert [operation.name for operation in listed.values()] == list(listed)
+    for module in pkgutil.iter_modules(modalign_ops.__path__, "modalign.ops."):
+        if module.name != "modalign.ops._cuda":  # compiled only on request
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, dispatch.Operation):
+                    assert value is listed[value.name]
+
+
+def test_doctor_lists_every_operation_and_what_it_runs_on() -> None:
     text = modalign.doctor()
-    for word in (
-        "info_nce(",
-        "sigmoid_loss(",
-        "knn(",
-        "neighbor_overlap(",
-        "neighborhood_scores(",
-        "relabelled_overlap(",
-        "edge_products(",
-        "torch ",
-        "instruction sets",
-        "avx512" if "avx512" in text else "portable",
-    ):
+    for name in dispatch.OPERATIONS:
+        assert f"\n{name}(" in text
+    for word in ("torch ", "instruction sets", "avx512" if "avx512" in text else "portable"):
         assert word in text

@@ -1,10 +1,9 @@
-"""Conversion of what users pass to the losses into what the operators take: tables of [problems, rows, ...]."""
+"""The conversion of the losses' arguments into the tables [problems, rows, ...] that the operators take."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,36 +15,58 @@ from modalign.common.checks import autocast_dtype
 from modalign.common.dtypes import accumulator
 from modalign.ops.unit_rows import unit_rows
 
-__all__ = ["embeddings", "groups_and_ignored", "logit_scales", "per_row", "readable", "without_autocast"]
+__all__ = [
+    "biases",
+    "blank_ignored",
+    "embeddings",
+    "groups_and_ignored",
+    "logit_scales",
+    "per_row",
+    "problem_scales",
+    "readable",
+    "without_autocast",
+]
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """What is computed inside is computed in the dtypes it is given."""
-    device = x.device.type  # autocast does not know the devices of tensors without values
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which operations compute in the dtypes of their inputs."""
+    device = x.device.type  # autocast does not know the device of tensors without values
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 def readable(values: Tensor) -> bool:
-    """Whether the host can look at values without waiting for a device, or stopping torch.compile or torch.func, and
-    there are values."""
+    """Return whether the host can read the values without waiting for a device or stopping torch.compile or torch.func.
+
+    A fake tensor has no values to read.
+    """
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values)
     return values.device.type == "cpu" and not traced and not isinstance(values, FakeTensor)
 
 
 def embeddings(x: Tensor, normalize: bool, problems: int) -> Tensor:
-    """[problems, n, d] as the operators take it: rows of length one if asked for, autocast's dtype under autocast."""
-    wanted = autocast_dtype(x)
+    """Return the rows (..., n, d) as the operators take them: [problems, n, d], in autocast's dtype under autocast.
+
+    With ``normalize`` the rows have length one; a zero row stays zero.
+    """
+    dtype = autocast_dtype(x)
     with without_autocast(x):
         if normalize:
-            x = unit_rows(x if wanted is None else x.float())
-        return x.reshape(problems, *x.shape[-2:]).to(wanted or x.dtype)
+            x = unit_rows(x if dtype is None else x.float())
+        return x.reshape(problems, *x.shape[-2:]).to(dtype or x.dtype)
+
+
+def blank_ignored(rows: Tensor, kept: Tensor | None) -> Tensor:
+    """Return the rows (..., n, d) with zeros in place of those that are not kept, which may hold anything."""
+    return rows if kept is None else rows.masked_fill(~kept.reshape(*rows.shape[:-1], 1), 0.0)
 
 
 def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size, x: Tensor) -> tuple[Tensor, bool]:
-    """1 / temperature for each row [problems, n], and whether it may differ within a problem.
+    """Return 1 / temperature for each row, [problems, n], and whether it may differ within a problem.
 
-    A tensor gives one for each problem if it broadcasts to the leading dimensions, one for each anchor if its last
-    dimension is n and it has as many dimensions as they have and one more.
+    A tensor that broadcasts to the leading dimensions has one temperature for each problem. A tensor with one dimension
+    more, the last of size n, has one for each anchor.
     """
     dtype, n = accumulator(x.dtype), x.shape[-2]
     problems = math.prod(batch)
@@ -78,11 +99,36 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
     )
 
 
-def per_row(operation: str, name: str, values: Tensor, x: Tensor, kinds: tuple[torch.dtype, ...]) -> Tensor:
-    """``values`` (..., n) or (n,), one for each row of x, as [problems, n]."""
-    if not isinstance(values, Tensor) or values.dtype not in kinds:
+def problem_scales(operation: str, temperature: float | Tensor, batch: torch.Size, x: Tensor) -> Tensor:
+    """Return 1 / temperature for each row, [problems, n], of a loss that takes one temperature for each problem."""
+    scale, per_anchor = logit_scales(operation, temperature, batch, x)
+    if per_anchor:
+        raise ValueError(f"{operation}: temperature must be one value per problem, got one per anchor")
+    return scale
+
+
+def biases(bias: float | Tensor, batch: torch.Size, scale: Tensor) -> Tensor:
+    """Return sigmoid_loss's bias of each problem, [problems], in the dtype and on the device of ``scale``."""
+    if not isinstance(bias, Tensor):
+        wrong = isinstance(bias, bool) or not isinstance(bias, (int, float))
+        # a compiler that takes the bias for a variable does not know its value
+        if wrong or (not torch.compiler.is_compiling() and not math.isfinite(bias)):
+            raise ValueError(f"sigmoid_loss: bias must be a finite number or a tensor, got {bias!r}")
+        return torch.full((math.prod(batch),), float(bias), dtype=scale.dtype, device=scale.device)
+    try:
+        bias = bias.reshape(()) if bias.numel() == 1 else bias
+        return bias.to(device=scale.device, dtype=scale.dtype).expand(batch).reshape(-1)
+    except RuntimeError as error:
+        raise ValueError(
+            f"sigmoid_loss: bias must broadcast to the leading dimensions {tuple(batch)}, got {tuple(bias.shape)}"
+        ) from error
+
+
+def per_row(operation: str, name: str, values: Tensor, x: Tensor, *, dtypes: tuple[torch.dtype, ...]) -> Tensor:
+    """Return values (..., n) or (n,), one for each row of x, as [problems, n]."""
+    if not isinstance(values, Tensor) or values.dtype not in dtypes:
         came = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        names = " or ".join(str(kind).removeprefix("torch.") for kind in kinds)
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise TypeError(f"{operation}: {name} must be a tensor of {names}, got {came}")
     if values.device != x.device:
         raise TypeError(f"{operation}: {name} must be on {x.device}, as x is, got {values.device}")
@@ -93,21 +139,22 @@ def per_row(operation: str, name: str, values: Tensor, x: Tensor, kinds: tuple[t
     return values.expand(*batch, n).reshape(-1, n)
 
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
 def groups_and_ignored(
     operation: str, groups: Tensor | None, ignore: Tensor | None, x: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Ids [problems, n]: 0 to n - 1, equal within a group, -1 for a row to ignore; and which rows are kept."""
+    """Return the ids [problems, n] of the groups, and the mask [problems, n] of the rows that are not ignored.
+
+    Ids are 0 to n - 1, equal within a group, and -1 for a row that is ignored; without groups all rows that are not
+    ignored have the id 0. Both are None without groups and ignored rows; the mask is None if ``ignore`` is.
+    """
     kept = None
     if ignore is not None:
-        kept = ~per_row(operation, "ignore", ignore, x, (torch.bool,))
+        kept = ~per_row(operation, "ignore", ignore, x, dtypes=(torch.bool,))
         if readable(kept) and not bool(kept.any(1).all()):
             raise ValueError(f"{operation}: every row of a problem is ignored: there is no loss")
     if groups is None:
         return None if kept is None else kept.long() - 1, kept
-    labels = per_row(operation, "groups", groups, x, INTEGERS).long()
+    labels = per_row(operation, "groups", groups, x, dtypes=INTEGERS).long()
     order = labels.sort(1)
     starts = F.pad((order.values.diff(dim=1) != 0).long(), (1, 0))
     ids = torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from modalign.common.checks import number, one_of
-from modalign.losses.functional import DIRECTIONS, POSITIVES, info_nce, nt_xent, sigmoid_loss
+from modalign.losses.functional import info_nce, nt_xent, sigmoid_loss
+from modalign.losses.options import DIRECTIONS, POSITIVES
 from modalign.losses.reduction import REDUCTIONS
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]

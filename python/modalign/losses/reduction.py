@@ -1,4 +1,4 @@
-"""The reduction of the losses of anchors to one value a problem."""
+"""The reduction of the losses of anchors to one value for each problem."""
 
 from __future__ import annotations
 
@@ -8,31 +8,49 @@ from torch import Tensor
 from modalign.common.deterministic import sum_rows
 from modalign.losses.inputs import readable
 
-__all__ = ["REDUCTIONS", "reduced"]
+__all__ = ["REDUCTIONS", "reduce_losses"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def reduced(
-    operation: str, each: Tensor, batch: torch.Size, reduction: str, weights: Tensor | None, kept: Tensor | None
+def reduce_losses(
+    operation: str,
+    losses: Tensor,
+    batch: torch.Size,
+    *,
+    reduction: str,
+    weights: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """Losses [problems, n] as "none" (..., n), "sum" or "mean" (...,): weighted, without the rows that are ignored."""
+    """Reduce losses [problems, n] to shape (..., n) for "none" and (...,) for "sum" and "mean".
+
+    Args:
+        operation: the loss, for messages.
+        losses: [problems, n].
+        batch: the leading dimensions.
+        reduction: one of ``REDUCTIONS``.
+        weights: [problems, n] finite and not negative; the mean is weighted by them.
+        kept: [problems, n] bool; rows that are not kept have the loss 0 and do not count in the mean.
+
+    Raises:
+        ValueError: weights that are negative or not finite, or all zero in a problem.
+    """
     if weights is not None and readable(weights) and not bool(((weights >= 0) & (weights < torch.inf)).all()):
         raise ValueError(f"{operation}: weights must be finite and not negative")
     if kept is not None:
-        each = torch.where(kept, each, 0.0)
-        weights = kept.to(each.dtype) if weights is None else weights * kept
+        losses = torch.where(kept, losses, 0.0)
+        weights = kept.to(losses.dtype) if weights is None else weights * kept
     if weights is not None:
         largest = weights.detach().amax(1, keepdim=True)
         if readable(largest) and not bool((largest > 0).all()):
             raise ValueError(f"{operation}: the weights of a problem are all zero: there is no mean")
-        if reduction == "mean":  # their size makes no difference, and might leave the range of the sums
+        if reduction == "mean":  # the size of the weights makes no difference, and might leave the range of the sums
             weights = weights / torch.where(largest > 0, largest, 1)
-        weights = weights.to(each.dtype)
-        each = each * weights
+        weights = weights.to(losses.dtype)
+        losses = losses * weights
     if reduction == "none":
-        return each.reshape(*batch, -1)
-    total = sum_rows(each)
+        return losses.reshape(*batch, -1)
+    total = sum_rows(losses)
     if reduction == "mean":
-        total = total / (each.shape[1] if weights is None else sum_rows(weights).clamp_min(1))
+        total = total / (losses.shape[1] if weights is None else sum_rows(weights).clamp_min(1))
     return total.reshape(batch)

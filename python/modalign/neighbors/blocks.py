@@ -143,7 +143,8 @@ def search_blocks(
     rows = (x if queries is None else queries).rows
     require_candidates(x, queries, options.k)
     # before anything is written
-    select(KNN_BLOCKS, "merge", options.backend, torch.empty(0, x.rows.shape[1], dtype=x.rows.dtype), x.groups)
+    no_rows = torch.empty(0, x.rows.shape[1], dtype=x.rows.dtype)
+    select(KNN_BLOCKS, "merge", options.backend, (no_rows, x.groups))
     layout = Layout(x.rows, None if queries is None else rows, int(options.k), options.threads)
     with contextlib.ExitStack() as stack:
         folder = None

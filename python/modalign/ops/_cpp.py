@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,76 +12,68 @@ from torch import Tensor
 from modalign import _core
 from modalign.ops import dispatch
 from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
+from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
-if os.getpid() != dispatch.PROCESS:  # forked since: torch's threads are not here, and would be waited for for ever
+if os.getpid() != dispatch.PROCESS:  # a fork has none of torch's threads, and would wait for them for ever
     _core.forget_openmp()
 
 
-def info_nce_forward(
-    x: Tensor, y: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None,
-    mask: str, columns: bool, stats: bool, workspace: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    b, n, _ = x.shape
-    m = n if y is None else y.shape[1]
-    columns = columns and y is not None
-
-    def vector(width: int, wanted: bool) -> Tensor:
-        return logit_scale.new_empty(b, width if wanted else 0)
-
-    stored = logit_scale.new_empty(0 if y is None else min(b * n, workspace // (logit_scale.itemsize * m)), m)
-    row = [vector(n, True), vector(n, stats), vector(n, stats)]
-    col = [vector(m, columns), vector(m, columns and stats), vector(m, columns and stats)]
-    positive = vector(n, y is not None and n == m)
-    if b:
-        _run("info_nce_forward", x)(
-            _tables(x, y, logit_scale, row_id, col_id, row_cap, col_cap, mask), list(map(_address, row)),
-            list(map(_address, col)), _address(positive), _address(stored), len(stored), torch.get_num_threads(),
-        )  # fmt: skip
-    return row[0], col[0], positive, stored, row[1], row[2], col[1], col[2]
+def info_nce_forward(tables: LossTables, options: ForwardOptions) -> Sums:
+    sums = Sums.empty(tables, options)
+    if len(tables.x):
+        _run("info_nce_forward", tables.x)(
+            _describe(tables),
+            [_address(table) for table in (sums.row_lse, sums.row_best, sums.row_mean)],
+            [_address(table) for table in (sums.col_lse, sums.col_best, sums.col_mean)],
+            _address(sums.positive),
+            _address(sums.stored),
+            len(sums.stored),
+            torch.get_num_threads(),
+        )
+    return sums
 
 
 def info_nce_backward(
-    grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
-    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
-    row_lse: Tensor, col_lse: Tensor, stored: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    by_row, by_col = _products(x, y, v, u, logit_scale)
-    if len(x):
-        _run("info_nce_backward", x)(
-            _tables(x, y, logit_scale, row_id, col_id, row_cap, col_cap, mask),
-            [_address(grad) for grad in (grad_row, grad_col, grad_positive, row_lse, col_lse)],
-            _product_tables(v, u, by_row, by_col), _address(stored), len(stored), torch.get_num_threads(),
-        )  # fmt: skip
-    return by_row, by_col
-
-
-def sigmoid_loss_forward(
-    x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor, row_id: Tensor | None, col_id: Tensor | None
-) -> Tensor:
-    row_loss = torch.empty_like(logit_scale)
-    if len(x):
-        _run("sigmoid_loss_forward", x)(
-            _tables(x, y, logit_scale, row_id, col_id, None, None, "none"), _address(bias), _address(row_loss),
+    tables: LossTables, weights: WeightTables, v: Tensor | None, u: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    products = _empty_products(tables, v, u)
+    if len(tables.x):
+        *vectors, stored = weights.flat()
+        _run("info_nce_backward", tables.x)(
+            _describe(tables),
+            [_address(vector) for vector in vectors],
+            _describe_products(v, u, products),
+            _address(stored),
+            len(stored),
             torch.get_num_threads(),
-        )  # fmt: skip
+        )
+    return products
+
+
+def sigmoid_loss_forward(tables: LossTables, bias: Tensor) -> Tensor:
+    row_loss = torch.empty_like(tables.logit_scale)
+    if len(tables.x):
+        run = _run("sigmoid_loss_forward", tables.x)
+        run(_describe(tables), _address(bias), _address(row_loss), torch.get_num_threads())
     return row_loss
 
 
 def sigmoid_loss_backward(
-    grad_row: Tensor, x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, need_x: bool, need_y: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    v, u = y if need_x else None, x if need_y else None
-    dx, dy = _products(x, y, v, u, logit_scale)
-    slope = torch.empty_like(logit_scale)
-    if len(x):
-        _run("sigmoid_loss_backward", x)(
-            _tables(x, y, logit_scale, row_id, col_id, None, None, "none"), _address(bias), _address(grad_row),
-            _product_tables(v, u, dx, dy), _address(slope), torch.get_num_threads(),
-        )  # fmt: skip
-    return dx, dy, slope
+    tables: LossTables, bias: Tensor, grad_row: Tensor, *, need_x: bool, need_y: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    v, u = tables.y if need_x else None, tables.x if need_y else None
+    products = _empty_products(tables, v, u)
+    slope = torch.empty_like(tables.logit_scale)
+    if len(tables.x):
+        _run("sigmoid_loss_backward", tables.x)(
+            _describe(tables),
+            _address(bias),
+            _address(grad_row),
+            _describe_products(v, u, products),
+            _address(slope),
+            torch.get_num_threads(),
+        )
+    return *products, slope
 
 
 def unit_rows(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,33 +97,30 @@ def _run(name: str, x: Tensor) -> Callable[..., None]:
 
 
 def _address(table: Tensor | None) -> int:
-    """0 for what is not there."""
+    """Return the address of a table, 0 for one that is None or has no elements."""
     return 0 if table is None or table.numel() == 0 else table.data_ptr()
 
 
-def _tables(x: Tensor, y: Tensor | None, *rest: Tensor | str | None) -> tuple[Any, ...]:
-    b, n, d = x.shape
-    *tables, mask = rest
-    scale = tables[0]
-    # addresses have no dtype: a table of another one would be read, or written, beyond its end
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if (y is not None and y.dtype != x.dtype) or not isinstance(scale, Tensor) or scale.dtype != wide:
-        came = [table.dtype for table in (x, y, scale) if isinstance(table, Tensor)]
-        raise TypeError(f"x and y must share a dtype, and the scales of {x.dtype} be {wide}, got {came}")
-    m = n if y is None else y.shape[1]
-    return (_address(x), _address(y), _name(x.dtype), b, n, m, d, *map(_address, tables), mask)  # type: ignore[arg-type]
+def _describe(tables: LossTables) -> tuple[int | str, ...]:
+    """Return the addresses and sizes of a loss's tables, as the core takes them."""
+    # an address has no dtype: the core would read, or write, beyond the end of a table of another dtype
+    x, y, scale = tables.x, tables.y, tables.logit_scale
+    if (y is not None and y.dtype != x.dtype) or scale.dtype != tables.dtype:
+        dtypes = [table.dtype for table in (x, y, scale) if table is not None]
+        raise TypeError(f"x and y must share a dtype, and the scales of {x.dtype} be {tables.dtype}, got {dtypes}")
+    options = (scale, tables.row_id, tables.col_id, tables.row_cap, tables.col_cap)
+    return (_address(x), _address(y), _name(x.dtype), *tables.sizes, *map(_address, options), tables.mask)
 
 
-def _products(
-    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor
-) -> tuple[Tensor, Tensor]:
-    b, n, d = x.shape
-    m = n if y is None else y.shape[1]
-    by_row = logit_scale.new_empty((b, 0, d) if v is None else (b, n, v.shape[2]))
-    return by_row, logit_scale.new_empty((b, 0, d) if u is None else (b, m, u.shape[2]))
+def _empty_products(tables: LossTables, v: Tensor | None, u: Tensor | None) -> tuple[Tensor, Tensor]:
+    b, n, m, d = tables.sizes
+    scale = tables.logit_scale
+    by_row = scale.new_empty((b, 0, d) if v is None else (b, n, v.shape[2]))
+    return by_row, scale.new_empty((b, 0, d) if u is None else (b, m, u.shape[2]))
 
 
-def _product_tables(v: Tensor | None, u: Tensor | None, by_row: Tensor, by_col: Tensor) -> tuple[int, ...]:
+def _describe_products(v: Tensor | None, u: Tensor | None, products: tuple[Tensor, Tensor]) -> tuple[int, ...]:
+    by_row, by_col = products
     return (_address(v), _address(u), by_row.shape[2], by_col.shape[2], _address(by_row), _address(by_col))
 
 

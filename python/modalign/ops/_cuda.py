@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from modalign import _cuda
 from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
+from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
 if TYPE_CHECKING:
     from modalign.kernels.knn.screen import Screen
@@ -29,19 +30,21 @@ def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
     return counts
 
 
-def info_nce_forward(*tables: Any) -> tuple[Tensor, ...]:
-    """The operator of modalign.kernels.losses.info_nce, its tiles by the compiled kernel."""
+def info_nce_forward(tables: LossTables, options: ForwardOptions) -> Sums:
+    """The operator of modalign.kernels.losses.info_nce, with tiles by the compiled kernel."""
     from modalign.kernels.losses.info_nce import info_nce_forward as forward
 
-    sums: tuple[Tensor, ...] = forward(*tables, compiled=_tiles())
+    sums: Sums = forward(tables, options, compiled=_tiles())
     return sums
 
 
-def info_nce_backward(*tables: Any) -> tuple[Tensor, Tensor]:
-    """The operator of modalign.kernels.losses.info_nce, its weights by the compiled kernel."""
+def info_nce_backward(
+    tables: LossTables, weights: WeightTables, v: Tensor | None, u: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The operator of modalign.kernels.losses.info_nce, with weights by the compiled kernel."""
     from modalign.kernels.losses.info_nce import info_nce_backward as backward
 
-    products: tuple[Tensor, Tensor] = backward(*tables, compiled=_tiles())
+    products: tuple[Tensor, Tensor] = backward(tables, weights, v, u, compiled=_tiles())
     return products
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ def register_vmap(
     overrides: arguments that are set to a value of their own under vmap. unbatched_inputs, unbatched_outputs: those
     that have no problem dimension; nothing is in them under vmap.
     """
-    names = list(inspect.signature(operator._init_fn).parameters)
+    names = [argument.name for argument in operator._opoverload._schema.arguments]
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
         size = info.batch_size

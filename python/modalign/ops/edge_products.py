@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modalign.ops import _examples
 from modalign.ops._refusals import not_on_cpu, wrong_dtype
 from modalign.ops.dispatch import Implementation, Operation, select
 from modalign.ops.knn import DTYPES
@@ -31,12 +32,13 @@ EDGE_PRODUCTS = Operation(
             lambda x, *_: wrong_dtype(x, DTYPES),
         ),
     ),
+    _examples.edges,
 )
 
 
 @torch.library.custom_op("modalign::edge_products", mutates_args=())
 def edge_products(x: Tensor, items: Tensor, others: Tensor, backend: str) -> Tensor:
-    products: Tensor = select(EDGE_PRODUCTS, "multiply", backend, x)(x, items, others)
+    products: Tensor = select(EDGE_PRODUCTS, "multiply", backend, (x,))(x, items, others)
     return products
 
 

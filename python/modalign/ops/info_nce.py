@@ -1,30 +1,41 @@
 """The info_nce operators: log-sum-exps of a similarity matrix that is never stored, and products with its softmaxes.
 
-    S_ij = logit_scale_i <x_i, y_j>                       x [b, n, d], y [b, m, d], logit_scale [b, n]
-
-``info_nce_forward`` gives the log-sum-exps of S's rows and columns over the entries that count, and S's diagonal. All
-of InfoNCE's forms are sums of these. ``info_nce_backward`` multiplies W = dL/dS by two tables; with y and x themselves
-these are the gradients. ``modalign.reference.info_nce`` defines both, and which entries count.
+``info_nce_forward`` computes the log-sum-exps of the rows and columns of S over the entries that count, and the
+diagonal of S. Every form of InfoNCE is a sum of these. ``info_nce_backward`` multiplies W = dL/dS by two tables; with y
+and x themselves the products are the gradients of x and y. ``modalign.ops.loss_tables`` describes S, W and the entries
+that count, and ``modalign.reference.info_nce`` defines both operators.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
-from modalign.ops import _torch
+from modalign.ops import _examples, _torch
 from modalign.ops._refusals import interpreter_is_for_tests, no_hopper, no_triton, not_measured, not_on_cpu, wrong_dtype
 from modalign.ops._transforms import differentiable, register_vmap
 from modalign.ops.dispatch import Implementation, Operation, select
+from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
-__all__ = ["INFO_NCE", "backward_operator", "forward_operator", "info_nce_backward", "info_nce_forward"]
+__all__ = [
+    "INFO_NCE",
+    "backward_operator",
+    "forward_operator",
+    "info_nce_backward",
+    "info_nce_forward",
+    "loss_implementations",
+    "raise_overflow",
+    "require_finite_tables",
+    "require_scales",
+]
 
 
-def implementations(operation: str) -> tuple[Implementation, ...]:
-    """Who computes ``operation``_forward and ``operation``_backward, fastest first."""
+def loss_implementations(operation: str) -> tuple[Implementation, ...]:
+    """Return the implementations of a loss's forward and backward operators, fastest first."""
 
     def functions(module: str) -> dict[str, str]:
         return {role: f"{module}:{operation}_{role}" for role in ("forward", "backward")}
@@ -48,20 +59,20 @@ def implementations(operation: str) -> tuple[Implementation, ...]:
 PLAIN = "nothing more"
 
 
-def _asked(ids: Tensor | None, caps: tuple[Tensor | None, ...], stats: bool, workspace: int) -> str:
-    """What a call has beyond two tables and their scales, in words."""
-    asked = {
-        "ids": ids is not None,
-        "caps": any(cap is not None for cap in caps),
+def _describe_options(tables: LossTables, stats: bool, stored: int) -> str:
+    """Return the options of a call that not every backend takes, in words."""
+    options = {
+        "ids": tables.row_id is not None,
+        "caps": tables.row_cap is not None or tables.col_cap is not None,
         "statistics": stats,
-        "stored logits": workspace > 0,
+        "stored logits": stored > 0,
     }
-    return ", ".join(name for name, there in asked.items() if there) or PLAIN
+    return ", ".join(name for name, present in options.items() if present) or PLAIN
 
 
-def _refused_by_cuda(x: Tensor, y: Tensor | None = None, _: Tensor | None = None, asked: str = PLAIN) -> str | None:
-    if asked != PLAIN:
-        return f"takes no ids, caps, statistics or stored logits (workspace=0 stores none); this call has {asked}"
+def _refused_by_cuda(x: Tensor, y: Tensor | None = None, _: Tensor | None = None, options: str = PLAIN) -> str | None:
+    if options != PLAIN:
+        return f"takes no ids, caps, statistics or stored logits (workspace=0 stores none); this call has {options}"
     if y is None:
         return "one stream (takes two)"
     if x.dim() == 3 and len(x) != 1:
@@ -78,166 +89,164 @@ INFO_NCE = Operation(
             _refused_by_cuda,
             not_measured,
         ),
-        *implementations("info_nce"),
+        *loss_implementations("info_nce"),
     ),
+    _examples.paired_rows,
 )
 
+# the fields of LossTables and of WeightTables, in order
+IDS_AND_CAPS = "Tensor? row_id, Tensor? col_id, Tensor? row_cap, Tensor? col_cap"
+TABLES = f"Tensor x, Tensor? y, Tensor logit_scale, {IDS_AND_CAPS}, str mask"
+WEIGHTS = "Tensor grad_row, Tensor grad_col, Tensor grad_positive, Tensor row_lse, Tensor col_lse, Tensor stored"
+FORWARD = f"({TABLES}, bool columns, bool stats, SymInt workspace, str backend) -> ({', '.join(['Tensor'] * 8)})"
+BACKWARD = f"({TABLES}, {WEIGHTS}, Tensor? v, Tensor? u, str backend) -> (Tensor, Tensor)"
+_TABLE_FIELDS = [field.name for field in dataclasses.fields(LossTables)]
+_WEIGHT_FIELDS = [field.name for field in dataclasses.fields(WeightTables)]
+_BACKWARD_ARGUMENTS = (*_TABLE_FIELDS, *_WEIGHT_FIELDS, "v", "u", "backend")
+_TWICE_DIFFERENTIABLE = {*_WEIGHT_FIELDS, "x", "y", "logit_scale"} - {"stored"}
 
-@torch.library.custom_op("modalign::info_nce_forward", mutates_args=())
-def forward_operator(
-    x: Tensor, y: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None,
-    mask: str, columns: bool, stats: bool, workspace: int, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """row_lse [b, n], col_lse [b, m], positive [b, n], stored [rows, m], row_best, row_mean, col_best, col_mean.
 
-    What is not asked for has width 0: columns' results without ``columns`` or in one stream (y None), the last four
-    without ``stats``, positive unless n = m in two streams. ``stored``: the first rows of S, as many as fit into
-    ``workspace`` bytes; the backward pass reads them again. The first three are differentiable.
-    """
-    asked = _asked(row_id, (row_cap, col_cap), stats, workspace)
-    forward = select(INFO_NCE, "forward", backend, x, y, logit_scale, asked)
-    tables = [x, y, logit_scale, row_id, col_id, row_cap, col_cap]
-    outputs = forward(*map(contiguous, tables), mask, columns, stats, workspace)
-    if x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
-        _require_finite(x, y, logit_scale, *outputs[:3])
-    return outputs  # type: ignore[no-any-return]
+def _unpack_forward(arguments: tuple[Any, ...]) -> tuple[LossTables, ForwardOptions, str]:
+    return LossTables(*arguments[:8]), ForwardOptions(*arguments[8:11]), arguments[11]
+
+
+def _unpack_backward(arguments: tuple[Any, ...]) -> tuple[LossTables, WeightTables, Tensor | None, Tensor | None, str]:
+    return LossTables(*arguments[:8]), WeightTables(*arguments[8:14]), *arguments[14:]
+
+
+@torch.library.custom_op("modalign::info_nce_forward", mutates_args=(), schema=FORWARD)
+def forward_operator(*arguments: Any) -> tuple[Tensor, ...]:
+    """Return the fields of ``Sums``. The first three are differentiable."""
+    tables, options, backend = _unpack_forward(arguments)
+    described = _describe_options(tables, options.stats, options.workspace)
+    forward = select(INFO_NCE, "forward", backend, (tables.x, tables.y, tables.logit_scale, described))
+    sums: Sums = forward(tables.contiguous(), options)
+    if tables.x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
+        _require_finite(tables, sums)
+    return tuple(sums)
 
 
 @forward_operator.register_fake
-def _(
-    x: Tensor, y: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None,
-    mask: str, columns: bool, stats: bool, workspace: int, backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    b, n, _ = x.shape
-    m = n if y is None else y.shape[1]
-    dtype = accumulator(x.dtype)
-
-    def vector(width: int, wanted: bool) -> Tensor:
-        return x.new_empty(b, width if wanted else 0, dtype=dtype)
-
-    columns = columns and y is not None
-    rows = 0 if y is None else min(b * n, workspace // (dtype.itemsize * m))
-    by_products = [vector(n, stats), vector(n, stats), vector(m, stats and columns), vector(m, stats and columns)]
-    return (
-        vector(n, True), vector(m, columns), vector(n, y is not None and m == n),
-        x.new_empty(rows, m, dtype=dtype), *by_products,
-    )  # type: ignore[return-value]  # fmt: skip
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    tables, options, _ = _unpack_forward(arguments)
+    return tuple(Sums.empty(tables, options))
 
 
-@torch.library.custom_op("modalign::info_nce_backward", mutates_args=())
-def backward_operator(
-    grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
-    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
-    row_lse: Tensor, col_lse: Tensor, stored: Tensor, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """W v [b, n, e] and W' u [b, m, e]; [b, 0, d] for a table that is None, whose product is not computed.
-
-    W_ij = logit_scale_i (grad_row_i exp(S_ij - row_lse_i) + grad_col_j exp(S_ij - col_lse_j) + [i = j] grad_positive_i)
-    """
-    asked = _asked(row_id, (row_cap, col_cap), False, stored.numel())
-    backward = select(INFO_NCE, "backward", backend, x, y, logit_scale, asked)
-    tables = [grad_row, grad_col, grad_positive, x, y, v, u, logit_scale, row_id, col_id, row_cap, col_cap]
-    products: tuple[Tensor, Tensor] = backward(
-        *map(contiguous, tables), mask, *map(contiguous, (row_lse, col_lse, stored))
-    )
+@torch.library.custom_op("modalign::info_nce_backward", mutates_args=(), schema=BACKWARD)
+def backward_operator(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Return W v (b, n, e) and W' u (b, m, e); (b, 0, d) for a table that is None, whose product is not computed."""
+    tables, weights, v, u, backend = _unpack_backward(arguments)
+    described = _describe_options(tables, False, weights.stored.numel())
+    backward = select(INFO_NCE, "backward", backend, (tables.x, tables.y, tables.logit_scale, described))
+    weights = WeightTables(*(table.contiguous() for table in weights.flat()))
+    values = (None if table is None else table.contiguous() for table in (v, u))
+    products: tuple[Tensor, Tensor] = backward(tables.contiguous(), weights, *values)
     return products
 
 
 @backward_operator.register_fake
-def _(
-    grad_row: Tensor, grad_col: Tensor, grad_positive: Tensor,
-    x: Tensor, y: Tensor | None, v: Tensor | None, u: Tensor | None, logit_scale: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, row_cap: Tensor | None, col_cap: Tensor | None, mask: str,
-    row_lse: Tensor, col_lse: Tensor, stored: Tensor, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    b, n, d = x.shape
-    m = n if y is None else y.shape[1]
+def _(*arguments: Any) -> tuple[Tensor, Tensor]:
+    tables, _, v, u, _ = _unpack_backward(arguments)
+    b, n, m, d = tables.sizes
 
     def product(rows: int, values: Tensor | None) -> Tensor:
         shape = (b, 0, d) if values is None else (b, rows, values.shape[2])
-        return x.new_empty(shape, dtype=accumulator(x.dtype))
+        return tables.x.new_empty(shape, dtype=tables.dtype)
 
     return product(n, v), product(m, u)
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, y, logit_scale, row_id, col_id, row_cap, col_cap, ctx.mask, _, _, _, ctx.backend = inputs
+    *tables, ctx.mask = inputs[:8]
+    ctx.backend = inputs[-1]
     row_lse, col_lse, _, stored = output[:4]
     ctx.mark_non_differentiable(*output[3:])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, y, logit_scale, row_id, col_id, row_cap, col_cap, row_lse, col_lse, stored)
-
-
-def _differentiate_forward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    x, y, logit_scale, row_id, col_id, row_cap, col_cap, row_lse, col_lse, stored = ctx.saved_tensors
-    need_x, need_y, need_scale = ctx.needs_input_grad[:3]
-    none: Tensor = row_lse[:, :0]
-    of_lse = [none if grad is None else grad for grad in grads[:3]]
-    # d logit_scale_i = sum_j dS_ij <x_i, y_j> = <x_i, dx_i> / logit_scale_i: free once dx is there
-    v = (x if y is None else y) if need_x or need_scale else None
-    dx, dy = info_nce_backward(
-        *of_lse, x, y, v, x if need_y else None, logit_scale,
-        row_id, col_id, row_cap, col_cap, ctx.mask, row_lse, col_lse, stored, ctx.backend,
-    )  # fmt: skip
-    # in one stream <x_i, dx_i> counts S_ij from both its sides
-    sides = 2 if y is None else 1
-    dscale = torch.linalg.vecdot(x.to(dx.dtype), dx) / (sides * logit_scale) if need_scale else None
-    return dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale, *9 * [None]
-
-
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tables, ctx.mask, row_lse, col_lse, stored, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tables, row_lse, col_lse, stored)
 
 
+def _differentiate_forward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    *saved, row_lse, col_lse, stored = ctx.saved_tensors
+    tables = LossTables(*(*saved, ctx.mask))
+    need_x, need_y, need_scale = ctx.needs_input_grad[:3]
+    nothing: Tensor = row_lse[:, :0]
+    grad_row, grad_col, grad_positive = (nothing if grad is None else grad for grad in grads[:3])
+    weights = WeightTables(grad_row, grad_col, grad_positive, row_lse=row_lse, col_lse=col_lse, stored=stored)
+    # d logit_scale_i = sum_j dS_ij <x_i, y_j> = <x_i, dx_i> / logit_scale_i: free once dx is there
+    v = tables.right if need_x or need_scale else None
+    dx, dy = info_nce_backward(tables, weights, v, tables.x if need_y else None, backend=ctx.backend)
+    # in one stream <x_i, dx_i> counts S_ij from both its sides
+    streams = 2 if tables.y is None else 1
+    x, scale = tables.x, tables.logit_scale
+    dscale = torch.linalg.vecdot(x.to(dx.dtype), dx) / (streams * scale) if need_scale else None
+    return dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale, *9 * [None]
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.backend = inputs
+    ctx.mask = tensors.pop(7)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+
+
 def _differentiate_backward(ctx: Any, grad_a: Tensor | None, grad_b: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Of (A, B) = (W v, W' u): dv = W' dA and du = W dB by the operator itself; the rest needs dA v' + u dB' against
-    W's parts, block by block."""
-    *tables, row_lse, col_lse, stored = ctx.saved_tensors
-    y, v, u = tables[4:7]
-    needs = ctx.needs_input_grad
-    dv = du = None
-    if needs[5] and grad_a is not None and y is not None:
-        dv = _product(tables, (None, grad_a), ctx.mask, row_lse, col_lse, stored, ctx.backend)[1]
-    elif needs[5] and grad_a is not None:  # one stream: W is symmetric
-        dv = _product(tables, (grad_a, None), ctx.mask, row_lse, col_lse, stored, ctx.backend)[0]
-    if needs[6] and grad_b is not None:
-        du = _product(tables, (grad_b, None), ctx.mask, row_lse, col_lse, stored, ctx.backend)[0]
-    weights = [index in (0, 1, 2, 3, 4, 7) and need for index, need in enumerate(needs)]
-    grads: list[Tensor | None] = [None] * len(needs)
-    if any(weights) or any(needs[13:15]):
-        grads = _torch.info_nce_double_backward(grad_a, grad_b, *tables, ctx.mask, row_lse, col_lse, needs)  # type: ignore[call-arg]
-    grads[5] = None if dv is None or v is None else dv.to(v.dtype)
-    grads[6] = None if du is None or u is None else du.to(u.dtype)
-    return tuple(grads)
+    """Return the gradients of <grad_a, W v> + <grad_b, W' u>.
+
+    Those of v and u are W' grad_a and W grad_b, products of the operator itself. The others need grad_a v' + u grad_b'
+    against the parts of W, which are computed block by block.
+    """
+    *saved, v, u = ctx.saved_tensors
+    tables, weights = LossTables(*(*saved[:7], ctx.mask)), WeightTables(*saved[7:])
+    needed = {name for name, need in zip(_BACKWARD_ARGUMENTS, ctx.needs_input_grad, strict=True) if need}
+    grads: dict[str, Tensor] = {}
+    if needed & _TWICE_DIFFERENTIABLE:
+        products = _torch.Products((v, u), (grad_a, grad_b))
+        grads = _torch.info_nce_double_backward(tables, weights, products, wanted=needed & _TWICE_DIFFERENTIABLE)
+
+    def multiply(values: Tensor, transposed: bool) -> Tensor:
+        values = values.to(tables.x.dtype)
+        pair = (None, values) if transposed else (values, None)
+        result: Tensor = info_nce_backward(tables, weights, *pair, backend=ctx.backend)[int(transposed)]
+        return result
+
+    if "v" in needed and grad_a is not None and v is not None:
+        grads["v"] = multiply(grad_a, tables.y is not None).to(v.dtype)  # in one stream W is symmetric
+    if "u" in needed and grad_b is not None and u is not None:
+        grads["u"] = multiply(grad_b, False).to(u.dtype)
+    return tuple(grads.get(name) for name in _BACKWARD_ARGUMENTS)
 
 
-def _product(
-    tables: list[Tensor], values: tuple[Tensor | None, Tensor | None], mask: str, *saved: Any
-) -> tuple[Tensor, Tensor]:
-    """The operator with other tables in v's and u's place, in the dtype they would have."""
-    v, u = (None if table is None else table.to(tables[3].dtype) for table in values)
-    products: tuple[Tensor, Tensor] = info_nce_backward(*tables[:5], v, u, *tables[7:], mask, *saved)
-    return products
-
-
-info_nce_forward = differentiable(forward_operator, _save_forward, _differentiate_forward)
-info_nce_backward = differentiable(backward_operator, _save_backward, _differentiate_backward)
+_forward = differentiable(forward_operator, _save_forward, _differentiate_forward)
+_backward = differentiable(backward_operator, _save_backward, _differentiate_backward)
 register_vmap(forward_operator, {"workspace": 0}, unbatched_outputs=(3,))
 register_vmap(backward_operator, {}, unbatched_inputs=("stored",))
 
 
-def contiguous(table: Tensor | None) -> Tensor | None:
-    return None if table is None else table.contiguous()
+def info_nce_forward(tables: LossTables, options: ForwardOptions, backend: str = "auto") -> Sums:
+    """Return the sums over the entries of S that count; row_lse, col_lse and positive are differentiable.
+
+    ``backend`` is "auto" or the name of one of the implementations of ``INFO_NCE``.
+    """
+    return Sums(*_forward(*tables.flat(), options.columns, options.stats, options.workspace, backend))
 
 
-def require_finite_tables(operation: str, named: dict[str, Tensor | None]) -> None:
-    """Two numbers of each table tell; the search for the culprit comes only when something is wrong."""
-    for name, table in named.items():
+def info_nce_backward(
+    tables: LossTables, weights: WeightTables, v: Tensor | None, u: Tensor | None, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Return the products W v (b, n, e) and W' u (b, m, e) for v (b, m, e) and u (b, n, e).
+
+    A product whose table is None is not computed and has the shape (b, 0, d).
+    """
+    products: tuple[Tensor, Tensor] = _backward(*tables.flat(), *weights.flat(), v, u, backend)
+    return products
+
+
+def require_finite_tables(operation: str, tables: dict[str, Tensor | None]) -> None:
+    """Raise a ValueError that names the rows of the first table with NaN or inf.
+
+    Two numbers of a table decide whether it is finite; its rows are searched only if it is not.
+    """
+    for name, table in tables.items():
         if table is None or not table.numel() or all(bool(bound.isfinite()) for bound in table.aminmax()):
             continue
         bad = (~table.isfinite()).any(-1).nonzero()
@@ -248,13 +257,15 @@ def require_finite_tables(operation: str, named: dict[str, Tensor | None]) -> No
 
 
 def require_scales(operation: str, logit_scale: Tensor) -> None:
-    fine = (logit_scale > 0) & (logit_scale < torch.inf)
-    if not bool(fine.all()):
-        wrong = (1 / logit_scale[~fine])[:3].tolist()
+    """Raise a ValueError unless every scale is positive and finite."""
+    valid = (logit_scale > 0) & (logit_scale < torch.inf)
+    if not bool(valid.all()):
+        wrong = (1 / logit_scale[~valid])[:3].tolist()
         raise ValueError(f"{operation}: temperature must be positive and finite, got {wrong} (the first)")
 
 
 def raise_overflow(operation: str, x: Tensor, y: Tensor, logit_scale: Tensor) -> None:
+    """Raise the ValueError for logits beyond the range of the dtype that they are computed in."""
     raise ValueError(
         f"{operation}: the logits overflow {accumulator(x.dtype)}: largest |x| {float(x.abs().amax()):.3g}, "
         f"|y| {float(y.abs().amax()):.3g}, 1/temperature {float(logit_scale.max()):.3g}. "
@@ -262,12 +273,11 @@ def raise_overflow(operation: str, x: Tensor, y: Tensor, logit_scale: Tensor) ->
     )
 
 
-def _require_finite(
-    x: Tensor, y: Tensor | None, logit_scale: Tensor, row_lse: Tensor, col_lse: Tensor, positive: Tensor
-) -> None:
-    operation = "nt_xent" if y is None else "info_nce"
-    require_scales(operation, logit_scale)
-    require_finite_tables(operation, {"x": x, "y": y})
+def _require_finite(tables: LossTables, sums: Sums) -> None:
+    operation = "nt_xent" if tables.y is None else "info_nce"
+    require_scales(operation, tables.logit_scale)
+    require_finite_tables(operation, {"x": tables.x, "y": tables.y})
     # a row without candidates has the log-sum-exp -inf; +inf and NaN are logits out of range
-    if not bool((row_lse < torch.inf).all() & (col_lse < torch.inf).all() & positive.isfinite().all()):
-        raise_overflow(operation, x, x if y is None else y, logit_scale)
+    finite = (sums.row_lse < torch.inf).all() & (sums.col_lse < torch.inf).all() & sums.positive.isfinite().all()
+    if not bool(finite):
+        raise_overflow(operation, tables.x, tables.right, tables.logit_scale)

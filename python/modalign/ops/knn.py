@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
+from modalign.ops import _examples
 from modalign.ops._refusals import (
     interpreter_is_for_tests,
     no_hopper,
@@ -68,6 +69,7 @@ KNN = Operation(
         ),
         Implementation("reference", {"search": "modalign.reference.knn:search"}, lambda x, *_: wrong_dtype(x, DTYPES)),
     ),
+    _examples.rows,
 )
 
 
@@ -93,6 +95,7 @@ KNN_BLOCKS = Operation(
             lambda x, *_: not_on_cpu(x) or wrong_dtype(x, DTYPES),
         ),
     ),
+    lambda _: _examples.rows("cpu"),  # the blocks are in host memory
 )
 
 
@@ -108,7 +111,7 @@ def search(x: RowBlock, queries: RowBlock | None, options: SearchOptions) -> tup
         Indices [m, k] int64, scores [m, k] (float64 for float64 rows, else float32), and a report.
     """
     rows = None if queries is None else queries.rows
-    run = select(KNN, "search", options.backend, x.rows, rows, options.k, options.metric, x.groups)
+    run = select(KNN, "search", options.backend, (x.rows, rows, options.k, options.metric, x.groups))
     indices, scores, report = run(x, queries, options)
     return indices, scores.to(accumulator(x.rows.dtype)), Report(*report)
 
@@ -124,7 +127,7 @@ def merge(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Report:
             where a row is no candidate of its own list.
         options: ``k`` is the length of the lists; the groups of the rows are those of the blocks.
     """
-    run = select(KNN_BLOCKS, "merge", options.backend, x.rows, x.groups)
+    run = select(KNN_BLOCKS, "merge", options.backend, (x.rows, x.groups))
     return Report(*run(x, y, options))
 
 

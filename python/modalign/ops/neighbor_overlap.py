@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modalign.ops import _examples
 from modalign.ops._refusals import interpreter_is_for_tests, no_cuda_module, no_triton, not_on_cpu, wrong_dtype
 from modalign.ops.dispatch import Implementation, Operation, select
 
@@ -41,12 +42,13 @@ NEIGHBOR_OVERLAP = Operation(
             lambda a, *_: wrong_dtype(a, (torch.int64,)),
         ),
     ),
+    _examples.two_graphs,
 )
 
 
 @torch.library.custom_op("modalign::neighbor_overlap", mutates_args=())
 def neighbor_overlap(a: Tensor, b: Tensor, backend: str) -> Tensor:
-    count = select(NEIGHBOR_OVERLAP, "count", backend, a, b)
+    count = select(NEIGHBOR_OVERLAP, "count", backend, (a, b))
     counts: Tensor = count(a.contiguous(), b.contiguous())
     return counts
 

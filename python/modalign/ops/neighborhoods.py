@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modalign.ops import _examples
 from modalign.ops._refusals import not_on_cpu, wrong_dtype
 from modalign.ops.dispatch import Implementation, Operation, select
 
@@ -41,6 +42,7 @@ def _operation(name: str, role: str) -> Operation:
                 lambda a, *_: wrong_dtype(a, (torch.int64,)),
             ),
         ),
+        _examples.two_graphs,
     )
 
 
@@ -51,7 +53,7 @@ RELABELLED_OVERLAP = _operation("relabelled_overlap", "count")
 @torch.library.custom_op("modalign::neighborhood_scores", mutates_args=())
 def neighborhood_scores(a: Tensor, b: Tensor, name: str, backend: str) -> Tensor:
     assert name in SCORES, name
-    scores: Tensor = select(NEIGHBORHOOD_SCORES, "score", backend, a, b)(a, b, name)
+    scores: Tensor = select(NEIGHBORHOOD_SCORES, "score", backend, (a, b))(a, b, name)
     return scores
 
 
@@ -62,7 +64,7 @@ def _(a: Tensor, b: Tensor, name: str, backend: str) -> Tensor:
 
 @torch.library.custom_op("modalign::relabelled_overlap", mutates_args=())
 def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor, backend: str) -> Tensor:
-    totals: Tensor = select(RELABELLED_OVERLAP, "count", backend, a, b)(a, b, relabellings)
+    totals: Tensor = select(RELABELLED_OVERLAP, "count", backend, (a, b))(a, b, relabellings)
     return totals
 
 

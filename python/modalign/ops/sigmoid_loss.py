@@ -1,8 +1,9 @@
 """The sigmoid_loss operators: the logistic loss of every entry of a similarity matrix that is never stored.
 
-    row_loss_i = sum_j log(1 + exp(-z_ij (S_ij + bias)))      S_ij = logit_scale_i <x_i, y_j>      z_ij = 1 or -1
+    row_loss_i = sum_j log(1 + exp(-z_ij (S_ij + bias)))     S_ij = logit_scale_i <x_i, y_j>
 
-``modalign.reference.info_nce`` defines them. x [b, n, d], y [b, m, d], scale [b, n], bias [b], ids [b, n], [b, m].
+z_ij is 1 where i = j and -1 elsewhere. With ids z_ij is 1 where they are equal, and a negative id leaves out its whole
+row or column. Caps and masks have no meaning here. ``modalign.reference.info_nce`` defines both operators.
 """
 
 from __future__ import annotations
@@ -12,93 +13,118 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.common.dtypes import accumulator
-from modalign.ops import _torch
+from modalign.ops import _examples, _torch
 from modalign.ops._transforms import differentiable, register_vmap
 from modalign.ops.dispatch import Operation, select
-from modalign.ops.info_nce import contiguous, implementations, raise_overflow, require_finite_tables, require_scales
+from modalign.ops.info_nce import loss_implementations, raise_overflow, require_finite_tables, require_scales
+from modalign.ops.loss_tables import LossTables
 
-__all__ = ["SIGMOID_LOSS", "sigmoid_loss_backward", "sigmoid_loss_forward"]
+__all__ = ["SIGMOID_LOSS", "backward_operator", "forward_operator", "sigmoid_loss_backward", "sigmoid_loss_forward"]
 
-SIGMOID_LOSS = Operation("sigmoid_loss", implementations("sigmoid_loss"))
+SIGMOID_LOSS = Operation("sigmoid_loss", loss_implementations("sigmoid_loss"), _examples.paired_rows)
+
+# the fields of LossTables that the loss has, in order, and the bias (b,) of each problem
+TABLES = "Tensor x, Tensor y, Tensor logit_scale, Tensor? row_id, Tensor? col_id, Tensor bias"
+FORWARD = f"({TABLES}, str backend) -> Tensor"
+BACKWARD = f"({TABLES}, Tensor grad_row, bool need_x, bool need_y, str backend) -> (Tensor, Tensor, Tensor)"
+_BACKWARD_ARGUMENTS = ("x", "y", "logit_scale", "row_id", "col_id", "bias", "grad_row", "need_x", "need_y", "backend")
+_TWICE_DIFFERENTIABLE = {"x", "y", "logit_scale", "bias", "grad_row"}
 
 
-@torch.library.custom_op("modalign::sigmoid_loss_forward", mutates_args=())
-def forward_operator(
-    x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, backend: str,
-) -> Tensor:  # fmt: skip
-    forward = select(SIGMOID_LOSS, "forward", backend, x, y, logit_scale)
-    row_loss: Tensor = forward(*map(contiguous, (x, y, logit_scale, bias, row_id, col_id)))
-    if x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
-        require_scales("sigmoid_loss", logit_scale)
-        require_finite_tables("sigmoid_loss", {"x": x, "y": y, "bias": bias[:, None]})
+def _flat(tables: LossTables, bias: Tensor) -> tuple[Tensor | None, ...]:
+    return (tables.x, tables.y, tables.logit_scale, tables.row_id, tables.col_id, bias)
+
+
+@torch.library.custom_op("modalign::sigmoid_loss_forward", mutates_args=(), schema=FORWARD)
+def forward_operator(*arguments: Any) -> Tensor:
+    """Return the losses of the rows (b, n)."""
+    tables, bias, backend = LossTables(*arguments[:5]), arguments[5], arguments[6]
+    forward = select(SIGMOID_LOSS, "forward", backend, (tables.x, tables.y, tables.logit_scale))
+    row_loss: Tensor = forward(tables.contiguous(), bias.contiguous())
+    if tables.x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
+        require_scales("sigmoid_loss", tables.logit_scale)
+        require_finite_tables("sigmoid_loss", {"x": tables.x, "y": tables.y, "bias": bias[:, None]})
         if not bool(row_loss.isfinite().all()):
-            raise_overflow("sigmoid_loss", x, y, logit_scale)
+            raise_overflow("sigmoid_loss", tables.x, tables.right, tables.logit_scale)
     return row_loss
 
 
 @forward_operator.register_fake
-def _(
-    x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, backend: str,
-) -> Tensor:  # fmt: skip
-    return x.new_empty(x.shape[:2], dtype=accumulator(x.dtype))
+def _(*arguments: Any) -> Tensor:
+    tables = LossTables(*arguments[:5])
+    return tables.x.new_empty(tables.x.shape[:2], dtype=tables.dtype)
 
 
-@torch.library.custom_op("modalign::sigmoid_loss_backward", mutates_args=())
-def backward_operator(
-    grad_row: Tensor, x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, need_x: bool, need_y: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x and y ([b, 0, d] if not needed) and slope [b, n]: the derivative by S_ij + bias, summed over j."""
-    backward = select(SIGMOID_LOSS, "backward", backend, x, y, logit_scale)
-    tables = map(contiguous, (grad_row, x, y, logit_scale, bias, row_id, col_id))
-    grads: tuple[Tensor, Tensor, Tensor] = backward(*tables, need_x, need_y)
+@torch.library.custom_op("modalign::sigmoid_loss_backward", mutates_args=(), schema=BACKWARD)
+def backward_operator(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x and y, (b, 0, d) if not needed, and the slope (b, n) of each row.
+
+    The slope is the derivative by S_ij + bias, summed over j.
+    """
+    tables, (bias, grad_row, need_x, need_y, backend) = LossTables(*arguments[:5]), arguments[5:]
+    backward = select(SIGMOID_LOSS, "backward", backend, (tables.x, tables.y, tables.logit_scale))
+    needs = {"need_x": need_x, "need_y": need_y}
+    grads: tuple[Tensor, Tensor, Tensor]
+    grads = backward(tables.contiguous(), bias.contiguous(), grad_row.contiguous(), **needs)
     return grads
 
 
 @backward_operator.register_fake
-def _(
-    grad_row: Tensor, x: Tensor, y: Tensor, logit_scale: Tensor, bias: Tensor,
-    row_id: Tensor | None, col_id: Tensor | None, need_x: bool, need_y: bool, backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    b, n, d = x.shape
-    shapes = ((b, n if need_x else 0, d), (b, y.shape[1] if need_y else 0, d), (b, n))
-    dx, dy, slope = (x.new_empty(shape, dtype=accumulator(x.dtype)) for shape in shapes)
+def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    tables, (_, _, need_x, need_y, _) = LossTables(*arguments[:5]), arguments[5:]
+    b, n, m, d = tables.sizes
+    shapes = ((b, n if need_x else 0, d), (b, m if need_y else 0, d), (b, n))
+    dx, dy, slope = (tables.x.new_empty(shape, dtype=tables.dtype) for shape in shapes)
     return dx, dy, slope
 
 
 def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tables, ctx.backend = inputs
-    ctx.save_for_backward(*tables)
+    *tensors, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _differentiate_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, y, logit_scale, *_ = ctx.saved_tensors
-    need_x, need_y, need_scale, need_bias = ctx.needs_input_grad[:4]
-    dx, dy, slope = sigmoid_loss_backward(grad, *ctx.saved_tensors, need_x or need_scale, need_y, ctx.backend)
-    return (
-        dx.to(x.dtype) if need_x else None,
-        dy.to(y.dtype) if need_y else None,
-        torch.linalg.vecdot(x.to(dx.dtype), dx) / logit_scale if need_scale else None,
-        slope.sum(1) if need_bias else None,
-        None, None, None,
-    )  # fmt: skip
+    *saved, bias = ctx.saved_tensors
+    tables = LossTables(*saved)
+    need_x, need_y, need_scale, _, _, need_bias, _ = ctx.needs_input_grad
+    dx, dy, slope = sigmoid_loss_backward(
+        tables, bias, grad, need_x=need_x or need_scale, need_y=need_y, backend=ctx.backend
+    )
+    x = tables.x
+    dscale = torch.linalg.vecdot(x.to(dx.dtype), dx) / tables.logit_scale if need_scale else None
+    by_row = (dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale)
+    return *by_row, None, None, slope.sum(1) if need_bias else None, None
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tables, _, _, ctx.backend = inputs
+    *tensors, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tables)
+    ctx.save_for_backward(*tensors)
 
 
 def _differentiate_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    five = _torch.sigmoid_loss_double_backward(*grads, *ctx.saved_tensors, ctx.needs_input_grad)  # type: ignore[call-arg,arg-type]
-    return *five, *5 * [None]
+    *saved, bias, grad_row = ctx.saved_tensors
+    needed = {name for name, need in zip(_BACKWARD_ARGUMENTS, ctx.needs_input_grad, strict=True) if need}
+    wanted = needed & _TWICE_DIFFERENTIABLE
+    second = _torch.sigmoid_loss_double_backward(LossTables(*saved), bias, grad_row, grads=grads, wanted=wanted)
+    return tuple(second.get(name) for name in _BACKWARD_ARGUMENTS)
 
 
-sigmoid_loss_forward = differentiable(forward_operator, _save_forward, _differentiate_forward)
-sigmoid_loss_backward = differentiable(backward_operator, _save_backward, _differentiate_backward)
+_forward = differentiable(forward_operator, _save_forward, _differentiate_forward)
+_backward = differentiable(backward_operator, _save_backward, _differentiate_backward)
 register_vmap(forward_operator, {})
 register_vmap(backward_operator, {})
+
+
+def sigmoid_loss_forward(tables: LossTables, bias: Tensor, backend: str = "auto") -> Tensor:
+    """Return the losses of the rows (b, n) in two streams, differentiable in x, y, logit_scale and bias (b,)."""
+    row_loss: Tensor = _forward(*_flat(tables, bias), backend)
+    return row_loss
+
+
+def sigmoid_loss_backward(
+    tables: LossTables, bias: Tensor, grad_row: Tensor, *, need_x: bool, need_y: bool, backend: str = "auto"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of x and y, (b, 0, d) if not needed, and the slope (b, n) of each row."""
+    grads: tuple[Tensor, Tensor, Tensor] = _backward(*_flat(tables, bias), grad_row, need_x, need_y, backend)
+    return grads

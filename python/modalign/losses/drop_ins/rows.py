@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -12,6 +13,7 @@ from modalign.common.checks import number
 from modalign.common.deterministic import softplus
 from modalign.common.dtypes import FLOATS, accumulator
 from modalign.ops.info_nce import info_nce_forward
+from modalign.ops.loss_tables import ForwardOptions, LossTables
 
 __all__ = ["cross_entropy", "log_pool", "require_rows", "require_temperature", "unit_length"]
 
@@ -21,10 +23,10 @@ def log_pool(
 ) -> Tensor:
     """log sum_j exp(scale <x_i, y_j>) over the j with another id than i. x: [n, d], y: [m, d]; result [n]."""
     scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, len(x))
-    ids = (None, None) if x_id is None or y_id is None else (x_id[None], y_id[None])
-    mask = "none" if x_id is None else "same"
-    row_lse: Tensor = info_nce_forward(x[None], y[None], scales, *ids, None, None, mask, False, False, 0, "auto")[0]
-    return row_lse[0]
+    tables = LossTables(x[None], y[None], scales)
+    if x_id is not None and y_id is not None:
+        tables = dataclasses.replace(tables, row_id=x_id[None], col_id=y_id[None], mask="same")
+    return info_nce_forward(tables, ForwardOptions(columns=False)).row_lse[0]
 
 
 def cross_entropy(positive: Tensor, log_pool: Tensor) -> Tensor:
