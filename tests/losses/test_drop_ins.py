@@ -232,7 +232,10 @@ ROWS = torch.eye(4)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ClipLoss(world_size=2), "world_size must be 1, got 2: the loss is of the rows of one process"),
+        (
+            lambda: ClipLoss(world_size=2),
+            "world_size must be 1, got 2: the loss is computed from the rows of one process",
+        ),
         (lambda: NTXentLoss(gather_distributed=True), "gather_distributed must be False: .* one process"),
         (lambda: ranking(gather_across_devices=True), "gather_across_devices must be False: .* one process"),
         (lambda: ranking(similarity_fct=cos_sim), "similarity_fct must be .* got cos_sim: any other returns the whole"),

@@ -1,4 +1,4 @@
-"""A batch embedded chunk by chunk: large batches for contrastive losses in the memory of a small one."""
+"""The forward pass of a large batch in chunks, with the memory of a small batch."""
 
 from __future__ import annotations
 
@@ -15,42 +15,48 @@ __all__ = ["chunked_forward"]
 
 
 def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) -> Any:
-    """``encoder(*inputs)`` in chunks of rows, keeping only inputs and embeddings until the backward pass.
+    """Compute ``encoder(*inputs)`` in chunks of rows and keep only inputs and embeddings until the backward pass.
 
-    For chunks x_1, ..., x_C and embeddings z_c = f(x_c; w), a loss L of all the embeddings has the gradients
+    For chunks x_1, ..., x_C with embeddings z_c = f(x_c; w), a loss L of all embeddings has the gradients
 
         dL/dw = sum_c (dz_c/dw)' dL/dz_c        dL/dx_c = (dz_c/dx_c)' dL/dz_c
 
-    dL/dz_c needs the embeddings of the whole batch but no activation of the encoder, and the rest of a term needs the
-    activations of its own chunk alone. So the first pass drops the activations, and the backward pass runs each chunk
-    once more, with the random state and the autocast it had, when its term is due. These are the gradients of the
-    whole batch, not those of smaller batches: every row meets all the others in L. The price is one more forward pass.
+    dL/dz_c needs the embeddings of the whole batch but no activation of the encoder, and the rest of each term needs
+    the activations of its chunk alone. So the first pass drops the activations, and the backward pass runs each chunk
+    once more, with the random state and the autocast settings that it had, when its term is due. The gradients are
+    those of the whole batch, not those of smaller batches: every row meets all others in L. The cost is one more
+    forward pass.
 
     Args:
-        encoder: a module or function that treats rows independently and is a function of its inputs, its parameters
-            and the random state: it runs twice. What it reads besides its inputs is not split: bind it with a lambda.
-        inputs: what the encoder takes: tensors (n, ...), or dicts, tuples and lists of them (nested too), split along
-            their first dimension; anything else (None, strings, numbers) goes to every chunk as it is. Mappings reach
-            the encoder as plain dicts.
-        chunk_size: rows a chunk, at least 1. The last chunk holds what is left; from n on there is one chunk.
+        encoder: a module or function that treats rows independently and depends on its inputs, its parameters and the
+            random state alone: it runs twice. Data that it reads besides its inputs is not split: bind it with a
+            lambda.
+        inputs: the encoder's arguments: tensors (n, ...), or dicts, tuples and lists of them, nested or not, which are
+            split along their first dimension. Other values (None, strings, numbers) go to every chunk unchanged.
+            Mappings reach the encoder as plain dicts.
+        chunk_size: int, the number of rows in a chunk, at least 1. The last chunk may be smaller; with n or more there
+            is one chunk.
 
     Returns:
-        What the encoder returns for all rows: a tensor (n, ...), or a dict, tuple or list of them.
+        The encoder's output for all rows: a tensor (n, ...), or a dict, tuple or list of them.
 
-    Peak memory: inputs, embeddings, and the activations of one chunk instead of those of n rows.
+    Randomness:
+        Dropout draws its masks chunk by chunk: repeatable from a seed, and equal to the masks of the whole batch if
+        chunk_size >= n. Batch normalisation in training mode does not treat rows independently: it uses the statistics
+        of its chunk, and updates its running averages in both passes. Use layer or group normalisation, or ``eval()``.
+        Under ``torch.no_grad`` nothing is kept and nothing runs twice.
 
-    Dropout draws its masks chunk by chunk: repeatable from a seed, the masks of the whole batch where chunk_size >= n,
-    others otherwise. Batch normalisation in training mode is no function of a row: it uses the statistics of its chunk
-    and updates its running averages twice, in both passes; use layer or group normalisation, or ``eval()``. Under
-    ``torch.no_grad`` nothing is kept and nothing runs twice.
+    Memory:
+        Inputs, embeddings, and the activations of one chunk instead of those of n rows.
 
     Raises:
-        TypeError: a chunk_size that is no integer, an encoder's output that is not made of tensors.
-        ValueError: chunk_size < 1, no tensor in the inputs, tensors without rows or with different numbers of them, an
-            encoder that returns another number of rows than it was given.
+        TypeError: chunk_size is not an integer, or the encoder's output is not made of tensors.
+        ValueError: chunk_size < 1, inputs without a tensor, tensors without rows or with different numbers of rows, or
+            an encoder that returns another number of rows than it received.
 
-    Source: GradCache, Gao et al. 2021 (arXiv:2101.06983); recomputation, Chen et al. 2016 (arXiv:1604.06174), through
-    ``torch.utils.checkpoint``.
+    Source:
+        GradCache, Gao et al. 2021 (arXiv:2101.06983); recomputation, Chen et al. 2016 (arXiv:1604.06174), through
+        ``torch.utils.checkpoint``.
 
     Examples:
         >>> import torch
@@ -68,31 +74,35 @@ def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) 
         raise TypeError(f"chunked_forward: chunk_size must be an integer, got {chunk_size!r}")
     if chunk_size < 1:
         raise ValueError(f"chunked_forward: chunk_size must be at least 1, got {chunk_size}")
-    rows = _rows(inputs)
+    rows = _count_rows(inputs)
     devices = _devices(encoder)
 
-    def embed(chunk: tuple[Any, ...], _: list[Tensor]) -> Any:
+    def embed(chunk: tuple[object, ...], _: list[Tensor]) -> object:
         return encoder(*chunk)
 
     outputs = []
-    for start in range(0, max(rows, 1), chunk_size):  # no rows: one empty chunk, the encoder says what that gives
+    # without rows there is one empty chunk, and the encoder decides what it gives
+    for start in range(0, max(rows, 1), chunk_size):
         stop = min(start + chunk_size, rows)
         output = checkpoint(embed, _map(itemgetter(slice(start, stop)), inputs), devices, use_reentrant=False)
         _require_rows(output, stop - start)
         outputs.append(output)
-    return _concatenated(outputs)
+    return _concatenate(outputs)
 
 
 def _devices(encoder: Callable[..., Any]) -> list[Tensor]:
-    """An empty tensor on each device of a module: ``checkpoint`` keeps the random states of its arguments' devices
-    only, and an encoder may take its inputs to another device."""
+    """Return an empty tensor on each device of a module.
+
+    ``checkpoint`` keeps the random states of its arguments' devices alone, and an encoder may move its inputs to
+    another device.
+    """
     if not isinstance(encoder, nn.Module):
         return []
     devices = {tensor.device for group in (encoder.parameters(), encoder.buffers()) for tensor in group}
     return [torch.empty(0, device=device) for device in sorted(devices, key=str)]
 
 
-def _rows(inputs: tuple[Any, ...]) -> int:
+def _count_rows(inputs: tuple[object, ...]) -> int:
     tensors = list(_tensors(inputs))
     if not tensors:
         raise ValueError("chunked_forward: the inputs hold no tensor to split")
@@ -104,7 +114,8 @@ def _rows(inputs: tuple[Any, ...]) -> int:
     return shapes[0][0]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Yield the tensors of a structure of mappings, tuples and lists."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -115,7 +126,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+def _map(function: Callable[[Tensor], Tensor], value: object) -> Any:
+    """Return the structure with the function applied to its tensors."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
@@ -126,13 +138,13 @@ def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def _sequence(like: tuple[Any, ...] | list[Any], items: list[Any]) -> Any:
-    """Items as a list, a tuple or a named tuple."""
+    """Return the items in a list, tuple or named tuple, as ``like`` is."""
     if isinstance(like, list):
         return items
     return type(like)(*items) if hasattr(like, "_fields") else tuple(items)
 
 
-def _require_rows(output: Any, rows: int) -> None:
+def _require_rows(output: object, rows: int) -> None:
     for tensor in _tensors(output):
         if tensor.ndim == 0 or tensor.shape[0] != rows:
             raise ValueError(
@@ -141,14 +153,15 @@ def _require_rows(output: Any, rows: int) -> None:
             )
 
 
-def _concatenated(outputs: list[Any]) -> Any:
+def _concatenate(outputs: list[Any]) -> Any:
+    """Return the structure of the first output with the tensors of all outputs concatenated."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(outputs)
     if isinstance(first, Mapping):
-        return {key: _concatenated([output[key] for output in outputs]) for key in first}
+        return {key: _concatenate([output[key] for output in outputs]) for key in first}
     if isinstance(first, (tuple, list)):
-        return _sequence(first, [_concatenated(list(items)) for items in zip(*outputs, strict=True)])
+        return _sequence(first, [_concatenate(list(items)) for items in zip(*outputs, strict=True)])
     raise TypeError(
         f"chunked_forward: the encoder must return a tensor or a dict, tuple or list of tensors, "
         f"got {type(first).__name__}"

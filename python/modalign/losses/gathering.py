@@ -1,4 +1,4 @@
-"""The rows of all processes on each of them, with their gradients: contrastive losses over a batch that is spread."""
+"""The rows of all processes on each process, with their gradients, for losses over a batch that is spread out."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ __all__ = ["gather"]
 
 
 def gather(x: Tensor, group: Any = None) -> Tensor:
-    """The rows ``x`` of every process, in the order of their ranks, on each process.
+    """Return the rows of every process, in the order of their ranks, on each process.
 
-    The loss of all rows is then computed everywhere, and L_r, the one of process r, is the same number on all of them.
-    The backward pass adds up what every process sends back to a row:
+    The loss of all rows can then be computed everywhere: the loss L_r of process r is the same number on every process.
+    The backward pass adds up the gradients that all processes send back to a row,
 
         dL/dx_r = sum_s dL_s/dx_r = (number of processes) * dL/dx_r
 
-    which is what DistributedDataParallel, taking the mean of the parameters' gradients over the processes, needs to
-    arrive at the gradient of one process with the whole batch.
+    DistributedDataParallel takes the mean of the parameters' gradients over the processes, so that a step is that of
+    one process with the whole batch.
 
     Args:
-        x: (n_r, ...), rows of this process; the numbers of rows may differ, all else must be the same everywhere.
-            Every process must call.
-        group: a process group, None for all processes.
+        x: (n_r, ...) the rows of this process. The number of rows may differ between processes; the other dimensions
+            and the dtype must be the same. Every process must call the function.
+        group: a process group, or None for all processes.
 
-    Returns: (sum of n_r, ...); x itself where torch.distributed is not initialised or there is one process.
-    Peak memory beyond the result: one copy of it.
+    Returns:
+        (sum of n_r, ...); x itself where torch.distributed is not initialised or has one process.
+
+    Memory:
+        One copy of the result beyond the result itself.
 
     Raises:
-        TypeError: x is no tensor with rows.
-        ValueError: shapes beyond the first dimension, or dtypes, that differ between the processes.
-        RuntimeError: a second derivative is asked for.
+        TypeError: x is not a tensor with rows.
+        ValueError: the processes have rows of different shapes or dtypes.
+        RuntimeError: a second derivative is computed.
 
-    Source: the gradient as in OpenCLIP's ``gather_features(gather_with_grad=True)``.
+    Source:
+        The gradient is that of OpenCLIP's ``gather_features(gather_with_grad=True)``.
 
     Examples:
         >>> import torch, modalign
@@ -49,13 +53,12 @@ def gather(x: Tensor, group: Any = None) -> Tensor:
         raise TypeError(f"gather: x must be a tensor (n, ...), got {came}")
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
         return x
-    mine = (len(x), tuple(x.shape[1:]), str(x.dtype))
-    every: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(every, mine, group)
-    kinds = {kind[1:] for kind in every}
+    sizes: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(sizes, (len(x), (tuple(x.shape[1:]), str(x.dtype))), group)
+    kinds = {kind for _, kind in sizes}
     if len(kinds) > 1:
         raise ValueError(f"gather: all processes must have rows of one shape and dtype, got {sorted(map(str, kinds))}")
-    rows: Tensor = _Gather.apply(x, [kind[0] for kind in every], group)  # type: ignore[no-untyped-call]
+    rows: Tensor = _Gather.apply(x, [count for count, _ in sizes], group)  # type: ignore[no-untyped-call]
     return rows
 
 
@@ -63,7 +66,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: list[int], group: Any) -> Tensor:
         ctx.sizes, ctx.group = sizes, group
-        # collectives want one shape: the shorter ones are filled up
+        # collectives take one shape: shorter tables are padded
         longest = max(sizes)
         padded = x.new_zeros(longest, *x.shape[1:])
         padded[: len(x)] = x

@@ -1,4 +1,4 @@
-"""Losses as modules."""
+"""The contrastive losses as modules, with a temperature that is fixed or trained."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from modalign.losses.reduction import REDUCTIONS
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
 
+Options = dict[str, str | float | None]
+
 
 class _WithTemperature(nn.Module):
-    """A temperature, fixed or trained as log(1 / temperature)."""
+    """A loss with a temperature, fixed or trained as log(1 / temperature), and fixed options."""
 
-    def __init__(self, temperature: float, learnable: bool, max_scale: float) -> None:
+    def __init__(self, temperature: float, *, learnable: bool, max_scale: float, options: Options) -> None:
         super().__init__()
         name = type(self).__name__
         if not 0 < number(name, "temperature", temperature) < math.inf:
@@ -28,42 +30,58 @@ class _WithTemperature(nn.Module):
             raise ValueError(
                 f"{name}: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}"
             )
+        one_of(name, "reduction", options["reduction"], REDUCTIONS)
         self.learnable, self.max_scale, self.fixed_temperature = learnable, max_scale, float(temperature)
+        self.options = options
         if learnable:
             # float32 whatever the embeddings are: in float16 a small step of the optimiser would be lost
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature), dtype=torch.float32))
 
     @property
     def temperature(self) -> float | Tensor:
-        """The temperature in use: a float, or a tensor of the graph when learnable."""
+        """The temperature in use: a float, or a tensor of the graph when it is learnable."""
         if not self.learnable:
             return self.fixed_temperature
         return (-self.log_scale.clamp(max=math.log(self.max_scale))).exp()
 
     def extra_repr(self) -> str:
+        return f"{self._describe_temperature()}{self._describe_options()}"
+
+    def _describe_temperature(self) -> str:
         return f"temperature={torch.as_tensor(self.temperature).item():g}, learnable={self.learnable}"
 
-
-def _listed(options: dict[str, Any]) -> str:
-    return "".join(f", {name}={value!r}" for name, value in options.items())
+    def _describe_options(self) -> str:
+        return "".join(f", {name}={value!r}" for name, value in self.options.items())
 
 
 class InfoNCE(_WithTemperature):
-    """InfoNCE of paired embeddings: ``modalign.info_nce`` with a temperature of its own.
+    """InfoNCE (the CLIP loss) of paired embeddings, with a fixed or learnable temperature.
 
         loss = mean_i  (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii,   S = cos(x_i, y_j) / temperature
 
-    Args:
-        temperature: the starting temperature, positive.
-        learnable: train the temperature. The parameter is ``log_scale`` = log(1 / temperature), as CLIP does.
-        max_scale: a learnable 1 / temperature never exceeds this (CLIP's 100): the scale is clamped where it is used,
-            and its gradient is zero beyond the clamp.
-        normalize, direction, positives, label_smoothing, margin, reduction, workspace, backend: as in
-            ``modalign.info_nce``.
+    ``loss(x, y, **options)`` calls ``modalign.info_nce``, to which it passes negatives, queue, groups, teacher,
+    weights, ignore and stats. Shapes, dtypes, memory and errors are those of ``modalign.info_nce``.
 
-    ``loss(x, y, **more)`` passes negatives, queue, groups, teacher, weights, ignore and stats on to it. Shapes, dtypes,
-    memory and errors are those of ``modalign.info_nce``.
-    Source: Radford et al. 2021 (arXiv:2103.00020), section 2.5 for the temperature.
+    Args:
+        temperature: positive float, the temperature or its initial value.
+        learnable: bool. Train the temperature, as the parameter ``log_scale`` = log(1 / temperature), as CLIP does.
+        max_scale: float. A learnable 1 / temperature never exceeds it (CLIP's 100): the scale is clamped where it is
+            used, and its gradient is zero beyond the clamp.
+        normalize: bool, as in ``modalign.info_nce``.
+        direction: "both", "x_to_y" or "y_to_x", as in ``modalign.info_nce``.
+        positives: "pair", "out" or "in", as in ``modalign.info_nce``.
+        label_smoothing: float in [0, 1), as in ``modalign.info_nce``.
+        margin: float or None, as in ``modalign.info_nce``.
+        reduction: "mean", "sum" or "none", as in ``modalign.info_nce``.
+        workspace: number of bytes or None, as in ``modalign.info_nce``.
+        backend: "auto" or the name of a backend, as in ``modalign.info_nce``.
+
+    Raises:
+        TypeError, ValueError: a temperature that is not a positive number, a max_scale below 1 / temperature, or an
+            unknown direction, positives or reduction.
+
+    Source:
+        Radford et al. 2021 (arXiv:2103.00020), section 2.5 for the temperature.
 
     Examples:
         >>> import torch, modalign
@@ -88,26 +106,38 @@ class InfoNCE(_WithTemperature):
         workspace: int | None = None,
         backend: str = "auto",
     ) -> None:
-        super().__init__(temperature, learnable, max_scale)
         one_of("InfoNCE", "direction", direction, DIRECTIONS)
         one_of("InfoNCE", "positives", positives, POSITIVES)
-        one_of("InfoNCE", "reduction", reduction, REDUCTIONS)
-        self.options: dict[str, Any] = {
-            "normalize": normalize, "direction": direction, "positives": positives, "label_smoothing": label_smoothing,
-            "margin": margin, "reduction": reduction, "workspace": workspace, "backend": backend,
-        }  # fmt: skip
+        options: Options = {
+            "normalize": normalize,
+            "direction": direction,
+            "positives": positives,
+            "label_smoothing": label_smoothing,
+            "margin": margin,
+            "reduction": reduction,
+            "workspace": workspace,
+            "backend": backend,
+        }
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
 
-    def forward(self, x: Tensor, y: Tensor, **more: Any) -> Any:
-        return info_nce(x, y, temperature=self.temperature, **self.options, **more)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}{_listed(self.options)}"
+    def forward(self, x: Tensor, y: Tensor, **options: Any) -> Any:
+        """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.info_nce``."""
+        fixed: dict[str, Any] = self.options
+        return info_nce(x, y, temperature=self.temperature, **fixed, **options)
 
 
 class NTXent(_WithTemperature):
-    """SimCLR's loss of two views: ``modalign.nt_xent`` with a temperature of its own, fixed or learnable.
+    """SimCLR's loss (NT-Xent) of two views, with a fixed or learnable temperature.
 
-    ``loss(x, y)``; temperature, learnable, max_scale as in ``modalign.InfoNCE``, the rest as in ``modalign.nt_xent``.
+    ``loss(x, y)`` calls ``modalign.nt_xent``, whose shapes, dtypes, memory and errors it has.
+
+    Args:
+        temperature: positive float, the temperature or its initial value.
+        learnable: bool, as in ``modalign.InfoNCE``.
+        max_scale: float, as in ``modalign.InfoNCE``.
+        normalize: bool, as in ``modalign.nt_xent``.
+        reduction: "mean", "sum" or "none", as in ``modalign.nt_xent``.
+        backend: "auto" or the name of a backend, as in ``modalign.nt_xent``.
 
     Examples:
         >>> import torch, modalign
@@ -125,22 +155,29 @@ class NTXent(_WithTemperature):
         reduction: str = "mean",
         backend: str = "auto",
     ) -> None:
-        super().__init__(temperature, learnable, max_scale)
-        one_of("NTXent", "reduction", reduction, REDUCTIONS)
-        self.options: dict[str, Any] = {"normalize": normalize, "reduction": reduction, "backend": backend}
+        options: Options = {"normalize": normalize, "reduction": reduction, "backend": backend}
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return nt_xent(x, y, temperature=self.temperature, **self.options)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}{_listed(self.options)}"
+        """Return the loss of the views (..., n, d)."""
+        fixed: dict[str, Any] = self.options
+        return nt_xent(x, y, temperature=self.temperature, **fixed)
 
 
 class SigmoidLoss(_WithTemperature):
-    """SigLIP's loss: ``modalign.sigmoid_loss`` with a temperature and a bias of its own, learnable as in the paper.
+    """SigLIP's loss, with a temperature and a bias that are fixed or, as in the paper, learnable.
 
-    ``loss(x, y, **more)`` passes groups and ignore on. temperature, learnable, max_scale as in ``modalign.InfoNCE``;
-    ``bias`` is a parameter too when learnable; the rest as in ``modalign.sigmoid_loss``.
+    ``loss(x, y, **options)`` calls ``modalign.sigmoid_loss``, to which it passes groups and ignore, and whose shapes,
+    dtypes, memory and errors it has.
+
+    Args:
+        temperature: positive float, the temperature or its initial value.
+        bias: finite float, the bias or its initial value.
+        learnable: bool. Train the temperature, as in ``modalign.InfoNCE``, and the parameter ``bias``.
+        max_scale: float, as in ``modalign.InfoNCE``.
+        normalize: bool, as in ``modalign.sigmoid_loss``.
+        reduction: "mean", "sum" or "none", as in ``modalign.sigmoid_loss``.
+        backend: "auto" or the name of a backend, as in ``modalign.sigmoid_loss``.
 
     Examples:
         >>> import torch, modalign
@@ -163,15 +200,17 @@ class SigmoidLoss(_WithTemperature):
         reduction: str = "mean",
         backend: str = "auto",
     ) -> None:
-        super().__init__(temperature, learnable, max_scale)
-        one_of("SigmoidLoss", "reduction", reduction, REDUCTIONS)
+        options: Options = {"normalize": normalize, "reduction": reduction, "backend": backend}
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
         if not math.isfinite(bias):
             raise ValueError(f"SigmoidLoss: bias must be finite, got {bias}")
         self.bias = nn.Parameter(torch.tensor(float(bias), dtype=torch.float32)) if learnable else float(bias)
-        self.options: dict[str, Any] = {"normalize": normalize, "reduction": reduction, "backend": backend}
 
-    def forward(self, x: Tensor, y: Tensor, **more: Any) -> Tensor:
-        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **self.options, **more)
+    def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
+        """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.sigmoid_loss``."""
+        fixed: dict[str, Any] = self.options
+        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **fixed, **options)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bias={torch.as_tensor(self.bias).item():g}{_listed(self.options)}"
+        bias = torch.as_tensor(self.bias).item()
+        return f"{self._describe_temperature()}, bias={bias:g}{self._describe_options()}"

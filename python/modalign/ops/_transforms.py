@@ -1,4 +1,4 @@
-"""Operators under torch's transforms: derivatives that torch.func can take too, and vmap as more problems."""
+"""Operators under torch's transforms: derivatives for eager torch, torch.func and torch.compile, and vmap."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef
 
 __all__ = ["differentiable", "register_vmap"]
 
 
 def differentiable(
-    operator: Any, setup_context: Callable[..., None], backward: Callable[..., Any]
+    operator: CustomOpDef, setup_context: Callable[..., None], backward: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """``operator`` with derivatives, for eager torch and torch.func as an autograd.Function, and for torch.compile,
-    which cannot trace one within another's backward, as registered ones, which torch.func refuses (torch 2.13)."""
+    """Return a function that calls ``operator`` and has derivatives.
+
+    Eager torch and torch.func use an autograd.Function. torch.compile, which cannot trace an autograd.Function within
+    the backward pass of another, uses derivatives that are registered with the operator, which torch.func refuses
+    (torch 2.13).
+    """
     operator.register_autograd(backward, setup_context=setup_context)
 
     _, _, name = operator._qualname.partition("::")
@@ -25,35 +30,38 @@ def differentiable(
         generate_vmap_rule = True
 
         @staticmethod
-        def forward(*args: Any) -> Any:
+        def forward(*args: object) -> object:
             return overload(*args)
 
     Differentiable.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
     Differentiable.backward = staticmethod(backward)  # type: ignore[method-assign]
 
-    def call(*args: Any) -> Any:
+    def call(*args: object) -> Any:
         return overload(*args) if torch.compiler.is_compiling() else Differentiable.apply(*args)  # type: ignore[no-untyped-call]
 
     return call
 
 
 def register_vmap(
-    operator: Any,
-    overrides: dict[str, Any],
+    operator: CustomOpDef,
+    overrides: dict[str, object],
     unbatched_inputs: tuple[str, ...] = (),
     unbatched_outputs: tuple[int, ...] = (),
 ) -> None:
-    """Teach vmap an operator whose tensors all have the problems as their first dimension.
+    """Register a vmap rule that turns the mapped dimension into more problems.
 
-    overrides: arguments that are set to a value of their own under vmap. unbatched_inputs, unbatched_outputs: those
-    that have no problem dimension; nothing is in them under vmap.
+    Args:
+        operator: an operator whose tensors have the problems as their first dimension.
+        overrides: arguments and the value that they are set to under vmap.
+        unbatched_inputs: names of inputs without a dimension of problems; they are empty under vmap.
+        unbatched_outputs: indices of outputs without a dimension of problems; they are empty under vmap.
     """
     names = [argument.name for argument in operator._opoverload._schema.arguments]
 
-    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: object) -> tuple[object, object]:
         size = info.batch_size
 
-        def fold(name: str, argument: Any, dim: int | None) -> Any:
+        def fold(name: str, argument: object, dim: int | None) -> object:
             if name in overrides:
                 return overrides[name]
             if not isinstance(argument, Tensor) or name in unbatched_inputs:
@@ -61,7 +69,7 @@ def register_vmap(
             table = argument.expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
             return table.reshape(size * table.shape[1], *table.shape[2:])
 
-        outputs = operator(*(fold(*one) for one in zip(names, args, in_dims, strict=True)))
+        outputs = operator(*(fold(*argument) for argument in zip(names, args, in_dims, strict=True)))
         single = isinstance(outputs, Tensor)
         tables = [outputs] if single else list(outputs)
         dims = [None if index in unbatched_outputs else 0 for index in range(len(tables))]

@@ -1,10 +1,13 @@
-"""Rows divided by their Euclidean norms, keeping only the rows and two numbers each for the backward pass.
+"""Rows divided by their Euclidean norms, with a backward pass that needs only the rows and two numbers for each.
 
     u = x / |x|        dx = (g - u <u, g>) / |x|
 
-Composed of torch's own operations this would keep three tables more, and on the CPU take a quarter of a small batch's
-step. A zero row stays zero and hands its gradient on unchanged. The size of a row, a number near its largest entry, is
-divided out before it is squared, so that no norm overflows or vanishes.
+Written with torch's operations this would keep three more tables, and on the CPU take a quarter of a small batch's
+step. A zero row stays zero, and its gradient passes unchanged. The size of a row, a number near its largest entry, is
+divided out before entries are squared, so that no norm overflows or vanishes.
+
+On the CPU every call goes through the operators ``modalign::unit_rows`` and ``modalign::unit_rows_backward``; on other
+devices the rows are divided by torch's operations, which a compiler can fuse.
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ __all__ = ["unit_rows"]
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """x [..., d] with rows of length one, in x's dtype, computed in float32 at least. Peak memory: one table, and a
-    float32 copy for half precision."""
+    """Return x (..., d) with rows of length one, in x's dtype, computed in float32 at least.
+
+    Peak memory is one table, and a float32 copy for half precision.
+    """
     unit: Tensor = _UnitRows.apply(x.reshape(-1, x.shape[-1]))[0]  # type: ignore[no-untyped-call]
     return unit.reshape(x.shape)
 
 
 @torch.library.custom_op("modalign::unit_rows", mutates_args=())
 def forward_operator(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x [n, d] float32 or float64 on the CPU: its unit rows, their sizes and norms [n, 1]."""
+    """Return the unit rows of x (n, d), float32 or float64 on the CPU, and their sizes and norms (n, 1)."""
     from modalign.ops import _cpp
 
     return _cpp.unit_rows(x.contiguous())
@@ -41,9 +46,10 @@ def _(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("modalign::unit_rows_backward", mutates_args=())
 def backward_operator(grad: Tensor, x: Tensor, size: Tensor, norm: Tensor) -> Tensor:
+    """Return the gradient of x (n, d) from that of its unit rows, and their sizes and norms (n, 1)."""
     from modalign.ops import _cpp
 
-    return _cpp.unit_rows_backward(grad.contiguous(), x.contiguous(), size.contiguous(), norm.contiguous())
+    return _cpp.unit_rows_backward(*(table.contiguous() for table in (grad, x, size, norm)))
 
 
 @backward_operator.register_fake
@@ -60,9 +66,9 @@ class _UnitRows(torch.autograd.Function):
         if x.device.type == "cpu":
             unit, size, norm = forward_operator(wide)
         else:
-            size = _or_one(torch.linalg.vector_norm(wide, ord=torch.inf, dim=-1, keepdim=True))
+            size = _nonzero(torch.linalg.vector_norm(wide, ord=torch.inf, dim=-1, keepdim=True))
             rows = wide / size
-            norm = _or_one(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
+            norm = _nonzero(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
             unit = rows.div_(norm)
         return unit.to(x.dtype), size, norm
 
@@ -78,7 +84,7 @@ class _UnitRows(torch.autograd.Function):
             return None
         x, size, norm = ctx.saved_tensors
         wide_x, wide = _wide(x), _wide(grad)
-        if torch.is_grad_enabled():  # a second derivative will be taken: let autograd see where the norm comes from
+        if torch.is_grad_enabled():  # a second derivative follows: autograd must see how the norm depends on the rows
             rows = wide_x / size
             length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
             length = torch.where(length > 0, length, 1.0)
@@ -95,10 +101,12 @@ class _UnitRows(torch.autograd.Function):
 
 
 def _wide(x: Tensor) -> Tensor:
+    """Return the table in the dtype that norms are computed in: float64 for float64, float32 otherwise."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _or_one(size: Tensor) -> Tensor:
+def _nonzero(size: Tensor) -> Tensor:
+    """Return the sizes with 1 in place of 0."""
     return torch.where(size > 0, size, 1.0)
 
 

@@ -18,27 +18,29 @@ __all__ = ["NTXentLoss"]
 class NTXentLoss(nn.Module):
     """lightly's ``NTXentLoss``: SimCLR's loss of two views, or MoCo's with a memory bank.
 
-    Without a bank the 2n rows of both views are anchors, each against all others but itself (``modalign.nt_xent``).
-    With a bank b_1, ..., b_m of earlier second views, and cosines over the temperature,
+    Without a bank the 2n rows of both views are anchors, and all other rows their candidates (``modalign.nt_xent``).
+    With a bank b_1, ..., b_m of earlier second views, and S the cosine over the temperature,
 
         loss = mean_i log(exp S(x_i, y_i) + sum_k exp S(x_i, b_k)) - S(x_i, y_i)
 
-    Args:
-        temperature: positive.
-        memory_bank_size: 0 for none, or (rows m, features d). The bank is the buffer ``bank``, random unit rows at
-            first, not part of the state dict. After a step whose out0 requires a gradient the batch's out1 takes the
-            place of the oldest rows; a batch that passes the bank's end is cut there, as in lightly.
-        gather_distributed: must be False.
+    ``loss(out0, out1)`` takes two views (n, d), which it normalises, and returns a scalar, float64 for float64 views
+    and float32 otherwise. Peak memory is O((n + m) d), never O(n^2) or O(n m).
 
-    ``loss(out0, out1)`` takes two views (n, d), normalised here, and returns a scalar, float64 for float64 views and
-    float32 otherwise. Peak memory O((n + m) d), never O(n^2) or O(n m).
+    Args:
+        temperature: positive float.
+        memory_bank_size: 0 for no bank, or (m, d): number of rows and of features. The bank is the buffer ``bank``,
+            which starts with random unit rows and is not part of the state dict. After a step whose out0 requires a
+            gradient, the batch's out1 replaces the oldest rows; a batch that passes the end of the bank is cut there,
+            as in lightly.
+        gather_distributed: bool, must be False.
 
     Raises:
         NotImplementedError: gather_distributed.
         ValueError: a temperature that is not positive (lightly takes negative ones too), a memory_bank_size that is not
             0 or (m, d), views that do not fit the bank, and what ``modalign.nt_xent`` refuses.
 
-    Source: lightly 1.6.0; Chen et al. 2020 (arXiv:2002.05709), He et al. 2020 (arXiv:1911.05722).
+    Source:
+        lightly 1.6.0; Chen et al. 2020 (arXiv:2002.05709), He et al. 2020 (arXiv:1911.05722).
 
     Examples:
         >>> import torch
@@ -63,8 +65,8 @@ class NTXentLoss(nn.Module):
         require_temperature("NTXentLoss", temperature)
         if gather_distributed:
             raise NotImplementedError(
-                "NTXentLoss: gather_distributed must be False: the loss is of the rows of one process. Gather the "
-                "views with modalign.gather first, then call it on all of them"
+                "NTXentLoss: gather_distributed must be False: the loss is computed from the rows of one process. "
+                "Gather the views with modalign.gather first, then pass all of them"
             )
         size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
         if size != (0,) and (len(size) != 2 or min(size) < 0):
@@ -75,6 +77,7 @@ class NTXentLoss(nn.Module):
         self.register_buffer("bank", F.normalize(torch.randn(size), dim=-1), persistent=False)
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        """Return the loss of two views (n, d)."""
         if self.size[0] == 0:
             return nt_xent(out0, out1, temperature=self.temperature)
         require_rows("NTXentLoss", out0=out0, out1=out1)
@@ -88,11 +91,12 @@ class NTXentLoss(nn.Module):
         negatives = self.bank.to(query, copy=True)
         scale = 1 / self.temperature
         loss = cross_entropy(scale * dots(query, key), log_pool(query, negatives, scale)).mean()
-        if out0.requires_grad:  # after the rows have been found fit
+        if out0.requires_grad:  # only now: rows that the loss refuses stay out of the bank
             self._enqueue(key.detach())
         return loss
 
     def _enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest rows of the bank by keys (n, d)."""
         stop = min(self.position + len(keys), self.size[0])
         self.bank[self.position : stop] = keys[: stop - self.position].to(self.bank)
         self.position = stop % self.size[0]

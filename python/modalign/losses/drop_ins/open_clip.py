@@ -20,23 +20,32 @@ class ClipLoss(nn.Module):
         loss = mean_i (log sum_j exp S_ij + log sum_j exp S_ji) / 2 - S_ii
         S_ij = logit_scale * <image_features_i, text_features_j>
 
-    Args:
-        local_loss, gather_with_grad, rank, world_size, use_horovod: about several processes; world_size must be 1, with
-            which the others have no effect.
-        cache_labels: no effect: there are no labels to cache.
+    ``loss(image_features, text_features, logit_scale, logit_bias=None, output_dict=False)`` takes
 
-    ``loss(image_features, text_features, logit_scale, logit_bias=None, output_dict=False)`` takes features (n, d), used
-    as they are (OpenCLIP's models normalise them), and the scale as a number or a tensor with one element, whose
-    gradient is exact. A logit_bias is added to every logit, which changes nothing in a softmax: the loss is the same
-    with and without it and its gradient is zero. Returns the loss, float64 for float64 features and float32 otherwise
-    (the original keeps half precision), or ``{"contrastive_loss": loss}`` with output_dict. ``get_logits`` and
-    ``get_ground_truth`` have no counterpart: the logits are what is never stored. Peak memory O(n d).
+        image_features, text_features: (n, d) tensors, used as they are (OpenCLIP's models normalise them).
+        logit_scale: positive float or tensor with one element, whose gradient is exact.
+        logit_bias: float, tensor with one element, or None. A number added to every logit changes nothing in a softmax:
+            the loss is the same with and without it, and its gradient is zero.
+        output_dict: bool. Return ``{"contrastive_loss": loss}``.
+
+    and returns the loss, float64 for float64 features and float32 otherwise (the original keeps half precision).
+    ``get_logits`` and ``get_ground_truth`` have no counterpart, because the logits are never stored. Peak memory is
+    O(n d).
+
+    Args:
+        local_loss: without effect in one process.
+        gather_with_grad: without effect in one process.
+        cache_labels: without effect: there are no labels to cache.
+        rank: without effect in one process.
+        world_size: int, must be 1. For several processes gather the features with ``modalign.gather`` first.
+        use_horovod: without effect in one process.
 
     Raises:
         NotImplementedError: world_size > 1.
         ValueError: a scale or bias with more than one element, and what ``modalign.info_nce`` refuses.
 
-    Source: open_clip_torch 3.3.0; Radford et al. 2021 (arXiv:2103.00020).
+    Source:
+        open_clip_torch 3.3.0; Radford et al. 2021 (arXiv:2103.00020).
 
     Examples:
         >>> import torch
@@ -58,8 +67,8 @@ class ClipLoss(nn.Module):
         super().__init__()
         if world_size > 1:
             raise NotImplementedError(
-                f"ClipLoss: world_size must be 1, got {world_size}: the loss is of the rows of one process. Gather the "
-                "features with modalign.gather first, then call it on all of them"
+                f"ClipLoss: world_size must be 1, got {world_size}: the loss is computed from the rows of one process. "
+                "Gather the features with modalign.gather first, then pass all of them"
             )
         self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
         self.rank, self.world_size, self.use_horovod = rank, world_size, use_horovod
@@ -74,17 +83,17 @@ class ClipLoss(nn.Module):
     ) -> Tensor | dict[str, Tensor]:
         require_rows("ClipLoss", image_features=image_features, text_features=text_features)
         if isinstance(logit_scale, Tensor):
-            logit_scale = _one("logit_scale", logit_scale).to(accumulator(image_features.dtype))
+            logit_scale = _scalar("logit_scale", logit_scale).to(accumulator(image_features.dtype))
         elif not 0 < number("ClipLoss", "logit_scale", logit_scale) < math.inf:
             raise ValueError(f"ClipLoss: logit_scale must be positive and finite, got {logit_scale}")
         loss = info_nce(image_features, text_features, temperature=1 / logit_scale, normalize=False)
         if isinstance(logit_bias, Tensor):
             # a trained bias stays in the graph, as distributed training wants, with the gradient it has: zero
-            loss = loss + 0 * _one("logit_bias", logit_bias).to(loss.dtype)
+            loss = loss + 0 * _scalar("logit_bias", logit_bias).to(loss.dtype)
         return {"contrastive_loss": loss} if output_dict else loss
 
 
-def _one(name: str, value: Tensor) -> Tensor:
+def _scalar(name: str, value: Tensor) -> Tensor:
     if value.numel() != 1:
         raise ValueError(f"ClipLoss: {name} must have one element, got shape {tuple(value.shape)}")
     return value.reshape(())

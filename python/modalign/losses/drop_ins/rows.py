@@ -18,29 +18,33 @@ from modalign.ops.loss_tables import ForwardOptions, LossTables
 __all__ = ["cross_entropy", "log_pool", "require_rows", "require_temperature", "unit_length"]
 
 
-def log_pool(
-    x: Tensor, y: Tensor, scale: float | Tensor, x_id: Tensor | None = None, y_id: Tensor | None = None
-) -> Tensor:
-    """log sum_j exp(scale <x_i, y_j>) over the j with another id than i. x: [n, d], y: [m, d]; result [n]."""
+def log_pool(x: Tensor, y: Tensor, scale: float | Tensor, *, ids: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Return log sum_j exp(scale <x_i, y_j>), (n,), for x (n, d) and y (m, d).
+
+    With ``ids``, (n,) of x and (m,) of y, only rows of y with another id than row i are summed.
+    """
     scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, len(x))
     tables = LossTables(x[None], y[None], scales)
-    if x_id is not None and y_id is not None:
-        tables = dataclasses.replace(tables, row_id=x_id[None], col_id=y_id[None], mask="same")
+    if ids is not None:
+        tables = dataclasses.replace(tables, row_id=ids[0][None], col_id=ids[1][None], mask="same")
     return info_nce_forward(tables, ForwardOptions(columns=False)).row_lse[0]
 
 
 def cross_entropy(positive: Tensor, log_pool: Tensor) -> Tensor:
-    """log(exp positive + exp log_pool) - positive, for a pool without the positive; exact where it is small."""
+    """Return log(exp positive + exp log_pool) - positive, for a pool without the positive; exact where it is small."""
     return softplus(log_pool - positive)
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Rows of unit length in x's dtype, computed in float32 at least; a zero row stays zero. By torch's own normalize,
-    as in the originals: a memory bank holds the same bits."""
+    """Return rows of unit length in x's dtype, computed in float32 at least; a zero row stays zero.
+
+    torch's ``normalize`` computes them, as in the originals, so that a memory bank holds the same bits.
+    """
     return F.normalize(x.to(accumulator(x.dtype)), dim=-1).to(x.dtype)
 
 
 def require_rows(operation: str, **tensors: Tensor) -> None:
+    """Raise a TypeError unless all are floating-point tensors."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
             came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -50,5 +54,6 @@ def require_rows(operation: str, **tensors: Tensor) -> None:
 
 
 def require_temperature(operation: str, temperature: float) -> None:
+    """Raise an error unless the temperature is a positive finite number."""
     if not 0 < number(operation, "temperature", temperature) < math.inf:
         raise ValueError(f"{operation}: temperature must be positive and finite, got {temperature}")

@@ -24,41 +24,41 @@ SIMILARITIES = ("cos_sim", "dot_score")
 class MultipleNegativesRankingLoss(nn.Module):
     """sentence-transformers' ``MultipleNegativesRankingLoss``: each query against the documents of the whole batch.
 
-    Column 0 of the batch holds the queries q_i, column 1 their documents d_i, and the columns after it hard negatives
-    h_ci, which every query of the batch is compared with. With s(a, b) = scale * cos(a, b) the pools of candidates are
+    Column 0 of the batch holds the queries q_i, column 1 their documents d_i, and further columns hard negatives h_ci,
+    which are candidates of every query. With s(a, b) = scale * cos(a, b) the pools of candidates are
 
         query_to_doc    s(q_i, d_j), s(q_i, h_cj)   all j        query_to_query  s(q_i, q_j)   j != i
         doc_to_query    s(d_i, q_j)   all j                      doc_to_doc      s(d_i, d_j), s(d_i, h_cj)   j != i
 
-    and loss = mean_i log Z_i - s(q_i, d_i), where Z_i sums the exponentials of all chosen pools (joint), or log Z_i is
-    the mean of the pools' log-sum-exps (per_direction).
+    and loss = mean_i log Z_i - s(q_i, d_i), where Z_i sums the exponentials of all chosen pools ("joint"), or log Z_i
+    is the mean of the pools' log-sum-exps ("per_direction").
+
+    ``loss(sentence_features, labels=None)`` takes the features of each column; labels are ignored, as in the original.
+    It returns a scalar, float64 for float64 embeddings and float32 otherwise. With n rows and k columns peak memory is
+    O(n k d), never O(n^2 k).
 
     Args:
         model: called with the features of one column, returns a mapping with "sentence_embedding" (n, d). The original
-            may merge columns into one call: faster, and the same but for the masks of dropout.
-        scale: 1 / temperature, positive.
-        similarity_fct: cosine ("cos_sim", or sentence-transformers' function of that name) or inner product
-            ("dot_score", likewise).
-        gather_across_devices: must be False.
-        directions: the pools, "query_to_doc" among them.
-        partition_mode: "joint", or "per_direction" (for the pools that hold the positive: query_to_doc, doc_to_query).
-        hardness_mode: which logits of query_to_doc get hardness_strength * cos more, the cosine held constant for the
-            gradient: "in_batch_negatives" (documents and hard negatives of the other rows), "hard_negatives" (those of
-            the own row), "all_negatives" (both) or None.
-        hardness_strength: not negative.
-
-    ``loss(sentence_features, labels=None)`` takes the features of each column; labels are ignored, as in the original.
-    Returns a scalar, float64 for float64 embeddings and float32 otherwise. With n rows and k columns, peak memory is
-    O(n k d), never O(n^2 k).
+            may merge columns into one call, which is faster and differs only in the masks of dropout.
+        scale: positive float, 1 / temperature.
+        similarity_fct: "cos_sim" or "dot_score", or sentence-transformers' function of that name.
+        gather_across_devices: bool, must be False.
+        directions: name or names of the pools, "query_to_doc" among them.
+        partition_mode: "joint", or "per_direction" for the pools that hold the positive: query_to_doc, doc_to_query.
+        hardness_mode: the logits of query_to_doc that get hardness_strength * cos more, with the cosine constant for
+            the gradient: "in_batch_negatives" (documents and hard negatives of the other rows), "hard_negatives" (those
+            of the same row), "all_negatives" (both), or None.
+        hardness_strength: float, finite and not negative.
 
     Raises:
         NotImplementedError: gather_across_devices, or another similarity_fct: a function of two tables returns their
             whole matrix.
-        ValueError: an option with no meaning; fewer than two columns, or columns of different shapes.
+        ValueError: an unknown or inconsistent option; fewer than two columns, or columns of different shapes.
         TypeError: columns of different dtypes or devices.
 
-    Source: sentence-transformers 6.2.0; Henderson et al. 2017 (arXiv:1705.00652); directions, Li et al. 2023
-    (arXiv:2308.03281); hardness, Lan et al. 2025 (arXiv:2503.04812).
+    Source:
+        sentence-transformers 6.2.0; Henderson et al. 2017 (arXiv:1705.00652); directions, Li et al. 2023
+        (arXiv:2308.03281); hardness, Lan et al. 2025 (arXiv:2503.04812).
 
     Examples:
         >>> import torch
@@ -87,8 +87,9 @@ class MultipleNegativesRankingLoss(nn.Module):
             raise ValueError(f"MultipleNegativesRankingLoss: scale must be positive and finite, got {scale}")
         if gather_across_devices:
             raise NotImplementedError(
-                "MultipleNegativesRankingLoss: gather_across_devices must be False: the loss is of the rows of one "
-                "process. Gather the embeddings with modalign.gather first, then call compute_loss_from_embeddings"
+                "MultipleNegativesRankingLoss: gather_across_devices must be False: the loss is computed from the rows "
+                "of one process. Gather the embeddings with modalign.gather first, then call "
+                "compute_loss_from_embeddings"
             )
         directions = (directions,) if isinstance(directions, str) else tuple(directions)
         if "query_to_doc" not in directions or not set(directions) <= set(DIRECTIONS):
@@ -122,10 +123,11 @@ class MultipleNegativesRankingLoss(nn.Module):
 
     @property
     def temperature(self) -> float:
+        """1 / scale."""
         return 1 / self.scale
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """The options, as the original reports them in model cards."""
+    def get_config_dict(self) -> dict[str, object]:
+        """Return the options, as the original reports them in model cards."""
         return {
             "scale": self.scale,
             "similarity_fct": self.similarity,
@@ -137,69 +139,84 @@ class MultipleNegativesRankingLoss(nn.Module):
         }
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of the features of each column; labels are ignored."""
         columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
         return self.compute_loss_from_embeddings(columns, labels)
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
-        shapes = [tuple(column.shape) for column in embeddings]
-        if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
-            raise ValueError(
-                "MultipleNegativesRankingLoss: the columns must be two or more of one shape (n, d), not empty, "
-                f"got shapes {shapes}"
-            )
-        kinds = [(column.dtype, column.device) for column in embeddings]
-        if len(set(kinds)) > 1:
-            raise TypeError(f"MultipleNegativesRankingLoss: the columns must share dtype and device, got {kinds}")
+        """Return the loss of the embeddings (n, d) of each column; labels are ignored."""
+        _require_columns(embeddings)
         if self.similarity == "cos_sim":
             embeddings = [unit_length(column) for column in embeddings]
         queries, *columns = embeddings
-        documents, first = torch.cat(columns), columns[0]
+        documents, positives = torch.cat(columns), columns[0]
         ids = torch.arange(len(queries), device=queries.device)
         document_ids = ids.repeat(len(columns))
-        own = torch.stack([dots(queries, column) for column in columns], dim=1)
+        # similarities of each query with the documents of its row, the positive first
+        row_products = torch.stack([dots(queries, column) for column in columns], dim=1)
         # pools of negatives alone: nothing cancels where the positive outweighs them
         log_negatives = {
-            "query_to_doc": lambda: self._log_documents(queries, documents, ids, document_ids, own),
-            "query_to_query": lambda: log_pool(queries, queries, self.scale, ids, ids),
-            "doc_to_query": lambda: log_pool(first, queries, self.scale, ids, ids),
-            "doc_to_doc": lambda: log_pool(first, documents, self.scale, ids, document_ids),
+            "query_to_doc": lambda: union(
+                torch.cat(
+                    [
+                        self._log_documents_of_other_rows(queries, documents, (ids, document_ids))[:, None],
+                        self._hard_logits(row_products[:, 1:]),
+                    ],
+                    1,
+                ),
+                1,
+            ),
+            "query_to_query": lambda: log_pool(queries, queries, self.scale, ids=(ids, ids)),
+            "doc_to_query": lambda: log_pool(positives, queries, self.scale, ids=(ids, ids)),
+            "doc_to_doc": lambda: log_pool(positives, documents, self.scale, ids=(ids, document_ids)),
         }
         pools = torch.stack([log_negatives[name]() for name in DIRECTIONS if name in self.directions])
-        positive = self.scale * own[:, 0]
+        positive = self.scale * row_products[:, 0]
         if self.partition_mode == "per_direction":
             return softplus(pools - positive).mean()
-        # the positive is in two pools of the joint sum if doc_to_query is there
-        times = 1 + ("doc_to_query" in self.directions)
-        return math.log(times) + softplus(union(pools, 0) - positive - math.log(times)).mean()
+        # doc_to_query holds the positive a second time
+        copies = 1 + ("doc_to_query" in self.directions)
+        return math.log(copies) + softplus(union(pools, 0) - positive - math.log(copies)).mean()
 
-    def _log_documents(
-        self, queries: Tensor, documents: Tensor, ids: Tensor, document_ids: Tensor, own: Tensor
-    ) -> Tensor:
-        """The log-sum-exp of query_to_doc's negatives. Hardness treats the other rows alike, so their sum is one tiled
-        pass; the few logits of the own row's hard negatives (``own``: [n, columns], unscaled, the positive first) are
-        written out."""
+    def _log_documents_of_other_rows(self, queries: Tensor, documents: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the log-sum-exp of the negatives of query_to_doc in other rows, which hardness treats alike."""
         strength = self.hardness_strength if self.hardness_mode else 0.0
         if strength == 0 or self.hardness_mode == "hard_negatives":
-            others = log_pool(queries, documents, self.scale, ids, document_ids)
-        else:
-            # (scale + strength) cos with the gradient of scale cos
-            share = self.scale / (self.scale + strength)
-            hardened = (_damped(queries, share), _damped(documents, share))
-            others = log_pool(*hardened, self.scale + strength, ids, document_ids)
-        hard = own[:, 1:]
-        logits = self.scale * hard
+            return log_pool(queries, documents, self.scale, ids=ids)
+        # (scale + strength) cos with the gradient of scale cos
+        share = self.scale / (self.scale + strength)
+        queries, documents = _damp_gradient(queries, share), _damp_gradient(documents, share)
+        return log_pool(queries, documents, self.scale + strength, ids=ids)
+
+    def _hard_logits(self, products: Tensor) -> Tensor:
+        """Return the logits of the hard negatives of each query's row, from their similarities (n, columns)."""
+        strength = self.hardness_strength if self.hardness_mode else 0.0
+        logits = self.scale * products
         if self.hardness_mode != "in_batch_negatives":
-            logits = logits + strength * hard.detach()
-        return union(torch.cat([others[:, None], logits], dim=1), 1)
+            logits = logits + strength * products.detach()
+        return logits
 
 
-def _damped(x: Tensor, share: float) -> Tensor:
-    """The value of x with ``share`` of its gradient."""
+def _require_columns(embeddings: Sequence[Tensor]) -> None:
+    require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
+    shapes = [tuple(column.shape) for column in embeddings]
+    if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(
+            "MultipleNegativesRankingLoss: the columns must be two or more of one shape (n, d), not empty, "
+            f"got shapes {shapes}"
+        )
+    kinds = [(column.dtype, column.device) for column in embeddings]
+    if len(set(kinds)) > 1:
+        raise TypeError(f"MultipleNegativesRankingLoss: the columns must share dtype and device, got {kinds}")
+
+
+def _damp_gradient(x: Tensor, share: float) -> Tensor:
+    """Return x, of whose gradient only ``share`` passes."""
     return x.detach() + share * (x - x.detach())
 
 
 def _similarity(function: Callable[[Tensor, Tensor], Tensor] | str) -> str:
+    """Return the name of sentence-transformers' function, or refuse any other."""
     name = function if isinstance(function, str) else getattr(function, "__name__", repr(function))
     module = "sentence_transformers" if isinstance(function, str) else getattr(function, "__module__", "") or ""
     if name in SIMILARITIES and module.split(".")[0] == "sentence_transformers":

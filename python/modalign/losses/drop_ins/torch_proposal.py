@@ -22,30 +22,36 @@ def info_nce_loss(
     reduction: str = "mean",
     negative_mode: str = "unpaired",
 ) -> Tensor:
-    """InfoNCE in one direction, as proposed for ``torch.nn.functional`` and as the package info-nce-pytorch has it.
+    """Compute InfoNCE in one direction, as proposed for ``torch.nn.functional`` and as info-nce-pytorch has it.
 
-    With cosines over the temperature, S(a, b) = cos(a, b) / temperature, and the negatives N_i of query i,
+    With S(a, b) = cos(a, b) / temperature and the negatives N_i of query i,
 
         loss_i = log(exp S(q_i, p_i) + sum_{k in N_i} exp S(q_i, k)) - S(q_i, p_i)
 
     Args:
-        query, positive_key: (n, d), row i of one paired with row i of the other; normalised here.
-        negative_keys: None: N_i are the positive keys of the other rows. (m, d): one set for all queries, and the
-            other rows' positive keys are no negatives then (MoCo's form).
-        temperature: positive; a float or a tensor with one element, which gets its gradient.
+        query: (n, d) float16, bfloat16, float32 or float64; normalised here.
+        positive_key: (n, d), row i paired with row i of query; normalised here.
+        negative_keys: (m, d), one set of negatives for all queries, and the positive keys of other rows are no
+            negatives (MoCo's form); (n, m, d) with negative_mode="paired"; or None: N_i are the positive keys of the
+            other rows.
+        temperature: positive float, or a tensor with one element, which receives a gradient.
         reduction: "mean", "sum" or "none" (shape (n,)).
-        negative_mode: "unpaired", or "paired" for negative_keys (n, m, d), row i's own. The proposal to PyTorch has the
-            unpaired form alone.
+        negative_mode: "unpaired", or "paired" if row i of negative_keys (n, m, d) belongs to query i. The proposal to
+            PyTorch has the unpaired form alone.
 
     Returns:
-        The loss, float64 for float64 inputs and float32 otherwise. Averaging it over both ways round is the symmetric
-        loss, ``modalign.info_nce``. Peak memory O((n + m) d), or O(n m d) for paired negatives, as their own size is.
+        The loss, float64 for float64 inputs and float32 otherwise. The mean of the losses in both directions is the
+        symmetric loss, ``modalign.info_nce``.
+
+    Memory:
+        O((n + m) d), or O(n m d) for paired negatives, as their own size is.
 
     Raises:
-        ValueError: shapes that do not fit, a temperature that is not positive, an unknown reduction or mode.
+        ValueError: shapes that do not fit, a temperature that is not positive, or an unknown reduction or mode.
         TypeError: dtypes or devices that differ.
 
-    Source: van den Oord et al. 2018 (arXiv:1807.03748); pytorch/pytorch pull request 195380; info-nce-pytorch 0.1.4.
+    Source:
+        van den Oord et al. 2018 (arXiv:1807.03748); pytorch/pytorch pull request 195380; info-nce-pytorch 0.1.4.
 
     Examples:
         >>> import torch
