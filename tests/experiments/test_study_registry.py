@@ -1,0 +1,42 @@
+"""A study in a file of its own is found on the command line and in the table of the docs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from modalign.cli import app
+from modalign.experiments.studies import registry
+
+TOY = """
+import json
+
+def run(options):
+    options.folder.mkdir(parents=True, exist_ok=True)
+    claim = {"source": "toy", "text": "two is more than one", "rule": "holds", "paper": None, "value": 1.0, "low": None,
+             "high": None, "verdict": "reproduced"}
+    (options.folder / "claims.json").write_text(json.dumps([claim]))
+"""
+
+
+def test_a_study_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_study.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.STUDIES, "toy", registry.StudyEntry("toy", "whether two is more", "toy_study:run"))
+    result = CliRunner().invoke(app, ["reproduce", "toy", "--out", str(tmp_path / "out"), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "two is more than one" in result.output
+    assert json.loads((tmp_path / "out" / "claims.json").read_text())[0]["verdict"] == "reproduced"
+    assert "| `toy` | whether two is more | none |" in registry.studies_table()
+
+
+def test_options_of_other_studies_are_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["reproduce", "align", "--storage", "sqlite://", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--storage is not an option of align; it is one of emergence, multibench" in result.output
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(ValueError, match="there is a study 'align' already"):
+        registry.register(registry.STUDIES["align"])
