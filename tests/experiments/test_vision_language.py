@@ -154,7 +154,7 @@ def test_the_study_ends_with_tables_verdicts_and_a_page(study: Path) -> None:
     assert claims[0]["paper"] == -0.95
     (note,) = json.loads((study / "notes.json").read_text())
     assert note.startswith(
-        "No correlation of alignment with performance: it wants 5 causal language models or more, got 0"
+        "No correlation of alignment with performance: it needs 5 causal language models or more, got 0"
     )
     page = vision_language_page.write(study).read_text()
     example = json.loads((study / "examples.json").read_text())[-1]["captions"][0]

@@ -76,7 +76,7 @@ class Reporter:
 
     def begin(self, name: str, total: int) -> None:
         """Begin a piece of work of size ``total``, called ``name`` in what is printed."""
-        self._name, self.total, self.done, self.skipped = name, total, 0, 0
+        self.name, self.total, self.done, self.skipped = name, total, 0, 0
         self._started = self._last_line = time.monotonic()
         self._task = self._bar.add_task(name, total=total) if self._bar is not None else None
 
@@ -89,7 +89,7 @@ class Reporter:
                 self._bar.update(self._task, completed=self.done)
             elif self._style == "lines" and _line_is_due(self._last_line):
                 self._last_line = time.monotonic()
-                self._console.print(_line(self._name, self.done / self.total, self._seconds_left()), markup=False)
+                self._console.print(_line(self.name, self.done / self.total, self._seconds_left()), markup=False)
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
