@@ -1,4 +1,4 @@
-"""Information from samples against what is exact: gates, the papers' synthetic data, and what cannot change it."""
+"""Information from samples against exact values: gates, the papers' synthetic data, and invariances."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ GATES: dict[str, tuple[Any, Any, Any, tuple[float, ...]]] = {
 }
 
 
-def parts(found: Any) -> list[float]:
-    return [getattr(found, name) for name in PARTS]
+def parts(result: Any) -> list[float]:
+    return [getattr(result, name) for name in PARTS]
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -36,28 +36,28 @@ def test_gates(gate: str) -> None:
 
 @pytest.mark.parametrize("gate", GATES)
 def test_gates_behind_noise(gate: str) -> None:
-    """As features: both bits are seen in noisy columns, and classifiers have to find them."""
+    """Both bits are seen in noisy columns, and classifiers have to find them."""
     x1, x2, y, exact = GATES[gate]
     rng = np.random.default_rng(0)
     seen = [np.stack([x, -x], 1) + 0.05 * rng.normal(size=(len(x), 2)) for x in (x1, x2)]
-    found = pid(seen[0][:3000], seen[1][:3000], y[:3000], resamples=10)
-    assert parts(found) == pytest.approx(exact, abs=0.03)
+    result = pid(seen[0][:3000], seen[1][:3000], y[:3000], resamples=10)
+    assert parts(result) == pytest.approx(exact, abs=0.03)
 
 
 @pytest.mark.parametrize(("redundancy", "off"), [(0, 0.12), (4, 0.2), (8, 0.25)])
 def test_the_papers_data_within_the_stated_error(redundancy: int, off: float) -> None:
     data = synthetic(redundancy=redundancy, n=7000, heterogeneity=0)
-    found = pid(data.x.numpy(), data.y.numpy(), data.labels.numpy(), resamples=10)
+    result = pid(data.x.numpy(), data.y.numpy(), data.labels.numpy(), resamples=10)
     assert data.information is not None
-    assert parts(found) == pytest.approx(parts(data.information), abs=off)
-    assert found.redundancy + found.unique_1 == pytest.approx(found.mutual_1)
-    assert sum(parts(found)) == pytest.approx(found.mutual_12)
-    assert all(low <= getattr(found, name) <= high for name, (low, high) in found.intervals.items())
-    assert "redundancy" in str(found)
+    assert parts(result) == pytest.approx(parts(data.information), abs=off)
+    assert result.redundancy + result.unique_1 == pytest.approx(result.mutual_1)
+    assert sum(parts(result)) == pytest.approx(result.mutual_12)
+    assert all(low <= getattr(result, name) <= high for name, (low, high) in result.intervals.items())
+    assert "redundancy" in str(result)
 
 
 def test_the_bias_of_small_tables_is_taken_off() -> None:
-    """20 items for each of 64 cells, and nothing to know."""
+    """The label is independent, and each of 64 cells has 20 items."""
     rng = np.random.default_rng(0)
     raw, corrected = [], []
     for _ in range(5):
@@ -69,45 +69,45 @@ def test_the_bias_of_small_tables_is_taken_off() -> None:
 
 @pytest.mark.parametrize(("n", "classes"), [(300, 2), (500, 10), (300, 50)])
 def test_noise_tells_nothing_however_many_classes(n: int, classes: int) -> None:
-    """The mean over data sets, and intervals from 0 but for chance: 95 % cover it, of 16 parts 3 may miss."""
-    found = []
+    """The mean over data sets is 0, and 95 % of the intervals hold 0: of 16 parts, 3 may miss it by chance."""
+    result = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
-        found.append(pid(*rng.normal(size=(2, n, 3)), np.arange(n) % classes, resamples=20, seed=seed))
-    assert np.mean([parts(one) for one in found], 0) == pytest.approx(0, abs=0.04)
-    assert sum(one.intervals[name][0] > 0 for one in found for name in PARTS) <= 3
+        result.append(pid(*rng.normal(size=(2, n, 3)), np.arange(n) % classes, resamples=20, seed=seed))
+    assert np.mean([parts(one) for one in result], 0) == pytest.approx(0, abs=0.04)
+    assert sum(one.intervals[name][0] > 0 for one in result for name in PARTS) <= 3
     # clusters cannot tell one of 50 classes from another, and it is said
-    assert all(any("bits; give more items" in note for note in one.notes) == (classes == 50) for one in found)
+    assert all(any("bits; give more items" in note for note in one.notes) == (classes == 50) for one in result)
 
 
 def test_codes_of_noise_cover_nothing_at_their_level() -> None:
-    """Tables of 3 items a cell and more, 30 data sets: about 1 interval of 40 excludes 0 on its lower side."""
-    found = []
+    """With 3 items a cell or more, about 1 interval of 40 excludes 0 on its lower side."""
+    result = []
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        found.append(pid(*rng.integers(0, 5, (2, 150)), rng.integers(0, 2, 150), resamples=40, seed=seed))
-    assert sum(one.intervals["mutual_12"][0] > 0 for one in found) <= 4
-    assert np.mean([one.mutual_12 for one in found]) < 0.03  # 0.12 without correction
-    assert not any(one.notes for one in found)
+        result.append(pid(*rng.integers(0, 5, (2, 150)), rng.integers(0, 2, 150), resamples=40, seed=seed))
+    assert sum(one.intervals["mutual_12"][0] > 0 for one in result) <= 4
+    assert np.mean([one.mutual_12 for one in result]) < 0.03  # 0.12 without correction
+    assert not any(one.notes for one in result)
 
 
 def test_tables_that_are_not_filled_are_named() -> None:
-    """1,000 items in 3,600 pairs of values: each pair has its label, and nothing says whether by chance."""
+    """With 1,000 items in 3,600 pairs of values, nothing says whether a pair has its label by chance."""
     rng = np.random.default_rng(0)
     x1, x2, y = rng.integers(0, 60, 1000), rng.integers(0, 60, 1000), rng.integers(0, 2, 1000)
-    found = pid(x1, x2, y, resamples=5)
-    assert found.synergy < 0.05
-    assert found.intervals["synergy"] == pytest.approx((0, 1), abs=0.01)
-    (note,) = found.notes
+    result = pid(x1, x2, y, resamples=5)
+    assert result.synergy < 0.05
+    assert result.intervals["synergy"] == pytest.approx((0, 1), abs=0.01)
+    (note,) = result.notes
     assert re.search(r"^1,000 items are too few for \d+ codes of x1 and x2 x 2 classes \(wanted: 2 a cell", note)
-    assert f"note: {note}" in str(found)
+    assert f"note: {note}" in str(result)
     assert mutual_information(np.arange(1000), y) == pytest.approx(0, abs=1e-9)
 
 
 def test_values_that_tell_the_class_are_known() -> None:
     x = np.random.default_rng(0).integers(0, 20, 1000)
-    found = pid(x, x, x, resamples=5)
-    assert found.redundancy == pytest.approx(np.log2(20), abs=0.05)
+    result = pid(x, x, x, resamples=5)
+    assert result.redundancy == pytest.approx(np.log2(20), abs=0.05)
 
 
 def test_booleans_are_codes_and_labels() -> None:
@@ -120,14 +120,14 @@ def test_few_items_are_taken_quietly(n: int) -> None:
     rng = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = pid(*rng.normal(size=(2, n, 3)), np.arange(n) % 2, resamples=5)
-    assert sum(parts(found)) == pytest.approx(found.mutual_12)
+        result = pid(*rng.normal(size=(2, n, 3)), np.arange(n) % 2, resamples=5)
+    assert sum(parts(result)) == pytest.approx(result.mutual_12)
 
 
 def test_a_part_reaches_as_low_as_what_it_is_part_of() -> None:
     rng = np.random.default_rng(1)
-    found = pid(*rng.integers(0, 3, (2, 60)), rng.integers(0, 2, 60), resamples=20)
-    low = {name: interval[0] for name, interval in found.intervals.items()}
+    result = pid(*rng.integers(0, 3, (2, 60)), rng.integers(0, 2, 60), resamples=20)
+    low = {name: interval[0] for name, interval in result.intervals.items()}
     assert low["unique_1"] <= low["mutual_1"]
     assert low["unique_2"] <= low["mutual_2"]
     assert low["redundancy"] <= min(low["mutual_1"], low["mutual_2"])
@@ -147,25 +147,25 @@ def test_exchanging_modalities_exchanges_what_is_unique() -> None:
 def test_kmeans_finds_what_is_unique() -> None:
     rng = np.random.default_rng(0)
     seen = [np.stack([x, -x], 1)[:2000] + 0.1 * rng.normal(size=(2000, 2)) for x in (A, B)]
-    found = pid(*seen, A[:2000], resamples=5, discretize="kmeans", clusters=4)
-    assert parts(found) == pytest.approx([0, 1, 0, 0], abs=0.06)
+    result = pid(*seen, A[:2000], resamples=5, discretize="kmeans", clusters=4)
+    assert parts(result) == pytest.approx([0, 1, 0, 0], abs=0.06)
 
 
 @pytest.mark.parametrize("gate", ["and", "unique"])
 def test_intervals_of_the_coupling_hold_the_exact_parts(gate: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trained little and never well: what it does not find of the best coupling is in the intervals."""
+    """The coupling is trained little; the intervals hold what it misses of the best coupling."""
     monkeypatch.setattr(batch, "STEPS", 20)
     monkeypatch.setattr(batch, "MEASURED", 3)
     x1, x2, y, exact = GATES[gate]
     rng = np.random.default_rng(0)
     seen = [np.stack([x, -x], 1)[:1000] + 0.05 * rng.normal(size=(1000, 2)) for x in (x1, x2)]
-    found = pid(*seen, y[:1000], resamples=20, method="batch")
-    assert parts(found) == pytest.approx(exact, abs=0.35)
-    assert sum(parts(found)) == pytest.approx(found.mutual_12)
+    result = pid(*seen, y[:1000], resamples=20, method="batch")
+    assert parts(result) == pytest.approx(exact, abs=0.35)
+    assert sum(parts(result)) == pytest.approx(result.mutual_12)
     for name, part in zip(PARTS, exact, strict=True):
-        low, high = found.intervals[name]
+        low, high = result.intervals[name]
         assert low - 0.01 <= part <= high + 0.01, name
-    assert found.notes == ()
+    assert result.notes == ()
     monkeypatch.setattr(batch, "FIT", -1.0)
     assert any("marginals are off by" in note for note in pid(*seen, y[:1000], resamples=2, method="batch").notes)
 
@@ -182,7 +182,7 @@ def test_mutual_and_co_information() -> None:
 def spiked(
     k2: float, gx: float, gy: float, eta: float, gxj: float, gyj: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One signal of strength k2 among noise, one nuisance of covariance eta, each seen through a rotation."""
+    """Return rotations of one signal of strength k2 among noise and one nuisance of covariance eta."""
     n, rng = 4000, np.random.default_rng(0)
     y = rng.integers(0, 2, n)
     shared = rng.normal(size=n)
@@ -207,11 +207,11 @@ def spiked(
 )
 def test_four_regimes(name: str, model: tuple[float, ...]) -> None:
     k2, gx, gy, eta, gxj, gyj = model
-    found = regime(*spiked(*model))
-    assert found.name == name
-    assert found.rho[0] == pytest.approx(k2 / np.sqrt((k2 + gx) * (k2 + gy)), abs=0.05)
-    assert max(found.nu) == pytest.approx(eta / np.sqrt(gxj * gyj), abs=0.05)
-    assert (found.aligns, found.predicts) == (name in ("both", "align only"), name in ("both", "predict only"))
+    result = regime(*spiked(*model))
+    assert result.name == name
+    assert result.rho[0] == pytest.approx(k2 / np.sqrt((k2 + gx) * (k2 + gy)), abs=0.05)
+    assert max(result.nu) == pytest.approx(eta / np.sqrt(gxj * gyj), abs=0.05)
+    assert (result.aligns, result.predicts) == (name in ("both", "align only"), name in ("both", "predict only"))
 
 
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -255,5 +255,5 @@ def test_options_that_do_not_exist_are_refused(options: dict[str, Any]) -> None:
 
 def test_intervals_reach_what_balanced_labels_would_tell() -> None:
     y = np.repeat([0, 1], [45, 55])  # of a balanced label, whose 0.993 bits here are not the most it can tell
-    found = pid(y, y, y, resamples=20)
-    assert found.intervals["redundancy"][1] >= 1.0 - 1e-12
+    result = pid(y, y, y, resamples=20)
+    assert result.intervals["redundancy"][1] >= 1.0 - 1e-12

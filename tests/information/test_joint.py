@@ -1,4 +1,4 @@
-"""The partial information decomposition: exact answers, identities, invariances, refusals."""
+"""The partial information decomposition of known distributions: exact answers, identities, invariances, errors."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ PARTS = ("redundancy", "unique_1", "unique_2", "synergy")
 
 
 def joint(outcomes: list[tuple[int, int, int]]) -> np.ndarray:
-    """Equally likely outcomes (x1, x2, y)."""
+    """Return the joint distribution of equally likely outcomes (x1, x2, y)."""
     p = np.zeros([max(column) + 1 for column in zip(*outcomes, strict=True)])
     for outcome in outcomes:
         p[outcome] += 1 / len(outcomes)
@@ -45,8 +45,8 @@ AND_REDUNDANCY = 0.75 * np.log2(4 / 3)  # = I(X1; Y), all of it
     ],
 )
 def test_golden(outcomes, parts):
-    found = pid_of_joint(joint(outcomes))
-    assert [getattr(found, part) for part in PARTS] == pytest.approx(parts, abs=1e-7)
+    result = pid_of_joint(joint(outcomes))
+    assert [getattr(result, part) for part in PARTS] == pytest.approx(parts, abs=1e-7)
 
 
 @pytest.mark.parametrize("concentration", [3.0, 0.3, 0.03])
@@ -54,12 +54,12 @@ def test_golden(outcomes, parts):
 @settings(max_examples=20, deadline=None)
 def test_the_parts_are_those_of_the_mutual_informations(concentration, shape, seed):
     p = np.random.default_rng(seed).dirichlet(np.full(np.prod(shape), concentration)).reshape(shape)
-    found = pid_of_joint(p)
-    assert min(dataclasses.astuple(found)) >= 0
-    assert found.redundancy + found.unique_1 == pytest.approx(found.mutual_1, abs=1e-6)
-    assert found.redundancy + found.unique_2 == pytest.approx(found.mutual_2, abs=1e-6)
-    assert sum(getattr(found, part) for part in PARTS) == pytest.approx(found.mutual_12, abs=1e-6)
-    assert found.mutual_12 == pytest.approx(mutual_information(p.reshape(-1, shape[2])), abs=1e-6)
+    result = pid_of_joint(p)
+    assert min(dataclasses.astuple(result)) >= 0
+    assert result.redundancy + result.unique_1 == pytest.approx(result.mutual_1, abs=1e-6)
+    assert result.redundancy + result.unique_2 == pytest.approx(result.mutual_2, abs=1e-6)
+    assert sum(getattr(result, part) for part in PARTS) == pytest.approx(result.mutual_12, abs=1e-6)
+    assert result.mutual_12 == pytest.approx(mutual_information(p.reshape(-1, shape[2])), abs=1e-6)
 
 
 def mutual_information(p: np.ndarray) -> float:
@@ -97,7 +97,7 @@ def test_states_that_never_occur_change_nothing():
 
 
 def test_independent_systems_add_up_in_the_minimum():
-    """For a copied bit beside a system of its own, only the redundancy grows, by that bit."""
+    """With a bit copied to both modalities and the label, only the redundancy grows, by that bit."""
     p = distribution()
     joined = np.zeros((6, 8, 4))
     joined[:3, :4, :2] = joined[3:, 4:, 2:] = p / 2
@@ -108,8 +108,8 @@ def test_independent_systems_add_up_in_the_minimum():
 def test_no_coupling_of_the_marginals_has_less_information():
     """Along every direction that keeps both marginals, the union information of the given p is at least the minimum."""
     p = distribution((2, 2, 2))
-    found = pid_of_joint(p)
-    least = found.mutual_12 - found.synergy
+    result = pid_of_joint(p)
+    least = result.mutual_12 - result.synergy
     grid = []
     for t0 in np.linspace(-1, 1, 401):
         q = p.copy()
@@ -143,10 +143,10 @@ def test_information_is_immutable():
 
 
 def test_a_step_too_many_loses_nothing() -> None:
-    """Clusters of 1,258 windows of digits: near the end a step on the edge of float64 throws the method back."""
+    """With these clusters of 1,258 windows of digits, a late step at the edge of float64 sets the method back."""
     with np.load(Path(__file__).with_name("hard_marginals.npz")) as counts:
         first, second = (counts[name].astype(np.float64) for name in ("first", "second"))
     p = first[:, None] * second[None] / first.sum(0) / first.sum()
-    found = pid_of_joint(p)
-    assert found.redundancy == pytest.approx(3.03363817, abs=1e-7)
-    assert found.unique_1 + found.redundancy == pytest.approx(found.mutual_1, abs=1e-12)
+    result = pid_of_joint(p)
+    assert result.redundancy == pytest.approx(3.03363817, abs=1e-7)
+    assert result.unique_1 + result.redundancy == pytest.approx(result.mutual_1, abs=1e-12)

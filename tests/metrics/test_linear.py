@@ -1,4 +1,4 @@
-"""Metrics of moments on cases worked out densely from their published formulas, with NumPy in float64."""
+"""Linear metrics against their published formulas, written densely with NumPy in float64."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def centred(rows: np.ndarray) -> np.ndarray:
 
 
 def canonical(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Singular values of Q_x' Q_y."""
+    """Return the singular values of Q_x' Q_y."""
     return np.linalg.svd(np.linalg.qr(centred(x))[0].T @ np.linalg.qr(centred(y))[0], compute_uv=False)
 
 
@@ -62,7 +62,7 @@ def dense_pwcca(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def dense_ridge_cca(x: np.ndarray, y: np.ndarray, ridge: float) -> float:
-    """Square roots of the eigenvalues of S_xx^-1 S_xy S_yy^-1 S_yx."""
+    """Return the square roots of the eigenvalues of S_xx^-1 S_xy S_yy^-1 S_yx."""
     x, y = centred(x), centred(y)
     s_xx, s_yy = (z.T @ z + ridge * np.square(z).sum() / z.shape[1] * np.eye(z.shape[1]) for z in (x, y))
     squares = np.linalg.eigvals(np.linalg.solve(s_yy, y.T @ x) @ np.linalg.solve(s_xx, x.T @ y))
@@ -77,7 +77,7 @@ def dense_rv2(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def dense_clipped_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """HSIC_1 of Song et al. on kernels without their diagonals, clipped as in the code of Tjandrasuwita et al."""
+    """Return CKA from HSIC_1 of kernels without their diagonals, clipped as in the code of Tjandrasuwita et al."""
     n = len(x)
     k, m = x @ x.T, y @ y.T
     np.fill_diagonal(k, 0)
@@ -101,7 +101,7 @@ def dense_r2(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def dense_procrustes(x: np.ndarray, y: np.ndarray) -> float:
-    """1 - d^2 / 2, d by rotating one onto the other."""
+    """Return 1 - d^2 / 2, with d from rotating one representation onto the other."""
     a, b = (centred(z) / np.linalg.norm(centred(z)) for z in (x, y))
     b = np.pad(b, ((0, 0), (0, a.shape[1] - b.shape[1])))
     u, _, v = np.linalg.svd(b.T @ a)
@@ -199,7 +199,7 @@ def test_large_activations_of_one_feature_are_no_loss_of_rank() -> None:
 
 
 def test_constant_columns_stay_constant() -> None:
-    """0.1 added n times and divided by n is not 0.1: the difference must not be scaled up to a feature."""
+    """The sum of n times 0.1 over n is not 0.1: the difference must not be scaled up to a feature."""
     x, y = pair()
     padded = np.column_stack([np.full(len(x), 0.1), x, np.full(len(x), 1e5 / 3)])
     for metric in (cca, pwcca, linear_r2, lambda a, b: svcca(a, b, variance=1, standardize=True)):
@@ -221,7 +221,7 @@ def test_unrelated_representations_score_zero_where_corrected() -> None:
 
 
 def two_passes(x: np.ndarray, y: np.ndarray, kind: type) -> float:
-    """cka, the rows centred first."""
+    """Return CKA of rows that are centred first."""
     a, b = (rows.astype(kind) - rows.astype(kind).mean(0) for rows in (x, y))
     squares = [np.square(one.T @ two).sum() for one, two in ((a, b), (a, a), (b, b))]
     return float(squares[0] / np.sqrt(squares[1] * squares[2]))
@@ -254,11 +254,11 @@ def test_a_first_block_unlike_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fourth_moments() -> None:
     x, y = pair()
-    found = moments(x, y)
+    sums = moments(x, y)
     p, q = (np.square(centred(z)).sum(1) for z in (x, y))
     for which, expected in (("xy", p @ q), ("xx", p @ p), ("yy", q @ q)):
-        assert found.fourth(which) == pytest.approx(expected, rel=1e-10)
-    assert found.traces("x") == pytest.approx((p.sum(), np.square(centred(x).T @ centred(x)).sum(), p @ p))
+        assert sums.fourth(which) == pytest.approx(expected, rel=1e-10)
+    assert sums.traces("x") == pytest.approx((p.sum(), np.square(centred(x).T @ centred(x)).sum(), p @ p))
 
 
 def test_files_and_half_precision(tmp_path: Path) -> None:
@@ -405,8 +405,8 @@ def test_sums_of_rows_paired_anew_are_those_of_the_new_pairs(name: str, monkeypa
     monkeypatch.setattr("modalign.metrics.sums.BLOCK_BYTES", 1)
     x, y = pair()
     order = np.random.default_rng(1).permutation(len(y))
-    found = moments(x, y)
-    before = EVALUATORS[name](found)  # decompositions are made, and those of both sides together must not be kept
-    anew = EVALUATORS[name](relabelled(found, x, y[order]))
+    sums = moments(x, y)
+    before = EVALUATORS[name](sums)  # decompositions are made, and those of both sides together must not be kept
+    anew = EVALUATORS[name](relabelled(sums, x, y[order]))
     assert anew == pytest.approx(EVALUATORS[name](moments(x, y[order])), rel=1e-10, abs=1e-12)
     assert abs(anew - before) > 1e-3

@@ -1,4 +1,4 @@
-"""Metrics on cases worked out from their published formulas, densely and in float64."""
+"""Metrics and losses against their published formulas, written densely in float64."""
 
 import itertools
 

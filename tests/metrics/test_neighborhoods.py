@@ -52,7 +52,7 @@ def kernel(x: Array, metric: str = "cosine") -> Array:
 
 
 def lists(scores: Array, k: int) -> Array:
-    """Argsort of the dense matrix without its diagonal."""
+    """Return the argsort of the dense matrix without its diagonal."""
     scores = scores.copy()
     np.fill_diagonal(scores, -np.inf)
     return np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -143,7 +143,7 @@ def test_cknna_is_the_equation(k: int, metric: str) -> None:
 
 
 def published_code(x: Array, y: Array, k: int) -> float:
-    """What the published program computes: unbiased HSIC of kernels times the masks, which are not symmetric."""
+    """The published program computes the unbiased HSIC of kernels times the masks, which are not symmetric."""
     n = len(x)
     kernels = [kernel(rows) for rows in (x, y)]
     masks = [mask(lists(values, k), n) for values in kernels]
@@ -193,8 +193,8 @@ def test_second_order_cosine_over_the_union(k: int) -> None:
     np.testing.assert_allclose(second_order_cosine_rows(x, y, *graphs), each, rtol=1e-12)
     assert second_order_cosine(x, y, k) == pytest.approx(each.mean(), rel=1e-12)
     some = torch.tensor([5, 0, 33])
-    found = second_order_cosine_rows(x, y, *(graph.indices[some] for graph in graphs), rows=some)
-    np.testing.assert_allclose(found, each[some], rtol=1e-12)
+    result = second_order_cosine_rows(x, y, *(graph.indices[some] for graph in graphs), rows=some)
+    np.testing.assert_allclose(result, each[some], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -273,10 +273,10 @@ def test_reciprocity_and_hubness_of_the_dense_graph(seed: int) -> None:
     graph = modalign.knn(data(seed=seed)[0], 6)
     dense = mask(graph.indices, 70)
     into = dense.sum(0)
-    found = hubness(graph)
+    result = hubness(graph)
     assert reciprocity(graph) == pytest.approx((dense * dense.T).sum() / dense.sum(), rel=1e-14)
-    assert found.skewness == pytest.approx(((into - into.mean()) ** 3).mean() / into.std() ** 3, rel=1e-12)
-    assert (found.largest, found.antihubs) == (into.max(), pytest.approx((into == 0).mean()))
+    assert result.skewness == pytest.approx(((into - into.mean()) ** 3).mean() / into.std() ** 3, rel=1e-12)
+    assert (result.largest, result.antihubs) == (into.max(), pytest.approx((into == 0).mean()))
 
 
 def test_a_graph_without_hubs() -> None:
@@ -470,12 +470,12 @@ print(json.dumps({name: call(100_000, of) for name, of in calls.items()}))
 
 
 def test_memory_grows_with_edges() -> None:
-    """Bytes for each of a million edges, 10 an item; freed memory goes back at once, so that the peak is the need."""
+    """Count bytes for each of a million edges, 10 an item; freed memory is returned at once, so the peak is needed."""
     at_once = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     run = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=300, env=at_once
     )
-    found = json.loads(run.stdout)
+    result = json.loads(run.stdout)
     # the last two hold the edges' values; a block of rows is about 5 bytes an edge here, an item's number 0.8
     limits = {
         "rank_similarity": 1.5,
@@ -486,8 +486,8 @@ def test_memory_grows_with_edges() -> None:
         "cknna": 45,
         "code": 105,
     }
-    assert found.keys() == limits.keys()
-    assert all(0.3 < found[name] < limits[name] for name in limits), found
+    assert result.keys() == limits.keys()
+    assert all(0.3 < result[name] < limits[name] for name in limits), result
 
 
 def test_cknna_of_the_code_refuses_rounding() -> None:

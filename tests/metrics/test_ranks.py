@@ -16,7 +16,7 @@ tiled = pytest.mark.usefixtures("tile")
 
 
 def scores(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
-    """Every row with every row, feature by feature: the definition of ``modalign.knn``."""
+    """Return the scores of every two rows, added feature by feature as ``modalign.knn`` defines them."""
     total = np.zeros((len(x), len(y)))
     squares = [np.zeros(len(x)), np.zeros(len(y))]
     for a, b in zip(x.T, y.T, strict=True):
@@ -29,7 +29,7 @@ def scores(x: np.ndarray, y: np.ndarray, metric: str) -> np.ndarray:
 
 
 def places(table: np.ndarray) -> np.ndarray:
-    """Rank from 1 of every column in its row, equal ones by index."""
+    """Return the rank, from 1, of every column in its row, with equal ones ordered by index."""
     order = np.argsort(-table, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(1, table.shape[1] + 1)[None], axis=1)
@@ -51,7 +51,7 @@ def noisy(n: int = 120, d: int = 6) -> tuple[np.ndarray, np.ndarray]:
 
 
 def binary(n: int = 130) -> np.ndarray:
-    """Many equal scores, of equal rows and of others, which rounding parts; and zero rows."""
+    """Return rows with many equal scores, some of which rounding makes differ, and zero rows."""
     return np.random.default_rng(2).integers(0, 2, size=(n, 11)) * 0.1
 
 
@@ -68,23 +68,23 @@ def test_information_imbalance(metric: str) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(150, 4)), rng.normal(size=(150, 3))
     y[:, 0] = x[:, 0]
-    found = information_imbalance(x, y, metric=metric)
-    assert found.x_to_y == pytest.approx(dense_imbalance(x, y, metric), abs=1e-12)
-    assert found.y_to_x == pytest.approx(dense_imbalance(y, x, metric), abs=1e-12)
+    result = information_imbalance(x, y, metric=metric)
+    assert result.x_to_y == pytest.approx(dense_imbalance(x, y, metric), abs=1e-12)
+    assert result.y_to_x == pytest.approx(dense_imbalance(y, x, metric), abs=1e-12)
 
 
 def test_unrelated_items_are_in_the_middle() -> None:
     rng = np.random.default_rng(1)
-    found = information_imbalance(rng.normal(size=(500, 4)), rng.normal(size=(500, 4)))
-    assert found.x_to_y == pytest.approx(1, abs=0.1)
+    result = information_imbalance(rng.normal(size=(500, 4)), rng.normal(size=(500, 4)))
+    assert result.x_to_y == pytest.approx(1, abs=0.1)
 
 
 @tiled
 @pytest.mark.parametrize("metric", METRICS)
 def test_equal_scores_are_ranked_by_index(metric: str) -> None:
     x, y = binary(), binary()[::-1].copy()
-    found = information_imbalance(x, y, metric=metric)
-    assert found.x_to_y == pytest.approx(dense_imbalance(x, y, metric), abs=1e-12)
+    result = information_imbalance(x, y, metric=metric)
+    assert result.x_to_y == pytest.approx(dense_imbalance(x, y, metric), abs=1e-12)
     sides = retrieval(x, y, metric=metric)
     assert sides.x_to_y.ranks.tolist() == np.diagonal(places(scores(x, y, metric))).tolist()
     assert sides.y_to_x.ranks.tolist() == np.diagonal(places(scores(y, x, metric))).tolist()
@@ -93,7 +93,7 @@ def test_equal_scores_are_ranked_by_index(metric: str) -> None:
 @tiled
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_ranks_are_those_of_the_neighbours(metric: str) -> None:
-    """The nearest neighbour has rank 1 whatever ties: the imbalance of x with itself is the least there is."""
+    """The nearest neighbour has rank 1 in spite of ties, so x with itself has the smallest imbalance."""
     x = binary() + 1
     assert information_imbalance(x, x, metric=metric).x_to_y == 2 / len(x)
 
@@ -103,8 +103,8 @@ def test_the_ranks_are_those_of_the_neighbours(metric: str) -> None:
 def test_retrieval(metric: str) -> None:
     x, y = noisy()
     y[10:13] = y[10]
-    found = retrieval(x, y, metric=metric, k=(1, 5))
-    for side, table in ((found.x_to_y, scores(x, y, metric)), (found.y_to_x, scores(y, x, metric))):
+    result = retrieval(x, y, metric=metric, k=(1, 5))
+    for side, table in ((result.x_to_y, scores(x, y, metric)), (result.y_to_x, scores(y, x, metric))):
         expected = np.diagonal(places(table))
         assert side.ranks.tolist() == expected.tolist()
         assert side.recall == {1: (expected <= 1).mean(), 5: (expected <= 5).mean()}
@@ -119,8 +119,8 @@ def test_the_best_of_a_group_counts(metric: str, ties: bool) -> None:
     x, y = (binary(), binary()[::-1].copy()) if ties else noisy(130)
     groups = np.random.default_rng(1).integers(-5, 30, size=130)
     groups[:40] = 7  # more than a tile
-    found = retrieval(x, y, metric=metric, groups=groups)
-    for side, table in ((found.x_to_y, scores(x, y, metric)), (found.y_to_x, scores(y, x, metric))):
+    result = retrieval(x, y, metric=metric, groups=groups)
+    for side, table in ((result.x_to_y, scores(x, y, metric)), (result.y_to_x, scores(y, x, metric))):
         expected = np.where(groups[:, None] == groups, places(table), len(x)).min(1)
         assert side.ranks.tolist() == expected.tolist()
 
@@ -141,12 +141,12 @@ def test_long_rows_and_far_means(metric: str) -> None:
     x, y = noisy()
     x[3] *= 1e8
     y[5] *= 1e8
-    found = retrieval(x, y, metric=metric)
-    assert found.x_to_y.ranks.tolist() == np.diagonal(places(scores(x, y, metric))).tolist()
-    assert found.y_to_x.ranks.tolist() == np.diagonal(places(scores(y, x, metric))).tolist()
+    result = retrieval(x, y, metric=metric)
+    assert result.x_to_y.ranks.tolist() == np.diagonal(places(scores(x, y, metric))).tolist()
+    assert result.y_to_x.ranks.tolist() == np.diagonal(places(scores(y, x, metric))).tolist()
     x, y = (1e6 + 1e-3 * z for z in noisy())
-    found = retrieval(x, y, metric=metric)
-    assert found.x_to_y.ranks.tolist() == np.diagonal(places(scores(x, y, metric))).tolist()
+    result = retrieval(x, y, metric=metric)
+    assert result.x_to_y.ranks.tolist() == np.diagonal(places(scores(x, y, metric))).tolist()
 
 
 def test_kinds_of_arrays(tmp_path: Path) -> None:

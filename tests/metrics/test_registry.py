@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import modalign
 from metrics import toy_metric
+from modalign import _core
 from modalign.cli import app
 from modalign.metrics.cost import Sizes
 from modalign.metrics.inputs import Graphs, PairedRows, mean_over_items
@@ -87,9 +88,7 @@ def test_registry_operator_and_core_name_the_same_scores() -> None:
     of_lists = {name for name, metric in METRICS.items() if metric.score.startswith("modalign.metrics.neighborhoods:")}
     assert of_lists == set(SCORES) - {"reciprocity"}
     assert set(SCORES) == set(reference.SCORES) | set(reference.FOLLOWED)
-    graph = torch.tensor([[1], [0]])
-    for name in SCORES:
-        torch.ops.modalign.neighborhood_scores(graph, graph, name, "cpp")
+    assert set(SCORES) == set(_core.neighborhood_score_names())
 
 
 def test_defaults_are_registered_and_options_exist() -> None:

@@ -1,4 +1,4 @@
-"""neighbor_overlap: counts of shared neighbours for every k' <= k."""
+"""The operator neighbor_overlap counts shared neighbours for every k' <= k."""
 
 import numpy as np
 import pytest

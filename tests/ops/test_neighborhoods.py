@@ -1,4 +1,4 @@
-"""neighborhood_scores and relabelled_overlap: definitions in plain Python, the same bits on any number of threads."""
+"""neighborhood_scores and relabelled_overlap agree with plain Python, to the same bits on any number of threads."""
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -17,7 +17,7 @@ SHAPES = [(2, 1), (6, 1), (7, 6), (30, 10), (70, 63), (70, 64), (70, 65), (150, 
 
 
 def related(n: int, k: int) -> tuple[Tensor, Tensor]:
-    """Two graphs whose lists are equal, disjoint where they can be, a few swaps or shifts apart, or unrelated."""
+    """Return two graphs whose lists are equal, disjoint if possible, a few swaps or shifts apart, or unrelated."""
     others = torch.stack([(i + 1 + torch.randperm(n - 1)) % n for i in range(n)])
     a, b = others[:, :k].clone(), others[:, :k].clone()
     for i in range(n):

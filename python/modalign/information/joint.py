@@ -1,4 +1,4 @@
-"""The information two modalities have about a label, and its exact split into redundant, unique and synergistic parts.
+"""The information that two modalities have about a label, split exactly into redundant, unique and synergistic parts.
 
 ``pid_of_joint`` solves the decomposition of Bertschinger et al. 2014 (arXiv:1311.2839) for a discrete distribution:
 
@@ -16,13 +16,13 @@ the dual constraints, and every step is Newton's for
 
     log q(y | x1, x2) = a + b + s        sum_x2 q = p(x1, y),  sum_x1 q = p(x2, y)        q(x1, x2) s = share w(x1, x2)
 
-as the share falls to zero; only a and b, (|X1| + |X2|) |Y| numbers, are left after elimination. At the end q and (a, b)
-are made feasible, so that they bracket I_min: the gap between them is checked, not assumed.
+as the share falls to zero. After elimination only a and b remain, (|X1| + |X2|) |Y| numbers. At the end q and (a, b)
+are made feasible, so that they bracket I_min, and the gap between them is checked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,34 +31,52 @@ __all__ = ["Information", "pid_of_joint"]
 
 Array = NDArray[np.float64]
 
-GAP = 1e-8  # nats between the two sides at which I_min counts as solved; the method stops at a tenth of it
-NEGLIGIBLE = 1e-9  # the rarest outcomes are left out up to this total: it moves an information by less than 1e-7 bits
+GAP = 1e-8  # nats between the bounds at which I_min counts as solved; the method stops at a tenth of it
+NEGLIGIBLE = 1e-9  # total probability of the rarest outcomes, which are left out: less than 1e-7 bits
 STEPS = 200
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Information:
     """What modality 1 and modality 2 tell about a label, in bits.
 
     redundancy + unique_1 = mutual_1, redundancy + unique_2 = mutual_2, and the four parts add up to mutual_12.
+
+    Attributes:
+        redundancy: What each modality tells.
+        unique_1: What modality 1 alone tells.
+        unique_2: What modality 2 alone tells.
+        synergy: What only both together tell.
+        mutual_1: I(X1; Y).
+        mutual_2: I(X2; Y).
+        mutual_12: I(X1, X2; Y).
     """
 
     redundancy: float
     unique_1: float
     unique_2: float
     synergy: float
-    mutual_1: float  # I(X1; Y)
-    mutual_2: float  # I(X2; Y)
-    mutual_12: float  # I(X1, X2; Y)
+    mutual_1: float
+    mutual_2: float
+    mutual_12: float
 
 
 def pid_of_joint(p: ArrayLike) -> Information:
-    """The partial information decomposition of a discrete joint distribution.
+    """Return the partial information decomposition of a discrete joint distribution.
 
-    p: (|X1|, |X2|, |Y|), probabilities that sum to one (within 1e-6). Returns bits, correct to 1e-7.
-    Time O((|X1| + |X2|)^3 |Y|^3) for each of some 20 to 100 steps, memory O((|X1| + |X2|)^2 |Y|^2), float64.
-    Raises ValueError for another rank, an empty axis, negative or non-finite entries, or a sum other than one.
-    Source: Bertschinger, Rauh, Olbrich, Jost and Ay 2014 (arXiv:1311.2839).
+    Args:
+        p: (|X1|, |X2|, |Y|) probabilities that sum to one, within 1e-6.
+
+    Returns:
+        The parts in bits, correct to 1e-7, from float64. Time is O((|X1| + |X2|)^3 |Y|^3) for each of about 20 to 100
+        steps; memory is O((|X1| + |X2|)^2 |Y|^2).
+
+    Raises:
+        ValueError: For another rank, an empty axis, negative or non-finite entries, or a sum other than one.
+        ArithmeticError: If the probabilities are too far apart for the solver.
+
+    Source:
+        Bertschinger, Rauh, Olbrich, Jost and Ay 2014 (arXiv:1311.2839).
 
     Examples:
         >>> import numpy as np
@@ -72,11 +90,11 @@ def pid_of_joint(p: ArrayLike) -> Information:
 
 
 def decomposed(p: ArrayLike, gap: float) -> Information:
-    """``pid_of_joint``; gap: nats between the two sides at which I_min counts as solved."""
+    """Return ``pid_of_joint`` to a precision: ``gap`` nats between the bounds at which I_min counts as solved."""
     joint = _distribution(p)
     mutual_1, mutual_2 = _mutual(joint.sum(1)), _mutual(joint.sum(0))
     mutual_12 = _mutual(joint.reshape(-1, joint.shape[2]))
-    # never below either, nor above the p it starts from, whatever the last digits of the solver say
+    # between these bounds whatever the last digits of the solver say
     least = min(max(_least_mutual(joint, gap), mutual_1, mutual_2), mutual_12)
     parts = (mutual_1 + mutual_2 - least, least - mutual_2, least - mutual_1, mutual_12 - least)
     bits = [float(value / np.log(2)) for value in (*parts, mutual_1, mutual_2, mutual_12)]
@@ -105,7 +123,7 @@ def _distribution(p: ArrayLike) -> Array:
 
 
 def _mutual(joint: Array) -> float:
-    """I(X; Y) in nats of p[x, y]."""
+    """Return I(X; Y) of p[x, y] in nats."""
     return float(_entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint))
 
 
@@ -115,11 +133,11 @@ def _entropy(p: Array) -> float:
 
 
 def _least_mutual(joint: Array, wanted: float) -> float:
-    """I_min in nats."""
+    """Return I_min in nats, solved to ``wanted`` nats."""
     p1, p2 = joint.sum(1), joint.sum(0)
     most = _mutual(joint.reshape(-1, joint.shape[2]))
-    if most - max(_mutual(p1), _mutual(p2)) < wanted / 100:  # one modality adds nothing to the other: p is the minimum
-        return most
+    if most - max(_mutual(p1), _mutual(p2)) < wanted / 100:
+        return most  # one modality adds nothing to the other, so p itself is the minimum
     solver = _InteriorPoint(p1, p2, wanted)
     gap = solver.upper - solver.lower
     if not gap < wanted:
@@ -131,11 +149,14 @@ def _least_mutual(joint: Array, wanted: float) -> float:
 
 
 class _InteriorPoint:
-    """The coupling q[x1, x2, y] of p1[x1, y] and p2[x2, y] with the least I_q(X1, X2; Y), and the proof of it."""
+    """The coupling q[x1, x2, y] of p1[x1, y] and p2[x2, y] with the least I_q(X1, X2; Y).
+
+    ``upper`` and ``lower`` bound its I_q - H(Y) in nats.
+    """
 
     def __init__(self, p1: Array, p2: Array, wanted: float = GAP) -> None:
         self.p1, self.p2, self.wanted = p1, p2, wanted
-        # what no coupling can put any weight on stays out: its multiplier is -inf
+        # entries that no coupling can give weight to are left out: their multiplier is -inf
         self.free1, self.free2 = p1 > 0, p2 > 0
         self.live = self.free1[:, None] & self.free2[None]
         self.met: NDArray[np.bool_] = np.asarray(self.live.any(2))
@@ -146,7 +167,7 @@ class _InteriorPoint:
         self.slack = np.where(self.met, np.maximum(-self.violation(), 0.1), 1.0)
         weight = self.q.sum(2)  # the common pairs get more of the gap
         self.weight = weight / weight.sum()
-        # both bounds hold at every step: the best of each is kept, for a step too many can lose what was known
+        # both bounds hold at every step; the best of each is kept, because a later step can be worse
         self.upper, self.lower = np.inf, -np.inf
         for _ in range(STEPS):
             wrong = self.step()
@@ -156,11 +177,11 @@ class _InteriorPoint:
                 break
 
     def violation(self) -> Array:
-        """log sum_y exp(a + b), which must not be positive."""
+        """Return log sum_y exp(a + b), which must not be positive."""
         return _log(np.exp(self.a[:, None] + self.b[None]).sum(2))
 
     def step(self) -> float:
-        """One Newton step, and the largest of what is still wrong: gap, marginals, multipliers."""
+        """Take a Newton step, and return the largest error before it, of the gap, the marginals or the multipliers."""
         pair = self.q.sum(2)
         soft = self.q / np.where(self.met, pair, 1.0)[:, :, None]
         logits = np.where(self.live, self.a[:, None] + self.b[None], 0.0)
@@ -189,7 +210,7 @@ class _InteriorPoint:
         return float(wrong)
 
     def solve(self, cross: Array, gradient: Array) -> tuple[Array, Array]:
-        """The step of a and b, from the curvature in (x1, x2, y, y') without its diagonal q."""
+        """Return the step of a and b, from the curvature in (x1, x2, y, y') without its diagonal q."""
         n1, n2, ny = self.q.shape
         y = np.arange(ny)
         cross[:, :, y, y] += self.q
@@ -199,8 +220,7 @@ class _InteriorPoint:
         for start, blocks in ((0, cross.sum(1)), (n1 * ny, cross.sum(0))):
             rows = start + np.arange(len(blocks) * ny).reshape(-1, ny)
             system[rows[:, :, None], rows[:, None, :]] = blocks
-        # scaled to a unit diagonal; a + c(y), b - c(y) changes nothing, and a trace of damping keeps that freedom from
-        # becoming a division by zero
+        # scaled to a unit diagonal; a + c(y), b - c(y) changes nothing, so a little damping avoids a singular system
         free = np.concatenate([self.free1.reshape(-1), self.free2.reshape(-1)])
         scale = np.sqrt(system.diagonal()[free])
         system = system[np.ix_(free, free)] / scale[:, None] / scale
@@ -210,10 +230,10 @@ class _InteriorPoint:
         return step[: n1 * ny].reshape(n1, ny), step[n1 * ny :].reshape(n2, ny)
 
     def bracket(self) -> tuple[float, float]:
-        """I_min - H(Y) from above, by a coupling with the right marginals, and from below, by feasible multipliers."""
+        """Bound I_min - H(Y) from above by a coupling with the right marginals, from below by feasible multipliers."""
         a = self.a - np.maximum(self.violation().max(1, keepdims=True), 0.0)
         lower = float(a[self.free1] @ self.p1[self.free1] + self.b[self.free2] @ self.p2[self.free2])
-        # marginals cut down to size, then what is missing of them filled in, independent given y
+        # cut the marginals down where they are too large, then add what is missing, independent given y
         q = self.q
         q = q * np.minimum(_ratio(self.p1, q.sum(1)), 1.0)[:, None]
         q = q * np.minimum(_ratio(self.p2, q.sum(0)), 1.0)[None]
@@ -229,7 +249,7 @@ def _log(values: Array) -> Array:
 
 
 def _room(values: Array, change: Array, where: NDArray[np.bool_]) -> float:
-    """How much of a step keeps positive values positive."""
+    """Return the share of a step that keeps positive values positive."""
     falling = where & (change < 0)
     return 0.99 * float((-values[falling] / change[falling]).min(initial=np.inf))
 

@@ -1,8 +1,9 @@
-"""The neighbor_overlap operator: how many neighbours two graphs share, for every k' <= k at once.
+"""The operator neighbor_overlap: the number of neighbours that two graphs share, for every k' <= k at once.
 
     counts[i, r] = | {a_i0 .. a_ir} & {b_i0 .. b_ir} |
 
-a, b: [n, k] int64, distinct indices in each row, nearest first. counts: [n, k] int32.
+    a, b: [n, k] int64, distinct indices in each row, nearest first  ->  counts: [n, k] int32
+
 A common neighbour counts from the larger of its two ranks on, so one merge of the two lists gives every k'.
 """
 
@@ -48,6 +49,7 @@ NEIGHBOR_OVERLAP = Operation(
 
 @torch.library.custom_op("modalign::neighbor_overlap", mutates_args=())
 def neighbor_overlap(a: Tensor, b: Tensor, backend: str) -> Tensor:
+    """Return the counts of shared neighbours."""
     count = select(NEIGHBOR_OVERLAP, "count", backend, (a, b))
     counts: Tensor = count(a.contiguous(), b.contiguous())
     return counts

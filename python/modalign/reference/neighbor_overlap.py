@@ -1,4 +1,4 @@
-"""Shared neighbours of two graphs, for every k' <= k."""
+"""Definition of the number of neighbours that two graphs share, for every k' <= k."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ BLOCK_ELEMENTS = 1 << 22
 
 
 def neighbor_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """counts[i, r] = size of the intersection of the first r + 1 entries of a_i and b_i. a, b: [n, k]; counts int32."""
+    """Return counts[i, r], the size of the intersection of the first r + 1 entries of a_i and b_i.
+
+    Args:
+        a: [n, k] int64.
+        b: [n, k] int64.
+
+    Returns:
+        [n, k] int32.
+    """
     n, k = a.shape
     counts = torch.empty(n, k, dtype=torch.int32, device=a.device)
     block = max(1, BLOCK_ELEMENTS // (k * k))

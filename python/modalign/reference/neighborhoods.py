@@ -1,4 +1,9 @@
-"""Scores of two lists of neighbours of one item, and the edges that two graphs share under a relabelling."""
+"""Definitions of the scores of two lists of neighbours, and of the edges that two graphs share under a relabelling.
+
+A score takes a boolean tensor of equal entries for a block of items: ``same[i, r, q]`` says whether the entry of b_i at
+rank r is that of a_i at rank q, and ``back[i, r, q]`` whether the entry at rank q of a_j is i, for j = b_ir. Ranks in
+formulas count from 1.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +16,28 @@ BLOCK_ELEMENTS = 1 << 22
 
 
 def neighborhood_scores(a: Tensor, b: Tensor, name: str) -> Tensor:
-    """One number for each row of a and b [n, k] int64, distinct in each row. Returns [n] float64."""
+    """Return the score of each row of a and b ([n, k] int64, distinct in each row), [n] float64."""
     blocks = _blocks(a)
     if name in FOLLOWED:
         parts = [FOLLOWED[name](a[b[rows]] == rows[:, None, None]) for rows in blocks]
     else:
-        # same[i, r, q]: the entry of b_i at r is that of a_i at q
         parts = [SCORES[name](b[rows, :, None] == a[rows, None, :]) for rows in blocks]
     return torch.cat(parts)
 
 
 def mutual_knn(same: Tensor) -> Tensor:
-    """|A & B| / k."""
+    """Return |A & B| / k."""
     return same.sum((1, 2)).double() / same.shape[1]
 
 
 def jaccard_knn(same: Tensor) -> Tensor:
-    """|A & B| / |A | B|."""
+    """Return |A & B| / |A | B|."""
     both = same.sum((1, 2)).double()
     return both / (2 * same.shape[1] - both)
 
 
 def rank_similarity(same: Tensor) -> Tensor:
-    """sum over common j of 2 / ((1 + |r - q|) (r + q)), r and q its ranks from 1, over 1 + 1/2 + .. + 1/|A & B|."""
+    """Return the sum over common j of 2 / ((1 + |r - q|) (r + q)), over 1 + 1/2 + .. + 1/|A & B|."""
     rank = torch.arange(1, same.shape[1] + 1, dtype=torch.float64, device=same.device)
     weight = 2 / ((1 + (rank[:, None] - rank).abs()) * (rank[:, None] + rank))
     harmonic = torch.cat([rank.new_ones(1), (1 / rank).cumsum(0)])  # 0 / 1 where nothing is common
@@ -41,7 +45,7 @@ def rank_similarity(same: Tensor) -> Tensor:
 
 
 def lcs_knn(same: Tensor) -> Tensor:
-    """The longest common subsequence / k: L_rq = max(L_r-1,q, L_r,q-1, L_r-1,q-1 + [b_r = a_q])."""
+    """Return the longest common subsequence / k: L_rq = max(L_r-1,q, L_r,q-1, L_r-1,q-1 + [b_r = a_q])."""
     length = same.new_zeros(len(same), same.shape[1] + 1, dtype=torch.int64)
     for row in same.unbind(1):
         length[:, 1:] = torch.maximum(length[:, 1:], length[:, :-1] + row)
@@ -50,24 +54,27 @@ def lcs_knn(same: Tensor) -> Tensor:
 
 
 def edit_distance_knn(same: Tensor) -> Tensor:
-    """1 - Levenshtein / k: D_rq = min(D_r-1,q + 1, D_r,q-1 + 1, D_r-1,q-1 + [b_r != a_q]), D_r0 = r, D_0q = q."""
+    """Return 1 - Levenshtein / k.
+
+    D_rq = min(D_r-1,q + 1, D_r,q-1 + 1, D_r-1,q-1 + [b_r != a_q])      D_r0 = r, D_0q = q
+    """
     k = same.shape[1]
     across = torch.arange(k + 1, device=same.device)
     distance = across.expand(len(same), -1)
     for row in same.unbind(1):
         step = torch.minimum(distance[:, 1:] + 1, distance[:, :-1] + ~row)
-        # a step to the right costs 1: the least of what is on the left, counted in differences from the column
+        # a step to the right costs 1, so the least cost from the left is a running minimum of cost less column
         distance = torch.cat([distance[:, :1] + 1, step], 1).sub(across).cummin(1).values + across
     return 1 - distance[:, -1].double() / k
 
 
 def cycle_knn(back: Tensor) -> Tensor:
-    """Whether i is in A_j for one j in B_i; back[i, r, q]: a_jq = i for j = b_ir."""
+    """Return 1 where i is in A_j for some j in B_i, else 0."""
     return back.any(2).any(1).double()
 
 
 def reciprocity(back: Tensor) -> Tensor:
-    """The share of j in B_i with i in A_j."""
+    """Return the share of j in B_i with i in A_j."""
     return back.any(2).sum(1).double() / back.shape[1]
 
 
@@ -82,7 +89,16 @@ FOLLOWED: dict[str, Callable[[Tensor], Tensor]] = {"cycle_knn": cycle_knn, "reci
 
 
 def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor) -> Tensor:
-    """How many edges (i, j) of a have (s(i), s(j)) in b. a, b: [n, k]; s: [n] or [p, n]; returns [] or [p] int64."""
+    """Return the number of edges (i, j) of a for which (s(i), s(j)) is an edge of b.
+
+    Args:
+        a: [n, k] int64.
+        b: [n, k] int64.
+        relabellings: s, [n] or [p, n] int64.
+
+    Returns:
+        [] or [p] int64.
+    """
     rows = _blocks(a)
     totals = [
         torch.stack([(b[s[part], None, :] == s[a[part]][:, :, None]).sum() for part in rows]).sum()

@@ -50,7 +50,7 @@ def test_rbf_cka(unbiased: bool, tile: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_narrow_kernels_keep_their_digits() -> None:
-    """Off the diagonal all entries are near 1e-20; what is left of K - 1 would be rounding."""
+    """Off the diagonal all entries are near 1e-20, so K - 1 would hold nothing but rounding."""
     x, y = pair(12)
     sigmas = (float(pdist(x).min()) / 8, float(pdist(y).min()) / 8)
     assert rbf_cka(x, y, sigma=sigmas) == pytest.approx(dense(x, y, sigmas, unbiased=True), rel=1e-8)
@@ -72,13 +72,17 @@ def test_rbf_cka_ignores_units_and_origin(shift: float) -> None:
 
 
 def test_random_features_come_near_within_their_error() -> None:
-    """No allowance beside the error: a set's kernel multiplied by itself gives 0.73 for x with x at 32 features."""
+    """A set's kernel multiplied by itself would give 0.73 for x with x at 32 features."""
     x, y = pair(200)
     for other, sigmas in ((y, (2.0, 1.5)), (x, (2.0, 2.0)), (np.random.default_rng(1).normal(size=(200, 3)), (2.0, 1))):
         exact = rbf_cka(x, other, sigma=sigmas)
         for features in (32, 128):
-            found = [rbf_cka_of_features(x, other, sigma=sigmas, features=features, seed=seed) for seed in range(25)]
-            values, errors = (np.array([getattr(one, name) for one in found]) for name in ("value", "error"))
+            estimates = [
+                rbf_cka_of_features(x, other, sigma=sigmas, features=features, seed=seed) for seed in range(25)
+            ]
+            values, errors = (
+                np.array([getattr(estimate, name) for estimate in estimates]) for name in ("value", "error")
+            )
             assert np.mean(abs(values - exact) <= 3 * errors) >= 0.88
             assert 0.5 < np.sqrt(np.mean(errors**2)) / np.std(values, ddof=1) < 2
             assert abs(values.mean() - exact) < 4 * np.std(values) / 5
@@ -92,8 +96,8 @@ def test_random_features_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, tmp
     assert rbf_cka_of_features(x, y, features=256).error < 0.8 * expected.error
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    found = rbf_cka_of_features(mapped, torch.from_numpy(y), features=64)
-    assert found.value == pytest.approx(expected.value, rel=1e-10)
+    estimate = rbf_cka_of_features(mapped, torch.from_numpy(y), features=64)
+    assert estimate.value == pytest.approx(expected.value, rel=1e-10)
 
 
 @pytest.mark.parametrize("distance", ["correlation", "cosine", "euclidean"])
@@ -116,7 +120,7 @@ def test_rsa_of_equal_distances_shares_ranks() -> None:
 
 @pytest.mark.parametrize("distance", ["correlation", "cosine"])
 def test_rsa_of_distances_that_only_rounding_parts(distance: str) -> None:
-    """Of a table of zeros and ones most cosines are equal to many others, in exact arithmetic."""
+    """In exact arithmetic, most cosines of a table of zeros and ones are equal to many others."""
     x = np.random.default_rng(0).integers(0, 2, size=(90, 9)).astype(float)
     x[:, 0], x[:, 1] = 0, 1
     y = np.random.default_rng(1).normal(size=(90, 5))
@@ -162,11 +166,11 @@ def test_rsa_by_pearson_keeps_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rsa_of_some_pairs(correlation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = pair(300)
     whole = rsa(x, y, correlation=correlation)
-    found = [rsa(x, y, correlation=correlation, pairs=4000, seed=seed) for seed in range(30)]
-    assert np.mean(found) == pytest.approx(whole, abs=4 * np.std(found) / np.sqrt(30))
-    assert 0 < np.std(found) < 2 / np.sqrt(4000)
+    estimates = [rsa(x, y, correlation=correlation, pairs=4000, seed=seed) for seed in range(30)]
+    assert np.mean(estimates) == pytest.approx(whole, abs=4 * np.std(estimates) / np.sqrt(30))
+    assert 0 < np.std(estimates) < 2 / np.sqrt(4000)
     monkeypatch.setattr("modalign.metrics.distances.GATHERED", 100)
-    assert rsa(x, y, correlation=correlation, pairs=4000, seed=3) == pytest.approx(found[3], rel=1e-12)
+    assert rsa(x, y, correlation=correlation, pairs=4000, seed=3) == pytest.approx(estimates[3], rel=1e-12)
 
 
 def test_memory_is_of_tiles() -> None:
