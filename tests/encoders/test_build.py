@@ -1,4 +1,4 @@
-"""What every encoder promises: a row alone decides its output, padding does not count, the seed decides the weights."""
+"""Encoders: a row's output depends on that row alone, padding does not count, and the seed decides the weights."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_layers_end_in_the_output_and_belong_to_their_row(kind: str) -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("width", [None, 6])
-def test_it_does_not_matter_how_much_padding_a_sequence_has_or_where(pooling: str, width: int | None) -> None:
+def test_the_amount_and_side_of_padding_change_nothing_for_a_sequence(pooling: str, width: int | None) -> None:
     encoder = build_encoder(config("sequence", width=width, pooling=pooling, depth=3), STEPS, seed=0).double()
     out = encoder(STEPS)
     assert bool(out.isfinite().all())
@@ -94,7 +94,7 @@ def test_it_does_not_matter_how_much_padding_a_sequence_has_or_where(pooling: st
     torch.testing.assert_close(out[1:2], encoder(STEPS[1:2].roll(-2, 1)), rtol=1e-12, atol=1e-12)
     apart = torch.stack([STEPS[1, 2], *STEPS[1, [0, 0]], *STEPS[1, 3:]])[None]
     torch.testing.assert_close(out[1:2], encoder(apart), rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(out[1:2], encoder(STEPS[1:2].flip(1)))  # the order of the steps does
+    assert not torch.allclose(out[1:2], encoder(STEPS[1:2].flip(1)))  # the order of the steps matters
     assert not torch.allclose(out[1:2], encoder(STEPS[1:2, 3:]))
 
 
@@ -105,15 +105,14 @@ def test_a_row_of_padding_alone_has_gradients_without_nan(pooling: str) -> None:
     assert all(bool(p.grad.isfinite().all()) for p in encoder.parameters() if p.grad is not None)
 
 
-def test_a_sequence_of_its_own_width_has_no_layer_before_its_blocks() -> None:
-    own, wider = (build_encoder(config("sequence", width=width), STEPS, seed=0) for width in (None, 8))
-    assert {name for name, _ in wider.named_parameters()} - {name for name, _ in own.named_parameters()} == {
-        "into.weight", "into.bias",
-    }  # fmt: skip
+def test_a_sequence_without_a_width_has_no_layer_before_its_blocks() -> None:
+    narrow, wider = (build_encoder(config("sequence", width=width), STEPS, seed=0) for width in (None, 8))
+    added = {name for name, _ in wider.named_parameters()} - {name for name, _ in narrow.named_parameters()}
+    assert added == {"into.weight", "into.bias"}
 
 
 def test_patches_are_squares_of_the_image() -> None:
-    """A vision transformer whose blocks do nothing gives the mean of what its first layer makes of each patch."""
+    """The output of a vision transformer whose blocks do nothing is the mean of its first layer over the patches."""
     images = PIXELS[:, :, :8, :16].double() / 127.5 - 1
     encoder = build_encoder(config("vit", patch=4, depth=1), images, seed=0).double()
     with torch.no_grad():
@@ -227,13 +226,13 @@ def test_a_module_of_the_user_is_built_from_its_arguments_and_seed() -> None:
     torch.testing.assert_close(pixels(PIXELS), pixels(PIXELS / 127.5 - 1))
 
 
-def test_layers_of_a_module_are_its_own() -> None:
+def test_layers_of_a_module_are_those_of_its_every_layer() -> None:
     tied = build_encoder(users("tied", dim=5), ROWS, seed=0)
     assert [tuple(layer.shape) for layer in tied.every_layer(ROWS)] == [(9, 5), (9, 5)]  # type: ignore[operator]
 
 
-def test_a_function_may_build_an_encoder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lies in the working folder, as a user's file would."""
+def test_a_users_function_may_call_build_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function lies in the working folder, as a user's file would."""
     (tmp_path / "mine.py").write_text(
         "from modalign.encoders import MLPConfig, build_encoder\n"
         "def make(example):\n    return build_encoder(MLPConfig(kind='mlp', dim=4), example, seed=5)\n"
@@ -270,12 +269,12 @@ UNUSABLE: list[tuple[ModuleConfig, str]] = [
     (users("with_unused"), "does not use spare: take it out"),
     (users("of_other_numbers"), "gives weight other values at each call"),
     (users("nothing_trained"), "has nothing to train; say frozen: true"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("encoder", "message"), UNUSABLE, ids=[message[:30] for _, message in UNUSABLE])
 def test_a_module_that_cannot_be_used_is_refused_in_a_sentence(encoder: ModuleConfig, message: str) -> None:
-    for _ in range(2):  # what was refused once is refused again
+    for _ in range(2):  # a refusal is not remembered as a pass
         with pytest.raises(ValueError, match=f"^module encoder: .*{message}") as error:
             build_encoder(encoder, ROWS, seed=0)
         assert "\n" not in str(error.value)

@@ -50,9 +50,12 @@ def text_inputs(path: Path) -> dict[str, Any]:
     with pa.OSFile(str(path / "texts.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return {
-        "lines": path / "texts.txt", "csv": f"{path}/texts.csv:text", "parquet": f"{path}/texts.parquet:text",
-        "arrow": f"{path}/texts.arrow:text", "list": TEXTS,
-    }  # fmt: skip
+        "lines": path / "texts.txt",
+        "csv": f"{path}/texts.csv:text",
+        "parquet": f"{path}/texts.parquet:text",
+        "arrow": f"{path}/texts.arrow:text",
+        "list": TEXTS,
+    }
 
 
 @pytest.mark.parametrize("kind", ["lines", "csv", "parquet", "arrow", "list"])
@@ -77,9 +80,12 @@ def test_images_wherever_they_lie(kind: str, tmp_path: Path) -> None:
         pa.table({"image": [{"bytes": png(i), "path": None} for i in range(7)]}), tmp_path / "structs.parquet"
     )
     inputs = {
-        "folder": folder, "pillow": [picture(i) for i in range(7)], "paths": sorted(folder.rglob("*.png")),
-        "bytes": f"{tmp_path}/bytes.parquet:image", "structs": f"{tmp_path}/structs.parquet:image",
-    }[kind]  # fmt: skip
+        "folder": folder,
+        "pillow": [picture(i) for i in range(7)],
+        "paths": sorted(folder.rglob("*.png")),
+        "bytes": f"{tmp_path}/bytes.parquet:image",
+        "structs": f"{tmp_path}/structs.parquet:image",
+    }[kind]
     out = embed(colours, inputs, tmp_path / "out.npy", batch_size=3)
     assert np.array_equal(np.load(out), colours([picture(i) for i in range(7)]).astype(np.float16))
     if kind == "folder":

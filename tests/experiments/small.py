@@ -1,11 +1,14 @@
-"""Small paired data sets and configurations for the tests of sweeps."""
+"""Small paired data sets, configurations and comparisons for the tests of sweeps."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
+from modalign.common.progress import Reporter
 from modalign.data import PairedDataset
 from modalign.experiments.sweep.config import Sweep, parse
 
@@ -18,6 +21,8 @@ TINY: dict[str, Any] = {
     "training": {"epochs": 3, "batch_size": 64, "labels": 90},
     "metrics": {"k": 5},
 }
+
+TWO_CASES = [*TINY["cases"], {"label": "linear", "data": {**TINY["cases"][0]["data"], "heterogeneity": 0, "n": 500}}]
 
 
 def settings(**changes: Any) -> dict[str, Any]:
@@ -67,22 +72,56 @@ def hidden_numbers(task: str, n: int = 300, modalities: int = 2) -> PairedDatase
     """Modalities that see the same three numbers through noise; labels follow from the first two."""
     generator = torch.Generator().manual_seed(4)
     hidden = torch.randn(n, 3, generator=generator)
-    seen = [hidden + 0.3 * torch.randn(n, 3, generator=generator) for _ in range(modalities)]
+    views = [hidden + 0.3 * torch.randn(n, 3, generator=generator) for _ in range(modalities)]
     labels = {
         "classification": (hidden[:, 0] > 0).long() + (hidden[:, 1] > 0).long(),
         "regression": hidden[:, 0],
         "multilabel": (hidden[:, :2] > 0).float(),
     }[task]
     return PairedDataset(
-        name="hidden", modalities=tuple(f"view {m + 1}" for m in range(modalities)), x=seen[0], y=seen[1],
-        more=tuple(seen[2:]), labels=labels, split=torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(n) % 5],
-        classes=("none", "one", "both")[: {"classification": 3, "regression": 0, "multilabel": 2}[task]], task=task,
-    )  # fmt: skip
+        name="hidden",
+        modalities=tuple(f"view {m + 1}" for m in range(modalities)),
+        x=views[0],
+        y=views[1],
+        more=tuple(views[2:]),
+        labels=labels,
+        split=torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(n) % 5],
+        classes=("none", "one", "both")[: {"classification": 3, "regression": 0, "multilabel": 2}[task]],
+        task=task,
+    )
 
 
 def _dataset(x: torch.Tensor, y: torch.Tensor, labels: torch.Tensor, labels_y: torch.Tensor) -> PairedDataset:
     split = torch.tensor([0, 0, 0, 1, 2], dtype=torch.int8)[torch.arange(len(x)) % 5]
     return PairedDataset(
-        name="small", modalities=("left", "right"), x=x, y=y, labels=labels, labels_y=labels_y, split=split,
-        classes=("a", "b", "c"), settings={},
-    )  # fmt: skip
+        name="small",
+        modalities=("left", "right"),
+        x=x,
+        y=y,
+        labels=labels,
+        labels_y=labels_y,
+        split=split,
+        classes=("a", "b", "c"),
+        settings={},
+    )
+
+
+def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.read_parquet(folder / "runs.parquet").drop(columns="seconds"), pd.read_parquet(folder / "curves.parquet")
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    for a, b in zip(tables(one), tables(other), strict=True):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+class Impatient(Reporter):
+    """Stops the sweep in its second half, between two checkpoints, as Ctrl-C would."""
+
+    def __init__(self) -> None:
+        super().__init__("none")
+
+    def advance(self, work: int, *, resumed: bool = False) -> None:
+        super().advance(work, resumed=resumed)
+        if self.done > 0.7 * self.total:
+            raise KeyboardInterrupt

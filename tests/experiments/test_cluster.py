@@ -19,9 +19,9 @@ from modalign.experiments.sweep import cluster
 from modalign.experiments.sweep.runner import run
 
 
-@pytest.mark.parametrize("there", [None, ModuleType("ray")], ids=["nothing", "a folder of that name"])
-def test_ray_is_asked_for_where_it_is_missing(there: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", there)
+@pytest.mark.parametrize("module", [None, ModuleType("ray")], ids=["nothing", "a folder of that name"])
+def test_a_missing_ray_is_named(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", module)
     with pytest.raises(ModuleNotFoundError, match="--ray needs Ray: pip install ray"):
         run(configuration(), tmp_path, ray="local")
 
@@ -47,12 +47,13 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     folders = run(sweep, tmp_path / "ray", ray="local"), run(sweep, tmp_path / "threads")
     assert killed
     for name in ("runs", "curves"):
-        one, two = (pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds", errors="ignore")
-                    for folder in folders)  # fmt: skip
+        one, two = (
+            pd.read_parquet(folder / f"{name}.parquet").drop(columns="seconds", errors="ignore") for folder in folders
+        )
         pd.testing.assert_frame_equal(one, two, check_exact=True)
 
 
-def test_a_cluster_that_vanishes_is_said_and_the_rest_is_trained_without_it(
+def test_a_cluster_that_vanishes_is_an_error_and_the_next_call_continues_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "SILENCE", 3.0)

@@ -114,7 +114,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"cases": [{"label": "a", "data": {"redundancy": 3}}]}, "cases[0].data: should hold name, the data set to load"),
     ({"cases": [CASE | {"modalties": []}]}, "cases[0].modalties: unknown key; did you mean modalities?"),
     ({"cases": TINY["cases"] * 2}, "cases: should hold every label once, and 'R = 8' is there 2 times"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "line"), MISTAKES, ids=[line.split(",")[0] for _, line in MISTAKES])

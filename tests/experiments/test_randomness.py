@@ -1,4 +1,4 @@
-"""What a seed decides."""
+"""Random choices that a seed decides: labels, orders of batches, initial weights, compared pairs."""
 
 from __future__ import annotations
 

@@ -63,9 +63,8 @@ def test_a_sweep_of_three_modalities_has_every_predictor_and_pair(folders: list[
     three, two = read(folders[0]).cases
     assert [predictor.name for predictor in three.predictors] == ["view 1", "view 2", "view 3", "fused model"]
     assert [predictor.name for predictor in two.predictors] == ["view 1", "view 2", "fused model"]
-    assert [predictor.column("accuracy") for predictor in three.predictors] == [
-        "accuracy_1", "accuracy_2", "accuracy_3", "accuracy_fused",
-    ]  # fmt: skip
+    columns = ["accuracy_1", "accuracy_2", "accuracy_3", "accuracy_fused"]
+    assert [predictor.column("accuracy") for predictor in three.predictors] == columns
     assert [pair.column("cka") for pair in three.pairs] == ["cka", "cka_1_3", "cka_2_3"]
     assert [pair.name for pair in three.pairs] == ["view 1 and view 2", "view 1 and view 3", "view 2 and view 3"]
     assert [pair.column("cka") for pair in two.pairs] == ["cka"]
@@ -82,11 +81,11 @@ def test_every_predictor_has_its_numbers_in_the_grids(folders: list[Path]) -> No
 
 
 def test_findings_and_comparisons_hold_every_predictor(folders: list[Path]) -> None:
-    expected = [
-        ("three views", "view 1", 1), ("three views", "view 2", 2), ("three views", "view 3", 3),
-        ("three views", "fused model", 4), ("two views", "view 1", 1), ("two views", "view 2", 2),
-        ("two views", "fused model", 3),
-    ]  # fmt: skip
+    names = {
+        "three views": ["view 1", "view 2", "view 3", "fused model"],
+        "two views": ["view 1", "view 2", "fused model"],
+    }
+    expected = [(case, name, number) for case in names for number, name in enumerate(names[case], 1)]
     results = read(folders[1])
     of_sweep = findings(results)
     assert [(finding.case.label, finding.name, finding.modality) for finding in of_sweep] == expected

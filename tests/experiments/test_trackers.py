@@ -23,18 +23,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scalars(path: Path) -> dict[tuple[str, int], float]:
-    """Of an event file: records of a length, its checksum, the event and its checksum."""
+    """Read the scalars of an event file, whose records hold a length, its checksum, the event and its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    content, at, found = path.read_bytes(), 0, {}
-    while at < len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        event = Event.FromString(content[at + 12 : at + 12 + length])
+    content, offset, values = path.read_bytes(), 0, {}
+    while offset < len(content):
+        (length,) = struct.unpack_from("<Q", content, offset)
+        event = Event.FromString(content[offset + 12 : offset + 12 + length])
         for value in event.summary.value:
             if value.WhichOneof("value") == "simple_value":
-                found[value.tag, event.step] = value.simple_value
-        at += length + 16
-    return found
+                values[value.tag, event.step] = value.simple_value
+        offset += length + 16
+    return values
 
 
 def test_tensorboard_has_every_number(folder: Path) -> None:
@@ -44,18 +44,18 @@ def test_tensorboard_has_every_number(folder: Path) -> None:
     assert len(list(place.iterdir())) == len(runs) == 4
     for row in runs.to_dict("records"):
         (file,) = (place / f"{row['case']}, strength {row['strength']}, seed {row['seed']}").iterdir()
-        found = scalars(file)
-        assert found["result/accuracy_1", 0] == pytest.approx(row["accuracy_1"], rel=1e-6)
-        assert found["result/mutual_knn", 0] == pytest.approx(row["mutual_knn"], rel=1e-6)
+        logged = scalars(file)
+        assert logged["result/accuracy_1", 0] == pytest.approx(row["accuracy_1"], rel=1e-6)
+        assert logged["result/mutual_knn", 0] == pytest.approx(row["mutual_knn"], rel=1e-6)
         curve = curves[(curves["strength"] == row["strength"]) & (curves["seed"] == row["seed"])]
         names = [name for name in curve.columns if name not in ("case", "strength", "seed", "epoch")]
         assert names
         for epoch, values in zip(curve["epoch"], curve[names].to_dict("records"), strict=True):
             for name, value in values.items():
-                assert found[f"curve/{name}", epoch] == pytest.approx(value, rel=1e-6)
+                assert logged[f"curve/{name}", epoch] == pytest.approx(value, rel=1e-6)
 
 
-def test_logging_again_replaces_what_was_there(folder: Path) -> None:
+def test_logging_again_replaces_the_earlier_log(folder: Path) -> None:
     before = sorted(path.name for path in log_runs(folder, "tensorboard").iterdir())
     (folder / "tensorboard" / "stray").mkdir()
     (folder / "tensorboard.partial").mkdir()  # of a killed call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,15 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from sklearn.metrics import f1_score
-from torch import Tensor, nn
 
+from experiments.plain_training import train_alone
 from experiments.small import configuration, hidden_numbers, images_and_texts, sequences_and_images, vectors
 from experiments.user_encoders import Calls
 from modalign.data import PairedDataset
-from modalign.encoders import build_encoder, seeded_module, width_of
+from modalign.encoders import build_encoder
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep
-from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.sweep.randomness import initial_seed, labelled_pairs
 from modalign.experiments.sweep.schema import curve_columns
 from modalign.experiments.sweep.training import Run, Trainer
 
@@ -31,73 +32,6 @@ def trained(data: PairedDataset, sweep: Sweep, runs: list[Run] = RUNS, dtype: to
     while not trainer.finished:
         trainer.train_epoch()
     return trainer
-
-
-def alone(data: PairedDataset, run: Run, sweep: Sweep, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """One run in plain PyTorch, the loss as it is written: parameters, and by epoch mean losses and test accuracies."""
-    inputs = [data.x, data.y]
-    labels = [data.labels, data.labels_y if data.labels_y is not None else data.labels]
-    train, test = data.split == 0, data.split == 2
-    parts: dict[str, nn.Module] = {}
-    for m in (0, 1):
-        dim = width_of(sweep.encoders[m], inputs[m])
-        parts[f"encoders.{m}"] = build_encoder(sweep.encoders[m], inputs[m], initial_seed("encoder", run.seed, m))
-        parts[f"heads.{m}"] = seeded_module(lambda dim=dim: nn.Linear(dim, 3), initial_seed("head", run.seed, m))
-        if sweep.projection.kind == "separate" or (sweep.projection.kind == "shared" and m == 0):
-            make = lambda dim=dim: nn.Linear(dim, sweep.projection.dim)  # noqa: E731
-            parts[f"projections.{m}"] = seeded_module(make, initial_seed("projection", run.seed, m))
-    for part in parts.values():
-        part.to(dtype)
-    parameters = {
-        f"{name}.{key}": p for name, part in parts.items() for key, p in part.named_parameters() if p.requires_grad
-    }
-    settings = sweep.training
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
-    )
-    n = int(train.sum())
-    labelled = labelled_pairs(data.labels[train], label_budget(settings.labels, n), run.seed)
-    losses, accuracies = [], []
-    for epoch in range(settings.epochs):
-        order, sums = batch_order(run.seed, epoch, n), torch.zeros(3, dtype=torch.float64)
-        batches = [
-            order[i : i + settings.batch_size] for i in range(0, n - settings.batch_size + 1, settings.batch_size)
-        ]
-        for rows in batches:
-            z = [parts[f"encoders.{m}"](inputs[m][train][rows]).to(dtype) for m in (0, 1)]
-            z = [one if one.requires_grad else one.requires_grad_() for one in z]
-            known = labelled[rows]
-            tasks = [F.cross_entropy(parts[f"heads.{m}"](z[m][known]), labels[m][train][rows][known]) for m in (0, 1)]
-            projected = z
-            if sweep.projection.kind != "none":
-                names = {"separate": ("projections.0", "projections.1"), "shared": ("projections.0",) * 2}
-                projected = [parts[name](z[m]) for m, name in enumerate(names[sweep.projection.kind])]
-            a, b = (F.normalize(p, dim=-1) for p in projected)
-            logits, pairs = a @ b.T / settings.temperature, torch.arange(len(rows))
-            alignment = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-            optimizer.zero_grad()
-            weight = run.strength
-            if sweep.strength_kind == "gradient_ratio":
-                of_task, of_alignment = (
-                    torch.cat([g.flatten() for g in torch.autograd.grad(loss, z, retain_graph=True)]).norm()
-                    for loss in (tasks[0] + tasks[1], alignment)
-                )
-                weight = float(run.strength * of_task / of_alignment)
-            (tasks[0] + tasks[1] + weight * alignment).backward()
-            if settings.clip is not None:
-                torch.nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
-            optimizer.step()
-            sums += torch.stack([*tasks, alignment]).detach().double()
-        losses.append(sums / len(batches))
-        with torch.no_grad():
-            right = [
-                (parts[f"heads.{m}"](parts[f"encoders.{m}"](inputs[m][test]).to(dtype)).argmax(1) == labels[m][test])
-                .double()
-                .mean()
-                for m in (0, 1)
-            ]
-        accuracies.append(torch.stack(right))
-    return {name: p.detach() for name, p in parameters.items()}, torch.stack(losses), torch.stack(accuracies)
 
 
 def user(function: str, wide: int, frozen: bool = False, **arguments: Any) -> dict[str, Any]:
@@ -187,7 +121,7 @@ def test_runs_together_equal_each_run_alone_in_float64(name: str) -> None:
     sweep = configuration(**changes)
     together = trained(data, sweep)
     for i, run in enumerate(RUNS):
-        parameters, losses, accuracies = alone(data, run, sweep, torch.float64)
+        parameters, losses, accuracies = train_alone(data, run, sweep, torch.float64)
         assert set(parameters) == set(together.parameters)
         for key, value in parameters.items():
             torch.testing.assert_close(together.parameters[key][i].detach(), value, rtol=1e-9, atol=1e-9)
@@ -211,7 +145,9 @@ def test_runs_together_have_the_accuracies_of_each_run_alone_in_float32() -> Non
     data, sweep = vectors(), configuration(training={"epochs": 6})
     together = trained(data, sweep, dtype=torch.float32)
     for i, run in enumerate(RUNS):
-        torch.testing.assert_close(together.test_accuracy[i], alone(data, run, sweep, torch.float32)[2], rtol=0, atol=0)
+        torch.testing.assert_close(
+            together.test_accuracy[i], train_alone(data, run, sweep, torch.float32)[2], rtol=0, atol=0
+        )
 
 
 def test_the_other_runs_of_a_chunk_change_nothing() -> None:
@@ -245,8 +181,8 @@ def test_trainers_built_at_once_in_several_threads_start_where_each_would_alone(
     data, sweep = vectors(), configuration(encoders={"kind": "mlp", "width": 200, "depth": 3, "dim": 5})
     expected = Trainer(data, RUNS, sweep).parameters
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: Trainer(data, RUNS, sweep).parameters, range(12)))
-    for parameters in found:
+        built = list(pool.map(lambda _: Trainer(data, RUNS, sweep).parameters, range(12)))
+    for parameters in built:
         assert all(torch.equal(value, expected[key]) for key, value in parameters.items())
 
 
@@ -265,10 +201,7 @@ def test_unlabelled_pairs_do_not_matter_without_alignment_and_do_with_it() -> No
     y[train[~known]] += torch.randn(int((~known).sum()), y.shape[1], generator=torch.Generator().manual_seed(1))
     labels_y = data.labels.clone()
     labels_y[train[~known]] = 0
-    other = PairedDataset(
-        name="other", modalities=data.modalities, x=data.x, y=y, labels=data.labels, labels_y=labels_y,
-        split=data.split, classes=data.classes, settings={},
-    )  # fmt: skip
+    other = dataclasses.replace(data, name="other", y=y, labels_y=labels_y)
     runs = [Run(0.0, 3), Run(1.0, 3)]
     before, after = trained(data, sweep, runs), trained(other, sweep, runs)
     for key, value in before.parameters.items():
@@ -329,7 +262,7 @@ def test_a_run_that_diverges_is_named() -> None:
 
 
 def test_alignment_aligns() -> None:
-    """What the whole is for: with a large strength the paired outputs come closer than without."""
+    """With a large strength the paired outputs come closer than without alignment."""
     trainer = trained(vectors(), configuration(training={"epochs": 20, "learning_rate": 0.01}), dtype=torch.float32)
     loss = trainer.curves[:, -1, CURVES.index("alignment_loss")].numpy()
     assert np.all(loss[4:] < loss[:2] - 0.2)

@@ -136,7 +136,7 @@ class ModuleConfig(_Config):
 
 @dataclass(frozen=True)
 class EncoderKind:
-    """One kind of encoder.
+    """A kind of encoder.
 
     Args:
         config: Its configuration; the fields are its settings.

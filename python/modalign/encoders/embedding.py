@@ -21,7 +21,7 @@ __all__ = ["embed"]
 
 
 class _Settings(TypedDict):
-    """What the rows depend on, as the record of a file keeps it."""
+    """Settings that the rows depend on, as the record of a file keeps them."""
 
     encoder: str
     inputs: str

@@ -14,7 +14,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -26,10 +26,8 @@ from modalign.experiments.sweep.cases import notes_on, prepared
 from modalign.experiments.sweep.chunks import Chunk, Control, Job, cut, train_chunk
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.memory import runs_in_a_chunk
+from modalign.experiments.sweep.results import Results, read
 from modalign.experiments.sweep.training import Run
-
-if TYPE_CHECKING:
-    from modalign.experiments.sweep.results import Results
 
 __all__ = ["Budget", "Optimum", "Regret", "against_grid", "optimum", "require_grid", "run"]
 
@@ -40,7 +38,7 @@ Evaluation = Mapping[str, Any]  # strength, seed, and validation_accuracy_1, acc
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How many runs a search may take.
+    """Limits of a search.
 
     Args:
         highest: The largest strength looked at.
@@ -66,7 +64,7 @@ class Budget:
                 f"got {self}"
             )
         if self.seeds < 2:
-            raise ValueError(f"tune: seeds must be at least 2, so that noise can be told, got {self.seeds}")
+            raise ValueError(f"tune: seeds must be at least 2, so that noise can be estimated, got {self.seeds}")
 
     @property
     def runs(self) -> int:
@@ -100,7 +98,7 @@ class Optimum:
 
 
 class Regret(TypedDict):
-    """One row of ``against_grid``: what a search lost against a grid, for one modality of one case."""
+    """A row of ``against_grid``: the loss of a search against a grid, for one modality of one case."""
 
     case: str
     modality: int
@@ -127,7 +125,7 @@ def run(
         sweep: The configuration.
         folder: Where evaluations.parquet and optima.json are written. A folder that holds part of the same search is
             continued.
-        budget: How many runs the search may take.
+        budget: Limits of the search.
         fresh: Forget what the folder holds of an earlier search.
         reporter: Shows progress and notes.
         workers: Chunks that train at once, each on one core; by default one for each core. It changes no number.
@@ -216,7 +214,7 @@ def against_grid(tuned: Path, grid: Path) -> list[Regret]:
     if not (tuned / "optima.json").is_file():
         raise ValueError(f"{tuned} holds no finished search")
     optima = json.loads((tuned / "optima.json").read_text(encoding="utf-8"))
-    highest = max(one["curve"]["strength"][-1] for entry in optima.values() for one in entry["optima"])
+    highest = max(best["curve"]["strength"][-1] for entry in optima.values() for best in entry["optima"])
     results = require_grid(grid, highest)
     places = [position(strength) for strength in results.strengths]
     rows: list[Regret] = []
@@ -224,7 +222,7 @@ def against_grid(tuned: Path, grid: Path) -> list[Regret]:
         if case.label not in optima:
             continue
         entry = optima[case.label]
-        for modality, (name, one) in enumerate(zip(entry["modalities"], entry["optima"], strict=True), 1):
+        for modality, (name, best) in enumerate(zip(entry["modalities"], entry["optima"], strict=True), 1):
             test = results.grid(case, f"accuracy_{modality}").mean(0)
             chosen = int(results.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
             rows.append(
@@ -232,9 +230,9 @@ def against_grid(tuned: Path, grid: Path) -> list[Regret]:
                     case=case.label,
                     modality=modality,
                     name=name,
-                    tuned=one["best"],
+                    tuned=best["best"],
                     grid=results.strengths[chosen],
-                    regret=float(test[chosen]) - float(np.interp(position(one["best"]), places, test)),
+                    regret=float(test[chosen]) - float(np.interp(position(best["best"]), places, test)),
                     regret_of_none=float(test[chosen] - test[0]),  # strength 0 is the first
                     cost=entry["runs"] / (len(results.strengths) * len(results.seeds)),
                 )
@@ -246,8 +244,6 @@ def against_grid(tuned: Path, grid: Path) -> list[Regret]:
 
 def require_grid(grid: Path, highest: float) -> Results:
     """Read a finished sweep; ValueError unless it holds strength 0 and goes as far as ``highest``."""
-    from modalign.experiments.sweep.results import read
-
     results = read(grid)
     strengths = results.strengths
     if strengths[0] != 0 or position(strengths[-1]) < position(highest) - 1e-6:

@@ -19,8 +19,8 @@
     findings      the effect of the strength on each modality and on the fused model
     comparison    two finished sweeps side by side
 
-The first twelve train and write, the others read what was written. Drawing and printing belong to ``report`` and
-``cli``; questions about many sweeps belong to ``experiments.studies``.
+The files down to ``cluster`` train and write, the others read what was written. Drawing and printing belong to
+``report`` and ``cli``; questions about many sweeps belong to ``experiments.studies``.
 """
 
 from modalign.aliases import attach

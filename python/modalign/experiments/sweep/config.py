@@ -45,7 +45,7 @@ class _Section(BaseModel):
 
 
 class Case(_Section):
-    """One data set.
+    """A case of a sweep: a data set and the names of its modalities.
 
     ``data`` holds its registered name and the arguments it is made with, ``modalities`` names for its modalities; by
     default they are those of the data set.

@@ -77,7 +77,7 @@ class ModalityPair:
 
 @dataclass(frozen=True)
 class Case:
-    """One data set of a sweep.
+    """A case of a sweep: a data set, its modalities and the models that were trained on it.
 
     Args:
         label: Label in the configuration.

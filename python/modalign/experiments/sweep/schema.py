@@ -1,4 +1,4 @@
-"""The columns of a sweep's two tables, runs.parquet and curves.parquet: names, dtypes and meanings.
+"""Columns of a sweep's two tables, runs.parquet and curves.parquet: names, dtypes and meanings.
 
 This is the only place that spells the columns. Writing (``chunks``, ``runner``), reading (``results``), trackers and
 the table in docs/experiments.md derive from it.
@@ -33,7 +33,7 @@ PREDICTOR, PAIR = "<modality>", "_<pair>"  # placeholders in the names of column
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, or one for each predictor or pair of modalities where the name has a placeholder.
+    """A column of a table, or one for each predictor or pair of modalities where the name has a placeholder.
 
     Args:
         name: Name in the file, with ``<modality>`` or ``_<pair>`` where there are several.

@@ -17,7 +17,7 @@ __all__ = ["Fixed", "Layout", "Stacked", "stacked_encoder"]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the runs of a chunk are laid out.
+    """Layout of the runs of a chunk.
 
     Args:
         copies: (runs,) int64, for each run the index of the copy that it starts from.
@@ -31,7 +31,7 @@ class Layout:
 
 
 class Stacked:
-    """One module for each run, its parameters of shape (runs, ...), called by ``vmap`` as if they were one.
+    """Modules, one for each run, with parameters of shape (runs, ...), called by ``vmap`` as if they were one.
 
     Args:
         modules: Copies that differ in their parameters only, without buffers.

@@ -25,7 +25,7 @@ KEYS = [column.name for column in KEY]
 
 
 class Run(NamedTuple):
-    """One run of the sweep: name and settings, a row of values for each epoch, and its results."""
+    """A run of the sweep: name and settings, a row of values for each epoch, and its results."""
 
     name: str
     settings: dict[str, object]
@@ -120,7 +120,7 @@ def _write_wandb(folder: Path, place: Path) -> None:
 
 
 class Tracker(NamedTuple):
-    """One tracker: the package that it needs, and the function that writes the runs of a sweep into a folder."""
+    """A tracker: the package that it needs, and the function that writes the runs of a sweep into a folder."""
 
     package: str
     write: Callable[[Path, Path], None]

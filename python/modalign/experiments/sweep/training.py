@@ -32,7 +32,7 @@ __all__ = ["Run", "Trainer", "inputs_of"]
 
 
 class Run(NamedTuple):
-    """One training run of a case: its strength and its seed."""
+    """A training run of a case: its strength and its seed."""
 
     strength: float
     seed: int
