@@ -1,1 +1,14 @@
-"""The room of common."""
+"""What every room may use: checks, types, progress, and how parts of the package find each other.
+
+    checks          arguments that are refused: a check returns, or raises an error that says what was wanted
+    types           types that many signatures share
+    dtypes          the floating-point dtypes, and the dtype in which sums are kept
+    deterministic   sums whose bits do not depend on the number of threads
+    progress        bars on a terminal, lines in a log
+    interruption    a long call in another thread, which Ctrl-C ends
+    provenance      versions, machine, commit and command, which results record
+    names           functions named as "module:function" and imported when they are used
+    doors           the table of drawings, the only way from results to ``report``
+
+Nothing here knows a loss, a metric or a file format, and nothing imports another room.
+"""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,18 +20,20 @@ __all__ = [
 
 
 def one_of(operation: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Check that ``value`` is one of ``allowed``."""
     if value not in allowed:
         raise ValueError(f"{operation}: {name} must be one of {allowed}, got {value!r}")
 
 
-def number(operation: str, name: str, value: Any) -> float:
-    """``value`` if it is a number, of Python or NumPy."""
+def number(operation: str, name: str, value: object) -> float:
+    """Return ``value`` if it is a number of Python or NumPy, and no truth value."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise TypeError(f"{operation}: {name} must be a number, got {value!r}")
     return value  # type: ignore[return-value]
 
 
 def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
+    """Check that x and y are floating-point tensors (..., n, d) of one shape, device and dtype, any under autocast."""
     for name, tensor in (("x", x), ("y", y)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
@@ -54,7 +54,7 @@ def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
 
 
 def require_same_items(operation: str, x: tuple[int, ...], y: tuple[int, ...]) -> None:
-    """Shapes of two representations of the same items."""
+    """Check that two shapes are (n, d_x) and (n, d_y): representations of the same items."""
     if len(x) != 2 or len(y) != 2 or x[0] != y[0]:
         raise ValueError(
             f"{operation}: x and y must be (n, d_x) and (n, d_y), row i of both the same item, got {x} and {y}"
@@ -62,13 +62,27 @@ def require_same_items(operation: str, x: tuple[int, ...], y: tuple[int, ...]) -
 
 
 def require_like(
-    operation: str, name: str, tensor: Tensor, x: Tensor, shapes: tuple[tuple[Any, ...], ...], any_float: bool = False
-) -> None:  # fmt: skip
-    """``tensor`` has x's dtype (or any float) and device and one of ``shapes``, whose letters stand for any size."""
+    operation: str,
+    name: str,
+    tensor: Tensor,
+    x: Tensor,
+    shapes: tuple[tuple[int | str, ...], ...],
+    any_float: bool = False,
+) -> None:
+    """Check that a tensor goes with x.
+
+    Args:
+        operation: The function that checks, for messages.
+        name: The argument, for messages.
+        tensor: The tensor to check.
+        x: The tensor whose dtype and device it must have.
+        shapes: The shapes that are allowed, letters standing for any size of at least 1.
+        any_float: Whether every floating-point dtype is allowed.
+    """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
 
-    def fits(shape: tuple[Any, ...]) -> bool:
+    def fits(shape: tuple[int | str, ...]) -> bool:
         return len(shape) == tensor.ndim and all(
             size > 0 if isinstance(wanted, str) else size == wanted
             for size, wanted in zip(tensor.shape, shape, strict=True)

@@ -1,7 +1,7 @@
 """Sums and functions of many elements that give the same bits for every number of CPU threads.
 
-torch divides more than 32,768 elements among its threads, and where one piece ends decides which elements go through
-vector instructions and in which order sums are taken. Pieces up to that size are its own, one after the other.
+torch divides more than 32,768 elements among its threads. Where a piece ends decides which elements go through vector
+instructions and in which order sums are taken. The functions here hand torch one piece of at most that size at a time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ PIECE = 1 << 15  # elements
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp x); beyond 40 the 1 is below the last digit. Not logsigmoid, which waits for all threads whatever the
-    size (torch 2.13)."""
+    """Return log(1 + exp x); beyond 40 the 1 is below the last digit."""
+    # not logsigmoid, which waits for all threads whatever the size (torch 2.13)
     if not _divided(x):
         return F.softplus(x, threshold=40)
     pieces = torch.split(x.flatten(), PIECE)
@@ -25,7 +25,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def sum_rows(values: Tensor) -> Tensor:
-    """The sums of the rows of ``values`` [b, n]."""
+    """Return the sums (b,) of the rows of ``values`` (b, n)."""
     n = values.shape[1]
     if not _divided(values):
         return values.sum(1)
@@ -35,5 +35,5 @@ def sum_rows(values: Tensor) -> Tensor:
 
 
 def _divided(values: Tensor) -> bool:
-    """Whether torch would divide the work among threads; a compiler divides it its own way."""
+    """Return whether torch would divide the work among threads, in eager mode."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling() and values.numel() > PIECE

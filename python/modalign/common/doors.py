@@ -1,7 +1,7 @@
 """The only way from results up to the rooms that draw them: results name a drawing, and this table names its function.
 
 Results live below ``report``, so they cannot import it. A result that shows itself (``_repr_html_``, ``plot``) looks up
-its drawing here; the layer test knows this door and no other.
+its drawing here; the layer test allows no other way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A long computation run in another thread, so that its progress is seen and Ctrl-C ends it."""
+"""A long call in another thread, whose progress is shown and which Ctrl-C ends."""
 
 from __future__ import annotations
 
@@ -12,27 +12,38 @@ from torch import Tensor
 __all__ = ["Watch", "watched"]
 
 Result = TypeVar("Result")
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_CALLS = 0.1
 
 
 class Watch(NamedTuple):
-    """How a search is followed and stopped from another thread: int64 tensors of one number, the pairs of rows dealt
-    with so far, and anything but 0 to give up, which leaves the lists incomplete."""
+    """How a search is followed and stopped from another thread.
+
+    Attributes:
+        done: (1,) int64, the number of pairs of rows finished so far.
+        stop: (1,) int64; the search gives up when it is not 0, and leaves its lists incomplete.
+    """
 
     done: Tensor
     stop: Tensor
 
 
 def watched(run: Callable[[Watch], Result], advance: Callable[[int], object]) -> Result:
-    """``run(watch)`` in another thread; ``advance(work)`` is called with what it did meanwhile. Signals arrive: at
-    KeyboardInterrupt the search is told to stop and waited for."""
+    """Call ``run(watch)`` in another thread and return its result.
+
+    Args:
+        run: The computation, which writes to ``watch.done`` and reads ``watch.stop``.
+        advance: Called every tenth of a second with the work done since the last call.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed. The computation has been stopped and has ended.
+    """
     watch = Watch(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     seen = 0
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(run, watch)
         try:
             while not future.done():
-                wait([future], SECONDS_BETWEEN_LOOKS)
+                wait([future], SECONDS_BETWEEN_CALLS)
                 done = int(watch.done)
                 advance(done - seen)
                 seen = done

@@ -17,7 +17,7 @@ PACKAGES = ("modalign", "torch", "triton", "numpy", "pandas", "pyarrow")
 
 
 def collect(seed: object = None) -> dict[str, Any]:
-    """Versions, machine, commit, time, command and seed: what every result file records."""
+    """Return the versions, machine, commit, time, command and seed that every result file records."""
     import torch
 
     return {
@@ -47,7 +47,7 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """The commit of the source tree in use (``+changes`` if it was edited), else the one the package was built from."""
+    """Return the commit of the source tree (``+changes`` if it was edited), else the one the package was built from."""
     root = Path(__file__).resolve().parents[3]
     if (root / ".git").exists() and (root / "CMakeLists.txt").is_file():
         try:
@@ -57,7 +57,7 @@ def commit() -> str:
             ).stdout.strip()
             edited = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
-            pass  # no git here, or no repository: the build knows
+            pass  # no git or no repository: the build recorded the commit
         else:
             return head + ("+changes" if edited.stdout.strip() else "")
     from modalign import _core

@@ -1,1 +1,16 @@
-"""The room of files."""
+"""Rows, tables and labels in files, and files that survive a kill.
+
+    rows            open_rows and open_layers: rows of an array, a tensor or a file, read a block at a time
+    contract        what a reader of a kind of file takes and returns
+    arrays          readers of .npy, .npz, .safetensors and .pt
+    columns         readers of columns of lists: Parquet, Arrow, data sets on disk
+    tables          tables with named columns: Parquet, CSV, Arrow, data sets on disk
+    labels          one label a row
+    checkpoint      the resumable folder of graphs, embeddings, sweeps and studies
+    settings        how two settings differ, in words
+    atomic          files that appear whole or not at all
+    locking         a folder that one process at a time may hold
+
+Nothing here knows what the rows mean or what a checkpoint's parts contain; pairing rows belongs to ``data`` and
+``alignment``.
+"""

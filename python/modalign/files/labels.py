@@ -1,4 +1,4 @@
-"""Labels and names of rows, from files."""
+"""Labels of rows, from files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modalign.files.tables import KINDS, column_of, is_saved_to_disk, lines_of, read_table
 
@@ -13,12 +14,16 @@ __all__ = ["as_classes", "read_labels"]
 
 
 def read_labels(spec: str | Path) -> list[str]:
-    """One label for each row, as text.
+    """Read one label for each row, as text.
 
-    spec: a text file of one label a line; a .npy of numbers or strings; ``file.npz:array``; ``file.parquet:column``,
-        likewise .csv (with a header), .arrow and .feather; ``folder:column`` of a saved Hugging Face data set.
-    Raises FileNotFoundError for no such file, ValueError for a file or a column that is not there or not whole, or for
-    labels that are missing.
+    Args:
+        spec: A text file of one label a line; a .npy file of numbers or strings; ``file.npz:array``;
+            ``file.parquet:column``, likewise .csv (with a header), .arrow and .feather; ``folder:column`` of a Hugging
+            Face data set that save_to_disk wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not whole, it has no such array or column, or labels are missing.
 
     Examples:
         >>> import tempfile, pathlib
@@ -53,8 +58,8 @@ def read_labels(spec: str | Path) -> list[str]:
         raise ValueError(f"{whole} must be UTF-8 text of one label a line ({error.reason})") from None
 
 
-def as_classes(labels: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Labels as whole numbers from 0, in the order of their names.
+def as_classes(labels: list[str]) -> NDArray[np.int64]:
+    """Return labels (n,) as int64 numbers from 0, in the order of their names.
 
     Examples:
         >>> from modalign.files.labels import as_classes
@@ -64,7 +69,7 @@ def as_classes(labels: list[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _from_array(array: Any, name: str) -> list[str]:
+def _from_array(array: NDArray[Any], name: str) -> list[str]:
     if (
         array.ndim != 1
         or array.dtype.kind not in "iubUSf"

@@ -1,4 +1,4 @@
-"""Where the rows of a set come from: arrays, tensors and files, read a block at a time."""
+"""Rows of arrays, tensors and files, read a block at a time."""
 
 from __future__ import annotations
 
@@ -6,36 +6,43 @@ import hashlib
 import mmap
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.checks import require_finite_rows
-from modalign.common.dtypes import name_of
+from modalign.common.dtypes import FLOATS, name_of
 from modalign.common.types import Array
-from modalign.files.arrays import READERS, Table, native, saved_to_disk
+from modalign.files import arrays, columns
+from modalign.files.contract import Index, Request, Table, as_native_tensor
 from modalign.files.tables import is_saved_to_disk
 
 __all__ = ["RowSource", "Rows", "indexable", "open_layers", "open_rows"]
 
-DTYPES = {
-    "float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64,
-    "int8": torch.int8,
-}  # fmt: skip
-PIECE = 1 << 22  # bytes copied at once: so much of a mapped file is resident, not a block
+DTYPES = {name_of(dtype): dtype for dtype in (*FLOATS, torch.int8)}
+READERS = {**arrays.READERS, **columns.READERS}
+PIECE = 1 << 22  # bytes copied at once: of a mapped file no more than this is resident
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """n rows of d finite numbers in memory or in a file, of which only what is read is held.
+    """n rows of d finite numbers, in memory or in a file, read a part at a time.
 
-    fetch: rows start to stop as a tensor, a view or a copy. overhead: the bytes a read holds beside its result.
-    part: what of the file, as its name ends. mapped: the rows as an array or tensor that holds none of them, if any.
-    state: size and time of change of the file when it was opened.
+    Attributes:
+        name: What messages call the rows.
+        shape: (n, d).
+        dtype: The dtype.
+        fetch: Returns rows start to stop as a tensor, a view or a copy.
+        file: The file that holds the rows, or None.
+        overhead: The bytes a read holds beside its result.
+        part: How the name of the rows in their file ends, such as ":features".
+        mapped: Returns the rows as an array or tensor that holds none of them, or None if they cannot be mapped.
+        state: The size and time of change of the file when it was opened.
     """
 
     name: str
@@ -45,27 +52,39 @@ class Rows:
     file: Path | None
     overhead: int
     part: str = ""
-    mapped: Callable[[], Any] | None = None
+    mapped: Callable[[], Array] | None = None
     state: tuple[int, int] | None = None
 
     def read(self, start: int, stop: int, into: Tensor | None = None) -> Tensor:
-        """Rows start to stop, a contiguous copy (stop - start, d), in the first rows of ``into`` if it is given.
+        """Return rows start to stop, a contiguous copy (stop - start, d).
 
-        Raises ValueError if they hold NaN or inf, or the file has changed since it was opened.
+        Args:
+            start: The first row.
+            stop: The row after the last.
+            into: A tensor of at least so many rows, whose first rows take the copy; None for a new one.
+
+        Raises:
+            ValueError: The rows hold NaN or inf, or the file has changed since it was opened.
         """
         if self.file is not None and _state(self.file) != self.state:
             raise ValueError(f"{self.name} has changed since it was opened; open it anew")
         block = torch.empty(stop - start, self.shape[1], dtype=self.dtype) if into is None else into[: stop - start]
         step = self._rows_a_piece()
-        for at in range(start, stop, step):
-            end = min(at + step, stop)
-            piece = block[at - start : end - start].copy_(self.fetch(at, end))
-            require_finite_rows(self.name, piece, first=at)
+        for first in range(start, stop, step):
+            end = min(first + step, stop)
+            piece = block[first - start : end - start].copy_(self.fetch(first, end))
+            require_finite_rows(self.name, piece, first=first)
         return block
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What tells these rows from others: a file's path, size and time of change, an array's hash. JSON's types."""
-        common = {"shape": list(self.shape), "dtype": name_of(self.dtype)}
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield all rows, a few MB at a time."""
+        step = self._rows_a_piece()
+        for start in range(0, self.shape[0], step):
+            yield self.read(start, min(start + step, self.shape[0]))
+
+    def fingerprint(self) -> dict[str, object]:
+        """Return what tells these rows from others: the path, size and time of change of a file, or an array's hash."""
+        common: dict[str, object] = {"shape": list(self.shape), "dtype": name_of(self.dtype)}
         if self.file is not None:
             status = self.file.stat()
             path = str(self.file.resolve()) + self.part
@@ -76,12 +95,6 @@ class Rows:
             digest.update(piece.view(torch.uint8).numpy().data)
         return {"kind": "array", "sha256": digest.hexdigest(), **common}
 
-    def pieces(self) -> Iterator[Tensor]:
-        """Yield all rows, a few MB at a time."""
-        step = self._rows_a_piece()
-        for start in range(0, self.shape[0], step):
-            yield self.read(start, min(start + step, self.shape[0]))
-
     def _rows_a_piece(self) -> int:
         return max(1, PIECE // (self.shape[1] * self.dtype.itemsize))
 
@@ -90,26 +103,31 @@ class Rows:
 RowSource: TypeAlias = Array | Rows | str | Path
 
 
-def open_rows(x: Any, name: str = "x") -> Rows:
-    """The rows of ``x``, none of them read yet.
+def open_rows(x: RowSource, name: str = "x") -> Rows:
+    """Open the rows of ``x``; none of them is read yet.
 
-    x: a NumPy array (memory-mapped too), a torch tensor on the CPU, or the path of a file:
+    Args:
+        x: (n, d) float16, bfloat16, float32, float64 or int8: a NumPy array (memory-mapped ones too), a tensor on the
+            CPU, ``Rows``, or the path of a file:
 
-        rows.npy               rows.npz:array          an array; a compressed member is read whole
-        rows.safetensors:name  rows.pt:name            a tensor; rows.pt:a.b of nested dictionaries
-        rows.parquet:column    rows.arrow:column       a column of lists of one length; rows.feather likewise
-        folder:column                                  of a Hugging Face data set that save_to_disk wrote
+                rows.npy               rows.npz:array          an array; a compressed one is read whole
+                rows.safetensors:name  rows.pt:name            a tensor; rows.pt:a.b of nested dictionaries
+                rows.parquet:column    rows.arrow:column       a column of lists of one length; rows.feather likewise
+                folder:column                                  of a Hugging Face data set that save_to_disk wrote
 
-        The name may be left out where the file holds one 2-D array or one column of lists. Of an array (n, layers, d),
-        ``rows.npy[3]`` or ``rows.pt:feats[-1]`` is one layer. float16, bfloat16, float32, float64 or int8, in any byte
-        order. Rows pass through.
-    name: what errors call an array.
+            The name may be left out where the file holds one 2-D array or one column of lists. Of an array
+            (n, layers, d), ``rows.npy[3]`` or ``rows.pt:feats[-1]`` is one layer. Any byte order is read.
+        name: What messages call an array.
+
+    Returns:
+        ``Rows``.
 
     Raises:
-        TypeError: something else, or another dtype; a .pt file of more than tensors, which could run code.
-        FileNotFoundError: no such file.
-        ValueError: not (n, d) with n, d >= 1; a file that is not whole or of an unknown kind; no such array or column.
-        ModuleNotFoundError: a .safetensors file without the safetensors package.
+        TypeError: x is something else or of another dtype; a .pt file holds more than tensors, which could run code.
+        FileNotFoundError: There is no such file.
+        ValueError: x is not (n, d) with n, d >= 1; the file is not whole or of an unknown kind; it has no such array or
+            column.
+        ModuleNotFoundError: A .safetensors file is given and the safetensors package is not installed.
 
     Examples:
         >>> import numpy as np
@@ -119,12 +137,19 @@ def open_rows(x: Any, name: str = "x") -> Rows:
     """
     if isinstance(x, Rows):
         return x
-    spec, layer = _layer_of(x)
-    return _rows(_table(spec, name, (2,) if layer is None else (3,)), layer)
+    source, layer = _layer_of(x)
+    return _rows(_table(source, name, (2,) if layer is None else (3,)), layer)
 
 
-def open_layers(x: Any, name: str = "x") -> list[Rows]:
-    """Every layer of (n, layers, d) as rows; what is (n, d) is one layer. x as ``open_rows`` takes it.
+def open_layers(x: RowSource, name: str = "x") -> list[Rows]:
+    """Open every layer of (n, layers, d) as rows; an array (n, d) is one layer.
+
+    Args:
+        x: The layers, as ``open_rows`` takes them.
+        name: What messages call an array.
+
+    Returns:
+        A list of ``Rows``, one a layer.
 
     Examples:
         >>> import numpy as np
@@ -134,15 +159,15 @@ def open_layers(x: Any, name: str = "x") -> list[Rows]:
     """
     if isinstance(x, Rows):
         return [x]
-    spec, layer = _layer_of(x)
-    table = _table(spec, name, (3, 2) if layer is None else (3,))
+    source, layer = _layer_of(x)
+    table = _table(source, name, (3, 2) if layer is None else (3,))
     if layer is not None or len(table.shape) != 3:
         return [_rows(table, layer)]
     return [_rows(table, number) for number in range(table.shape[1])]
 
 
-def indexable(rows: Any) -> Any:
-    """What items can index: an array, a tensor on the CPU; a file is mapped where it can be, or read whole."""
+def indexable(rows: RowSource) -> Array:
+    """Return rows that an array of indices can index: a file is mapped where it can be, else read whole."""
     if isinstance(rows, torch.Tensor):
         return rows.detach().cpu()
     if isinstance(rows, np.ndarray):
@@ -151,16 +176,17 @@ def indexable(rows: Any) -> Any:
     return source.mapped() if source.mapped is not None else source.read(0, source.shape[0])
 
 
-def _layer_of(x: Any) -> tuple[Any, int | None]:
-    """A path without its ``[layer]``, and the layer; everything else as it is."""
+def _layer_of(x: Array | str | Path) -> tuple[Array | str | Path, int | None]:
+    """Split ``[layer]`` from a path; everything else stays as it is."""
     match = re.fullmatch(r"(.+)\[(-?\d+)\]", str(x), re.DOTALL) if isinstance(x, (str, Path)) else None
     return (match[1], int(match[2])) if match else (x, None)
 
 
-def _table(x: Any, name: str, ranks: tuple[int, ...]) -> Table:
-    """ranks: how many dimensions are wanted where a file holds several arrays, the best first."""
+def _table(x: Array | str | Path, name: str, ranks: tuple[int, ...]) -> Table:
+    """Return the array in ``x``, of the best of ``ranks`` dimensions where a file holds several."""
     if isinstance(x, np.ndarray):
-        return Table(name, x.shape, x.dtype.name, _fetch_array(x), mapped=lambda: x)
+        array = x
+        return Table(name, x.shape, x.dtype.name, _fetch_array(x), mapped=lambda: array)
     if isinstance(x, torch.Tensor):
         if x.device.type != "cpu" or x.layout != torch.strided:
             raise TypeError(f"{name} must be a dense tensor on the CPU, got {x.layout} on {x.device}; use .cpu()")
@@ -170,8 +196,8 @@ def _table(x: Any, name: str, ranks: tuple[int, ...]) -> Table:
         raise TypeError(f"{name} must be a NumPy array, a torch tensor or the path of a file, got {type(x).__name__}")
     folder, _, column = str(x).partition(":")
     if is_saved_to_disk(folder):
-        return saved_to_disk(Path(folder), column or None)
-    # the shortest name that ends in a known way, so that a tensor's or a column's may hold anything
+        return columns.saved_to_disk(Path(folder), column or None)
+    # the shortest name that ends in a known way, so that the name of a tensor or a column may hold anything
     kinds = "|".join(kind[1:] for kind in READERS)
     match = re.fullmatch(rf"(.+?\.(?:{kinds}))(?::(.+))?", str(x), re.DOTALL)
     if match is None:
@@ -182,47 +208,59 @@ def _table(x: Any, name: str, ranks: tuple[int, ...]) -> Table:
     path = Path(match[1])
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    return READERS[path.suffix](path, match[2], ranks)
+    return READERS[path.suffix](Request(path, match[2], ranks))
 
 
 def _rows(table: Table, layer: int | None) -> Rows:
+    """Return the rows of a table, or of one of its layers."""
     if table.dtype not in DTYPES:
         raise TypeError(f"{table.name} must be {', '.join(DTYPES)}, got {table.dtype}; convert it first")
-    size, part, fetch, mapped = tuple(table.shape), table.part, table.fetch, table.mapped
+    size, fetch, mapped = tuple(table.shape), table.fetch, table.mapped
+    common = Rows(
+        name=table.name,
+        shape=(size[0], size[-1]) if size else (0, 0),
+        dtype=DTYPES[table.dtype],
+        fetch=lambda start, stop: fetch(slice(start, stop)),
+        file=table.file,
+        overhead=4 * PIECE + table.overhead,
+        part=table.part,
+        mapped=mapped if table.file is not None else None,
+        state=_state(table.file),
+    )
     if layer is None:
         if len(size) != 2 or 0 in size:
             advice = f"; a layer of (n, layers, d) is {table.name}[0]" if len(size) == 3 and 0 not in size else ""
             raise ValueError(f"{table.name} must be (n, d) with n, d >= 1, got {size}{advice}")
-        return Rows(
-            table.name, (size[0], size[1]), DTYPES[table.dtype], lambda start, stop: fetch(slice(start, stop)),
-            table.file, 4 * PIECE + table.overhead, part, mapped if table.file is not None else None,
-            _state(table.file),
-        )  # fmt: skip
+        return common
     if len(size) != 3 or 0 in size or not -size[1] <= layer < size[1]:
         raise ValueError(f"{table.name} must be (n, layers, d) with a layer {layer}, got {size}")
-    return Rows(
-        f"{table.name}[{layer}]", (size[0], size[2]), DTYPES[table.dtype],
-        lambda start, stop: fetch((slice(start, stop), layer)), table.file, 4 * PIECE + table.overhead,
-        f"{part}[{layer}]", None if mapped is None else lambda: mapped()[:, layer], _state(table.file),
-    )  # fmt: skip
+    return replace(
+        common,
+        name=f"{table.name}[{layer}]",
+        fetch=lambda start, stop: fetch((slice(start, stop), layer)),
+        part=f"{table.part}[{layer}]",
+        mapped=None if mapped is None else lambda: mapped()[:, layer],
+    )
 
 
 def _state(file: Path | None) -> tuple[int, int] | None:
+    """Return the size and the time of change of a file."""
     if file is None:
         return None
     status = file.stat()
     return status.st_size, status.st_mtime_ns
 
 
-def _fetch_array(array: np.ndarray[Any, Any]) -> Callable[[Any], Tensor]:
-    mapped: Any = array
-    while isinstance(mapped, np.ndarray) and not isinstance(mapped, np.memmap):
-        mapped = mapped.base
+def _fetch_array(array: NDArray[Any]) -> Callable[[Index], Tensor]:
+    """Return a function that copies rows of an array and lets go of the pages of a mapped file."""
+    base: object = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
     # a private mapping ("c") would lose what was written to it
-    pages = getattr(mapped, "_mmap", None) if isinstance(mapped, np.memmap) and mapped.mode != "c" else None
+    pages = getattr(base, "_mmap", None) if isinstance(base, np.memmap) and base.mode != "c" else None
 
-    def fetch(index: Any) -> Tensor:
-        rows = native(array[index])
+    def fetch(index: Index) -> Tensor:
+        rows = as_native_tensor(array[index])
         if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             pages.madvise(mmap.MADV_DONTNEED)
         return rows

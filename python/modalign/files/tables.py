@@ -1,11 +1,14 @@
-"""Tables with named columns, from files: Parquet, CSV, Arrow, and data sets that Hugging Face's save_to_disk wrote."""
+"""Tables with named columns in files: Parquet, CSV, Arrow, and data sets that Hugging Face's save_to_disk wrote."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["KINDS", "arrow_table", "column_of", "is_saved_to_disk", "lines_of", "read_table", "saved_files"]
 
@@ -13,18 +16,24 @@ KINDS = (".parquet", ".csv", ".arrow", ".feather")
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a UTF-8 text. A line ends with its newline alone, which other separators in a text are not.
+    """Return the lines of a UTF-8 text. Newlines alone end a line; other separators belong to the text.
 
-    Raises UnicodeDecodeError.
+    Raises:
+        UnicodeDecodeError: The file is not UTF-8.
     """
     lines = path.read_text(encoding="utf-8").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
-def read_table(path: Path, column: str | None = None) -> Any:
-    """The pyarrow table in a file of ``KINDS`` or in a saved folder; ValueError for one that is not whole.
+def read_table(path: Path, column: str | None = None) -> pa.Table:
+    """Read a table from a file of ``KINDS`` or from the folder of a saved data set.
 
-    column: all that is wanted of it. Of a Parquet file that has it nothing else is read.
+    Args:
+        path: The file or folder.
+        column: The only column that is needed, or None. Nothing else is read of a Parquet file that has it.
+
+    Raises:
+        ValueError: The file is not whole.
     """
     import pyarrow as pa
 
@@ -44,8 +53,8 @@ def read_table(path: Path, column: str | None = None) -> Any:
         raise ValueError(f"{path} must be a whole {path.suffix} file ({str(error).splitlines()[0]})") from None
 
 
-def arrow_table(files: Sequence[Path]) -> Any:
-    """Memory-mapped Arrow files or streams, one after the other, as one table. Raises what pyarrow raises."""
+def arrow_table(files: Sequence[Path]) -> pa.Table:
+    """Return memory-mapped Arrow files or streams, one after the other, as one table; pyarrow's errors pass through."""
     import pyarrow as pa
 
     tables = []
@@ -60,12 +69,12 @@ def arrow_table(files: Sequence[Path]) -> Any:
 
 
 def is_saved_to_disk(folder: str | Path) -> bool:
-    """Whether a folder is a data set as save_to_disk leaves it."""
+    """Return whether a folder holds a data set that save_to_disk wrote."""
     return (Path(folder) / "state.json").is_file()
 
 
 def saved_files(folder: Path) -> list[Path]:
-    """The Arrow streams of a saved data set, in the order that its state.json has."""
+    """Return the Arrow streams of a saved data set, in the order of its state.json."""
     state = folder / "state.json"
     try:
         content = json.loads(state.read_text(encoding="utf-8"))
@@ -81,8 +90,17 @@ def saved_files(folder: Path) -> list[Path]:
     return files
 
 
-def column_of(table: Any, path: str | Path, name: str) -> list[Any]:
-    """The entries of a column; ValueError if there is no such column, or nothing in some of its rows."""
+def column_of(table: pa.Table, path: str | Path, name: str) -> list[Any]:
+    """Return the entries of a column.
+
+    Args:
+        table: The table.
+        path: Where the table comes from, for messages.
+        name: The column.
+
+    Raises:
+        ValueError: There is no such column, or a row of it is empty.
+    """
     if name not in table.column_names:
         raise ValueError(f"{path} has no column {name!r}; it holds {', '.join(table.column_names) or 'none'}")
     values: list[Any] = table.column(name).to_pylist()

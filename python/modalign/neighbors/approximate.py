@@ -1,4 +1,4 @@
-"""Approximate k-NN graphs by pynndescent, with their recall measured against exact neighbours."""
+"""Approximate k-NN graphs by pynndescent, with a recall measured against exact neighbours."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import dataclasses
 import importlib
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.ops.knn import RowBlock, SearchOptions, search
 
-__all__ = ["Recall", "approximate_knn"]
+__all__ = ["Recall", "approximate_knn", "wilson"]
 
-SAMPLE = 1000  # rows whose exact neighbours are looked up
-LEVEL = 1.959964  # standard normal quantile of a 95 % interval
-MORE = 5  # neighbours asked for beyond k: itself, and what is lost to duplicates
+SAMPLE = 1000  # rows whose exact neighbours are compared
+QUANTILE = 1.959964  # of the standard normal, for a 95 % interval
+EXTRA = 5  # neighbours requested beyond k: the row itself, and duplicates in a list
 BLOCK_ELEMENTS = 1 << 24  # numbers gathered at once
 
 
@@ -26,9 +26,15 @@ BLOCK_ELEMENTS = 1 << 24  # numbers gathered at once
 class Recall:
     """The share of the true k nearest neighbours that an approximate graph holds, and its 95 % interval.
 
-    It is the mean over ``sample`` rows drawn without replacement. The interval is Wilson's for a proportion among so
-    many: conservative, since the recall of a row lies between 0 and 1 and so varies by p (1 - p) at most, and honest
-    where every sampled row is perfect.
+    The share is the mean over rows drawn without replacement. The interval is Wilson's for a proportion of that many
+    trials. It is conservative, since the recall of a row lies between 0 and 1 and so varies by p (1 - p) at most, and
+    it is not empty where every sampled row is perfect.
+
+    Attributes:
+        estimate: The share.
+        low: The lower end of the interval.
+        high: The upper end.
+        sample: The number of rows drawn.
     """
 
     estimate: float
@@ -41,21 +47,38 @@ class Recall:
 
 
 def approximate_knn(
-    x: Tensor, k: int, *, queries: Tensor | None = None, metric: str = "cosine", seed: int = 0,
+    x: Tensor,
+    k: int,
+    *,
+    queries: Tensor | None = None,
+    metric: str = "cosine",
+    seed: int = 0,
     threads: int | None = None,
-) -> tuple[Tensor, Tensor, Recall]:  # fmt: skip
-    """Most of the k nearest neighbours of each row, found by pynndescent's nearest-neighbour descent.
+) -> tuple[Tensor, Tensor, Recall]:
+    """Find most of the k nearest neighbours of each row by pynndescent's nearest-neighbour descent.
 
-    x, queries, metric ("cosine" or "euclidean"): as in ``modalign.knn``; in float32 for the library. Scores are exact,
-    in float64 from the stored rows, and order the neighbours; a row is not its own neighbour. Rows for which the
-    library finds fewer than k are searched exactly. The same seed gives the same graph for one number of threads, of
-    which there are no more than numba has. Queries unlike the rows of x are found worse: the recall tells.
+    The library sees the rows in float32. Scores are exact, in float64 from the stored rows, and order the neighbours; a
+    row is not its own neighbour. Rows for which the library finds fewer than k neighbours are searched exactly. Queries
+    unlike the rows of x have a lower recall.
 
-    Returns: indices (m, k) int64, scores (m, k) float64, and the recall, from min(1,000, m) rows.
-    Peak memory: float32 copies of the rows and what pynndescent holds, about 100 (k + 5) bytes a row.
-    Raises: ModuleNotFoundError without pynndescent; NotImplementedError for rows on another device, and for metric
-    "dot": the inner product is no distance, so that a neighbour's neighbour need not be near, and pynndescent's
-    "inner_product" (its "dot" is for unit rows) tells no products below 0 apart.
+    Args:
+        x: (n, d) gallery on the CPU, as in ``modalign.knn``.
+        k: The number of neighbours.
+        queries: (m, d) of x's dtype, or None: every row of x searches for the others.
+        metric: "cosine" or "euclidean".
+        seed: The seed. One seed gives one graph for one number of threads.
+        threads: The number of threads, at most as many as numba has; None for as many as torch has.
+
+    Returns:
+        Indices (m, k) int64, scores (m, k) float64, and the recall, from min(1,000, m) rows. Peak memory: float32
+        copies of the rows and what pynndescent holds, about 100 (k + 5) bytes a row.
+
+    Raises:
+        ModuleNotFoundError: pynndescent is not installed.
+        NotImplementedError: The rows are on another device, or the metric is "dot". An inner product is no distance, so
+            a neighbour's neighbour need not be near; pynndescent's "inner_product" (its "dot" is for unit rows) does
+            not tell products below 0 apart.
+
     Source: Dong et al. 2011, doi:10.1145/1963405.1963487.
     """
     if metric == "dot":
@@ -65,99 +88,107 @@ def approximate_knn(
         )
     if x.device.type != "cpu":
         raise NotImplementedError(f"knn: exact=False searches on the CPU, got rows on {x.device}")
-    try:
-        library: Any = importlib.import_module("pynndescent")
-        numba: Any = importlib.import_module("numba")
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("knn: exact=False needs pynndescent: pip install pynndescent") from None
-    itself = queries is None
-    rows = x if queries is None else queries
-    gallery, searching = _in_float32(x, rows)
-    with warnings.catch_warnings():  # of rows with too few neighbours: they are searched exactly
-        warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors")
-        index = library.NNDescent(
-            gallery, metric=metric, n_neighbors=min(len(x), k + MORE), random_state=seed,
-            n_jobs=min(threads or torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS),
-        )  # fmt: skip
-    if itself:
-        found = torch.from_numpy(index.neighbor_graph[0]).long()
-    else:
-        index.prepare()
-        found = torch.from_numpy(index.query(searching, k=min(len(x), k + MORE))[0]).long()
-    indices, scores = _best(x, rows, found, k, metric, itself)
+    search = _Search(x, queries, k, metric=metric, threads=threads)
+    indices, scores = search.best(search.descend(seed))
     short = (indices < 0).any(1).nonzero()[:, 0]
     if len(short):
-        indices[short], scores[short] = _exact(x, rows, short, k, metric, itself, threads)
+        indices[short], scores[short] = search.exact(short)
     generator = torch.Generator().manual_seed(seed)
-    sample = torch.randperm(len(rows), generator=generator)[:SAMPLE].sort().values
-    _, best = _exact(x, rows, sample, k, metric, itself, threads)
+    sample = torch.randperm(len(search.rows), generator=generator)[:SAMPLE].sort().values
+    _, best = search.exact(sample)
     # an equally good neighbour is as right as the one of the lower index
-    right = (scores[sample] >= best[:, -1:]).double().mean()
-    return indices, scores, wilson(float(right), len(sample))
+    share = (scores[sample] >= best[:, -1:]).double().mean()
+    return indices, scores, wilson(float(share), len(sample))
 
 
 def wilson(share: float, sample: int) -> Recall:
-    """Wilson's interval for a share of ``sample``."""
-    z2 = LEVEL * LEVEL / sample
+    """Return a share of ``sample`` trials with Wilson's interval."""
+    z2 = QUANTILE * QUANTILE / sample
     middle = (share + z2 / 2) / (1 + z2)
-    half = LEVEL / (1 + z2) * math.sqrt(share * (1 - share) / sample + z2 / (4 * sample))
+    half = QUANTILE / (1 + z2) * math.sqrt(share * (1 - share) / sample + z2 / (4 * sample))
     # the bounds meet the share at 0 and 1, where rounding would leave it outside
     return Recall(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), sample)
 
 
-def _in_float32(x: Tensor, rows: Tensor) -> list[Any]:
-    """Arrays for the library: where float32 would lose their squares, times a power of two, which keeps the order."""
+class _Search:
+    """The rows of an approximate search and its options."""
+
+    def __init__(self, x: Tensor, queries: Tensor | None, k: int, *, metric: str, threads: int | None) -> None:
+        self.x, self.rows, self.self_search = x, x if queries is None else queries, queries is None
+        self.k, self.metric, self.threads = k, metric, threads
+
+    def descend(self, seed: int) -> Tensor:
+        """Return the candidates [m, k + 5] that pynndescent finds; -1 where there is none."""
+        try:
+            library = importlib.import_module("pynndescent")
+            numba = importlib.import_module("numba")
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError("knn: exact=False needs pynndescent: pip install pynndescent") from None
+        gallery, searching = _as_float32(self.x, self.rows)
+        count = min(len(self.x), self.k + EXTRA)
+        with warnings.catch_warnings():  # rows with too few neighbours are searched exactly
+            warnings.filterwarnings("ignore", "Failed to correctly find n_neighbors")
+            index = library.NNDescent(
+                gallery,
+                metric=self.metric,
+                n_neighbors=count,
+                random_state=seed,
+                n_jobs=min(self.threads or torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS),
+            )
+        if self.self_search:
+            return torch.from_numpy(index.neighbor_graph[0]).long()
+        index.prepare()
+        return torch.from_numpy(index.query(searching, k=count)[0]).long()
+
+    def exact(self, selected: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the exact neighbours and scores of the rows ``selected``."""
+        # groups of one row keep a row of x from being its own neighbour
+        gallery = RowBlock(self.x, torch.arange(len(self.x)) if self.self_search else None)
+        queries = RowBlock(self.rows[selected], selected if self.self_search else None)
+        indices, _, _ = search(gallery, queries, SearchOptions(self.k, metric=self.metric, threads=self.threads))
+        return indices, self.scores(self.rows[selected], indices)
+
+    def best(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the k best candidates, each once and none of them the row itself; -1 where there are fewer."""
+        candidates = candidates.sort(dim=1).values
+        candidates[:, 1:].masked_fill_(candidates[:, 1:] == candidates[:, :-1], -1)
+        if self.self_search:
+            candidates.masked_fill_(candidates == torch.arange(len(candidates))[:, None], -1)
+        scores = self.scores(self.rows, candidates.clamp_min(0)).masked_fill_(candidates < 0, -torch.inf)
+        # -1 sorts before all ids, but its score comes last
+        order = scores.sort(dim=1, descending=True, stable=True)
+        return candidates.gather(1, order.indices[:, : self.k]), order.values[:, : self.k].contiguous()
+
+    def scores(self, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Return the scores of rows with their candidates [m, c], as knn defines them."""
+        scores = torch.zeros(candidates.shape, dtype=torch.float64)
+        step = max(1, BLOCK_ELEMENTS // (candidates.shape[1] * self.x.shape[1]))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            left, right, total = rows[part].double(), self.x[candidates[part]].double(), scores[part]
+            for c in range(self.x.shape[1]):
+                if self.metric == "euclidean":
+                    difference = left[:, None, c] - right[..., c]
+                    total -= difference * difference
+                else:
+                    total += left[:, None, c] * right[..., c]
+        if self.metric == "cosine":
+            scores = scores * _inverse_norms(rows)[:, None] * _inverse_norms(self.x)[candidates]
+        return scores
+
+
+def _as_float32(x: Tensor, rows: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return arrays for the library, scaled by one power of two where float32 would lose the squares of the rows."""
     largest = max(abs(float(bound)) for table in (x, rows) for bound in table.aminmax())
-    if largest == 0 or 2.0**-30 < largest < 2.0**30:
-        return [x.float().numpy(), rows.float().numpy()]
-    scale = 2.0 ** -max(math.frexp(largest)[1], -1000)
-    return [(table.double() * scale).float().numpy() for table in (x, rows)]
-
-
-def _exact(
-    x: Tensor, rows: Tensor, which: Tensor, k: int, metric: str, itself: bool, threads: int | None
-) -> tuple[Tensor, Tensor]:
-    """Exact neighbours of some rows; groups keep a row of x from being its own."""
-    ids = torch.arange(len(x)) if itself else None
-    queries = RowBlock(rows[which], which if itself else None)
-    indices, _, _ = search(RowBlock(x, ids), queries, SearchOptions(k, metric=metric, threads=threads))
-    return indices, _scores(x, rows[which], indices, metric)
-
-
-def _best(x: Tensor, rows: Tensor, found: Tensor, k: int, metric: str, itself: bool) -> tuple[Tensor, Tensor]:
-    """The k best of the candidates found, each once and none of them the row itself; -1 where there are fewer."""
-    found = found.sort(dim=1).values
-    found[:, 1:].masked_fill_(found[:, 1:] == found[:, :-1], -1)
-    if itself:
-        found.masked_fill_(found == torch.arange(len(found))[:, None], -1)
-    scores = _scores(x, rows, found.clamp_min(0), metric).masked_fill_(found < 0, -torch.inf)
-    # -1 sorts before all ids, but its score comes last
-    order = scores.sort(dim=1, descending=True, stable=True)
-    return found.gather(1, order.indices[:, :k]), order.values[:, :k].contiguous()
-
-
-def _scores(x: Tensor, rows: Tensor, indices: Tensor, metric: str) -> Tensor:
-    """The score that knn defines, of each row with its candidates [m, c], in float64 in the order of the features."""
-    scores = torch.zeros(indices.shape, dtype=torch.float64)
-    step = max(1, BLOCK_ELEMENTS // (indices.shape[1] * x.shape[1]))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        own, others, total = rows[part].double(), x[indices[part]].double(), scores[part]
-        for c in range(x.shape[1]):
-            if metric == "euclidean":
-                difference = own[:, None, c] - others[..., c]
-                total -= difference * difference
-            else:
-                total += own[:, None, c] * others[..., c]
-    if metric == "cosine":
-        scores = scores * _inverse_norms(rows)[:, None] * _inverse_norms(x)[indices]
-    return scores
+    scale = 1.0 if largest == 0 or 2.0**-30 < largest < 2.0**30 else 2.0 ** -max(math.frexp(largest)[1], -1000)
+    left, right = (table if scale == 1 else table.double() * scale for table in (x, rows))
+    return left.float().numpy(), right.float().numpy()
 
 
 def _inverse_norms(rows: Tensor) -> Tensor:
-    """1 / |x_i|, 0 for a zero row, as knn defines it. NumPy's square root is correctly rounded; torch's may not be."""
+    """Return 1 / |x_i|, 0 for a zero row, as knn defines it."""
     squares = torch.zeros(len(rows), dtype=torch.float64)
     for column in rows.unbind(1):
         squares += column.double() * column.double()
-    norms = np.sqrt(squares.numpy())
+    norms = np.sqrt(squares.numpy())  # correctly rounded; torch's square root may not be
     return torch.from_numpy(np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0))

@@ -151,14 +151,8 @@ def knn(
         scores, candidates = scores.to(accumulator(gallery.rows.dtype)), len(gallery.rows)
     if not bool(scores.isfinite().all()):
         raise ValueError(f"knn: the {metric} scores overflow {scores.dtype}; scale the rows down or use float64")
-    as_given = isinstance(x, torch.Tensor)
-    return Neighbors(
-        indices if as_given else indices.numpy(),
-        scores if as_given else scores.numpy(),
-        metric=metric,
-        candidates=candidates,
-        certificate=certificate,
-    )
+    graph = Neighbors(indices, scores, metric=metric, candidates=candidates, certificate=certificate)
+    return graph if isinstance(x, torch.Tensor) else graph.as_numpy()
 
 
 def _as_labels(name: str, labels: Labels | None) -> Tensor | None:

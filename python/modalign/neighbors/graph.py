@@ -1,4 +1,4 @@
-"""A k-NN graph as an object: the neighbours, what proves them, and the forms other libraries take."""
+"""A k-NN graph: the neighbours, how they are known, and the forms other libraries take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from modalign.common.types import Array
 from modalign.neighbors.approximate import Recall
 
 if TYPE_CHECKING:
@@ -20,16 +22,17 @@ VALUES = ("score", "distance", "connectivity")
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """How the neighbours are known.
+    """How the neighbours of a graph are known.
 
-    screen: the precision in which candidates were excluded ("int8", "int16", "bfloat16", "float16", "float32"), "none"
-        where float64 scored every pair, or the library of an approximate search.
-    proved: rows whose neighbours the screen's error bound proves, once float64 scored what the screen could not
-    exclude.
-    redone: rows for which the screen excluded too little, so that float64 scored most of their candidates, or a second
-        screen was needed. Their neighbours are as exact.
-    scored: pairs of rows that float64 scored.
-    recall: None: every neighbour is exact. Otherwise the measured recall of an approximate search.
+    Attributes:
+        screen: The precision in which candidates were excluded ("int8", "int16", "bfloat16", "float16", "float32"),
+            "none" where float64 scored every pair, or the library of an approximate search.
+        proved: The number of rows whose neighbours the screen's error bound proves, once float64 scored the candidates
+            that the screen could not exclude.
+        redone: The number of rows for which the screen excluded too little, so that float64 scored most of their
+            candidates, or a second screen was needed. Their neighbours are as exact.
+        scored: The number of pairs of rows that float64 scored.
+        recall: The measured recall of an approximate search; None if every neighbour is exact.
     """
 
     screen: str
@@ -49,10 +52,16 @@ class Certificate:
 
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
-    """The k nearest neighbours of each of m rows among n, best first.
+    """The k nearest neighbours of each of m rows among n candidates, best first.
 
-    indices: (m, k) int64. scores: (m, k) in falling order. metric: what the scores are. candidates: n.
-    NumPy arrays or tensors, as the rows were.
+    Arrays are NumPy arrays or tensors, as the rows were.
+
+    Attributes:
+        indices: (m, k) int64.
+        scores: (m, k) in falling order.
+        metric: The score: "cosine", "dot" or "euclidean" (minus the squared distance).
+        candidates: n.
+        certificate: How the neighbours are known.
     """
 
     indices: Any
@@ -61,9 +70,17 @@ class Neighbors:
     candidates: int
     certificate: Certificate
 
+    def as_numpy(self) -> Neighbors:
+        """Return the graph with NumPy arrays instead of tensors on the CPU, over the same memory."""
+        return dataclasses.replace(self, indices=self.indices.numpy(), scores=self.scores.numpy())
+
     @property
     def distances(self) -> Any:
-        """(m, k): 1 - cosine, or the Euclidean distance. ValueError for metric "dot", which is none."""
+        """(m, k) 1 - cosine, or the Euclidean distance.
+
+        Raises:
+            ValueError: The metric is "dot", which is no distance.
+        """
         scores = torch.as_tensor(self.scores)
         if self.metric == "dot":
             raise ValueError("a dot product is no distance: use metric='cosine' or 'euclidean'")
@@ -71,10 +88,12 @@ class Neighbors:
         return distances if isinstance(self.scores, torch.Tensor) else distances.numpy()
 
     def to_scipy(self, values: str = "score") -> csr_array:
-        """The graph as a SciPy CSR array (m, n), k entries a row, best first; for scikit-learn's
-        ``metric="precomputed"`` with values="distance".
+        """Return the graph as a SciPy CSR array (m, n), k entries a row, best first.
 
-        values: "score", "distance" or "connectivity" (ones).
+        scikit-learn takes the array of distances with ``metric="precomputed"``.
+
+        Args:
+            values: "score", "distance" or "connectivity" (ones).
 
         Examples:
             >>> import numpy as np, modalign
@@ -88,27 +107,35 @@ class Neighbors:
             raise ValueError(f"to_scipy: values must be one of {VALUES}, got {values!r}")
         indices = torch.as_tensor(self.indices).cpu().numpy()
         m, k = indices.shape
-        table = {"score": lambda: self.scores, "distance": lambda: self.distances}.get(values)
-        data = np.ones(m * k) if table is None else torch.as_tensor(table()).cpu().numpy().ravel()
+        if values == "connectivity":
+            data = np.ones(m * k)
+        else:
+            table = self.scores if values == "score" else self.distances
+            data = torch.as_tensor(table).cpu().numpy().ravel()
         return csr_array((data, indices.ravel(), np.arange(m + 1) * k), shape=(m, self.candidates))
 
-    def to_umap(self) -> tuple[Any, Any]:
-        """(indices, distances), NumPy (m, k + 1) with every row its own first neighbour, for UMAP's
-        ``precomputed_knn=(*graph.to_umap(), None)`` with n_neighbors = k + 1. For rows searched among themselves."""
+    def to_umap(self) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+        """Return indices and distances (m, k + 1) as UMAP takes them: every row is its own first neighbour.
+
+        Pass ``precomputed_knn=(*graph.to_umap(), None)`` with ``n_neighbors = k + 1``.
+
+        Raises:
+            ValueError: The graph is of queries, not of rows searched among themselves.
+        """
         indices, distances = (torch.as_tensor(table).cpu() for table in (self.indices, self.distances))
         if len(indices) != self.candidates:
             raise ValueError("to_umap: needs the graph of one set searched for itself, got one of queries")
-        itself = torch.arange(len(indices))[:, None]
-        both = torch.cat([itself, indices], 1), torch.cat([torch.zeros_like(distances[:, :1]), distances], 1)
-        return both[0].numpy(), both[1].numpy()
+        rows = torch.arange(len(indices))[:, None]
+        distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], 1)
+        return torch.cat([rows, indices], 1).numpy(), distances.numpy()
 
     def edge_index(self) -> torch.Tensor:
-        """(2, m k) int64: an edge from every neighbour to its row, as PyTorch Geometric's ``knn_graph`` has them."""
+        """Return int64 edges (2, m k) from every neighbour to its row, as PyTorch Geometric has them."""
         indices = torch.as_tensor(self.indices)
         rows = torch.arange(len(indices), device=indices.device)[:, None].expand_as(indices)
         return torch.stack([indices.reshape(-1), rows.reshape(-1)])
 
 
-def indices_of(graph: Any) -> torch.Tensor:
-    """The indices of ``Neighbors``, or of what are indices already, as a tensor on the CPU."""
+def indices_of(graph: Neighbors | Array) -> torch.Tensor:
+    """Return the indices of a graph, or indices themselves, as a tensor on the CPU."""
     return torch.as_tensor(graph.indices if isinstance(graph, Neighbors) else graph).cpu()

@@ -55,9 +55,12 @@ class BlockLists:
         """Return what a checkpoint keeps of block i, views by the names they have in its file."""
         indices, scores = self.best(i)
         return {
-            "indices": indices.numpy(), "scores": scores.numpy(), "done": self.done[i], "screen": self.screens[i],
+            "indices": indices.numpy(),
+            "scores": scores.numpy(),
+            "done": self.done[i],
+            "screen": self.screens[i],
             "redone_scored": self.tallies[i],
-        }  # fmt: skip
+        }
 
     def record(self, sides: list[Side], report: Report) -> None:
         """Note that the sides of a pair of blocks are folded in, and what the search of the pair took."""
