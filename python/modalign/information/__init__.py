@@ -1,4 +1,4 @@
-"""What two modalities tell about a label: redundancy, uniqueness and synergy, exact or from samples.
+"""Information of two modalities about a label: redundancy, uniqueness and synergy, exact or from samples.
 
 joint         the exact decomposition of a discrete joint distribution: ``pid_of_joint``
 estimate      estimates from samples: ``pid``, ``mutual_information``, ``co_information``

@@ -38,7 +38,7 @@ STEPS = 200
 
 @dataclasses.dataclass(frozen=True)
 class Information:
-    """What modality 1 and modality 2 tell about a label, in bits.
+    """The information of modality 1 and modality 2 about a label, in bits.
 
     redundancy + unique_1 = mutual_1, redundancy + unique_2 = mutual_2, and the four parts add up to mutual_12.
 

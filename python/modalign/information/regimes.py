@@ -27,7 +27,7 @@ __all__ = ["Regime", "regime"]
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
-    """What recovers the signal that two modalities share.
+    """The methods that recover the signal that two modalities share.
 
     Attributes:
         name: "both", "align only", "predict only" or "neither".

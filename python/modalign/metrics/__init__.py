@@ -1,8 +1,8 @@
 """Alignment scores of two representations of the same items, by the names that the literature gives them.
 
-registry          the table of metrics: functions, what each needs, range, cost; all other rooms read it
+registry          the table of metrics: functions, needs, range and cost; the rooms above read it
 cost              estimates of the time of one evaluation, a column of the registry
-inputs            what the evaluators take: two graphs, or two tables of rows
+inputs            arguments of the evaluators: two graphs, or two tables of rows
 neighborhoods     scores of the k nearest neighbours, from their indices and ranks: ``mutual_knn``, ``jaccard_knn``, ...
 edges             scores of the neighbours and their similarities: ``cknna``, ``second_order_cosine``
 graphs            searches and checks of graphs, for these two
@@ -15,7 +15,7 @@ ranks             ``information_imbalance`` and ``retrieval``
 tiled_scores      scores and ranks of all pairs, for ranks
 tiles             tiles of all pairs, for these four
 pair_tables       metrics of all pairs under many relabellings
-diagnostics       what distorts scores: reciprocity, hubs, duplicates, zero rows
+diagnostics       properties that distort scores: reciprocity, hubs, duplicates, zero rows
 
 A metric is a number, or a score for each item, of rows or graphs. Intervals, nulls, samples and layers are in
 ``modalign.alignment``; training, drawing and printing do not come in. A new metric is a function, an evaluator and an

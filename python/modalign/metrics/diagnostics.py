@@ -48,7 +48,7 @@ def reciprocity(graph: Graph) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Hubness:
-    """How unevenly items occur in the lists of others.
+    """Measures of how unevenly items occur in the lists of others.
 
     Attributes:
         skewness: The skewness of N_k, the number of lists that an item is in; 0 if all are in as many.

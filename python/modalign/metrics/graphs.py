@@ -1,4 +1,4 @@
-"""What metrics of neighbours share: searching two graphs, checking graphs that exist, and blocks of rows."""
+"""Steps that all metrics of neighbours share: search two graphs, check given graphs, and go through rows in blocks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Graph: TypeAlias = Neighbors | Array  # (m, k) int64 indices, nearest first
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How two graphs are searched: the options of ``modalign.knn`` that metrics of neighbours take.
+    """The options of ``modalign.knn`` that metrics of neighbours take.
 
     Attributes:
         k: Neighbours of each item.
