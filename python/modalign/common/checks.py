@@ -9,7 +9,6 @@ from torch import Tensor
 from modalign.common.dtypes import FLOATS, autocast_dtype
 
 __all__ = [
-    "autocast_dtype",
     "number",
     "one_of",
     "require_finite_rows",

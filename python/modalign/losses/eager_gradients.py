@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.common.checks import autocast_dtype
-from modalign.common.dtypes import FLOATS
+from modalign.common.dtypes import FLOATS, autocast_dtype
 from modalign.losses.evaluation import evaluate
 from modalign.losses.inputs import logit_scales, per_row
 from modalign.losses.options import InfoNCEOptions

@@ -11,8 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from modalign.common.checks import autocast_dtype
-from modalign.common.dtypes import accumulator
+from modalign.common.dtypes import accumulator, autocast_dtype
 from modalign.ops.unit_rows import unit_rows
 
 __all__ = [

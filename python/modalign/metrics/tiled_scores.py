@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modalign.metrics.tiles import TILE, row_slices, scaled_down
+from modalign.neighbors.rows_in_range import are_in_range
 
 __all__ = ["TiledScores"]
 
@@ -190,7 +191,7 @@ def _within_range(tables: list[Tensor], metric: str) -> list[Tensor]:
     one for distances.
     """
     largest = [torch.cat([table[rows].double().abs().amax(1) for rows in row_slices(len(table))]) for table in tables]
-    if all(bool(((sizes == 0) | ((sizes > 2.0**-400) & (sizes < 2.0**400))).all()) for sizes in largest):
+    if all(map(are_in_range, largest)):
         return list(tables)
     exponents = [torch.frexp(sizes).exponent[:, None] for sizes in largest]
     if metric != "cosine":

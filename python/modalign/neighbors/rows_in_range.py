@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-__all__ = ["Scale", "find_scale"]
+__all__ = ["Scale", "are_in_range", "find_scale"]
 
 SMALLEST, LARGEST = 2.0**-400, 2.0**400  # the largest entry of a row lies between them, or is 0
 
@@ -49,13 +49,18 @@ def find_scale(blocks: Iterable[Tensor], metric: str) -> Scale | None:
     outside, exponent = False, None
     for rows in blocks:
         largest = _largest(rows)
-        outside |= not bool(((largest == 0) | ((largest > SMALLEST) & (largest < LARGEST))).all())
+        outside |= not are_in_range(largest)
         if bool(largest.any()):  # rows of zeros have no exponent
             top = int(torch.frexp(largest.max()).exponent)
             exponent = top if exponent is None else max(top, exponent)
     if not outside:
         return None
     return Scale(None if metric == "cosine" else exponent)
+
+
+def are_in_range(largest: Tensor) -> bool:
+    """Return whether rows with these largest absolute values [n] need no scaling."""
+    return bool(((largest == 0) | ((largest > SMALLEST) & (largest < LARGEST))).all())
 
 
 def _largest(rows: Tensor) -> Tensor:
