@@ -51,20 +51,22 @@ def info_nce_cases() -> list[Case]:
     cases = []
     for n, d in ((256, 32), (1024, 128), (1024, 512), (4096, 128), (4096, 512), (16384, 128), (16384, 512)):
         rivals = ours | dense | chunked
-        cases.append(Case(f"{n} x {d}", lambda n=n, d=d: _pair(n, d), rivals, _same_step, 8.0 * n * n * d))
+        cases.append(Case(f"{n} x {d}", lambda n=n, d=d: _pair(n, d), rivals, _same_step, operations=8.0 * n * n * d))
     n, d = 16384, 512
     kept = {"modalign": lambda x, y: _step(functools.partial(_modalign, workspace=2**30), x, y)}
     kept |= {"naive torch": dense["naive torch"], "modalign, nothing kept": ours["modalign"]}
-    cases.append(Case(f"{n} x {d}, 1 GB kept", lambda n=n, d=d: _pair(n, d), kept, _same_step, 8.0 * n * n * d))
+    cases.append(
+        Case(f"{n} x {d}, 1 GB kept", lambda n=n, d=d: _pair(n, d), kept, _same_step, operations=8.0 * n * n * d)
+    )
     half = {"modalign": ours["modalign"], "naive torch": dense["naive torch"], "modalign, float32": _in_float32}
     cases.append(
         Case(
             f"{n} x {d}, bfloat16",
             lambda n=n, d=d: tuple(t.bfloat16() for t in _pair(n, d)),
             half,
-            _roughly_the_same_step,
-            8.0 * n * n * d,
-            lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            agree=_roughly_the_same_step,
+            operations=8.0 * n * n * d,
+            right=lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
             rate="bfloat16",
         )
     )
@@ -76,7 +78,7 @@ def info_nce_cases() -> list[Case]:
             lambda problems=problems, n=n, d=d: _pair(problems, n, d),
             batched,
             _same_step,
-            8.0 * problems * n * n * d,
+            operations=8.0 * problems * n * n * d,
         )
     )
     n, d = 131072, 128
@@ -85,9 +87,9 @@ def info_nce_cases() -> list[Case]:
             f"{n} x {d}",
             lambda n=n, d=d: _pair(n, d),
             ours,
-            _same_step,
-            8.0 * n * n * d,
-            lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            agree=_same_step,
+            operations=8.0 * n * n * d,
+            right=lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
             rounds=1,
         )
     )
@@ -103,7 +105,7 @@ def other_loss_cases() -> list[Case]:
             lambda: _pair(n, d),
             {"modalign": lambda x, y: _step(modalign.nt_xent, x, y), "naive torch": lambda x, y: _step(_nt_xent, x, y)},
             _same_step,
-            4.0 * (2 * n) ** 2 * d,
+            operations=4.0 * (2 * n) ** 2 * d,
         ),
         Case(
             f"sigmoid_loss, {n} x {d}",
@@ -113,7 +115,7 @@ def other_loss_cases() -> list[Case]:
                 "naive torch": lambda x, y: _step(_sigmoid_loss, x, y),
             },
             _same_step,
-            8.0 * n * n * d,
+            operations=8.0 * n * n * d,
         ),
     ]
 

@@ -39,7 +39,7 @@ def sweep_cases() -> list[Case]:
 
 def _data(x: Tensor, y: Tensor, labels: Tensor) -> PairedDataset:
     flat = labels[:, 0]
-    return PairedDataset("bench", ("a", "b"), x, y, flat, split_of(flat), ("0", "1", "2", "3"))
+    return PairedDataset("bench", ("a", "b"), x, y=y, labels=flat, split=split_of(flat), classes=("0", "1", "2", "3"))
 
 
 def _together(x: Tensor, y: Tensor, labels: Tensor) -> np.ndarray[Any, Any]:

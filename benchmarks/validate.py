@@ -130,9 +130,27 @@ def main() -> None:
                 truth = value.mean()
                 covered = float(((low <= truth + 1e-12) & (truth - 1e-12 <= high)).mean())
                 least = 0.95 if kind.startswith("confidence sequence") else None
-                rows.append(_row(f"{kind} ({name})", covered, 0.95, least, count, float((high - low).mean() / 2)))
+                rows.append(
+                    _row(
+                        f"{kind} ({name})",
+                        covered,
+                        0.95,
+                        least=least,
+                        count=count,
+                        half_width=float((high - low).mean() / 2),
+                    )
+                )
         for kind, p in replicate(of_null, "nulls").items():
-            rows.append(_row(f"p <= 0.05: {kind}", float(np.mean(np.array(p) <= 0.05)), 0.05, None, count, None))
+            rows.append(
+                _row(
+                    f"p <= 0.05: {kind}",
+                    float(np.mean(np.array(p) <= 0.05)),
+                    0.05,
+                    least=None,
+                    count=count,
+                    half_width=None,
+                )
+            )
     table = Table("what", "share", "wanted", "half-width", "", title=f"{count:,} replications")
     for row in rows:
         half = "" if row["half_width"] is None else f"{row['half_width']:.4f}"

@@ -142,9 +142,7 @@ def _batch_pools(
 ) -> tuple[tuple[Pool, ...], Tensor]:
     """Return the pools of the anchors and, if ``both``, of the candidates, in the batch, and the pairs' logits."""
     x, y, ids = rows.anchors, rows.candidates, options.ids
-    tables = LossTables(
-        x, y, rows.scale, row_id=ids, col_id=ids, row_cap=cap, col_cap=cap if both else None, mask=mask
-    )  # fmt: skip
+    tables = LossTables(x, y, rows.scale, row_id=ids, col_id=ids, row_cap=cap, col_cap=cap if both else None, mask=mask)
     sums = info_nce_forward(tables, options.forward_options(columns=both), options.backend)
     row_lse, col_lse = sums.row_lse, sums.col_lse
     if ids is not None:  # a row left out has no candidates; its loss, dropped later, must not be NaN

@@ -199,9 +199,15 @@ def relabelled_overlap(a: Tensor, b: Tensor, relabellings: Tensor) -> Tensor:
     n, k = a.shape
     totals = torch.empty(relabellings.shape[:-1], dtype=torch.int64)
     _core.relabelled_overlap(
-        a.data_ptr(), b.data_ptr(), n, k, relabellings.data_ptr(), totals.numel(), totals.data_ptr(),
+        a.data_ptr(),
+        b.data_ptr(),
+        n,
+        k,
+        relabellings.data_ptr(),
+        totals.numel(),
+        totals.data_ptr(),
         torch.get_num_threads(),
-    )  # fmt: skip
+    )
     return totals
 
 

@@ -27,7 +27,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 def layers_of(config: EncoderConfig, trained: Trained, fit: int, x: Tensor, k: int, *, block: int = 4096) -> Layers:
     """Return the layers of one trained encoder for the items x (n, ...), computed ``block`` items at a time."""
-    blocks = [every_layer(config, trained, fit, rows, x) for rows in torch.split(x, block)]
+    blocks = [every_layer(config, trained, fit, rows, example=x) for rows in torch.split(x, block)]
     layers = [F.normalize(torch.cat(parts).double(), dim=1) for parts in zip(*blocks, strict=True)]
     return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
 

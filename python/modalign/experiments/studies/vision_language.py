@@ -96,6 +96,7 @@ QUICK = Grid()
 FULL = Grid(uniqueness=tuple(range(0, 101, 10)), seeds=tuple(range(5)), pairs=None, layers=None)
 
 Images = dict[str, list[Tensor]]
+Condition = tuple[int, str, int]  # uniqueness, kind of change and seed
 
 
 def reproduce(options: StudyOptions) -> None:
@@ -164,35 +165,34 @@ def run(
             # unchanged captions are the same for every kind and seed
             if uniqueness or (kind, seed) == (grid.kinds[0], grid.seeds[0])
         ]
-        loaded = {encoder.name: _Shared(encoder, texts, grid.device) for encoder in chosen}
-        asked = [(condition, encoder) for condition in conditions for encoder in chosen]
-        parts = [
-            Part(
-                f"{encoder.name}-{uniqueness}-{kind}-seed{seed}",
-                PACE[encoder.kind] * len(texts),
-                _compared(
-                    grid,
-                    study.path,
-                    loaded[encoder.name],
-                    images=prepared,
-                    texts=texts,
-                    condition=(uniqueness, kind, seed),
-                ),
-            )
-            for (uniqueness, kind, seed), encoder in asked
-        ]
-        performances = [
-            Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(texts), _performance(encoder, texts, grid))
-            for encoder in chosen
-        ]
+        work = [(condition, encoder) for condition in conditions for encoder in chosen]
+        parts, performances = _parts(grid, study.path, prepared, texts=texts, work=work)
         done = study.run([*parts, *performances], "vision-language", workers=workers, reporter=reporter)
         shutil.rmtree(study.path / "embeddings", ignore_errors=True)
-        _write_tables(study, grid, chosen, asked=asked, compared=done[: len(parts)], performances=done[len(parts) :])
+        _write_tables(study, grid, chosen, asked=work, compared=done[: len(parts)], performances=done[len(parts) :])
         study.write_json("examples.json", _examples(texts, grid))
         found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
         study.write_json("claims.json", found)
         study.write_json("notes.json", notes(study.path))
     return study.path
+
+
+def _parts(
+    grid: Grid, folder: Path, images: Images, *, texts: list[str], work: list[tuple[Condition, TextEncoder]]
+) -> tuple[list[Part], list[Part]]:
+    """Return the parts that compare each encoder on changed captions, and those that measure its performance."""
+    encoders = list(dict.fromkeys(encoder for _, encoder in work))
+    shared = {encoder.name: _Shared(encoder, texts, grid.device) for encoder in encoders}
+    compared = []
+    for condition, encoder in work:
+        uniqueness, kind, seed = condition
+        make = _compared(grid, folder, shared[encoder.name], images=images, texts=texts, condition=condition)
+        compared.append(Part(f"{encoder.name}-{uniqueness}-{kind}-seed{seed}", PACE[encoder.kind] * len(texts), make))
+    performances = [
+        Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(texts), _performance(encoder, texts, grid))
+        for encoder in encoders
+    ]
+    return compared, performances
 
 
 def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> tuple[Images, list[str]]:

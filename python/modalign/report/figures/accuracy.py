@@ -163,11 +163,17 @@ def _chance_traces(results: Results, case: Case) -> list[Trace]:
     ends = [-0.35, len(results.strengths) - 0.65]
     return [
         line(
-            ends, [level, level], "muted" if len(levels) == 1 else modality(suffix), hover=f"chance {level:.1f}",
-            mode="lines", dash="dot", width=1.5, meta=f"chance_{suffix}",
+            ends,
+            [level, level],
+            "muted" if len(levels) == 1 else modality(suffix),
+            hover=f"chance {level:.1f}",
+            mode="lines",
+            dash="dot",
+            width=1.5,
+            meta=f"chance_{suffix}",
         )
         for suffix, level in levels.items()
-    ]  # fmt: skip
+    ]
 
 
 def _keys(case: Case) -> tuple[Key, ...]:

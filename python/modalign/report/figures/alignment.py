@@ -37,9 +37,10 @@ def alignment_figures(results: Results) -> list[Figure]:
     figures = []
     for measure, title in MEASURES.items():
         traces = [
-            trace for index, (case, pair) in enumerate(_lines(results))
+            trace
+            for index, (case, pair) in enumerate(_lines(results))
             for trace in _line(results, case, pair, measure=measure, index=index)
-        ]  # fmt: skip
+        ]
         if measure == "mutual_knn":
             traces += _chance_of_mutual_knn(results)
         label = f"{title} of the encoders' outputs against alignment strength, one line for each case"
@@ -52,11 +53,7 @@ def scatter_figures(results: Results) -> list[Figure]:
 
     The panel holds the points of every measure and shows those of one measure at a time.
     """
-    return [
-        _scatter_figure(results, case, pair)
-        for case in results.cases
-        for pair in case.pairs
-    ]  # fmt: skip
+    return [_scatter_figure(results, case, pair) for case in results.cases for pair in case.pairs]
 
 
 def _lines(results: Results) -> list[tuple[Case, ModalityPair]]:
@@ -73,9 +70,15 @@ def _line(results: Results, case: Case, pair: ModalityPair, *, measure: str, ind
     places, role = np.arange(len(mean)), series(index)
     hover = f"{plain(_line_name(case, pair))}, strength %{{customdata[0]}}: %{{y:.3f}} ± %{{customdata[1]:.3f}}"
     trace = line(
-        places, mean, role, hover=hover, size=7, symbol=SYMBOLS[index % len(SYMBOLS)],
-        dash="solid" if index < SERIES else "dash", meta=f"{measure}_{index}",
-    )  # fmt: skip
+        places,
+        mean,
+        role,
+        hover=hover,
+        size=7,
+        symbol=SYMBOLS[index % len(SYMBOLS)],
+        dash="solid" if index < SERIES else "dash",
+        meta=f"{measure}_{index}",
+    )
     trace["customdata"] = [[f"{s:g}", float(h)] for s, h in zip(results.strengths, half, strict=True)]
     return [band(places, mean - half, mean + half, role, meta=f"{measure}_{index}_band"), trace]
 
@@ -85,11 +88,17 @@ def _chance_of_mutual_knn(results: Results) -> list[Trace]:
     ends = [-0.35, len(results.strengths) - 0.65]
     return [
         line(
-            ends, [level, level], "muted", hover=f"chance {level:.3f}", mode="lines", dash="dot", width=1.5,
+            ends,
+            [level, level],
+            "muted",
+            hover=f"chance {level:.3f}",
+            mode="lines",
+            dash="dot",
+            width=1.5,
             meta="mutual_knn_chance",
         )
         for level in levels
-    ]  # fmt: skip
+    ]
 
 
 def _scatter_figure(results: Results, case: Case, pair: ModalityPair) -> Figure:
@@ -104,10 +113,15 @@ def _scatter_figure(results: Results, case: Case, pair: ModalityPair) -> Figure:
         for predictor in shown:
             hover = f"{plain(predictor.name)}, strength %{{customdata[0]}}, seed %{{customdata[1]}}: %{{y:.1f}} at "
             trace = points(
-                rows[pair.column(measure)].astype(float), 100 * rows[predictor.column("accuracy")], colours,
-                hover=hover + "%{x:.3f}", size=8, symbol=_scatter_symbol(predictor),
-                outline=0 if predictor.position == 1 else 1.5, meta=f"{measure}_{predictor.suffix}",
-            )  # fmt: skip
+                rows[pair.column(measure)].astype(float),
+                100 * rows[predictor.column("accuracy")],
+                colours,
+                hover=hover + "%{x:.3f}",
+                size=8,
+                symbol=_scatter_symbol(predictor),
+                outline=0 if predictor.position == 1 else 1.5,
+                meta=f"{measure}_{predictor.suffix}",
+            )
             traces.append(trace | {"customdata": labels, "visible": measure == "mutual_knn"})
     number, first = results.cases.index(case), pair == case.pairs[0]
     name = f"scatter-{number}" if first else f"scatter-{number}-{'-'.join(str(m + 1) for m in pair.modalities)}"

@@ -95,15 +95,39 @@ def title_above(text: str, *, y: float = 1.0) -> Annotation:
 def level_line(y: float, role: str = "muted") -> Shape:
     """Return a straight line across the panel at height ``y``."""
     outline = {"color": variable(role), "width": 1}
-    return cast(Shape, {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y,
-                        "line": outline, "layer": "below"})  # fmt: skip
+    return cast(
+        Shape,
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "yref": "y",
+            "y0": y,
+            "y1": y,
+            "line": outline,
+            "layer": "below",
+        },
+    )
 
 
 def upright_line(x: float, role: str = "muted", dash: str = "dot") -> Shape:
     """Return a straight line from the bottom of the panel to its top at position ``x``."""
     outline = {"color": variable(role), "width": 1, "dash": dash}
-    return cast(Shape, {"type": "line", "xref": "x", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1,
-                        "line": outline, "layer": "below"})  # fmt: skip
+    return cast(
+        Shape,
+        {
+            "type": "line",
+            "xref": "x",
+            "x0": x,
+            "x1": x,
+            "yref": "paper",
+            "y0": 0,
+            "y1": 1,
+            "line": outline,
+            "layer": "below",
+        },
+    )
 
 
 def panel_layout(height: int, **entries: object) -> Layout:

@@ -228,9 +228,14 @@ def _plane(
     span = line([share, share], stretched([expectation.low, expectation.high]), f"{role}-band", mode="lines", width=8)
     every = points([_redundant_share(row) for row in rows], stretched(strengths), "axis", size=7)
     near = points(
-        [x for x, _ in ranks], stretched([y for _, y in ranks]), "ink", size=9, symbol="circle-open", outline=2,
+        [x for x, _ in ranks],
+        stretched([y for _, y in ranks]),
+        "ink",
+        size=9,
+        symbol="circle-open",
+        outline=2,
         text=[", ".join(names) for names in ranks.values()],
-    )  # fmt: skip
+    )
     for trace, best in ((every, strengths), (near, [y for _, y in ranks])):
         trace["customdata"] = [f"{value:g}" for value in best]
         trace["hovertemplate"] = "redundant share %{x:.2f}, best strength %{customdata}<extra></extra>"

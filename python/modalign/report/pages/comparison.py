@@ -152,7 +152,9 @@ def _curves(differences: Sequence[Difference], sweeps: tuple[Results, Results], 
     )
     figures = []
     for number, item in enumerate(differences):
-        traces = [trace for side in (0, 1) for trace in _curve(item, side, sweeps[side], names[side], strengths)]
+        traces = [
+            trace for side in (0, 1) for trace in _curve(item, side, sweeps[side], names[side], strengths=strengths)
+        ]
         layout = panel_layout(
             250,
             xaxis=strength_axis(strengths, "alignment strength"),
@@ -182,9 +184,14 @@ def _curve(item: Difference, side: int, results: Results, name: str, strengths: 
     low, high = (mean - half).clip(0, 100), (mean + half).clip(0, 100)
     role, best = series(side), results.strengths.index(finding.best)
     curve = line(
-        places, mean, role, hover=f"{plain(name)}, strength %{{customdata}}: %{{y:.1f}}", size=6,
-        symbol=SYMBOLS[side], dash="dash" if side else "solid",
-    )  # fmt: skip
+        places,
+        mean,
+        role,
+        hover=f"{plain(name)}, strength %{{customdata}}: %{{y:.1f}}",
+        size=6,
+        symbol=SYMBOLS[side],
+        dash="dash" if side else "solid",
+    )
     curve["customdata"] = [f"{value:g}" for value in results.strengths]
     ring = points([places[best]], [mean[best]], role, size=13, symbol=f"{SYMBOLS[side]}-open", outline=2)
     return [band(places, low, high, role), curve, ring]

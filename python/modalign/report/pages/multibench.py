@@ -153,9 +153,12 @@ def _performance(table: pd.DataFrame, correlations: pd.DataFrame) -> Sheet:
         r = correlations.loc[selected, "r"].iloc[0]
         seeds = points(rows["unbiased_cka"], 100 * rows["score"], "axis", size=5)
         depth_means = points(
-            means["unbiased_cka"], 100 * means["score"], [roles[depth] for depth in means.index], size=8,
+            means["unbiased_cka"],
+            100 * means["score"],
+            [roles[depth] for depth in means.index],
+            size=8,
             text=[str(depth) for depth in means.index],
-        )  # fmt: skip
+        )
         layout = panel_layout(
             280, xaxis=value_axis("unbiased CKA"), yaxis=value_axis(), annotations=[title_above("score, %")]
         )

@@ -176,8 +176,9 @@ def _numbers(results: Results, case: Case, every: Sequence[Finding]) -> list[_Ro
     """Return one row for each strength: every mean with its half-width, marked where a predictor is at its best."""
     accuracies = [predictor.column("accuracy") for predictor in case.predictors]
     grids = {column: results.grid(case, column) for column in accuracies}
-    grids |= {pair.column(measure): results.grid(case, pair.column(measure))
-              for pair in case.pairs for measure in MEASURES}  # fmt: skip
+    grids |= {
+        pair.column(measure): results.grid(case, pair.column(measure)) for pair in case.pairs for measure in MEASURES
+    }
     chosen = {(f.predictor.column("accuracy"), f.best) for f in every if f.case == case}
     rows: list[_Row] = []
     for index, strength in enumerate(results.strengths):
