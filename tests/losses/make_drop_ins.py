@@ -1,7 +1,7 @@
-"""Losses and gradients of the libraries that ``modalign.losses.drop_ins`` stands in for, from those libraries.
+"""Compute losses and gradients with the libraries whose losses ``modalign.losses.drop_ins`` replaces.
 
     python tests/losses/make_drop_ins.py            runs open_clip, lightly, sentence_transformers; writes drop_ins.npz
-    python tests/losses/make_drop_ins.py --check    runs them again, and ours beside them; writes nothing
+    python tests/losses/make_drop_ins.py --check    runs them and modalign, compares; writes nothing
 
 The libraries need not be installed for the tests, which read drop_ins.npz. Inputs come from numpy's legacy generator,
 whose stream never changes, so the file holds a seed for each case and no inputs.
@@ -81,7 +81,7 @@ def cases() -> list[dict[str, Any]]:
 
 
 def inputs(case: dict[str, Any]) -> list[list[Tensor]]:
-    """For each step, the columns of the batch: row i of every column belongs together. They require gradients."""
+    """Return for each step the columns of the batch, which require gradients. Row i of all columns belongs together."""
     random = np.random.RandomState(case["seed"])
     steps = []
     for _ in range(case.get("steps", 1)):
@@ -94,7 +94,7 @@ def inputs(case: dict[str, Any]) -> list[list[Tensor]]:
 
 
 def bank(case: dict[str, Any]) -> Tensor | None:
-    """What a memory bank holds at the start: the library fills it at random, which no seed of ours can promise."""
+    """Return the initial rows of a memory bank. The library fills it at random, which no seed of ours can repeat."""
     size = case.get("options", {}).get("memory_bank_size")
     if not size:
         return None
@@ -103,14 +103,14 @@ def bank(case: dict[str, Any]) -> Tensor | None:
 
 
 class Columns(nn.Module):
-    """A stand-in for a sentence encoder: the features of a column are its embeddings."""
+    """A sentence encoder whose features are the embeddings."""
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"sentence_embedding": features["embedding"]}
 
 
 def run(case: dict[str, Any], losses: types.SimpleNamespace) -> list[np.ndarray]:
-    """Losses of all steps, then the last step's gradients of each column and of the logit scale."""
+    """Return the losses of all steps, then the last step's gradients at each column and at the logit scale."""
     options = dict(case.get("options", {}))
     if "directions" in options:
         options["directions"] = tuple(options["directions"])
@@ -143,7 +143,7 @@ def run(case: dict[str, Any], losses: types.SimpleNamespace) -> list[np.ndarray]
 
 @contextlib.contextmanager
 def bare_packages(*names: str) -> Iterator[None]:
-    """Packages whose __init__ does not run, so that one module of theirs is imported without all they import."""
+    """Import packages without running their __init__, so that one module can be imported without the others."""
     for name in names:
         package = types.ModuleType(name)
         parent, _, last = name.rpartition(".")
@@ -181,16 +181,16 @@ def originals() -> types.SimpleNamespace:
 
 
 def read() -> tuple[dict[str, str], list[tuple[dict[str, Any], list[np.ndarray]]]]:
-    """The versions that made the file, and each case with its results as ``run`` returns them."""
+    """Return the versions that made the file, and each case with its results as ``run`` returns them."""
     with np.load(FILE) as file:
         about, flat = json.loads(str(file["about"])), {name: file[name] for name in ("float32", "float64")}
     golden = []
     for case, shapes in zip(about["cases"], about["shapes"], strict=True):
-        arrays, rest = [], flat[case["dtype"]]
+        arrays, values = [], flat[case["dtype"]]
         for shape in shapes:
-            arrays.append(rest[: math.prod(shape)].reshape(shape))
-            rest = rest[math.prod(shape) :]
-        flat[case["dtype"]] = rest
+            arrays.append(values[: math.prod(shape)].reshape(shape))
+            values = values[math.prod(shape) :]
+        flat[case["dtype"]] = values
         golden.append((case, arrays))
     return about["versions"], golden
 
@@ -219,15 +219,15 @@ def check() -> None:
     versions, golden = read()
     print(f"file: {versions}; here: { {name: importlib.metadata.version(name) for name in PACKAGES} }")
     for case, stored in golden:
-        live, here = run(case, theirs), run(case, ours)
-        for other, what in ((stored, "the file"), (here, "modalign")):
+        live = run(case, theirs)
+        for other, name in ((stored, "the file"), (run(case, ours), "modalign")):
             error = max(
                 float(np.abs(a - b).max() / max(np.abs(a).max(), 1.0)) for a, b in zip(live, other, strict=True)
             )
             error /= np.finfo(case["dtype"]).eps
             worst = max(worst, error)
             if error > 500:  # the tests allow this much in float32
-                raise SystemExit(f"{case}: {what} is {error:.0f} roundings away from the library")
+                raise SystemExit(f"{case}: {name} is {error:.0f} roundings away from the library")
     print(f"{len(golden)} cases agree; the worst difference is {worst:.0f} roundings")
 
 

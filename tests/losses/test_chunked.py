@@ -1,4 +1,4 @@
-"""chunked_forward: the loss and gradients of the whole batch, with the activations of one chunk."""
+"""chunked_forward gives the loss and gradients of the whole batch with the activations of one chunk."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def encoder(dropout: float = 0.0, dtype: torch.dtype = torch.float64) -> nn.Modu
 
 
 def run(model: nn.Module, embed: Callable[[Tensor], Tensor], data: Tensor) -> list[Tensor]:
-    """Loss, gradients of the parameters and of the inputs, for a loss that ties all rows together."""
+    """Return the loss and the gradients of parameters and inputs, for a loss that couples all rows."""
     model.zero_grad()
     inputs = data.clone().requires_grad_()
     x = embed(inputs)
@@ -68,7 +68,7 @@ def test_one_chunk_has_the_dropout_masks_of_the_whole_batch(chunk_size: int) -> 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 7])
 def test_the_second_pass_draws_the_masks_of_the_first(chunk_size: int) -> None:
-    """The same chunks with the activations kept are the definition: equal to the last bit."""
+    """The results equal those of the same chunks with activations kept, to the last bit."""
     model, data = encoder(dropout=0.5), torch.randn(N, D, dtype=torch.float64)
     torch.manual_seed(7)
     expected = run(model, lambda x: torch.cat([model(chunk) for chunk in x.split(chunk_size)]), data)
@@ -192,7 +192,7 @@ model = torch.nn.Sequential(torch.nn.Linear(8, width), torch.nn.GELU(), torch.nn
 def step(n):
     x = chunked_forward(model, torch.randn(n, 8), chunk_size=chunk_size)
     modalign.info_nce(x, x.roll(1, 0), workspace=0).backward()
-step(64)  # whatever a first call loads stays out of the measure
+step(64)  # a first call loads libraries, which the measurement leaves out
 base = peak()
 step(2048)
 print(peak() - base)
@@ -200,9 +200,9 @@ print(peak() - base)
 
 
 def test_peak_memory_follows_the_chunk() -> None:
-    """Forward and backward in a fresh process: one layer's activations are 32 MB for the batch, 1 MB for a chunk."""
-    # glibc gives blocks above 32 MB back to the system when they are freed; here smaller ones too, so that the peak
-    # is what was alive and not how the heap was cut up
+    """In a fresh process, where a layer's activations are 32 MB for the batch and 1 MB for a chunk."""
+    # glibc returns freed blocks above 32 MB to the system; here smaller ones too, so that the peak measures memory in
+    # use and not the fragmentation of the heap
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
     def measured(chunk_size: int) -> float:

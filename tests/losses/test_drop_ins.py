@@ -1,4 +1,4 @@
-"""The drop-in losses against what the libraries they stand in for gave, and against their formulas."""
+"""The drop-in losses agree with values computed by the libraries that they replace, and with their formulas."""
 
 import types
 from collections.abc import Callable
@@ -52,14 +52,14 @@ def test_gives_the_values_and_gradients_of_the_library(case: dict[str, Any], exp
     tolerance = TOLERANCE[getattr(torch, case["dtype"])]
     (losses, *gradients), (wanted, *wanted_gradients) = make_drop_ins.run(case, OURS), expected
     assert_close(torch.tensor(losses), torch.tensor(wanted), 1 + largest_logit(case), tolerance.sums, "loss")
-    for i, (got, want) in enumerate(zip(gradients, wanted_gradients, strict=True)):
-        size = max(1.0, float(np.abs(want).max()))
-        # both sides round: the library in a matrix of logits, ours in tiles
-        assert_close(torch.tensor(got), torch.tensor(want), size, 2 * tolerance.gradient, f"gradient {i}")
-        assert got.dtype == want.dtype
+    for i, (actual, expected) in enumerate(zip(gradients, wanted_gradients, strict=True)):
+        size = max(1.0, float(np.abs(expected).max()))
+        # both losses round: the library's in a matrix of logits, ours in tiles
+        assert_close(torch.tensor(actual), torch.tensor(expected), size, 2 * tolerance.gradient, f"gradient {i}")
+        assert actual.dtype == expected.dtype
 
 
-# ---- info_nce_loss: a dense float64 formula
+# ---- info_nce_loss against its formula in float64
 
 COSINES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "in-batch": lambda q, k, _: q @ k.T,
@@ -69,8 +69,8 @@ COSINES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def dense_info_nce(mode: str, tensors: list[Tensor], temperature: float, reduction: str) -> Tensor:
-    query, key, *rest = (F.normalize(tensor, dim=-1) for tensor in tensors)
-    logits = COSINES[mode](query, key, rest[0] if rest else query) / temperature
+    query, key, *negatives = (F.normalize(tensor, dim=-1) for tensor in tensors)
+    logits = COSINES[mode](query, key, negatives[0] if negatives else query) / temperature
     target = torch.arange(len(query)) if mode == "in-batch" else torch.zeros(len(query), dtype=torch.long)
     return F.cross_entropy(logits, target, reduction=reduction)
 
@@ -85,7 +85,7 @@ def test_info_nce_loss_is_its_formula(
 ) -> None:
     shapes = {"in-batch": [], "unpaired": [(29, 7)], "paired": [(n, 5, 7)]}[mode]
     exact = [torch.randn(shape, dtype=torch.float64) for shape in [(n, 7), (n, 7), *shapes]]
-    if dtype == torch.bfloat16:  # rows are rounded once normalised; unit rows of one entry are not
+    if dtype == torch.bfloat16:  # normalised rows are rounded, but for unit rows with one entry
         exact = [F.one_hot(tensor.argmax(-1), 7).double() for tensor in exact]
     exact = [tensor.to(dtype).double().requires_grad_() for tensor in exact]
     ours = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
@@ -99,11 +99,11 @@ def test_info_nce_loss_is_its_formula(
     expected.backward(weights)
     actual.backward(weights.to(actual.dtype))
     largest = max(float(tensor.grad.abs().max()) for tensor in exact) + 1e-3
-    for i, (got, want) in enumerate(zip(ours, exact, strict=True)):
-        assert_close(got.grad, want.grad, largest, TOLERANCE[dtype].gradient, f"gradient {i}")
+    for i, (actual, expected) in enumerate(zip(ours, exact, strict=True)):
+        assert_close(actual.grad, expected.grad, largest, TOLERANCE[dtype].gradient, f"gradient {i}")
 
 
-# ---- facts
+# ---- properties
 
 
 def ranking(**options: Any) -> MultipleNegativesRankingLoss:
@@ -144,7 +144,7 @@ def test_ranking_loss_of_pairs_is_info_nce_loss() -> None:
 
 
 def test_all_directions_of_pairs_are_simclr_per_pair() -> None:
-    """One softmax over all four pools is the anchors q_i and d_i of NT-Xent together."""
+    """One softmax over all four pools joins the anchors q_i and d_i of NT-Xent."""
     x, y = torch.randn(9, 4, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
     loss = ranking(scale=2.0, directions=DIRECTIONS)
     rows = F.normalize(torch.cat([x, y]), dim=1)
@@ -160,12 +160,12 @@ def test_the_memory_bank_keeps_the_latest_keys() -> None:
     before = loss.bank.clone()
     with torch.no_grad():
         loss(x.detach(), y)
-    assert loss.bank.equal(before)  # no gradient, no step: an evaluation leaves the bank alone
+    assert loss.bank.equal(before)  # without a gradient the call is an evaluation, which does not change the bank
     loss(x, y)
     assert loss.bank.equal(torch.cat([F.normalize(y), before[3:]]))
     loss(x, -y)
     assert loss.bank.equal(torch.cat([F.normalize(y), -F.normalize(y)[:2]]))
-    loss(x, y.flip(0))  # from the start again
+    loss(x, y.flip(0))  # the bank begins anew
     assert loss.bank[:3].equal(F.normalize(y.flip(0)))
     assert not loss.state_dict()
 
@@ -222,7 +222,7 @@ def test_half_precision_gives_a_float32_loss(loss: str) -> None:
 
 
 def cos_sim(x: Tensor, y: Tensor) -> Tensor:
-    """Not sentence-transformers' function, whatever its name."""
+    """A function with the name of sentence-transformers' function, from another module."""
     return x @ y.T
 
 

@@ -1,4 +1,4 @@
-"""gather: the loss and the gradients of one process with the whole batch."""
+"""gather gives the loss and the gradients of one process with the whole batch."""
 
 import os
 from datetime import timedelta
@@ -29,8 +29,8 @@ def _train(rank: int, address: str) -> None:
     dist.init_process_group("gloo", f"file://{address}", timedelta(seconds=60), len(SIZES), rank)
     model = DistributedDataParallel(encoder())
     start = sum(SIZES[:rank])
-    mine = slice(start, start + SIZES[rank])
-    loss = loss_of(model, mine)
+    rows = slice(start, start + SIZES[rank])
+    loss = loss_of(model, rows)
     loss.backward()
     torch.save([loss.detach(), *(parameter.grad for parameter in model.parameters())], f"{address}.{rank}")
     try:
@@ -41,17 +41,17 @@ def _train(rank: int, address: str) -> None:
         raise AssertionError("rows of two widths were gathered")
     dist.destroy_process_group()
     # DistributedDataParallel keeps gloo's threads alive, and one that drops its last tensor while the interpreter ends
-    # aborts the process (pytorch#179291): so here it does not end
+    # aborts the process (pytorch#179291), so the process exits without ending the interpreter
     os._exit(0)
 
 
 def test_two_processes_train_as_one(tmp_path) -> None:
     address = os.path.join(tmp_path, "meeting")
     mp.spawn(_train, (address,), len(SIZES))
-    alone = encoder()
-    loss = loss_of(alone, slice(None))
+    model = encoder()
+    loss = loss_of(model, slice(None))
     loss.backward()
-    wanted = [loss.detach(), *(parameter.grad for parameter in alone.parameters())]
+    wanted = [loss.detach(), *(parameter.grad for parameter in model.parameters())]
     for rank in range(len(SIZES)):
         torch.testing.assert_close(torch.load(f"{address}.{rank}"), wanted)
 

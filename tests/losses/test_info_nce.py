@@ -1,4 +1,4 @@
-"""info_nce, nt_xent, sigmoid_loss: every option on every backend against the losses written out in float64."""
+"""info_nce, nt_xent and sigmoid_loss: every option on every backend agrees with the loss written out in float64."""
 
 from collections.abc import Callable
 from typing import Any
@@ -69,19 +69,19 @@ def compare(
     ours: Callable[..., Tensor], written_out: Callable[..., Tensor], leaves: dict[str, Tensor], dtype: torch.dtype,
     device: str,
 ) -> None:  # fmt: skip
-    """The loss and its gradient in each leaf, of our function in ``dtype`` and of the definition in float64."""
+    """Compare the loss and its gradient at each leaf, of our function in ``dtype`` and of the definition in float64."""
 
     def results(function: Callable[..., Tensor], dtype: torch.dtype, device: str) -> list[Tensor]:
-        own = {name: leaf.to(dtype).to(device).requires_grad_() for name, leaf in leaves.items()}
-        loss = function(**own)
+        inputs = {name: leaf.to(dtype).to(device).requires_grad_() for name, leaf in leaves.items()}
+        loss = function(**inputs)
         return [
             loss.detach().cpu(),
-            *(grad.cpu() for grad in torch.autograd.grad((loss * 0.37).sum(), list(own.values()))),
+            *(grad.cpu() for grad in torch.autograd.grad((loss * 0.37).sum(), list(inputs.values()))),
         ]
 
     expected = results(written_out, torch.float64, "cpu")
-    for name, got, wanted in zip(["loss", *leaves], results(ours, dtype, device), expected, strict=True):
-        assert_close(got, wanted, float(wanted.abs().max()) + 1e-300, TOLERANCE[dtype].gradient, name)
+    for name, actual, wanted in zip(["loss", *leaves], results(ours, dtype, device), expected, strict=True):
+        assert_close(actual, wanted, float(wanted.abs().max()) + 1e-300, TOLERANCE[dtype].gradient, name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -95,10 +95,10 @@ def test_every_option_is_the_loss_written_out(
     leaves = {"x": x, "y": 0.5 * x + y}
     leaves |= {name: settings.pop(name) for name in ("negatives", "queue") if name in settings}
     leaves["temperature"] = torch.as_tensor(settings.pop("temperature"), dtype=torch.float64)
-    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+    inputs = {name: converted(value, dtype, device) for name, value in settings.items()}
 
     def ours(**leaves: Tensor) -> Tensor:
-        return modalign.info_nce(**leaves, **own, backend=loss_backend)
+        return modalign.info_nce(**leaves, **inputs, backend=loss_backend)
 
     if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
         compare(ours, lambda **leaves: dense.info_nce(**leaves, **settings), leaves, dtype, device)
@@ -131,10 +131,10 @@ def test_sigmoid_loss_is_the_loss_written_out(
     x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
     leaves = {"x": x, "y": x + 0.5 * y, "temperature": torch.tensor(0.3), "bias": torch.tensor(-1.5)}
     leaves = {name: leaf.double() for name, leaf in leaves.items()}
-    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+    inputs = {name: converted(value, dtype, device) for name, value in settings.items()}
 
     def ours(**leaves: Tensor) -> Tensor:
-        return modalign.sigmoid_loss(**leaves, **own, backend=loss_backend)
+        return modalign.sigmoid_loss(**leaves, **inputs, backend=loss_backend)
 
     if not refuses(loss_backend, dtype, lambda: ours(**{name: leaf.to(device) for name, leaf in leaves.items()})):
         compare(ours, lambda **leaves: dense.sigmoid_loss(**leaves, **settings), leaves, dtype, device)
@@ -143,17 +143,17 @@ def test_sigmoid_loss_is_the_loss_written_out(
 @pytest.mark.parametrize("option", ["plain", "queue", "SupCon out", "margin"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision(loss_backend: str, device: str, option: str, dtype: torch.dtype) -> None:
-    """Against the definition of the rows as they are stored: normalised rows are rounded once more."""
+    """The loss agrees with the definition for the stored rows, but for one more rounding of normalised rows."""
     settings: dict[str, Any] = {"temperature": 0.5} | OPTIONS[option]
     x, y = (t.to(dtype) for t in torch.randn(2, N, D, dtype=torch.float64).unbind())
-    own = {name: converted(value, dtype, device) for name, value in settings.items()}
+    inputs = {name: converted(value, dtype, device) for name, value in settings.items()}
     exact = {name: converted(converted(value, dtype, "cpu"), torch.float64, "cpu") for name, value in settings.items()}
     exact = {
         name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in exact.items()
     }
     leaf = x.to(device, copy=True).requires_grad_()
-    loss = modalign.info_nce(leaf, y.to(device), **own, backend=loss_backend)
+    loss = modalign.info_nce(leaf, y.to(device), **inputs, backend=loss_backend)
     loss.backward()
     twin = x.double().requires_grad_()
     wanted = dense.info_nce(twin, y.double(), **exact)
@@ -172,7 +172,7 @@ def test_the_reference_is_the_loss_of_the_papers() -> None:
 
 
 def test_a_small_loss_is_right_to_the_last_digits(loss_backend: str, device: str) -> None:
-    """Pairs so close that the loss is 1e-17: as a difference of log-sum-exp and positive it would be 0."""
+    """Pairs are so close that the loss is 1e-17; a difference of log-sum-exp and positive would be 0."""
     x = torch.eye(3, device=device)
     loss = modalign.info_nce(x, x, temperature=1 / 40, backend=loss_backend)
     assert abs(loss.item() / (2 * 4.248354255291589e-18) - 1) < 1e-4
@@ -183,10 +183,10 @@ def test_a_frozen_side_changes_nothing_on_the_other(loss_backend: str, device: s
     leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
     modalign.info_nce(*leaves, backend=loss_backend).backward()
     for side in (0, 1):
-        own = [x, y]
-        own[side] = own[side].clone().requires_grad_()
-        modalign.info_nce(*own, backend=loss_backend).backward()
-        assert torch.equal(own[side].grad, leaves[side].grad)
+        inputs = [x, y]
+        inputs[side] = inputs[side].clone().requires_grad_()
+        modalign.info_nce(*inputs, backend=loss_backend).backward()
+        assert torch.equal(inputs[side].grad, leaves[side].grad)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_a_frozen_side_changes_nothing_on_the_other(loss_backend: str, device: s
     ["plain", "y_to_x", "negatives, queue, smoothing", "groups, ignore", "SupCon out", "SupCon in, ignore", "teacher"],
 )
 def test_stats_are_what_the_softmaxes_say(loss_backend: str, device: str, option: str) -> None:
-    """From the written-out softmax of each anchor; one direction at a time, then their mean."""
+    """The by-products agree with the softmax of each anchor, written out in one direction at a time."""
     settings = {"temperature": 0.3} | OPTIONS[option]
     x, y = torch.randn(2, N, D, dtype=torch.float64).unbind()
     y = x + 0.6 * y
-    own = {name: converted(value, torch.float32, device) for name, value in settings.items()}
+    inputs = {name: converted(value, torch.float32, device) for name, value in settings.items()}
     leaves = [t.float().to(device).requires_grad_() for t in (x, y)]
-    loss, stats = modalign.info_nce(*leaves, **own, stats="gradient", backend=loss_backend)
-    plain = modalign.info_nce(*leaves, **own, backend=loss_backend)
+    loss, stats = modalign.info_nce(*leaves, **inputs, stats="gradient", backend=loss_backend)
+    plain = modalign.info_nce(*leaves, **inputs, backend=loss_backend)
     torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
     grads, wanted = (torch.autograd.grad(3 * value, leaves) for value in (loss, plain))
     torch.testing.assert_close(grads, wanted, rtol=1e-5, atol=1e-7)
@@ -244,18 +244,18 @@ def test_stats_are_what_the_softmaxes_say(loss_backend: str, device: str, option
                 numbers[name].append(float(value))
     mean = lambda values: sum(values) / len(values)  # noqa: E731
     close = {"rtol": 1e-4, "atol": 1e-5}
-    each = modalign.info_nce(*leaves, **own, reduction="none", backend=loss_backend)[kept.to(device)].mean().item()
-    for got, expected in (
+    each = modalign.info_nce(*leaves, **inputs, reduction="none", backend=loss_backend)[kept.to(device)].mean().item()
+    for actual, expected in (
         (stats.mutual_information, mean(numbers["bound"]) - each), (stats.negative, mean(numbers["negative"])),
         (stats.entropy, mean(numbers["entropy"])), (stats.effective_negatives, mean(numbers["effective"])),
         (stats.positive, float((unit(x) * unit(y)).sum(1)[kept].mean())),
     ):  # fmt: skip
-        torch.testing.assert_close(float(got), float(expected), **close)
-    for got, accuracy, side in ((stats.x_lse, stats.x_accuracy, 0), (stats.y_lse, stats.y_accuracy, 1)):
+        torch.testing.assert_close(float(actual), float(expected), **close)
+    for actual, accuracy, side in ((stats.x_lse, stats.x_accuracy, 0), (stats.y_lse, stats.y_accuracy, 1)):
         if not lse[side]:
-            assert got is accuracy is None
+            assert actual is accuracy is None
             continue
-        torch.testing.assert_close(got.cpu().double(), torch.tensor(lse[side], dtype=torch.float64), **close)
+        torch.testing.assert_close(actual.cpu().double(), torch.tensor(lse[side], dtype=torch.float64), **close)
         torch.testing.assert_close(float(accuracy), mean(right[side]), **close)
 
 
@@ -278,7 +278,7 @@ def test_one_pair_has_loss_zero_and_no_gradient(loss_backend: str, device: str) 
 
 @pytest.mark.parametrize("temperature", [0.001, 0.01, 100.0])
 def test_extreme_temperatures(loss_backend: str, device: str, temperature: float) -> None:
-    """At 0.001 logits reach 1,000: any fixed maximum but the row's own would underflow or overflow."""
+    """At 0.001 logits reach 1,000, where any shift but the maximum of the row underflows or overflows."""
     x, y = torch.randn(2, 41, 7, device=device).unbind()
     loss = modalign.info_nce(x, y, temperature=temperature, backend=loss_backend)
     wanted = modalign.info_nce(x.double().cpu(), y.double().cpu(), temperature=temperature, backend="reference")
@@ -303,8 +303,8 @@ def test_leading_dimensions_are_independent_problems(loss_backend: str, device: 
     assert together.shape == (2, 3)
     for i in range(2):
         for j in range(3):
-            alone = modalign.info_nce(x[i, j], y[i, j], temperature=float(temperature[i, 0]), backend=loss_backend)
-            torch.testing.assert_close(together[i, j], alone, rtol=1e-6, atol=1e-6)
+            single = modalign.info_nce(x[i, j], y[i, j], temperature=float(temperature[i, 0]), backend=loss_backend)
+            torch.testing.assert_close(together[i, j], single, rtol=1e-6, atol=1e-6)
 
 
 def test_reductions(loss_backend: str, device: str) -> None:
@@ -316,13 +316,13 @@ def test_reductions(loss_backend: str, device: str) -> None:
 
 
 def test_duplicates_are_within_any_margin(loss_backend: str, device: str) -> None:
-    """A tie counts, however its two inner products are rounded."""
+    """A tie counts, whatever the rounding of its two inner products."""
     x, y = torch.randn(2, 40, 24, device=device).unbind()
     y[1::2] = y[::2]
     settings = {"temperature": 0.1, "direction": "x_to_y", "reduction": "none", "backend": loss_backend}
-    below, at, above = (modalign.info_nce(x, y, margin=margin, **settings) for margin in (-1e-5, 0.0, 1e-5))
-    torch.testing.assert_close(at, above)
-    assert float((at - below).min()) > 0.01
+    below, tie, above = (modalign.info_nce(x, y, margin=margin, **settings) for margin in (-1e-5, 0.0, 1e-5))
+    torch.testing.assert_close(tie, above)
+    assert float((tie - below).min()) > 0.01
 
 
 def test_a_margin_may_leave_nothing(loss_backend: str, device: str) -> None:
@@ -349,10 +349,10 @@ def test_ignored_rows_may_hold_anything(loss_backend: str, device: str) -> None:
         for table, value in zip(spoiled, (torch.nan, torch.inf, torch.nan, 3e38), strict=True):
             table[ignored] = value
         spoiled[0].requires_grad_()
-        found = call(*spoiled)
-        assert torch.equal(found, wanted)
+        results = call(*spoiled)
+        assert torch.equal(results, wanted)
         assert torch.equal(
-            *(torch.autograd.grad(loss, leaf[0])[0] for loss, leaf in ((found, spoiled), (wanted, tables)))
+            *(torch.autograd.grad(loss, leaf[0])[0] for loss, leaf in ((results, spoiled), (wanted, tables)))
         )
 
 
@@ -365,35 +365,35 @@ def test_the_size_of_the_weights_makes_no_difference(loss_backend: str, device: 
 
 
 def test_logits_far_above_the_first_ones_do_not_overflow() -> None:
-    """One exponential serves rows and columns whose sums are near, with thousands of entries far above them."""
+    """Rows and columns with sums of similar size share an exponential, also beside thousands of larger entries."""
     one, two = torch.eye(2)
     x, y = two.repeat(8000, 1), one.repeat(8000, 1)
     x[12:800], y[:256] = one, -one
-    found = [modalign.info_nce(x, y, temperature=0.025006, backend=backend) for backend in ("cpp", "torch")]
-    torch.testing.assert_close(*found, rtol=1e-6, atol=0)
+    results = [modalign.info_nce(x, y, temperature=0.025006, backend=backend) for backend in ("cpp", "torch")]
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
 
 
 def test_stats_gradient_is_that_of_the_loss(loss_backend: str, device: str) -> None:
-    """Where an input is shared by problems, and for weights."""
+    """The gradient is right for weights, and for an input that problems share."""
     x, y = torch.randn(2, 3, 5, 4, device=device).unbind()
     leaves = {"temperature": torch.linspace(0.2, 1, 5, device=device)[None], "weights": torch.rand(5, device=device)}
-    found = []
+    results = []
     for stats in (True, "gradient"):
-        own = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
-        loss, _ = modalign.info_nce(x, y, **own, stats=stats, backend=loss_backend)
-        found.append(torch.autograd.grad((loss * torch.arange(3, device=device)).sum(), list(own.values())))
-    torch.testing.assert_close(*found)
+        inputs = {name: leaf.clone().requires_grad_() for name, leaf in leaves.items()}
+        loss, _ = modalign.info_nce(x, y, **inputs, stats=stats, backend=loss_backend)
+        results.append(torch.autograd.grad((loss * torch.arange(3, device=device)).sum(), list(inputs.values())))
+    torch.testing.assert_close(*results)
 
 
 def test_stats_gradient_keeps_what_a_scaler_needs(loss_backend: str, device: str) -> None:
     x = torch.randn(512, 16, device=device).half().requires_grad_()
     y = (x.detach().float() + 0.1 * torch.randn(512, 16, device=device)).half()
-    found = []
+    results = []
     for stats in (True, "gradient"):
         loss, by_products = modalign.info_nce(x, y, temperature=0.1, stats=stats, backend=loss_backend)
-        found.append(torch.autograd.grad(65536 * loss, x)[0].float())
-    assert float((found[0] - found[1]).norm() / found[0].norm()) < 2e-3
-    torch.testing.assert_close(by_products.x_gradient, found[0].norm() / 65536, rtol=2e-3, atol=0)
+        results.append(torch.autograd.grad(65536 * loss, x)[0].float())
+    assert float((results[0] - results[1]).norm() / results[0].norm()) < 2e-3
+    torch.testing.assert_close(by_products.x_gradient, results[0].norm() / 65536, rtol=2e-3, atol=0)
 
 
 def test_second_derivatives_where_an_anchor_has_no_negatives() -> None:
@@ -465,12 +465,12 @@ def test_the_same_bits_for_every_number_of_threads(n: int) -> None:
 
 
 def test_the_same_bits_beyond_what_torch_does_in_one_piece() -> None:
-    """torch divides more than 32,768 elements among its threads."""
+    """Beyond 32,768 elements, which torch divides among its threads, the bits stay the same."""
     before = torch.get_num_threads()
     values = torch.linspace(-30, 30, 200_003)
     x, y = torch.randn(2, 17_000, 2).unbind()
     many = torch.randn(2, 37, 1001, 4)
-    found = []
+    results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         leaf = values.clone().requires_grad_()
@@ -480,7 +480,7 @@ def test_the_same_bits_beyond_what_torch_does_in_one_piece() -> None:
             for table in (values[None], values[:200_000].reshape(5, -1))
         ]
         losses = [modalign.nt_xent(x, y), *(modalign.info_nce(*many, reduction=how) for how in ("mean", "none"))]
-        found.append([slope, *sums, *losses])
+        results.append([slope, *sums, *losses])
     torch.set_num_threads(before)
-    for one, other in ((found[0], found[1]), (found[0], found[2])):
+    for one, other in ((results[0], results[1]), (results[0], results[2])):
         assert all(map(torch.equal, one, other))

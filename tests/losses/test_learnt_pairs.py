@@ -1,4 +1,4 @@
-"""Where pairs are learnt the softmax and its target cancel: gradients hold what is left, in every number format."""
+"""Gradients stay accurate in every number format where pairs are learnt and the softmax and its target cancel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ LOSSES: dict[str, Losses] = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_of_learnt_pairs(loss: str, dtype: torch.dtype, temperature: float) -> None:
-    """At 0.05 the losses are 1e-4 and less. Beside the same loss written out in plain torch, its sums in float32."""
+    """Gradients are as accurate as those of the loss in plain torch with sums in float32; losses go down to 1e-4."""
     ours, written_out = LOSSES[loss]
     x = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
     y = x + 0.3 * torch.randn(N, D, generator=torch.Generator().manual_seed(1))
@@ -65,8 +65,8 @@ def test_gradients_of_learnt_pairs(loss: str, dtype: torch.dtype, temperature: f
 
     exact = gradient(written_out, torch.float64)
     theirs = gradient(written_out, torch.float32).to(dtype).double()
-    errors = [float((found - exact).norm() / exact.norm()) for found in (gradient(ours, dtype), theirs)]
-    # a rounding of each result, and one of each weight where weights are of the inputs' dtype
+    errors = [float((actual - exact).norm() / exact.norm()) for actual in (gradient(ours, dtype), theirs)]
+    # one rounding of each result, and one of each weight where weights have the inputs' dtype
     assert errors[0] <= max(2 * errors[1], 2 * torch.finfo(dtype).eps), errors
 
 
@@ -100,7 +100,7 @@ def test_losses_of_learnt_pairs_are_not_negative() -> None:
 
 
 def test_autocast_leaves_the_drop_ins_their_positives() -> None:
-    """torch's vecdot rounds to autocast's dtype: a positive of bfloat16 beside a pool of float32."""
+    """Under autocast torch's vecdot would round the positives to bfloat16, beside pools in float32."""
     x = torch.randn(256, 64)
     y = x + 0.3 * torch.randn(256, 64)
     loss = MultipleNegativesRankingLoss(None)

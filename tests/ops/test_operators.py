@@ -1,4 +1,4 @@
-"""What the operators promise torch: schema, fake, gradient, compilation; and what the dispatcher says of a refusal."""
+"""The operators keep their contracts with torch: schema, fake, gradient, compilation; and refusals give reasons."""
 
 import importlib
 import importlib.util
@@ -23,7 +23,7 @@ LOSSES = {"info_nce": modalign.info_nce, "nt_xent": modalign.nt_xent, "sigmoid_l
 @pytest.mark.parametrize("name", ["cpp", "torch", "reference"])
 @pytest.mark.parametrize("full", [False, True])
 def test_opcheck_losses(name: str, full: bool) -> None:
-    """Schema, no aliasing, fake tensors of the right shapes, traceable: with everything off, and with everything on."""
+    """Schemas, aliasing, shapes of fake tensors and tracing are right without any option and with all options."""
     x, y, scale = torch.randn(2, 5, 3), torch.randn(2, 5 - full, 3), torch.rand(2, 5) + 0.5
     ids = [torch.randint(0, 3, (2, size)) for size in (5, 5 - full)] if full else [None, None]
     caps = [torch.ones(2, size) for size in (5, 5 - full)] if full else [None, None]
@@ -158,7 +158,7 @@ def test_the_options_compile_as_one_graph() -> None:
 
 
 def test_autocast_computes_in_its_dtype() -> None:
-    """Rows are normalised in float32 and meet in bfloat16; sums and the loss are float32; gradients in each its own."""
+    """Rows are normalised in float32 and multiplied in bfloat16; sums are float32, gradients have the inputs' dtypes."""
     x, y = torch.randn(64, 16, requires_grad=True), torch.randn(64, 16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss = modalign.info_nce(x, y.bfloat16())
@@ -208,7 +208,7 @@ def test_explain_names_what_it_knows() -> None:
 
 
 def test_the_list_of_operations_is_whole() -> None:
-    """Every table of implementations below modalign.ops is in the list, under its name."""
+    """The list has every table of implementations in modalign.ops under its name."""
     listed = {name: dispatch.load_operation(name) for name in dispatch.OPERATIONS}
     assert [operation.name for operation in listed.values()] == list(listed)
     for module in pkgutil.iter_modules(modalign_ops.__path__, "modalign.ops."):

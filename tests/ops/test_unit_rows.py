@@ -1,3 +1,5 @@
+"""unit_rows: rows of length one for every size, with derivatives, under every transform."""
+
 import pytest
 import torch
 from torch import Tensor
@@ -6,7 +8,7 @@ from modalign.ops.unit_rows import unit_rows
 
 
 def exact(x: Tensor) -> Tensor:
-    """Rows divided by their norms, in double."""
+    """Return the rows divided by their norms, in float64."""
     wide = x.double()
     largest = wide.abs().amax(-1, keepdim=True)
     rows = wide / torch.where(largest > 0, largest, 1.0)

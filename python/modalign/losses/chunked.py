@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["chunked_forward"]
 
 
-def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) -> Any:
+def chunked_forward(encoder: Callable[..., object], *inputs: object, chunk_size: int) -> Any:
     """Compute ``encoder(*inputs)`` in chunks of rows and keep only inputs and embeddings until the backward pass.
 
     For chunks x_1, ..., x_C with embeddings z_c = f(x_c; w), a loss L of all embeddings has the gradients
@@ -90,7 +90,7 @@ def chunked_forward(encoder: Callable[..., Any], *inputs: Any, chunk_size: int) 
     return _concatenate(outputs)
 
 
-def _devices(encoder: Callable[..., Any]) -> list[Tensor]:
+def _devices(encoder: Callable[..., object]) -> list[Tensor]:
     """Return an empty tensor on each device of a module.
 
     ``checkpoint`` keeps the random states of its arguments' devices alone, and an encoder may move its inputs to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -63,11 +63,20 @@ def _expanded_inputs(x: Tensor, y: Tensor, options: InfoNCEOptions) -> dict[str,
     return inputs
 
 
+class _ScaledContext(Protocol):
+    factor: float
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]: ...
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Scaled(torch.autograd.Function):
     """A loss whose gradients are known: the backward pass multiplies them by the gradient of the loss."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, factor: float, *gradients_and_inputs: Tensor) -> Tensor:
+    def forward(ctx: _ScaledContext, loss: Tensor, factor: float, *gradients_and_inputs: Tensor) -> Tensor:
         """Keep the gradients, which are those of ``factor`` times the loss; the inputs only receive them."""
         half = len(gradients_and_inputs) // 2
         ctx.save_for_backward(*gradients_and_inputs[:half])
@@ -76,7 +85,7 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _ScaledContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad = grad / ctx.factor
         scaled = [
             (grad.reshape(grad.shape + (1,) * (saved.ndim - grad.ndim)) * saved.to(grad.dtype)).to(saved.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["gather"]
 
 
-def gather(x: Tensor, group: Any = None) -> Tensor:
+def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """Return the rows of every process, in the order of their ranks, on each process.
 
     The loss of all rows can then be computed everywhere: the loss L_r of process r is the same number on every process.
@@ -53,7 +53,8 @@ def gather(x: Tensor, group: Any = None) -> Tensor:
         raise TypeError(f"gather: x must be a tensor (n, ...), got {came}")
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
         return x
-    sizes: list[Any] = [None] * dist.get_world_size(group)
+    # (number of rows, (other dimensions, dtype)) of each process
+    sizes: list[tuple[int, tuple[tuple[int, ...], str]]] = [(0, ((), ""))] * dist.get_world_size(group)
     dist.all_gather_object(sizes, (len(x), (tuple(x.shape[1:]), str(x.dtype))), group)
     kinds = {kind for _, kind in sizes}
     if len(kinds) > 1:
@@ -62,9 +63,14 @@ def gather(x: Tensor, group: Any = None) -> Tensor:
     return rows
 
 
+class _GatherContext(Protocol):
+    sizes: list[int]
+    group: dist.ProcessGroup | None
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int], group: Any) -> Tensor:
+    def forward(ctx: _GatherContext, x: Tensor, sizes: list[int], group: dist.ProcessGroup | None) -> Tensor:
         ctx.sizes, ctx.group = sizes, group
         # collectives take one shape: shorter tables are padded
         longest = max(sizes)
@@ -76,7 +82,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _GatherContext, grad: Tensor) -> tuple[Tensor, None, None]:
         total = grad.contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return torch.split(total, ctx.sizes)[dist.get_rank(ctx.group)], None, None

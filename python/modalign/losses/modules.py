@@ -15,7 +15,7 @@ from modalign.losses.reduction import REDUCTIONS
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
 
-Options = dict[str, str | float | None]
+Options = dict[str, Any]
 
 
 class _WithTemperature(nn.Module):
@@ -122,8 +122,7 @@ class InfoNCE(_WithTemperature):
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Any:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.info_nce``."""
-        fixed: dict[str, Any] = self.options
-        return info_nce(x, y, temperature=self.temperature, **fixed, **options)
+        return info_nce(x, y, temperature=self.temperature, **self.options, **options)
 
 
 class NTXent(_WithTemperature):
@@ -160,8 +159,7 @@ class NTXent(_WithTemperature):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the views (..., n, d)."""
-        fixed: dict[str, Any] = self.options
-        return nt_xent(x, y, temperature=self.temperature, **fixed)
+        return nt_xent(x, y, temperature=self.temperature, **self.options)
 
 
 class SigmoidLoss(_WithTemperature):
@@ -208,8 +206,7 @@ class SigmoidLoss(_WithTemperature):
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.sigmoid_loss``."""
-        fixed: dict[str, Any] = self.options
-        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **fixed, **options)
+        return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **self.options, **options)
 
     def extra_repr(self) -> str:
         bias = torch.as_tensor(self.bias).item()

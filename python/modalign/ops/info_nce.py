@@ -17,7 +17,7 @@ from torch import Tensor
 from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
 from modalign.ops import _examples, _torch
 from modalign.ops._refusals import interpreter_is_for_tests, no_hopper, no_triton, not_measured, not_on_cpu, wrong_dtype
-from modalign.ops._transforms import differentiable, register_vmap
+from modalign.ops._transforms import Context, differentiable, register_vmap
 from modalign.ops.dispatch import Implementation, Operation, select
 from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
@@ -57,6 +57,7 @@ def loss_implementations(operation: str) -> tuple[Implementation, ...]:
 
 
 PLAIN = "nothing more"
+Arguments = tuple[Any, ...]  # the flat list of an operator
 
 
 def _describe_options(tables: LossTables, stats: bool, stored: int) -> str:
@@ -106,11 +107,11 @@ _BACKWARD_ARGUMENTS = (*_TABLE_FIELDS, *_WEIGHT_FIELDS, "v", "u", "backend")
 _TWICE_DIFFERENTIABLE = {*_WEIGHT_FIELDS, "x", "y", "logit_scale"} - {"stored"}
 
 
-def _unpack_forward(arguments: tuple[Any, ...]) -> tuple[LossTables, ForwardOptions, str]:
+def _unpack_forward(arguments: Arguments) -> tuple[LossTables, ForwardOptions, str]:
     return LossTables(*arguments[:8]), ForwardOptions(*arguments[8:11]), arguments[11]
 
 
-def _unpack_backward(arguments: tuple[Any, ...]) -> tuple[LossTables, WeightTables, Tensor | None, Tensor | None, str]:
+def _unpack_backward(arguments: Arguments) -> tuple[LossTables, WeightTables, Tensor | None, Tensor | None, str]:
     return LossTables(*arguments[:8]), WeightTables(*arguments[8:14]), *arguments[14:]
 
 
@@ -156,7 +157,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
     return product(n, v), product(m, u)
 
 
-def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _save_forward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
     *tables, ctx.mask = inputs[:8]
     ctx.backend = inputs[-1]
     row_lse, col_lse, _, stored = output[:4]
@@ -165,7 +166,7 @@ def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
     ctx.save_for_backward(*tables, row_lse, col_lse, stored)
 
 
-def _differentiate_forward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate_forward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, row_lse, col_lse, stored = ctx.saved_tensors
     tables = LossTables(*(*saved, ctx.mask))
     need_x, need_y, need_scale = ctx.needs_input_grad[:3]
@@ -182,14 +183,14 @@ def _differentiate_forward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | No
     return dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale, *9 * [None]
 
 
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _save_backward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
     *tensors, ctx.backend = inputs
     ctx.mask = tensors.pop(7)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_backward(ctx: Any, grad_a: Tensor | None, grad_b: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate_backward(ctx: Context, grad_a: Tensor | None, grad_b: Tensor | None) -> tuple[Tensor | None, ...]:
     """Return the gradients of <grad_a, W v> + <grad_b, W' u>.
 
     Those of v and u are W' grad_a and W grad_b, products of the operator itself. The others need grad_a v' + u grad_b'

@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 
 from modalign.ops import _examples, _torch
-from modalign.ops._transforms import differentiable, register_vmap
+from modalign.ops._transforms import Context, differentiable, register_vmap
 from modalign.ops.dispatch import Operation, select
-from modalign.ops.info_nce import loss_implementations, raise_overflow, require_finite_tables, require_scales
+from modalign.ops.info_nce import (
+    Arguments,
+    loss_implementations,
+    raise_overflow,
+    require_finite_tables,
+    require_scales,
+)
 from modalign.ops.loss_tables import LossTables
 
 __all__ = ["SIGMOID_LOSS", "backward_operator", "forward_operator", "sigmoid_loss_backward", "sigmoid_loss_forward"]
@@ -78,12 +84,12 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return dx, dy, slope
 
 
-def _save_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_forward(ctx: Context, inputs: Arguments, output: Tensor) -> None:
     *tensors, ctx.backend = inputs
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate_forward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
     *saved, bias = ctx.saved_tensors
     tables = LossTables(*saved)
     need_x, need_y, need_scale, _, _, need_bias, _ = ctx.needs_input_grad
@@ -96,13 +102,13 @@ def _differentiate_forward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return *by_row, None, None, slope.sum(1) if need_bias else None, None
 
 
-def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _save_backward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
     *tensors, _, _, ctx.backend = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
 
-def _differentiate_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _differentiate_backward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *saved, bias, grad_row = ctx.saved_tensors
     needed = {name for name, need in zip(_BACKWARD_ARGUMENTS, ctx.needs_input_grad, strict=True) if need}
     wanted = needed & _TWICE_DIFFERENTIABLE

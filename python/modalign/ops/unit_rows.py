@@ -12,12 +12,10 @@ devices the rows are divided by torch's operations, which a compiler can fuse.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from modalign.ops._transforms import register_vmap
+from modalign.ops._transforms import Context, register_vmap
 
 __all__ = ["unit_rows"]
 
@@ -73,13 +71,13 @@ class _UnitRows(torch.autograd.Function):
         return unit.to(x.dtype), size, norm
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: None) -> Tensor | None:
+    def backward(ctx: Context, grad: Tensor | None, *_: None) -> Tensor | None:
         if grad is None:
             return None
         x, size, norm = ctx.saved_tensors
