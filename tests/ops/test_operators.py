@@ -1,4 +1,4 @@
-"""The operators keep their contracts with torch: schema, fake, gradient, compilation; and refusals give reasons."""
+"""The operators keep torch's contracts: schema, fake, gradient, compilation; and refusals give reasons."""
 
 import importlib
 import importlib.util
@@ -158,7 +158,7 @@ def test_the_options_compile_as_one_graph() -> None:
 
 
 def test_autocast_computes_in_its_dtype() -> None:
-    """Rows are normalised in float32 and multiplied in bfloat16; sums are float32, gradients have the inputs' dtypes."""
+    """Rows are normalised in float32 and multiplied in bfloat16; gradients have the dtypes of the inputs."""
     x, y = torch.randn(64, 16, requires_grad=True), torch.randn(64, 16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         loss = modalign.info_nce(x, y.bfloat16())
