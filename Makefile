@@ -1,11 +1,14 @@
-# make demo   the main job on real data, with a report at the end
-# make test   the tests            make bench  the benchmarks (an hour; ARGS=--even-if-loaded)
-# make lint   style, types, C++ format
-# make gpu    tests and benchmarks on a GPU
-# make validate   how often intervals hold, by simulation
-# make docs   the documentation    make clean  forget .venv and build/
+# make demo      run the main experiment on synthetic and real data and write reports
+# make test      run the tests
+# make bench     run the benchmarks, which takes an hour (ARGS=--even-if-loaded runs them on a loaded machine)
+# make lint      check style, types and C++ formatting
+# make format    fix style and formatting
+# make gpu       run the tests and benchmarks of a GPU (OFFLINE=1 on a machine without network)
+# make validate  measure the coverage of intervals by simulation
+# make docs      build the documentation
+# make clean     delete .venv and build/
 #
-# Each target makes .venv and installs what it needs when that is missing or out of date.
+# Each target creates .venv and installs its requirements if they are missing or out of date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +31,7 @@ bench: $(VENV)/bench
 validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
 
-# with OFFLINE=1, on a machine without network, by $(PYTHON) and what is installed with it
+# OFFLINE=1 uses $(PYTHON) and the packages that are installed with it, for machines without network
 gpu: $(if $(OFFLINE),,$(VENV)/tests)
 	benchmarks/gpu/gpu.sh $(if $(OFFLINE),$(PYTHON),$(BIN)/python)
 
@@ -49,20 +52,20 @@ docs: $(VENV)/docs
 clean:
 	rm -rf $(VENV) build
 
-# An editable install: Python changes count at once, C++ changes make this rule run again.
+# The installation is editable: changes of Python files take effect at once, changes of C++ files run this rule again.
 $(VENV)/installed: $(SOURCES)
-	@echo "modalign: making $(VENV) and compiling the core (a minute or two on the first run)"
+	@echo "modalign: creating $(VENV) and compiling the core (a minute or two on the first run)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/tests: $(VENV)/installed
-	@echo "modalign: installing what the tests need"
+	@echo "modalign: installing the packages for the tests"
 	@$(PIP) --editable '.[test]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/tests
-	@echo "modalign: installing the rivals"
+	@echo "modalign: installing the libraries that benchmarks compare with"
 	@$(PIP) --editable '.[test,bench]'
 	@touch $@
 

@@ -1,11 +1,11 @@
-"""What every test runs under: the triton interpreter, fixed seeds, and fresh memory that is never zero by luck."""
+"""Settings and fixtures of all tests: Triton's interpreter, fixed seeds, NaN-filled memory, and the backends."""
 
 import os
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is imported: this suite needs no GPU
-# nan_filled_memory asks torch for deterministic algorithms, of which its matrix products on a GPU are none without this
+os.environ.setdefault("TRITON_INTERPRET", "1")  # set before a kernel is imported; the tests need no GPU
+# nan_filled_memory needs deterministic algorithms, for which torch needs this in matrix products on a GPU
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# before torch loads its threads: on a machine that is busy with other things they wait asleep, not spinning
+# set before torch starts its threads: waiting threads sleep instead of spinning, which helps on a busy machine
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator
@@ -25,37 +25,37 @@ def _seeded() -> None:
 
 @pytest.fixture
 def nan_filled_memory() -> Iterator[None]:
-    """torch.empty gives NaN, or the largest integer: an output that a kernel forgets to write cannot pass."""
+    """Fill the memory of torch.empty with NaN or the largest integer, so that an unwritten output fails its test."""
     torch.use_deterministic_algorithms(True)  # fills uninitialised memory, torch.utils.deterministic
     assert torch.empty(3).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
 
 
-# avx512bf16 is avx512 but for the losses of bfloat16 inputs
+# avx512bf16 differs from avx512 only in the losses of bfloat16 inputs
 CPP = [f"cpp-{level}" for level in _core.isa_levels() if level != "avx512bf16"]
 BFLOAT16 = [f"cpp-{level}" for level in _core.isa_levels() if level == "avx512bf16"]
 
 
-# the best level has every screen of knn; for knn avx512 is no other code
+# the best instruction set has every screen of knn; the code of knn for avx512 is the same as for the best one
 BEST, *OTHERS = _core.isa_levels()
-GRAPHS = [f"cpp-{BEST}-{screen}" for screen in _core.screens()] + [f"cpp-{one}" for one in OTHERS if one != "avx512"]
+GRAPHS = [f"cpp-{BEST}-{screen}" for screen in _core.screens()] + [f"cpp-{isa}" for isa in OTHERS if isa != "avx512"]
 
 
 @pytest.fixture(params=[*GRAPHS, "triton", "reference"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every backend of the graphs by name, the compiled core once for each instruction set the processor has."""
+    """Name of each backend of k-NN graphs; the compiled core runs once for each instruction set of the processor."""
     yield from _running(request.param)
 
 
 @pytest.fixture(params=[*BFLOAT16, *CPP, "triton", "torch", "reference"])
 def loss_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every backend of the losses, likewise."""
+    """Name of each backend of the losses; the compiled core runs once for each instruction set of the processor."""
     yield from _running(request.param)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of other dtypes are not repeated on an instruction set that changes bfloat16 alone."""
+    """Remove tests of other dtypes on the instruction set that differs only for bfloat16."""
     repeated = []
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
@@ -79,6 +79,6 @@ def _running(parameter: str) -> Iterator[str]:
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
-    """Where a backend's tensors live: triton's on the GPU if there is one, in the interpreter otherwise."""
+    """Device of a backend's tensors: the GPU for Triton if there is one, otherwise the CPU."""
     name = next(request.getfixturevalue(n) for n in ("backend", "loss_backend") if n in request.fixturenames)
     return "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""The losses written out over the whole similarity matrix: one problem, float64, nothing clever."""
+"""The losses computed from the whole similarity matrix, row by row, for one problem in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss operators of a backend with flat lists of arguments, as tests of kernels write their calls."""
+"""The loss operators of a backend with positional tensors instead of dataclasses, for tests of kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FlatLosses"]
 
 
 class FlatLosses:
-    """The four functions of a backend's module, which take dataclasses, as functions of tensors."""
+    """Wrap the four loss functions of a backend, which take dataclasses, as functions of tensors."""
 
     def __init__(self, *modules: types.ModuleType) -> None:
         self.modules = modules

@@ -1,7 +1,10 @@
-"""The import graph of the package: rooms, arrows between them, arrows that climb, and circles.
+"""The import graph of the package: rooms, imports between rooms, imports in the wrong direction, and circles.
 
-Run ``python tests/import_graph.py [CHECKOUT]`` to print it for this checkout or another one. Imports are parsed, so
-those inside functions count. ``tests/test_layers.py`` holds the package to the table below.
+Run ``python tests/import_graph.py [CHECKOUT]`` to print it for this checkout or another one. Imports are read from the
+source, so that imports inside functions are included. ``tests/test_layers.py`` checks the package against the table.
+
+A *room* is a folder or module directly in ``python/modalign``. An *arrow* leads from an importing module or room to
+the imported one, and *climbs* if the imported room is not in an earlier row of the table.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ LAYERS = [
     {"cli"},
     {"__init__"},
 ]
-# Reached through "module:function" names in tables of implementations, and by the files named here.
+# Modules import these only by "module:function" names in tables of implementations; MAY_REACH_THE_CORE are exceptions.
 BY_NAME_ONLY = {"reference", "kernels", "_core", "_cuda"}
 MAY_REACH_THE_CORE = {"ops._cpp", "ops._cuda", "diagnosis", "common.provenance"}
-# The types that operators hand to their implementations, which import them and nothing else of the package.
+# Operators pass these types to their implementations, which import nothing else from the package.
 CONTRACTS = {"ops.knn_tables", "ops.loss_tables"}
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Map the dotted name of every module below ``modalign`` to its file; the package itself is ``__init__``."""
+    """Map the dotted name of every module in ``modalign`` to its file; the package itself has the name ``__init__``."""
     package = root / "python" / "modalign"
     names = {}
     for path in sorted(package.rglob("*.py")):
@@ -43,7 +46,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted name below ``modalign`` of everything that a file imports from the package."""
+    """Yield the dotted names, without ``modalign``, of everything that a file imports from the package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name.removeprefix("modalign.") for name in node.names if name.name.startswith("modalign."))
@@ -59,7 +62,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def module_arrows(root: Path) -> dict[str, set[str]]:
-    """Map every module to the modules it imports; a name that is no module counts as the package that exposes it."""
+    """Map every module to the modules that it imports; other imported names count as the module that defines them."""
     names = modules(root)
     arrows: dict[str, set[str]] = {}
     for name, path in names.items():
@@ -113,12 +116,12 @@ def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
 
 
 def rows(layers: Iterable[set[str]]) -> dict[str, int]:
-    """Map each room to the number of its row."""
+    """Map each room to the number of its row, from 0."""
     return {name: row for row, names in enumerate(layers) for name in names}
 
 
 def declared_layers(root: Path) -> list[set[str]]:
-    """Read ``LAYERS`` from the checkout, whose table may be another one, without importing it."""
+    """Read ``LAYERS`` from the source of a checkout, whose table may differ from the one above."""
     for path in (root / "tests" / "import_graph.py", root / "tests" / "test_layers.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else ():
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LAYERS":

@@ -1,4 +1,4 @@
-"""Old names of modules: each still imports, warns, and is the module that took its place."""
+"""Old module names import the module that replaced them, with a DeprecationWarning."""
 
 import importlib
 import re
@@ -11,7 +11,7 @@ import pytest
 from modalign.aliases import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
-# what the README and docs/reference.md named before the modules moved
+# names in the README and docs/reference.md before the modules moved
 DOCUMENTED = [
     "sources:open_rows",
     "sources:open_layers",
@@ -38,7 +38,7 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize("old", MODULES)
-def test_an_old_name_is_the_new_module_and_says_so(old: str) -> None:
+def test_an_old_name_imports_the_new_module_with_a_warning(old: str) -> None:
     sys.modules.pop(f"modalign.{old}", None)
     with pytest.warns(DeprecationWarning, match=rf"modalign\.{re.escape(old)} is now modalign\.{MODULES[old]};"):
         module = importlib.import_module(f"modalign.{old}")
@@ -46,7 +46,7 @@ def test_an_old_name_is_the_new_module_and_says_so(old: str) -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTED)
-def test_what_was_documented_still_imports(path: str) -> None:
+def test_documented_old_names_still_import(path: str) -> None:
     module, name = path.split(":")
     command = f"import modalign; from modalign.{module} import {name}; assert callable({name})"
     run = subprocess.run([sys.executable, "-W", "default", "-c", command], capture_output=True, text=True)
@@ -55,7 +55,7 @@ def test_what_was_documented_still_imports(path: str) -> None:
     assert "<string>:1" in run.stderr or module not in MODULES  # the warning points at the user's line
 
 
-def test_an_old_module_is_an_attribute_too() -> None:
+def test_old_modules_are_attributes_of_their_package() -> None:
     command = "import modalign; modalign.drop_ins.ClipLoss; modalign.metrics.moments.cka; modalign.information.pid"
     subprocess.run([sys.executable, "-W", "ignore", "-c", command], check=True)
 
@@ -68,7 +68,7 @@ def test_importing_the_package_loads_neither_torch_nor_the_core() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def test_the_changelog_names_old_and_new() -> None:
+def test_the_changelog_lists_old_and_new_names() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     for old, new in MODULES.items():
         assert f"`{old}` | `{new}`" in text

@@ -1,4 +1,4 @@
-"""Bad input: a sentence that says what was wanted and what came; never a crash, never NaN."""
+"""Invalid input raises an error that states what was expected and what was passed; it gives no crash and no NaN."""
 
 import numpy as np
 import pytest
@@ -89,29 +89,29 @@ def bad_info_nce() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
 
 
 @pytest.mark.parametrize("case", bad_info_nce())
-def test_info_nce(case: str) -> None:
+def test_info_nce_refuses(case: str) -> None:
     error, message, args, settings = bad_info_nce()[case]
     with pytest.raises(error, match=message):
         modalign.info_nce(*args, **settings)
 
 
 @pytest.mark.parametrize("loss", [modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss])
-def test_float64_is_not_for_autocast(loss) -> None:
-    """It casts one side only: kernels that take addresses would read beyond the other's end."""
+def test_losses_refuse_float64_beside_float32_under_autocast(loss) -> None:
+    """Autocast casts only one of the two inputs; a kernel that takes addresses would then read out of bounds."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for pair in ((X, X.double()), (X.double(), X)):
             with pytest.raises(TypeError, match="share dtype and device"):
                 loss(*pair)
 
 
-def test_operators_of_the_core_take_one_dtype() -> None:
+def test_operators_of_the_core_refuse_mixed_dtypes() -> None:
     rows, scale = X[None], torch.ones(1, 5)
     for tables in ((rows, rows.double(), scale), (rows, None, scale.double()), (rows.double(), None, scale)):
         with pytest.raises(TypeError, match="must share a dtype"):
             info_nce_forward(LossTables(*tables), ForwardOptions(columns=False), "cpp")
 
 
-def test_info_nce_module() -> None:
+def test_the_module_of_info_nce_refuses() -> None:
     for settings in (
         {"temperature": 0},
         {"temperature": -1},
@@ -128,13 +128,13 @@ def test_info_nce_module() -> None:
     "case", ["NaN in x", "inf", "n mismatch", "empty", "integers", "two dtypes", "temperature 0", "temperature < 0",
              "temperature tensor", "temperature too small", "temperature shape", "reduction", "overflow", "backend"]
 )  # fmt: skip
-def test_the_other_losses(loss, case: str) -> None:
+def test_the_other_losses_refuse(loss, case: str) -> None:
     error, _, args, settings = bad_info_nce()[case]
     with pytest.raises(error, match=rf"^{loss.__name__}: "):
         loss(*args, **settings)
 
 
-def test_sigmoid_loss() -> None:
+def test_sigmoid_loss_refuses() -> None:
     for bias, error in ((float("nan"), ValueError), ("low", ValueError), (torch.ones(2), ValueError)):
         with pytest.raises(error, match="sigmoid_loss: bias must"):
             modalign.sigmoid_loss(X, X, bias=bias)
@@ -144,7 +144,7 @@ def test_sigmoid_loss() -> None:
         modalign.sigmoid_loss(X, X, temperature=torch.ones(5))
 
 
-def test_modules() -> None:
+def test_modules_refuse_invalid_settings() -> None:
     for module, settings in (
         (modalign.NTXent, {"temperature": 0}),
         (modalign.NTXent, {"reduction": "avg"}),
@@ -165,7 +165,7 @@ def bad_knn() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
         "k = n": (ValueError, r"k must be between 1 and 4 for 5 rows, got 5", (X, 5), {}),
         "k > n with queries": (ValueError, r"k must be between 1 and 5 for 5 rows, got 6", (X, 6), {"queries": X}),
         "k not an integer": (TypeError, r"k must be an integer, got 1.5", (X, 1.5), {}),
-        "k a truth value": (TypeError, r"k must be an integer, got True", (X, True), {}),
+        "k is a bool": (TypeError, r"k must be an integer, got True", (X, True), {}),
         "one row": (ValueError, r"k must be between 1 and 0 for 1 rows", (X[:1], 1), {}),
         "three dimensions": (ValueError, r"must be \(n, d\) with n, d >= 1, got \(1, 5, 3\)", (X[None], 1), {}),
         "no rows": (ValueError, r"must be \(n, d\)", (X[:0], 1), {}),
@@ -181,13 +181,13 @@ def bad_knn() -> dict[str, tuple[type[Exception], str, tuple, dict]]:
 
 
 @pytest.mark.parametrize("case", bad_knn())
-def test_knn(case: str) -> None:
+def test_knn_refuses(case: str) -> None:
     error, message, args, settings = bad_knn()[case]
     with pytest.raises(error, match=message):
         modalign.knn(*args, **settings)
 
 
-def test_neighbor_overlap() -> None:
+def test_neighbor_overlap_refuses() -> None:
     a = torch.tensor([[0, 1], [1, 2]])
     for b, error, message in (
         (a.int(), TypeError, r"b must be \(n, k\) int64"),
@@ -202,7 +202,7 @@ def test_neighbor_overlap() -> None:
 
 
 @pytest.mark.parametrize("metric", [modalign.mutual_knn, modalign.cka, modalign.unbiased_cka])
-def test_metrics(metric) -> None:
+def test_metrics_refuse(metric) -> None:
     name = metric.__name__
     with pytest.raises(
         ValueError, match=rf"{name}: x and y must be \(n, d_x\) and \(n, d_y\).*got \(5, 3\) and \(4, 3\)"

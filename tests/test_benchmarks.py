@@ -1,4 +1,4 @@
-"""Benchmarks check their answers; this checks that they can fail, and that a record says where it was made."""
+"""Benchmarks refuse wrong results, and their records are complete."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from benchmarks.load import require_idle_machine  # noqa: E402
 import modalign  # noqa: E402
 
 
-def test_rivals_agree_with_modalign() -> None:
+def test_other_libraries_agree_with_modalign() -> None:
     for case in [cases.info_nce_cases()[0], cases.info_nce_cases()[-1]]:
         inputs = [tensor[..., :40, :] for tensor in case.make()]
         ours = case.rivals["modalign"](*inputs)
@@ -36,7 +36,7 @@ def small_graph() -> cases.Case:
     return dataclasses.replace(knn_cases.knn_cases()[0], make=rows)
 
 
-def test_a_wrong_answer_is_not_timed() -> None:
+def test_a_wrong_result_is_not_timed() -> None:
     case = small_graph()
     wrong = knn_cases.Graph(torch.arange(3000).reshape(300, 10) % 300)
     with pytest.raises(SystemExit, match="wrong and modalign disagree"):
@@ -53,7 +53,7 @@ def test_a_repeated_neighbour_is_not_exact() -> None:
     assert not case.right(x, y, knn_cases.Graph(answer.indices[:, :1].repeat(1, 10)))
 
 
-def test_a_first_call_stays_out_of_a_single_round() -> None:
+def test_the_first_call_is_not_part_of_a_single_round() -> None:
     rows = []
     case = small_graph()
 
@@ -65,12 +65,12 @@ def test_a_first_call_stays_out_of_a_single_round() -> None:
     assert rows == [128, 300]
 
 
-def test_an_approximate_rival_may_miss_neighbours() -> None:
-    found, exact = torch.tensor([[1, -1, -1], [0, 0, 2]]), torch.tensor([[1, 2, 3], [0, 2, 3]])
-    assert knn_cases._overlap(found, exact) == 0.5
+def test_the_recall_counts_missed_neighbours() -> None:
+    approximate, exact = torch.tensor([[1, -1, -1], [0, 0, 2]]), torch.tensor([[1, 2, 3], [0, 2, 3]])
+    assert knn_cases._overlap(approximate, exact) == 0.5
 
 
-def test_an_approximate_rival_has_its_recall_beside_its_time() -> None:
+def test_the_recall_of_an_approximate_library_is_recorded() -> None:
     case = small_graph()
 
     def poor(x: torch.Tensor, y: None) -> knn_cases.Graph:
@@ -85,7 +85,7 @@ def test_an_approximate_rival_has_its_recall_beside_its_time() -> None:
 
 
 @pytest.mark.parametrize("rival", ["hnswlib", "faiss flat"])
-def test_rivals_drop_the_row_itself(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_libraries_exclude_the_row_itself(rival: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip((knn_cases.EXACT | knn_cases.APPROXIMATE)[rival])
     monkeypatch.setattr(knn_cases, "THREADS", 1)
     x = torch.nn.functional.normalize(knn_cases.clustered(400, 8))
@@ -108,13 +108,13 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert row["rounds"] >= 3
 
 
-def test_the_speed_page_is_that_of_the_records() -> None:
+def test_the_speed_page_shows_the_records() -> None:
     assert speed.PAGE.read_text(encoding="utf-8") == speed.page(list(speed.records())), (
         "records are newer than the page: python -m benchmarks.speed --write"
     )
 
 
-def test_the_speed_page_takes_the_newest_whole_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_page_uses_the_newest_complete_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(cases.info_nce_cases()[0], make=lambda: tuple(torch.randn(2, 64, 8).unbind()))
     monkeypatch.setattr(compare, "CASES", {"info_nce": lambda: [small]})
     monkeypatch.setattr(gpu, "SUITES", {"info_nce": (lambda small: [GPU_CASES[0]], torch.float32)})
@@ -128,14 +128,14 @@ def test_the_speed_page_takes_the_newest_whole_record(tmp_path: Path, monkeypatc
     on_gpu = json.loads((tmp_path / "gpu.json").read_text())
     on_gpu["provenance"]["machine"]["gpus"] = ["a GPU"]
     (tmp_path / "gpu.json").write_text(json.dumps(on_gpu))
-    found = list(speed.records(tmp_path))
-    assert [record["name"] for _, record in found if record["name"] != "gpu.json"] == ["whole.json"]
-    assert len(found) == 2
-    text = speed.page(found)
+    records = list(speed.records(tmp_path))
+    assert [record["name"] for _, record in records if record["name"] != "gpu.json"] == ["whole.json"]
+    assert len(records) == 2
+    text = speed.page(records)
     assert small.name in text
     assert GPU_CASES[0].name in text
     assert "naive torch **" in text
-    assert speed.picture(found).png.startswith(b"\x89PNG")
+    assert speed.picture(records).png.startswith(b"\x89PNG")
 
 
 GPU_CASES = [*losses.loss_cases(small=True), *graphs.knn_cases(small=True)]
@@ -146,7 +146,7 @@ def on_cpu(case: GpuCase, **options: object) -> dict:
 
 
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
-def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: GpuCase) -> None:
+def test_a_wrong_library_on_a_gpu_is_recorded_and_not_timed(case: GpuCase) -> None:
     def off(*inputs: torch.Tensor) -> object:
         answer = case.rivals["modalign"](*inputs)
         return (answer[0], answer[1], -answer[2]) if isinstance(answer, tuple) else (answer + 1) % len(inputs[0])
@@ -162,7 +162,7 @@ def test_a_wrong_peer_on_a_gpu_is_named_and_not_timed(case: GpuCase) -> None:
 
 
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
-def test_our_own_wrong_answer_on_a_gpu_is_a_row_that_failed(case: GpuCase) -> None:
+def test_a_wrong_result_of_modalign_on_a_gpu_is_a_failed_row(case: GpuCase) -> None:
     def wrong(*inputs: torch.Tensor) -> object:
         answer = case.rivals["modalign"](*inputs)
         return (answer[0], answer[1] * 1.05, answer[2]) if isinstance(answer, tuple) else answer.flip(1)
@@ -173,7 +173,7 @@ def test_our_own_wrong_answer_on_a_gpu_is_a_row_that_failed(case: GpuCase) -> No
 
 
 @pytest.mark.parametrize("loss", [modalign.info_nce, modalign.sigmoid_loss], ids=lambda loss: loss.__name__)
-def test_a_gradient_without_negatives_is_seen(loss: object) -> None:
+def test_a_gradient_without_negatives_is_detected(loss: object) -> None:
     case = GPU_CASES[0 if loss is modalign.info_nce else 2]
     x, y = case.make(torch.device("cpu"))
     value, *_ = answer = case.rivals["modalign"](x, y)
@@ -183,7 +183,7 @@ def test_a_gradient_without_negatives_is_seen(loss: object) -> None:
     assert "the gradient of x is" in str(case.find_error((x, y), (value, *torch.autograd.grad(-pairs, leaves))))
 
 
-def test_a_rival_that_fails_later_costs_no_other() -> None:
+def test_a_library_that_fails_later_does_not_affect_others() -> None:
     case = GPU_CASES[-1]
     calls = []
 
@@ -198,7 +198,7 @@ def test_a_rival_that_fails_later_costs_no_other() -> None:
     assert row["milliseconds"].keys() == case.rivals.keys()
 
 
-def test_a_rival_that_would_take_too_long_is_foreseen() -> None:
+def test_a_library_that_would_take_too_long_is_skipped() -> None:
     case = GPU_CASES[-1]
     rates: dict[str, float] = {}
     assert "torch mm + topk" in on_cpu(case, rates=rates)["milliseconds"]
@@ -206,8 +206,8 @@ def test_a_rival_that_would_take_too_long_is_foreseen() -> None:
     assert row["not_timed"] == {"torch mm + topk": "a step would take about 90 s"}
 
 
-def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A case that fails costs no other, and those that a record has are not measured again."""
+def test_an_interrupted_gpu_record_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case that fails does not affect others, and cases that a record has are not measured again."""
     first, second = graphs.knn_cases(small=True)
 
     def broken(x: torch.Tensor) -> torch.Tensor:
@@ -231,7 +231,7 @@ def test_the_record_of_a_gpu_goes_on_where_it_ended(tmp_path: Path, monkeypatch:
         gpu.main()
 
 
-def test_another_kernel_of_ours_that_is_wrong_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_of_modalign_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = graphs.knn_cases(small=True)[1]
     other = {"modalign, other backend": lambda x, q: case.rivals["modalign"](x, q).flip(1)}
     wrong = dataclasses.replace(case, rivals=case.rivals | other)
@@ -243,17 +243,17 @@ def test_another_kernel_of_ours_that_is_wrong_fails_the_run(tmp_path: Path, monk
 
 @pytest.mark.parametrize("offline", [False, True])
 @pytest.mark.parametrize("broken", ["nothing", "pytest", "memeff", "CUDA"])
-def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path: Path) -> None:
-    """benchmarks/gpu/gpu.sh, with a python that says what it was asked to do, and fails at one thing."""
+def test_make_gpu_continues_after_a_failure(offline: bool, broken: str, tmp_path: Path) -> None:
+    """Run benchmarks/gpu/gpu.sh with a fake python that records its arguments and fails for one of them."""
 
-    def program(name: str, does: str) -> Path:
+    def program(name: str, script: str) -> Path:
         path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return path
 
-    said = tmp_path / "said"
-    python = program("python", f'echo "$*" >>{said}\ncase "$*" in *{broken}*) exit 1;; -c*capability*) echo 90;; esac')
+    log = tmp_path / "commands"
+    python = program("python", f'echo "$*" >>{log}\ncase "$*" in *{broken}*) exit 1;; -c*capability*) echo 90;; esac')
     program("nvidia-smi", "echo A big card")
     program("nvcc", "exit 0")
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RESULTS": str(tmp_path / "results")}
@@ -262,12 +262,12 @@ def test_make_gpu_goes_on_after_what_fails(offline: bool, broken: str, tmp_path:
         [ROOT / "benchmarks" / "gpu" / "gpu.sh", python], env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == (1 if broken in ("pytest", "CUDA") else 0), run.stderr
-    asked = said.read_text().splitlines()
-    kinds = [next(kind for kind in ("benchmarks.gpu", "pytest", "pip", "-c") if kind in line) for line in asked]
+    commands = log.read_text().splitlines()
+    kinds = [next(kind for kind in ("benchmarks.gpu", "pytest", "pip", "-c") if kind in line) for line in commands]
     assert kinds == [*4 * ["pip"], "-c", "pip", "pytest", "benchmarks.gpu"]
-    assert all(("--no-index" in line) == offline for line in asked if "pip" in line)
-    assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in asked[5]
-    assert f"--out {tmp_path}/results/A-big-card-" in asked[-1]
+    assert all(("--no-index" in line) == offline for line in commands if "pip" in line)
+    assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in commands[5]
+    assert f"--out {tmp_path}/results/A-big-card-" in commands[-1]
 
 
 def test_a_version_compared_with_itself_gives_the_same_bits() -> None:
@@ -283,7 +283,7 @@ def test_versions_with_different_bits_are_not_compared(monkeypatch: pytest.Monke
         before_after.compare(Path("old"), Path("new"), 1, small=True)
 
 
-def test_a_loaded_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loaded_machine_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (100.0, 0.0, 0.0))
     with pytest.raises(SystemExit, match=r"load 100\.0 on \d+ cores: a ratio of times measured now means nothing"):
         require_idle_machine(even_if_loaded=False)

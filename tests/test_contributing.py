@@ -1,4 +1,4 @@
-"""CONTRIBUTING: its picture of the rooms is the table that the layer test uses, and its pages work when followed."""
+"""The picture of rooms in CONTRIBUTING equals the table of the layer test, and the code of its pages runs."""
 
 import re
 import subprocess
@@ -13,13 +13,13 @@ from import_graph import LAYERS, ROOT
 PAGES = sorted((ROOT / "docs" / "adding").glob("*.md"))
 
 
-def test_the_picture_of_the_rooms_is_the_table_of_layers() -> None:
+def test_the_picture_of_the_rooms_equals_the_table_of_layers() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     picture = text.split("<!-- rooms -->\n```\n")[1].split("\n```\n<!-- end -->")[0]
     assert [set(row.split()) for row in picture.split("\n")] == LAYERS
 
 
-def test_there_is_a_page_for_everything_that_can_be_added() -> None:
+def test_contributing_links_a_page_for_each_kind_of_addition() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     linked = re.findall(r"\(docs/adding/([\w-]+)\.md\)", text)
     assert sorted(linked) == [page.stem for page in PAGES]
@@ -27,8 +27,8 @@ def test_there_is_a_page_for_everything_that_can_be_added() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_works_when_it_is_followed(page: Path, tmp_path: Path) -> None:
-    """Blocks that begin with a file's name are that file; the others run in order and print what their comments say."""
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """Save blocks that begin with a file name, run the others in order, and compare the output with the comments."""
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"^(\d+)\. ", text, re.M)[:3] == ["1", "2", "3"]
     steps = []

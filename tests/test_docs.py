@@ -1,4 +1,4 @@
-"""The Python blocks of the README and of the pages run, public names are documented, and links lead somewhere."""
+"""The Python blocks of the README and the pages run, public functions are documented, and links have targets."""
 
 import re
 import subprocess
@@ -26,8 +26,8 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/alignment.md", "docs/information.md"])
-def test_examples(page: str, tmp_path: Path) -> None:
-    """All Python blocks of the page, in order, in one process; a comment after a print says what it prints."""
+def test_the_blocks_of_a_page_print_what_they_show(page: str, tmp_path: Path) -> None:
+    """Run all Python blocks of the page in order, in one process; a comment after a print shows its output."""
     examples = blocks(ROOT / page, "python")
     assert len(examples) >= 2
     run = subprocess.run(
@@ -47,6 +47,6 @@ def test_links_inside_the_repository_exist(path: str) -> None:
         assert (ROOT / path).parent.joinpath(target).exists(), f"{path} links to {target}"
 
 
-def test_the_table_of_studies_is_the_registry() -> None:
+def test_the_table_of_studies_equals_the_registry() -> None:
     text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
     assert text.split("<!-- studies_table() -->\n")[1].split("\n<!-- end -->")[0] == studies_table()

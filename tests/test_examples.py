@@ -1,4 +1,4 @@
-"""The examples run as they are, and the page that lists them lists them all."""
+"""The programs in examples/ run, and examples/README.md lists all of them."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The layers of the house: what may import what. ``tests/import_graph.py`` holds the table and reads the imports."""
+"""Imports follow the rows of the table in ``tests/import_graph.py``, without circles."""
 
 import re
 
@@ -28,9 +28,13 @@ def test_a_room_imports_only_from_rooms_in_earlier_rows(module: str) -> None:
         if room(target) == room(module):
             continue
         if room(target) in BY_NAME_ONLY:
-            assert module in MAY_REACH_THE_CORE, f"{module} imports modalign.{target}, which is reached by name only"
+            assert module in MAY_REACH_THE_CORE, (
+                f"{module} imports modalign.{target}, which other modules may reach by name only"
+            )
         else:
-            assert ROW[room(target)] < ROW[room(module)], f"{module} imports modalign.{target}, which is not below it"
+            assert ROW[room(target)] < ROW[room(module)], (
+                f"{module} imports modalign.{target}, which is not in an earlier row"
+            )
 
 
 def test_every_room_has_a_row() -> None:
@@ -41,22 +45,22 @@ def test_there_are_no_circles() -> None:
     assert circles(ARROWS) == []
 
 
-def test_kernels_and_references_import_each_other_and_contracts_alone() -> None:
+def test_kernels_and_references_import_only_their_own_room_and_contracts() -> None:
     for name, folder in (("kernels", ROOT / "kernels"), ("reference", ROOT / "python" / "modalign" / "reference")):
         for path in folder.rglob("*.py"):
             others = {target for target in imports(path) if room(target) != name}
             assert {target.rpartition(".")[0] for target in others} <= CONTRACTS, path
 
 
-def test_only_doors_name_the_rooms_that_draw() -> None:
+def test_below_report_only_doors_name_modules_of_report() -> None:
     for module, path in modules(ROOT).items():
         if ROW[room(module)] < ROW["report"] and module not in ("aliases", "common.doors"):
             assert '"modalign.report' not in path.read_text(encoding="utf-8"), (
-                f"{module} reaches report; use common/doors.py"
+                f"{module} names a module of report; use common/doors.py"
             )
 
 
-def test_only_progress_knows_rich_below_report() -> None:
+def test_below_report_only_progress_imports_rich() -> None:
     for module, path in modules(ROOT).items():
         if ROW[room(module)] < ROW["report"] and module != "common.progress":
             assert not re.search(r"^\s*(from|import) rich", path.read_text(encoding="utf-8"), re.M), module

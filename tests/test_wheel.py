@@ -1,4 +1,4 @@
-"""The wheel, built as a user's pip builds it: in isolation, without torch, with everything a user needs inside."""
+"""Build the wheel as pip does, in isolation and without torch, and check that it is complete."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("modalign-*.whl"))
 
 
-def test_it_holds_both_python_folders_the_core_and_the_data(wheel: Path) -> None:
+def test_the_wheel_has_both_python_folders_the_core_and_the_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for part in (
         "modalign/losses/functional.py",
@@ -40,7 +40,7 @@ def test_it_holds_both_python_folders_the_core_and_the_data(wheel: Path) -> None
     assert not any(name.startswith(("tests", "modalign/tests", "benchmarks")) for name in names)
 
 
-def test_torch_is_a_dependency_of_the_package_and_not_of_its_build(wheel: Path) -> None:
+def test_torch_is_a_dependency_of_the_package_but_not_of_the_build(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
     assert "Requires-Dist: torch>=2.11" in metadata
@@ -49,8 +49,8 @@ def test_torch_is_a_dependency_of_the_package_and_not_of_its_build(wheel: Path) 
     assert "torch" not in build
 
 
-def test_it_works_where_the_source_is_not(wheel: Path, tmp_path: Path) -> None:
-    """Unpacked alone, with python -S so that no editable install is seen."""
+def test_the_wheel_works_without_the_source(wheel: Path, tmp_path: Path) -> None:
+    """Unpack the wheel and run python -S, which ignores editable installations."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     code = (
