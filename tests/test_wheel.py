@@ -59,9 +59,13 @@ def test_the_wheel_works_without_the_source(wheel: Path, tmp_path: Path) -> None
     )
     site = sysconfig.get_path("purelib")
     run = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={"PYTHONPATH": f"{tmp_path}:{site}"},
-    )  # fmt: skip
+    )
     assert run.returncode == 0, run.stderr
     assert str(tmp_path) in run.stdout
     assert "True cpp" in run.stdout
