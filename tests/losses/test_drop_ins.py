@@ -52,11 +52,11 @@ def test_gives_the_values_and_gradients_of_the_library(case: dict[str, Any], exp
     tolerance = TOLERANCE[getattr(torch, case["dtype"])]
     (losses, *gradients), (wanted, *wanted_gradients) = make_drop_ins.run(case, OURS), expected
     assert_close(torch.tensor(losses), torch.tensor(wanted), 1 + largest_logit(case), tolerance.sums, "loss")
-    for i, (actual, expected) in enumerate(zip(gradients, wanted_gradients, strict=True)):
-        size = max(1.0, float(np.abs(expected).max()))
+    for i, (actual, exact) in enumerate(zip(gradients, wanted_gradients, strict=True)):
+        size = max(1.0, float(np.abs(exact).max()))
         # both losses round: the library's in a matrix of logits, ours in tiles
-        assert_close(torch.tensor(actual), torch.tensor(expected), size, 2 * tolerance.gradient, f"gradient {i}")
-        assert actual.dtype == expected.dtype
+        assert_close(torch.tensor(actual), torch.tensor(exact), size, 2 * tolerance.gradient, f"gradient {i}")
+        assert actual.dtype == exact.dtype
 
 
 # ---- info_nce_loss against its formula in float64

@@ -149,8 +149,8 @@ def _batch_pools(
         row_lse, col_lse = (
             lse.masked_fill(ids < 0, 0.0) if lse.shape == ids.shape else lse for lse in (row_lse, col_lse)
         )
-    row = Pool(row_lse, sums.row_best, sums.row_mean, partial(count_and_total, x, y, ids, mask))
-    col = Pool(col_lse, sums.col_best, sums.col_mean, partial(count_and_total, y, x, ids, mask))
+    row = Pool(row_lse, sums.row_best, sums.row_mean, partial(count_and_total, x, y, ids=ids, mask=mask))
+    col = Pool(col_lse, sums.col_best, sums.col_mean, partial(count_and_total, y, x, ids=ids, mask=mask))
     return (row, col) if both else (row,), sums.positive
 
 
@@ -172,7 +172,8 @@ def queue_pool(side: Side, queue: Tensor, options: SharedOptions) -> Pool:
     anchors = side.direction.anchors
     tables = LossTables(anchors, queue, side.direction.scale, row_cap=side.cap)
     sums = info_nce_forward(tables, options.forward_options(columns=False), options.backend)
-    return Pool(sums.row_lse, sums.row_best, sums.row_mean, partial(count_and_total, anchors, queue, None, "none"))
+    count = partial(count_and_total, anchors, queue, ids=None, mask="none")
+    return Pool(sums.row_lse, sums.row_best, sums.row_mean, count)
 
 
 def anchor_losses(side: Side, options: SharedOptions) -> tuple[Tensor, Tensor]:
