@@ -63,21 +63,48 @@ def functions(library: ctypes.CDLL, blocks: int) -> dict[str, Callable[..., None
     """Return replacements of functions of modalign._cuda that share the tiles among this many blocks."""
 
     def info_nce_sums(
-        x: int, y: int, scale: int, row_parts: int, row_stride: int, col_parts: int, positive: int,
-        pairs_left_out: bool, part: tuple[int, ...], n: int, m: int, d: int, *_: int,
-    ) -> None:  # fmt: skip
+        x: int,
+        y: int,
+        scale: int,
+        row_parts: int,
+        row_stride: int,
+        col_parts: int,
+        positive: int,
+        pairs_left_out: bool,
+        part: tuple[int, ...],
+        n: int,
+        m: int,
+        d: int,
+        *_: int,
+    ) -> None:
         tables = Sums(scale, row_parts, col_parts, positive, row_stride, Part(*part), n, m, d, pairs_left_out)
         library.info_nce_sums(ctypes.c_void_p(x), ctypes.c_void_p(y), blocks, ctypes.byref(tables))
 
     def info_nce_weights(
-        x: int, y: int, scale: int, row: list[int], col: list[int], positive_grad: int, pairs_left_out: bool,
-        weights: int, stride: int, part: tuple[int, ...], n: int, m: int, d: int, *_: int,
-    ) -> None:  # fmt: skip
+        x: int,
+        y: int,
+        scale: int,
+        row: list[int],
+        col: list[int],
+        positive_grad: int,
+        pairs_left_out: bool,
+        weights: int,
+        stride: int,
+        part: tuple[int, ...],
+        n: int,
+        m: int,
+        d: int,
+        *_: int,
+    ) -> None:
         tables = Weights(scale, *row, *col, positive_grad, Part(*part), n, m, d, pairs_left_out)
         library.info_nce_weights(
-            ctypes.c_void_p(x), ctypes.c_void_p(y), ctypes.c_void_p(weights), ctypes.c_int64(stride), blocks,
+            ctypes.c_void_p(x),
+            ctypes.c_void_p(y),
+            ctypes.c_void_p(weights),
+            ctypes.c_int64(stride),
+            blocks,
             ctypes.byref(tables),
-        )  # fmt: skip
+        )
 
     return {"info_nce_sums": info_nce_sums, "info_nce_weights": info_nce_weights}
 
@@ -132,9 +159,17 @@ def check_sums(
 
 
 def check_products(
-    cuda: types.ModuleType, x: Tensor, y: Tensor, scale: Tensor, mask: str = "none", *, rows: bool = True,
-    cols: bool = True, positives: bool = True, needed: tuple[bool, bool] = (True, True),
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    cuda: types.ModuleType,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    mask: str = "none",
+    *,
+    rows: bool = True,
+    cols: bool = True,
+    positives: bool = True,
+    needed: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, Tensor]:
     """Check the products with the tables v and u that are ``needed``, for the gradients that there are."""
     (_, n, d), m = x.shape, y.shape[1]
     sums = reference.info_nce_forward(x.double(), y.double(), scale.double(), mask=mask, columns=cols)

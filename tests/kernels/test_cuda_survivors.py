@@ -16,9 +16,21 @@ from modalign.kernels.knn.screen import Screen, unpack_keys
 from modalign.reference import knn as reference
 
 POINTERS = [
-    "row_scale", "row_slack", "row_norm", "threshold", "col_scale", "col_offset", "col_slack", "col_error", "extremes",
-    "excluded", "row_group", "col_group", "keys", "counts",
-]  # fmt: skip
+    "row_scale",
+    "row_slack",
+    "row_norm",
+    "threshold",
+    "col_scale",
+    "col_offset",
+    "col_slack",
+    "col_error",
+    "extremes",
+    "excluded",
+    "row_group",
+    "col_group",
+    "keys",
+    "counts",
+]
 
 
 class Survivors(ctypes.Structure):
@@ -36,9 +48,23 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     run = cuda_host.compiled("knn_survivors", tmp_path_factory.mktemp("cuda")).knn_survivors
 
     def knn_survivors(
-        queries: int, gallery: int, bfloat16: bool, symmetric: bool, row: list[int], col: list[int], extremes: int,
-        excluded: int, groups: list[int], keys: int, counts: int, m: int, n: int, d: int, capacity: int, *_: int,
-    ) -> None:  # fmt: skip
+        queries: int,
+        gallery: int,
+        bfloat16: bool,
+        symmetric: bool,
+        row: list[int],
+        col: list[int],
+        extremes: int,
+        excluded: int,
+        groups: list[int],
+        keys: int,
+        counts: int,
+        m: int,
+        n: int,
+        d: int,
+        capacity: int,
+        *_: int,
+    ) -> None:
         tables = Survivors(*row, *col, extremes, excluded, *groups, keys, counts, m, n, d, capacity)
         run(ctypes.c_void_p(queries), ctypes.c_void_p(gallery), bfloat16, symmetric, 2, ctypes.byref(tables))
 

@@ -24,9 +24,14 @@ SUM_ERROR = 2e-6
 SIZES = [(1, 1, 5, 3), (37, 53, 19, 19), (64, 64, 17, 40), (5, 70, 8, 8)]
 # mask, with ids, with caps
 LEFT_OUT = [
-    ("none", False, False), ("diagonal", False, False), ("diagonal", False, True), ("none", True, False),
-    ("diagonal", True, True), ("same", True, True), ("different", True, False),
-]  # fmt: skip
+    ("none", False, False),
+    ("diagonal", False, False),
+    ("diagonal", False, True),
+    ("none", True, False),
+    ("diagonal", True, True),
+    ("same", True, True),
+    ("different", True, False),
+]
 
 
 @pytest.fixture
@@ -70,9 +75,17 @@ class Problem:
 
 
 def problem(
-    n: int, m: int, d: int, e: int, dtype: torch.dtype = torch.float32, *,
-    b: int = 2, ids: bool = False, caps: bool = False, one_stream: bool = False,
-) -> Problem:  # fmt: skip
+    n: int,
+    m: int,
+    d: int,
+    e: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    b: int = 2,
+    ids: bool = False,
+    caps: bool = False,
+    one_stream: bool = False,
+) -> Problem:
     x, y, v, u = (torch.randn(b, rows, width).to(dtype) / 2 for rows, width in ((n, d), (m, d), (m, e), (n, e)))
     scale = 0.5 + 3 * torch.rand(b, n)
     row_id, col_id = (torch.randint(-1, 4, (b, size)) for size in (n, m)) if ids else (None, None)
@@ -276,9 +289,14 @@ def loss_gradients(n: int, b: int = 1) -> list[Tensor]:
 
 
 def gradients(
-    grads: list[Tensor], x: Tensor, y: Tensor, scale: Tensor, forward: tuple[Tensor, ...], function=info_nce_backward,
+    grads: list[Tensor],
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    forward: tuple[Tensor, ...],
+    function=info_nce_backward,
     **schedule,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Return dx and dy."""
     return function(*grads, x, y, y, x, scale, *4 * [None], "none", *forward[:2], forward[3], **schedule)
 
