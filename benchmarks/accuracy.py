@@ -137,7 +137,17 @@ def rows() -> Iterator[Row]:
                     )
                     return loss
 
-                yield Row(case.name, dtype, backend, *errors(answer(ours, *stored)), *theirs)
+                loss, gradient = errors(answer(ours, *stored))
+                torch_loss, torch_gradient = theirs
+                yield Row(
+                    case.name,
+                    dtype,
+                    backend,
+                    loss=loss,
+                    gradient=gradient,
+                    torch_loss=torch_loss,
+                    torch_gradient=torch_gradient,
+                )
     _core.use_isa(level)
 
 
@@ -148,9 +158,12 @@ def page(found: list[Row]) -> str:
     lines = ["# Accuracy", "", "Made by `python -m benchmarks.accuracy --write`; do not edit.", ""]
     assert __doc__ is not None
     lines += [__doc__.split("\n\n", 2)[2].strip(), ""]
-    lines += [f"`info_nce` of {N} pairs of {D} features. Bounds of loss and gradient: " + "; ".join(
-        f"{kind(dtype)} {loss:g} and {gradient:g}" for dtype, (loss, gradient) in BOUNDS.items()
-    ) + ".", ""]  # fmt: skip
+    lines += [
+        f"`info_nce` of {N} pairs of {D} features. Bounds of loss and gradient: "
+        + "; ".join(f"{kind(dtype)} {loss:g} and {gradient:g}" for dtype, (loss, gradient) in BOUNDS.items())
+        + ".",
+        "",
+    ]
     head = "| case | dtype | backend | loss | gradient | torch: loss | torch: gradient | rule kept |"
     ruler = "|---|---|---|---|---|---|---|---|"
 

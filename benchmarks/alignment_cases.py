@@ -34,7 +34,7 @@ def _mutual(name: str, n: int, d: int, rivals: dict[str, Any], rounds: int | Non
         lambda: (clustered(n, d), clustered(n, d, seed=1)),
         ours | there,
         lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
-        2.0 * n * n * d,
+        operations=2.0 * n * n * d,
         rounds=rounds,
         rate="int8",
     )
@@ -60,9 +60,14 @@ def _layers(name: str, n: int, d: int, count: int) -> Case:
         return np.array([[modalign.mutual_knn(x, y, K) for y in ys] for x in xs])
 
     return Case(
-        name, make, {"modalign": ours, "every pair by itself": pair_by_pair},
-        lambda a, b: bool(np.abs(a - b).max() < 1e-12), 2.0 * count * n * n * d, rounds=1, rate="int8",
-    )  # fmt: skip
+        name,
+        make,
+        {"modalign": ours, "every pair by itself": pair_by_pair},
+        lambda a, b: bool(np.abs(a - b).max() < 1e-12),
+        operations=2.0 * count * n * n * d,
+        rounds=1,
+        rate="int8",
+    )
 
 
 def _installed(module: str) -> bool:

@@ -50,13 +50,15 @@ def regrets_of(grid: Results, other: Results, strength: float, cost: float) -> l
     cases = {case.label: case for case in other.cases}
     return [
         {
-            "case": case.label, "modality": modality, "cost": cost,
+            "case": case.label,
+            "modality": modality,
+            "cost": cost,
             "regret": chosen(grid, case, modality)
             - float(other.grid(cases[case.label], f"accuracy_{modality}")[:, column].mean()),
         }
         for case in grid.cases
         for modality in (1, 2)
-    ]  # fmt: skip
+    ]
 
 
 def ways(study: Path, folder: Path, reporter: Callable[[], Reporter]) -> dict[str, list[dict[str, Any]]]:
@@ -89,8 +91,14 @@ def main() -> None:
     arguments = parser.parse_args()
     found = ways(arguments.study, arguments.folder, lambda: Reporter("auto"))
     count = len(found["no alignment"])
-    table = Table("way", "regret, points", "95 % interval", "worst", "runs, share of the grid's",
-                  title=f"against a grid, {count} modalities of {count // 2} pairs")  # fmt: skip
+    table = Table(
+        "way",
+        "regret, points",
+        "95 % interval",
+        "worst",
+        "runs, share of the grid's",
+        title=f"against a grid, {count} modalities of {count // 2} pairs",
+    )
     summary = {}
     for way, rows in sorted(found.items(), key=lambda item: np.mean([row["regret"] for row in item[1]])):
         assert len(rows) == count, f"{way} has {len(rows)} modalities, the grid {count}"

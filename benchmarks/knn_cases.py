@@ -36,10 +36,17 @@ def knn_cases() -> list[Case]:
         _case("100,000 x 768", clustered, 100_000, 768, rivals=("faiss flat",), rounds=1),
         _case("100,000 x 384, normal", _normal, 100_000, 384, rivals=("faiss flat",), rounds=1),
         _case("200,000 x 384", clustered, 200_000, 384, rivals=("hnswlib", "pynndescent"), rounds=1),
-        _case("10,000 queries in 1,000,000 x 384", clustered, 1_000_000, 384, rivals=("faiss flat",), queries=10_000,
-              rounds=1),
+        _case(
+            "10,000 queries in 1,000,000 x 384",
+            clustered,
+            1_000_000,
+            384,
+            rivals=("faiss flat",),
+            queries=10_000,
+            rounds=1,
+        ),
         _case("1,000,000 x 128", clustered, 1_000_000, 128, rivals=("pynndescent",), rounds=1),
-    ]  # fmt: skip
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +58,16 @@ class Graph:
 
 
 def _case(
-    name: str, make: Callable[[int, int], Tensor], n: int, d: int, *, rivals: tuple[str, ...], k: int = 10,
-    queries: int = 0, rounds: int | None = None,
-) -> Case:  # fmt: skip
+    name: str,
+    make: Callable[[int, int], Tensor],
+    n: int,
+    d: int,
+    *,
+    rivals: tuple[str, ...],
+    k: int = 10,
+    queries: int = 0,
+    rounds: int | None = None,
+) -> Case:
     def inputs() -> tuple[Tensor, Tensor | None]:
         rows = F.normalize(make(n + queries, d))
         return rows[:n], rows[n:] if queries else None
@@ -68,10 +82,15 @@ def _case(
     pairs = float(queries) * n * 2 if queries else float(n) * n
     return Case(
         f"{name} ({', '.join(absent)} not installed)" if absent else name,
-        inputs, found, _agree, pairs * d, lambda x, y, answer: _is_exact(x, y, k, answer.indices), rounds,
+        inputs,
+        found,
+        _agree,
+        operations=pairs * d,
+        right=lambda x, y, answer: _is_exact(x, y, k, answer.indices),
+        rounds=rounds,
         recall=lambda rival, answer: None if rival.exact else _overlap(rival.indices, answer.indices),
         rate="int8",
-    )  # fmt: skip
+    )
 
 
 def _overlap(one: Any, two: Any) -> float:
@@ -156,9 +175,12 @@ def _pynndescent(x: Tensor, queries: Tensor | None, k: int) -> Graph:
 
 
 SEARCHES = {
-    "faiss flat": _faiss, "scikit-learn brute": _sklearn, "torch mm + topk": _torch, "hnswlib": _hnswlib,
+    "faiss flat": _faiss,
+    "scikit-learn brute": _sklearn,
+    "torch mm + topk": _torch,
+    "hnswlib": _hnswlib,
     "pynndescent": _pynndescent,
-}  # fmt: skip
+}
 
 
 def clustered(n: int, d: int, seed: int = 0) -> Tensor:

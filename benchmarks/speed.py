@@ -100,8 +100,10 @@ def table(rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
         cells = [
             row["case"],
             f"{time / 1e3:,.1f} s" if time >= 1e4 else f"{time:,.0f} ms" if time >= 100 else f"{time:.2g} ms",
-            share(row, record), "<br>".join(others), "<br>".join(held),
-        ]  # fmt: skip
+            share(row, record),
+            "<br>".join(others),
+            "<br>".join(held),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -144,9 +146,15 @@ def picture(found: list[tuple[str, dict[str, Any]]]) -> Picture:
                 there = [at for at, row in enumerate(rows) if name in rivals(row)]
                 approximate = any(name in rows[at].get("recall", {}) for at in there)
                 ax.scatter(
-                    [rivals(rows[at])[name] for at in there], there, s=32, marker=marker, zorder=3, edgecolors=colour,
-                    facecolors="none" if approximate else colour, label=f"{name}{' (approximate)' * approximate}",
-                )  # fmt: skip
+                    [rivals(rows[at])[name] for at in there],
+                    there,
+                    s=32,
+                    marker=marker,
+                    zorder=3,
+                    edgecolors=colour,
+                    facecolors="none" if approximate else colour,
+                    label=f"{name}{' (approximate)' * approximate}",
+                )
             ax.axvline(1, color="#5f6368", lw=1)
             ax.set(xscale="log", title=f"{TITLES[suite]}\n{machine(record)}", xlabel="times faster than")
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -16,8 +16,18 @@ from modalign.experiments.advice import hit_rate
 from modalign.files.atomic import write_atomically
 
 COLUMNS = (
-    "case", "modality", "best", "gain", "gain_low", "end", "redundancy", "unique_1", "unique_2", "synergy", "mutual_12",
-)  # fmt: skip
+    "case",
+    "modality",
+    "best",
+    "gain",
+    "gain_low",
+    "end",
+    "redundancy",
+    "unique_1",
+    "unique_2",
+    "synergy",
+    "mutual_12",
+)
 
 
 def main() -> None:

@@ -29,12 +29,13 @@ def sweep_cases() -> list[Case]:
 
     return [
         Case(
-            f"{len(RUNS)} runs, an epoch of 14,000 pairs", make,
+            f"{len(RUNS)} runs, an epoch of 14,000 pairs",
+            make,
             {"modalign": _together, "one by one": _one_by_one, "one by one, DataLoader": _with_a_loader},
             lambda a, b: bool(np.allclose(a, b, rtol=1e-3)),
-            0.0,
+            operations=0.0,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _data(x: Tensor, y: Tensor, labels: Tensor) -> PairedDataset:
@@ -48,11 +49,16 @@ def _together(x: Tensor, y: Tensor, labels: Tensor) -> np.ndarray[Any, Any]:
 
     data = _data(x, y, labels)
     count = int((data.split == 0).sum())
-    sweep = parse({
-        "name": "bench", "cases": [{"label": "a", "data": {"name": "synthetic"}}], "strengths": list(STRENGTHS),
-        "encoders": {"kind": "mlp", "width": 12, "depth": 2, "dim": 12}, "seeds": len(SEEDS),
-        "training": {"epochs": 1, "batch_size": BATCH, "temperature": 0.2, "labels": min(LABELS, count)},
-    })  # fmt: skip
+    sweep = parse(
+        {
+            "name": "bench",
+            "cases": [{"label": "a", "data": {"name": "synthetic"}}],
+            "strengths": list(STRENGTHS),
+            "encoders": {"kind": "mlp", "width": 12, "depth": 2, "dim": 12},
+            "seeds": len(SEEDS),
+            "training": {"epochs": 1, "batch_size": BATCH, "temperature": 0.2, "labels": min(LABELS, count)},
+        }
+    )
 
     def train(runs: list[Run]) -> Tensor:
         trainer = Trainer(data, runs, sweep)

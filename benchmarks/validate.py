@@ -123,8 +123,11 @@ def main() -> None:
             )
             return {key: [one[key] for one in found] for key in found[0]}
 
-        for what, name in ((of_a_sample, "rows of a set"), (normal_600, "normal, n = 600"),
-                           (clustered_600, "clusters, n = 600")):  # fmt: skip
+        for what, name in (
+            (of_a_sample, "rows of a set"),
+            (normal_600, "normal, n = 600"),
+            (clustered_600, "clusters, n = 600"),
+        ):
             for kind, triples in replicate(what, name).items():
                 low, value, high = np.array(triples).T
                 truth = value.mean()

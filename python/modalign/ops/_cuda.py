@@ -51,7 +51,7 @@ def info_nce_backward(
 def _tiles() -> Compiled:
     from modalign.kernels.losses.info_nce import Compiled
 
-    return Compiled(SUM_ROWS, SUM_COLUMNS, OF_TILE, _info_nce_sums, _info_nce_weights)
+    return Compiled(SUM_ROWS, SUM_COLUMNS, OF_TILE, sums=_info_nce_sums, weights=_info_nce_weights)
 
 
 def _info_nce_sums(
