@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: lines now and then, or nothing."""
+"""Progress without a terminal: a line now and then, or nothing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A folder that is continued, refused or started over."""
+"""A checkpoint's folder is continued, refused or started over."""
 
 import multiprocessing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Labels are the same wherever they lie."""
+"""Labels are the same in every kind of file."""
 
 import json
 from pathlib import Path
@@ -28,9 +28,13 @@ def files(path: Path) -> dict[str, Any]:
             writer.write_table(renamed)
     (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "part.arrow"}]}))
     return {
-        "text": path / "labels.txt", "npy": path / "labels.npy", "npz": f"{path}/labels.npz:of",
-        "csv": f"{path}/labels.csv:what", "arrow": f"{path}/labels.arrow:what", "folder": f"{path}:what",
-    }  # fmt: skip
+        "text": path / "labels.txt",
+        "npy": path / "labels.npy",
+        "npz": f"{path}/labels.npz:of",
+        "csv": f"{path}/labels.csv:what",
+        "arrow": f"{path}/labels.arrow:what",
+        "folder": f"{path}:what",
+    }
 
 
 @pytest.mark.parametrize("kind", ["text", "npy", "npz", "csv", "arrow", "folder"])
@@ -39,7 +43,7 @@ def test_every_file_gives_the_same_labels(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_line_ends_with_its_newline_alone(tmp_path: Path) -> None:
-    """Texts from the web hold separators that are no ends of lines."""
+    """Texts from the web hold separators that do not end a line."""
     texts = ["a dog\u2028running", "a bird\x85", "", "a\x0cb\x1c"]
     for end in ("\n", "\r\n"):
         (tmp_path / "texts.txt").write_bytes((end.join(texts) + end).encode())

@@ -1,4 +1,4 @@
-"""Rows are the same wherever they lie, and a file that does not hold rows says why."""
+"""Rows are the same in every kind of file, and a file without rows is refused with a reason."""
 
 import json
 from collections.abc import Callable
@@ -56,9 +56,9 @@ def arrow(path: Path, column: pa.Array, file: str = "rows.arrow", **others: pa.A
 
 
 def saved_to_disk(path: Path, column: pa.Array) -> str:
-    """As save_to_disk of Hugging Face's datasets leaves it: Arrow streams and a state.json with their order."""
+    """Write a folder as Hugging Face's save_to_disk does: Arrow streams and a state.json with their order."""
     half = len(column) // 2
-    names = ["data-00001.arrow", "data-00000.arrow"]  # not by name: by state.json
+    names = ["data-00001.arrow", "data-00000.arrow"]  # the order is that of state.json, not of the names
     for name, part in zip(names, (column[:half], column[half:]), strict=True):
         table = pa.table({"rows": part, "text": pa.array(["a"] * len(part))})
         with pa.OSFile(str(path / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
@@ -73,7 +73,7 @@ def memory_map(path: Path, array: np.ndarray, mode: Any = "r") -> np.ndarray:
 
 
 def layered(array: np.ndarray) -> torch.Tensor:
-    """(n, 2, d), of which the last layer is the array."""
+    """Return a tensor (n, 2, d) whose last layer is the array."""
     return torch.stack([torch.full((N, D), 9.0).to(torch.from_numpy(array).dtype), torch.from_numpy(array)], 1)
 
 
@@ -158,7 +158,7 @@ def test_what_was_written_to_a_private_map_stays(tmp_path: Path) -> None:
 
 def test_a_map_that_was_read_is_not_resident(tmp_path: Path) -> None:
     def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[2]) * 4096  # of files, shared
+        return int(Path("/proc/self/statm").read_text().split()[2]) * 4096  # shared pages of files
 
     array = np.zeros((1 << 13, 1 << 10), dtype=np.float32)  # 32 MiB
     for source in (memory_map(tmp_path, array), npy(tmp_path, array)):
@@ -170,16 +170,20 @@ def test_a_map_that_was_read_is_not_resident(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "compressed npz", "pt", "layer of a tensor", "saved to disk"])
 def test_items_of_a_file_can_be_indexed(kind: str, tmp_path: Path) -> None:
-    found = indexable(KINDS[kind](tmp_path, ROWS))
-    assert np.array_equal(np.asarray(found)[[3, 50]], ROWS[[3, 50]])
+    result = indexable(KINDS[kind](tmp_path, ROWS))
+    assert np.array_equal(np.asarray(result)[[3, 50]], ROWS[[3, 50]])
 
 
 def test_layers_of_every_kind(tmp_path: Path) -> None:
     both = layered(ROWS)
     for source in (
-        both, both.numpy(), npy(tmp_path, both.numpy()), npz(tmp_path, both.numpy()), pt(tmp_path, {"feats": both}),
+        both,
+        both.numpy(),
+        npy(tmp_path, both.numpy()),
+        npz(tmp_path, both.numpy()),
+        pt(tmp_path, {"feats": both}),
         safetensors(tmp_path, both.numpy(), scale=torch.ones(2, 2)),
-    ):  # fmt: skip
+    ):
         layers = open_layers(source)
         assert [layer.shape for layer in layers] == [(N, D), (N, D)]
         assert all(torch.equal(layer.read(3, 9), both[3:9, i]) for i, layer in enumerate(layers))
@@ -268,42 +272,72 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "npy of text": (TypeError, "rows.npy must be float16.*, got str", lambda path: npy(path, np.array([["a"]]))),
     "npy 3-D": (ValueError, r"\(n, d\).*got \(1, 53, 7\)", lambda path: npy(path, ROWS[None])),
     "tensor missing": (ValueError, r"no tensor 'a'; it holds rows", lambda path: safetensors(path, ROWS) + ":a"),
-    "two tensors": (ValueError, r"safetensors:tensor; it holds .*(rows, two|two, rows)",
-                    lambda path: safetensors(path, ROWS, two=torch.ones(2, 2))),
-    "1-D tensor": (ValueError, r"rows.safetensors:one must be \(n, d\).*got \(2,\)",
-                   lambda path: safetensors(path, ROWS, one=torch.ones(2)) + ":one"),
+    "two tensors": (
+        ValueError,
+        r"safetensors:tensor; it holds .*(rows, two|two, rows)",
+        lambda path: safetensors(path, ROWS, two=torch.ones(2, 2)),
+    ),
+    "1-D tensor": (
+        ValueError,
+        r"rows.safetensors:one must be \(n, d\).*got \(2,\)",
+        lambda path: safetensors(path, ROWS, one=torch.ones(2)) + ":one",
+    ),
     "tensor of integers": (TypeError, "got I64; convert", lambda path: safetensors(path, ROWS.astype(int))),
     "safetensors cut short": (ValueError, "whole .safetensors file", lambda path: cut(safetensors(path, ROWS))),
-    "column missing": (ValueError, "no column 'a'; it holds rows, more",
-                       lambda path: parquet(path, lists(ROWS), more=pa.array(range(N))) + ":a"),
-    "two columns": (ValueError, r"parquet:column; it holds rows, more",
-                    lambda path: parquet(path, lists(ROWS), more=lists(ROWS))),
+    "column missing": (
+        ValueError,
+        "no column 'a'; it holds rows, more",
+        lambda path: parquet(path, lists(ROWS), more=pa.array(range(N))) + ":a",
+    ),
+    "two columns": (
+        ValueError,
+        r"parquet:column; it holds rows, more",
+        lambda path: parquet(path, lists(ROWS), more=lists(ROWS)),
+    ),
     "no column of lists": (ValueError, r"one column .*it holds rows", lambda path: parquet(path, pa.array([1.0]))),
-    "column of numbers": (ValueError, "must hold lists of numbers, one a row, got double",
-                          lambda path: parquet(path, pa.array([1.0])) + ":rows"),
+    "column of numbers": (
+        ValueError,
+        "must hold lists of numbers, one a row, got double",
+        lambda path: parquet(path, pa.array([1.0])) + ":rows",
+    ),
     "null at first": (ValueError, "got None in row 0; drop", lambda path: parquet(path, pa.array([None, [1.0]]))),
     "empty at first": (ValueError, r"got \[\] in row 0; drop", lambda path: parquet(path, pa.array([[], [1.0]]))),
     "column of text": (TypeError, "parquet:rows must be float16.*got string", lambda p: parquet(p, pa.array([["a"]]))),
     "parquet without rows": (ValueError, r"got \(0, 0\)", lambda path: parquet(path, lists(ROWS[:0]))),
     "npz cut short": (ValueError, "whole .npz file", lambda path: cut(npz(path, ROWS))),
     "array missing": (ValueError, "no array 'a'; it holds rows", lambda path: npz(path, ROWS) + ":a"),
-    "npz of objects": (TypeError, "npz:rows must be float16.*got object",
-                       lambda path: npz(path, np.array([["a", None]], dtype=object))),
+    "npz of objects": (
+        TypeError,
+        "npz:rows must be float16.*got object",
+        lambda path: npz(path, np.array([["a", None]], dtype=object)),
+    ),
     "pt cut short": (ValueError, "whole .pt file", lambda path: cut(pt(path, torch.ones(9, 9)))),
-    "pt of code": (TypeError, "must hold tensors alone, got other objects, which could run code",
-                   lambda path: pt(path, {"rows": torch.ones(2, 2), "path": Harmful()})),
-    "two in a pt": (ValueError, "pt:tensor; it holds a, b",
-                    lambda path: pt(path, {"a": torch.ones(2, 2), "b": torch.ones(2, 2)})),
-    "layers without a number": (ValueError, r"\(n, d\).*a layer of \(n, layers, d\) is .*:feats\[0\]",
-                                lambda path: pt(path, {"feats": torch.ones(2, 2, 2)}) + ":feats"),
+    "pt of code": (
+        TypeError,
+        "must hold tensors alone, got other objects, which could run code",
+        lambda path: pt(path, {"rows": torch.ones(2, 2), "path": Harmful()}),
+    ),
+    "two in a pt": (
+        ValueError,
+        "pt:tensor; it holds a, b",
+        lambda path: pt(path, {"a": torch.ones(2, 2), "b": torch.ones(2, 2)}),
+    ),
+    "layers without a number": (
+        ValueError,
+        r"\(n, d\).*a layer of \(n, layers, d\) is .*:feats\[0\]",
+        lambda path: pt(path, {"feats": torch.ones(2, 2, 2)}) + ":feats",
+    ),
     "no such layer": (ValueError, r"with a layer 2, got \(53, 2, 7\)", lambda p: npy(p, layered(ROWS).numpy()) + "[2]"),
     "layer of two dimensions": (ValueError, r"\(n, layers, d\) with a layer 0", lambda path: npy(path, ROWS) + "[0]"),
     "arrow cut short": (ValueError, "whole .arrow file", lambda path: cut(arrow(path, lists(ROWS)))),
-    "a shard missing": (FileNotFoundError, "must hold .*data-00000.arrow, as its state.json says",
-                        lambda path: without(path, saved_to_disk(path, lists(ROWS)))),
+    "a shard missing": (
+        FileNotFoundError,
+        "must hold .*data-00000.arrow, as its state.json says",
+        lambda path: without(path, saved_to_disk(path, lists(ROWS))),
+    ),
     "rows in another order": (ValueError, "use flatten_indices", lambda path: chosen(path, lists(ROWS))),
     "parquet cut short": (ValueError, "whole .parquet file", lambda path: cut(parquet(path, lists(ROWS)))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", BAD)
@@ -315,14 +349,22 @@ def test_a_mistake_is_named_on_opening(mistake: str, tmp_path: Path) -> None:
 
 UNREADABLE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "ragged lists": (
-        r"lists of one length, 2 as in row 0, got others in rows \[12, 17\]", lambda p: parquet(p, ragged())),
-    "null lists": (r"no nulls, got nulls in rows \[14\]",
-                   lambda path: parquet(path, pa.array([[1.0, 2.0]] * 14 + [None] + [[1.0, 2.0]] * 10))),
-    "null fixed lists": (r"no nulls, got nulls in rows \[14\]",
-                         lambda path: parquet(path, pa.array([[1.0]] * 14 + [None], type=pa.list_(pa.float64(), 1)))),
-    "null numbers": (r"no nulls, got nulls in rows \[14\]",
-                     lambda path: parquet(path, pa.array([[1.0, 2.0]] * 14 + [[1, None]]))),
-}  # fmt: skip
+        r"lists of one length, 2 as in row 0, got others in rows \[12, 17\]",
+        lambda p: parquet(p, ragged()),
+    ),
+    "null lists": (
+        r"no nulls, got nulls in rows \[14\]",
+        lambda path: parquet(path, pa.array([[1.0, 2.0]] * 14 + [None] + [[1.0, 2.0]] * 10)),
+    ),
+    "null fixed lists": (
+        r"no nulls, got nulls in rows \[14\]",
+        lambda path: parquet(path, pa.array([[1.0]] * 14 + [None], type=pa.list_(pa.float64(), 1))),
+    ),
+    "null numbers": (
+        r"no nulls, got nulls in rows \[14\]",
+        lambda path: parquet(path, pa.array([[1.0, 2.0]] * 14 + [[1, None]])),
+    ),
+}
 
 
 @pytest.mark.parametrize("mistake", UNREADABLE)

@@ -1,4 +1,4 @@
-"""knn(exact=False): another library's graph, exact scores, and a recall that can be believed."""
+"""knn(exact=False): pynndescent's graph with exact scores, and a measured recall that agrees with the true one."""
 
 import os
 import warnings
@@ -20,21 +20,21 @@ def clustered(n: int = 1500, d: int = 16, seed: int = 0) -> torch.Tensor:
 
 def test_recall_is_what_a_full_comparison_finds() -> None:
     x, metric = clustered(), "euclidean"
-    exact, found = modalign.knn(x, 10, metric=metric), modalign.knn(x, 10, metric=metric, exact=False)
-    recall = found.certificate.recall
-    true = modalign.neighbor_overlap(exact.indices, found.indices)[:, -1].double().mean() / 10
+    exact, result = modalign.knn(x, 10, metric=metric), modalign.knn(x, 10, metric=metric, exact=False)
+    recall = result.certificate.recall
+    true = modalign.neighbor_overlap(exact.indices, result.indices)[:, -1].double().mean() / 10
     assert recall.low <= true <= recall.high
     assert recall.estimate > 0.9
     assert recall.sample == 1000
     assert (recall.low, recall.high) != (recall.estimate, recall.estimate)
-    assert str(found.certificate).startswith("approximate, by pynndescent: recall ")
-    same = exact.indices == found.indices
-    assert torch.equal(exact.scores[same], found.scores[same])
-    assert bool((found.scores.diff(dim=1) <= 0).all())
+    assert str(result.certificate).startswith("approximate, by pynndescent: recall ")
+    same = exact.indices == result.indices
+    assert torch.equal(exact.scores[same], result.scores[same])
+    assert bool((result.scores.diff(dim=1) <= 0).all())
 
 
 def test_a_poor_graph_gets_a_poor_recall() -> None:
-    """Not because the library is good: a graph of random neighbours is told as one."""
+    """The measured recall of a graph of random neighbours is low."""
     x = clustered()
 
     class Random:
@@ -84,10 +84,10 @@ def test_wilson() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8])
 def test_scores_are_those_of_the_exact_search(dtype: torch.dtype) -> None:
     x = (20 * clustered()).to(dtype)
-    exact, found = modalign.knn(x, 10), modalign.knn(x, 10, exact=False)
-    same = exact.indices == found.indices
+    exact, result = modalign.knn(x, 10), modalign.knn(x, 10, exact=False)
+    same = exact.indices == result.indices
     assert same.double().mean() > 0.9
-    assert torch.equal(exact.scores[same], found.scores[same])
+    assert torch.equal(exact.scores[same], result.scores[same])
 
 
 def test_more_threads_than_cores_are_as_many_as_there_are() -> None:

@@ -1,4 +1,4 @@
-"""A graph computed block by block is the graph, whatever the blocks, and however often it was stopped on the way."""
+"""A search by blocks returns the same graph whatever the blocks are, and however often it was stopped."""
 
 import _thread
 import contextlib
@@ -34,24 +34,24 @@ METRICS = ("cosine", "dot", "euclidean")
 
 
 def some_rows(n: int = N, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Rows with duplicates far apart, so that ties cross blocks, and a zero row."""
+    """Return rows with duplicates far apart, so that ties cross blocks, and a zero row."""
     x = torch.randn(n, D, generator=torch.Generator().manual_seed(seed)).mul(8).round().to(dtype)
     x[n // 2 : n // 2 + n // 8] = x[: n // 8]
     x[-1] = 0
     return x
 
 
-def require_same(found: tuple[Tensor, Tensor, Any], wanted: tuple[Tensor, Tensor]) -> None:
-    assert found[2].proved + found[2].redone == len(wanted[0])
-    assert found[0].dtype == torch.int64
-    assert found[1].dtype == torch.float64
-    assert torch.equal(found[0], wanted[0])
-    assert torch.equal(found[1], wanted[1])
+def require_same(result: tuple[Tensor, Tensor, Any], wanted: tuple[Tensor, Tensor]) -> None:
+    assert result[2].proved + result[2].redone == len(wanted[0])
+    assert result[0].dtype == torch.int64
+    assert result[1].dtype == torch.float64
+    assert torch.equal(result[0], wanted[0])
+    assert torch.equal(result[1], wanted[1])
 
 
 @pytest.fixture
 def merges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What merge was called with: starts of both blocks, and which lists were wanted."""
+    """Record the calls of merge: the starts of both blocks, and whether each has lists."""
     calls: list[tuple[Any, ...]] = []
     real = blocks_module.merge
 
@@ -81,30 +81,39 @@ def test_every_dtype_has_its_float64_scores(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("m", [1, 90, 300])
 def test_queries_search_the_gallery(metric: str, block_size: int, m: int) -> None:
-    x, queries = some_rows(), torch.cat([some_rows(N, seed=0)[:m], some_rows(N, seed=1)])[:m]  # rows of x among them
-    found = knn_out_of_core(open_rows(x), K, queries=open_rows(queries), metric=metric, block_size=block_size)
-    require_same(found, knn(x, queries, K, metric))
+    x, queries = (
+        some_rows(),
+        torch.cat([some_rows(N, seed=0)[:m], some_rows(N, seed=1)])[:m],
+    )  # with rows of x among them
+    result = knn_out_of_core(open_rows(x), K, queries=open_rows(queries), metric=metric, block_size=block_size)
+    require_same(result, knn(x, queries, K, metric))
 
 
 def test_a_set_that_queries_itself_finds_itself() -> None:
     rows = open_rows(some_rows())
-    found = knn_out_of_core(rows, K, queries=rows, metric="euclidean", block_size=30)
-    require_same(found, knn(some_rows(), some_rows(), K, "euclidean"))
+    result = knn_out_of_core(rows, K, queries=rows, metric="euclidean", block_size=30)
+    require_same(result, knn(some_rows(), some_rows(), K, "euclidean"))
 
 
 @pytest.mark.parametrize(("backend", "block_size"), [("cpp", 17), ("cpp", 100), ("cpp", 1000), ("triton", 60)])
 @pytest.mark.parametrize("metric", METRICS)
 def test_rows_of_a_group_are_no_neighbours(metric: str, backend: str, block_size: int) -> None:
     x, groups = some_rows(), torch.randint(-3, 4, (N,))
-    groups[:70] = 9  # a block may hold nothing for a row
-    found = knn_out_of_core(open_rows(x), K, metric=metric, groups=groups, block_size=block_size, backend=backend)
-    require_same(found, knn(x, None, K, metric, groups=groups))
-    queries, query_groups = some_rows(90, seed=1), torch.randint(-4, 5, (90,))  # groups x has not among them
-    found = knn_out_of_core(
-        open_rows(x), K, queries=open_rows(queries), metric=metric, groups=groups, query_groups=query_groups,
-        block_size=block_size, backend=backend,
-    )  # fmt: skip
-    require_same(found, knn(x, queries, K, metric, groups=groups, query_groups=query_groups))
+    groups[:70] = 9  # a block may hold no candidate for a row
+    result = knn_out_of_core(open_rows(x), K, metric=metric, groups=groups, block_size=block_size, backend=backend)
+    require_same(result, knn(x, None, K, metric, groups=groups))
+    queries, query_groups = some_rows(90, seed=1), torch.randint(-4, 5, (90,))  # some groups are not in x
+    result = knn_out_of_core(
+        open_rows(x),
+        K,
+        queries=open_rows(queries),
+        metric=metric,
+        groups=groups,
+        query_groups=query_groups,
+        block_size=block_size,
+        backend=backend,
+    )
+    require_same(result, knn(x, queries, K, metric, groups=groups, query_groups=query_groups))
 
 
 @pytest.mark.parametrize("n", [2, 3, 128])
@@ -116,14 +125,14 @@ def test_k_may_be_all_the_others(n: int) -> None:
 @pytest.mark.parametrize("block_size", [64, 100])
 @pytest.mark.parametrize("metric", METRICS)
 def test_blocks_on_the_gpu_give_the_same_bits(metric: str, block_size: int) -> None:
-    """In the interpreter, where the GPU is this process."""
+    """The Triton interpreter runs the kernels in this process."""
     x, queries = some_rows(), some_rows(90, seed=1)
-    found = knn_out_of_core(open_rows(x), K, metric=metric, block_size=block_size, backend="triton")
-    require_same(found, knn(x, None, K, metric))
-    found = knn_out_of_core(
+    result = knn_out_of_core(open_rows(x), K, metric=metric, block_size=block_size, backend="triton")
+    require_same(result, knn(x, None, K, metric))
+    result = knn_out_of_core(
         open_rows(x), K, queries=open_rows(queries), metric=metric, block_size=block_size, backend="triton"
     )
-    require_same(found, knn(x, queries, K, metric))
+    require_same(result, knn(x, queries, K, metric))
 
 
 @pytest.mark.parametrize("block_size", [17, 100])
@@ -131,13 +140,13 @@ def test_blocks_on_the_gpu_give_the_same_bits(metric: str, block_size: int) -> N
 def test_the_reference_goes_by_blocks_too(metric: str, block_size: int) -> None:
     x, groups, queries = some_rows(), torch.randint(-3, 4, (N,)), some_rows(90, seed=1)
     settings: dict[str, Any] = {"metric": metric, "block_size": block_size, "backend": "reference"}
-    found = knn_out_of_core(open_rows(x), K, groups=groups, **settings)
-    require_same(found, knn(x, None, K, metric, groups=groups))
+    result = knn_out_of_core(open_rows(x), K, groups=groups, **settings)
+    require_same(result, knn(x, None, K, metric, groups=groups))
     require_same(knn_out_of_core(open_rows(x), K, queries=open_rows(queries), **settings), knn(x, queries, K, metric))
 
 
 def test_a_checkpoint_of_one_backend_is_continued_by_another(tmp_path: Path) -> None:
-    """With more neighbours than a block has rows."""
+    """A list here is longer than a block."""
     x = some_rows(130, torch.float16)
     with stopped_after(5):
         knn_out_of_core(open_rows(x), 70, block_size=60, checkpoint=tmp_path, backend="triton")
@@ -183,7 +192,9 @@ def test_a_pair_of_blocks_is_visited_once_and_one_of_it_stays(
     pairs = [(x, y) for x, y, *_ in merges]
     if queries is None:
         assert sorted(pairs) == list(itertools.combinations_with_replacement(starts, 2))
-        assert len(reads) == blocks + (blocks - 1) * (blocks - 2) // 2  # all once; then the first and last are there
+        assert (
+            len(reads) == blocks + (blocks - 1) * (blocks - 2) // 2
+        )  # in the first run all; later the first and the last are in memory
     else:
         assert sorted(pairs) == list(itertools.product(range(0, 150, 30), starts))
         assert len(reads) == 5 + 7 + 4 * 6
@@ -199,7 +210,7 @@ def run(folder: Path | None, x: Rows | None = None, **others: Any) -> tuple[Tens
 
 @contextlib.contextmanager
 def stopped_after(saves: int, error: type[BaseException] = SystemExit) -> Iterator[None]:
-    """The process ends, so to speak, where it would write the next block file."""
+    """Raise ``error`` where the search would write the next block file, as if the process ended there."""
     real, writes = checkpoint_module.write_atomically, []
 
     def write(path: Path, content: Callable[[Path], Any]) -> None:
@@ -215,7 +226,7 @@ def stopped_after(saves: int, error: type[BaseException] = SystemExit) -> Iterat
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
-    """A checkpoint of a graph of 7 blocks, stopped after the second pair of blocks and one side of the third."""
+    """Return a checkpoint of a graph of 7 blocks, stopped after two pairs of blocks and one side of the third."""
     with stopped_after(1 + 2 + 1):
         run(tmp_path / "graph")
     return tmp_path / "graph"
@@ -228,7 +239,7 @@ def test_it_continues_wherever_it_was_stopped(saves: int, tmp_path: Path, merges
     before = len(merges)
     require_same(run(tmp_path), knn(some_rows(), None, K, "euclidean"))
     again = merges[before:]
-    # every block with every block, a block with itself once: 7 * 7 sides, and none of them twice
+    # 7 * 7 sides, each folded in once: every block with every block, a block with itself once
     assert sum(x + y for *_, x, y in again) == 49 - saves
     assert len(again) == len({(x, y) for x, y, *_ in again})
     del merges[:]
@@ -284,12 +295,12 @@ def test_queries_continue_too(m: int, tmp_path: Path, merges: list[Any]) -> None
 
 
 def test_as_many_queries_as_rows_continue_too(tmp_path: Path) -> None:
-    """Query blocks that were not reached yet are no missing files, though candidates of their number are done."""
+    """A query block that was not reached yet is no missing file, though the candidates of its number are folded in."""
     queries = some_rows(seed=1)
     with stopped_after(17):
         run(tmp_path, queries=open_rows(queries))
-    found = run(tmp_path, queries=open_rows(queries))
-    require_same(found, knn(some_rows(), queries, K, "euclidean"))
+    result = run(tmp_path, queries=open_rows(queries))
+    require_same(result, knn(some_rows(), queries, K, "euclidean"))
 
 
 SCRIPT = """
@@ -512,8 +523,8 @@ def test_too_little_memory_says_what_would_do(queries: Rows | None) -> None:
     least = int(re.findall(r"least (\d+) bytes", str(caught.value))[0])
     with pytest.raises(ValueError, match=f"at least {least} bytes"):
         knn_out_of_core(x, K, queries=queries, metric="dot", max_memory=least - 1)
-    found = knn_out_of_core(x, K, queries=queries, metric="dot", max_memory=least)
-    require_same(found, knn(some_rows(1000), None if queries is None else some_rows(700), K, "dot"))
+    result = knn_out_of_core(x, K, queries=queries, metric="dot", max_memory=least)
+    require_same(result, knn(some_rows(1000), None if queries is None else some_rows(700), K, "dot"))
 
 
 def test_a_continued_call_keeps_its_blocks_unless_they_are_too_large(half: Path) -> None:
@@ -539,7 +550,7 @@ rows = open_rows(sys.argv[1])
 knn_out_of_core(open_rows(np.random.default_rng(0).normal(size=(300, 4))), 3, block_size=128)
 base = peak()
 import modalign.neighbors.blocks
-def merge(x, y, options):  # all it does is to take the memory it may
+def merge(x, y, options):  # allocates the memory that a merge may take, and does nothing else
     size = modalign.ops.knn.merge_bytes(len(x.rows), 0 if y is None else len(y.rows), d=512, k=3)
     np.frombuffer(mmap.mmap(-1, size), dtype=np.uint8)[:] = 1
     for block in (x, y):
@@ -563,9 +574,18 @@ def test_memory_stays_below_what_is_allowed(checkpoint: bool, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8GB", 8 * 10**9), ("500 MB", 5 * 10**8), ("1.5kb", 1500), ("2GiB", 2**31), ("7", 7), (7, 7), ("1TB", 10**12),
-     ("12B", 12), (" 3 MiB ", 3 * 2**20)],
-)  # fmt: skip
+    [
+        ("8GB", 8 * 10**9),
+        ("500 MB", 5 * 10**8),
+        ("1.5kb", 1500),
+        ("2GiB", 2**31),
+        ("7", 7),
+        (7, 7),
+        ("1TB", 10**12),
+        ("12B", 12),
+        (" 3 MiB ", 3 * 2**20),
+    ],
+)
 def test_bytes_of_a_size(text: int | str, size: int) -> None:
     assert bytes_of(text) == size
 
@@ -598,20 +618,35 @@ BAD: dict[str, tuple[type[Exception], str, dict[str, Any]]] = {
     "max_memory text": (TypeError, "max_memory must be an integer, got '8GB'", {"max_memory": "8GB"}),
     "width": (ValueError, r"width and dtype of x, got \(203, 6\)", {"queries": open_rows(X[:, :6])}),
     "dtype": (ValueError, r"width and dtype of x, got .*float64 for", {"queries": open_rows(X.double())}),
-    "groups short": (ValueError, r"groups must be \(203,\), one for each row, got \(202,\)",
-                     {"groups": torch.arange(N - 1)}),
+    "groups short": (
+        ValueError,
+        r"groups must be \(203,\), one for each row, got \(202,\)",
+        {"groups": torch.arange(N - 1)},
+    ),
     "groups float": (TypeError, "groups must be int64, got torch.float32", {"groups": torch.ones(N)}),
     "query_groups missing": (ValueError, "go together", {"groups": torch.arange(N), "queries": open_rows(X)}),
     "groups missing": (ValueError, "go together", {"query_groups": torch.arange(N), "queries": open_rows(X)}),
-    "query_groups alone": (ValueError, "query_groups need queries",
-                           {"query_groups": torch.arange(N), "groups": torch.arange(N)}),
-    "query_groups short": (ValueError, r"query_groups must be \(3,\)",
-                           {"query_groups": torch.arange(N), "queries": open_rows(X[:3]), "groups": torch.arange(N)}),
-    "large group": (ValueError, r"k = 5 candidates outside its group, got fewer for 199 rows, the first \[0, 1, 3\]",
-                    {"groups": torch.where(torch.isin(torch.arange(N), torch.tensor([2, 9, 100, 202])), 1, 0)}),
-    "NaN": (ValueError, r"x must be finite, got NaN or inf in rows \[202\]",
-            {"x": open_rows(torch.cat([X[:-1], torch.full((1, D), torch.nan)]))}),
-}  # fmt: skip
+    "query_groups alone": (
+        ValueError,
+        "query_groups need queries",
+        {"query_groups": torch.arange(N), "groups": torch.arange(N)},
+    ),
+    "query_groups short": (
+        ValueError,
+        r"query_groups must be \(3,\)",
+        {"query_groups": torch.arange(N), "queries": open_rows(X[:3]), "groups": torch.arange(N)},
+    ),
+    "large group": (
+        ValueError,
+        r"k = 5 candidates outside its group, got fewer for 199 rows, the first \[0, 1, 3\]",
+        {"groups": torch.where(torch.isin(torch.arange(N), torch.tensor([2, 9, 100, 202])), 1, 0)},
+    ),
+    "NaN": (
+        ValueError,
+        r"x must be finite, got NaN or inf in rows \[202\]",
+        {"x": open_rows(torch.cat([X[:-1], torch.full((1, D), torch.nan)]))},
+    ),
+}
 
 
 @pytest.mark.parametrize("mistake", BAD)
@@ -665,13 +700,13 @@ def test_rows_out_of_range_are_continued(tmp_path: Path) -> None:
     x = some_rows(dtype=torch.float64) * 1e-200
     with stopped_after(5):
         run(tmp_path, open_rows(x))
-    found = run(tmp_path, open_rows(x))
-    assert torch.equal(found[0], modalign.knn(x, K, metric="euclidean").indices)
+    result = run(tmp_path, open_rows(x))
+    assert torch.equal(result[0], modalign.knn(x, K, metric="euclidean").indices)
     assert json.loads((tmp_path / "checkpoint.json").read_text())["scale"] == -659
 
 
 def test_a_checkpoint_of_rows_that_were_not_scaled_is_refused(tmp_path: Path) -> None:
-    """Earlier versions kept the blocks before the first one out of range, and refused that one."""
+    """Earlier versions kept the blocks before the first one with rows out of range, where they raised an error."""
     x = some_rows(dtype=torch.float64) * 1e-200
     with stopped_after(2):
         run(tmp_path, open_rows(x))

@@ -1,4 +1,4 @@
-"""knn's options and its result: groups, int8, threads, being interrupted, and the forms other libraries take."""
+"""Options of knn and forms of its graph: groups, int8, threads, interruption, SciPy, UMAP and PyTorch Geometric."""
 
 import itertools
 import threading
@@ -26,17 +26,22 @@ def test_rows_of_one_group_are_no_neighbours(backend: str, device: str, metric: 
     x, groups = rows(200), torch.arange(200) // 4 - 7
     scores = reference.scores(x, x, metric).masked_fill(groups[:, None] == groups, -torch.inf)
     expected = scores.sort(dim=1, descending=True, stable=True).indices[:, :5]
-    gallery, of_gallery = x.to(device), groups.to(device)
-    found = modalign.knn(gallery, 5, groups=of_gallery, metric=metric, backend=backend)
-    assert torch.equal(found.indices.cpu(), expected)
-    queries, of_queries = rows(30, seed=1), torch.arange(30) % 3
-    scores = reference.scores(queries, x, metric).masked_fill(of_queries[:, None] == groups, -torch.inf)
+    gallery, gallery_groups = x.to(device), groups.to(device)
+    result = modalign.knn(gallery, 5, groups=gallery_groups, metric=metric, backend=backend)
+    assert torch.equal(result.indices.cpu(), expected)
+    queries, query_groups = rows(30, seed=1), torch.arange(30) % 3
+    scores = reference.scores(queries, x, metric).masked_fill(query_groups[:, None] == groups, -torch.inf)
     expected = scores.sort(dim=1, descending=True, stable=True).indices[:, :5]
-    found = modalign.knn(
-        gallery, 5, queries=queries.to(device), groups=of_gallery, query_groups=of_queries.to(device), metric=metric,
+    result = modalign.knn(
+        gallery,
+        5,
+        queries=queries.to(device),
+        groups=gallery_groups,
+        query_groups=query_groups.to(device),
+        metric=metric,
         backend=backend,
-    )  # fmt: skip
-    assert torch.equal(found.indices.cpu(), expected)
+    )
+    assert torch.equal(result.indices.cpu(), expected)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
@@ -77,13 +82,13 @@ def test_the_certificate_says_what_decided() -> None:
         assert (certificate.proved, certificate.redone, certificate.recall) == (3000, 0, None)
         assert 3000 * 5 <= certificate.scored < 3000 * 300
         assert f"3,000 rows proved by the {screen} screen" in str(certificate)
-    # nothing can be excluded among equal rows
+    # no screen can exclude any of equal rows
     assert modalign.knn(torch.ones(500, 3), 5).certificate.redone == 500
     assert modalign.knn(rows(9), 2, backend="reference").certificate.screen == "none"
 
 
 def test_a_search_can_be_stopped() -> None:
-    """At an exception in the thread that waits, as Ctrl-C is one, the search ends long before it is done."""
+    """An exception in the waiting thread, such as Ctrl-C raises, ends the search early."""
     x = rows(30000, 200)
 
     def interrupt(_: int) -> None:
@@ -172,5 +177,5 @@ def test_rows_of_zeros_do_not_hide_how_small_the_others_are() -> None:
     zeros = np.zeros((1, 3))
     for metric in ("dot", "euclidean"):
         wanted = modalign.knn(np.vstack([x, zeros]), 3, metric=metric).indices
-        found = modalign.knn(np.vstack([x * 2.0**-600, zeros]), 3, metric=metric).indices
-        np.testing.assert_array_equal(found, wanted)
+        result = modalign.knn(np.vstack([x * 2.0**-600, zeros]), 3, metric=metric).indices
+        np.testing.assert_array_equal(result, wanted)

@@ -46,7 +46,7 @@ def test_neighbours_are_those_of_the_definition(
 
 
 def hard_sets() -> dict[str, Tensor]:
-    """Rows made to break a screen: float32 cannot order any of these."""
+    """Return rows that a screen cannot order: differences that float32 loses, ties, and extreme sizes."""
     generator = torch.Generator().manual_seed(1)
     base = torch.randn(70, 12, generator=generator)
     cluster = torch.randn(1, 12, generator=generator).expand(70, 12)
@@ -74,7 +74,7 @@ def test_sets_made_to_break_a_screen(backend: str, device: str, name: str, metri
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_float64_beyond_float32(metric: str) -> None:
-    """Rows that float32 cannot tell apart, and norms it cannot hold."""
+    """Some rows are equal in float32, and the norms of others overflow there."""
     near, x = 1 + 1e-12 * torch.randn(60, 8, dtype=torch.float64), torch.randn(60, 8, dtype=torch.float64)
     for rows in (near, 1e100 * x):
         same(knn(rows, None, 7, metric, "cpp"), reference.knn(rows, None, 7, metric))
@@ -94,7 +94,7 @@ def test_the_core_refuses_what_would_mislead_its_bound() -> None:
 def test_very_wide_rows_stay_within_the_integers_of_a_screen() -> None:
     """Products of codes of 127 overflow 32 bits from 133,145 entries on."""
     rows = torch.zeros(60, 1 << 18, dtype=torch.int8)
-    rows[torch.arange(60), torch.arange(60) // 2 * 7 + 1] = 100  # turned, all entries are of one size
+    rows[torch.arange(60), torch.arange(60) // 2 * 7 + 1] = 100  # after the rotation all entries have one size
     for screen in (*_core.screens(), "auto"):
         _core.use_screen(screen)
         indices = modalign.knn(rows, 1).indices[:, 0]
@@ -108,10 +108,10 @@ def test_subnormal_halves_count_where_subnormals_are_flushed(backend: str, devic
     expected = reference.knn(x.cpu(), None, 5, "cosine")
     torch.set_flush_denormal(True)
     try:
-        found = knn(x, None, 5, "cosine", backend)
+        result = knn(x, None, 5, "cosine", backend)
     finally:
         torch.set_flush_denormal(False)
-    same(found, expected)
+    same(result, expected)
 
 
 def test_a_duplicate_is_a_neighbour_and_the_row_itself_is_not(backend: str, device: str) -> None:
@@ -142,11 +142,11 @@ def test_numpy_and_memory_maps_in_numpy_out(tmp_path) -> None:
     x = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    found = modalign.knn(mapped, 3)
-    assert isinstance(found.indices, np.ndarray)
-    assert found.indices.dtype == np.int64
-    assert np.array_equal(found.indices, modalign.knn(torch.from_numpy(x), 3).indices.numpy())
-    assert np.array_equal(modalign.knn(x.astype(">f4"), 3).indices, found.indices)
+    result = modalign.knn(mapped, 3)
+    assert isinstance(result.indices, np.ndarray)
+    assert result.indices.dtype == np.int64
+    assert np.array_equal(result.indices, modalign.knn(torch.from_numpy(x), 3).indices.numpy())
+    assert np.array_equal(modalign.knn(x.astype(">f4"), 3).indices, result.indices)
     assert np.array_equal(modalign.knn(x[::2], 3).indices, modalign.knn(x[::2].copy(), 3).indices)
 
 

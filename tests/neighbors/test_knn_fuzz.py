@@ -1,4 +1,4 @@
-"""Sets made to break a screen's bound, by the hundred: a wrong neighbour anywhere is a failed test.
+"""Hundreds of sets made to break the bound of a screen: one wrong neighbour fails the test.
 
 MODALIGN_FUZZ=5000 pytest tests/neighbors/test_knn_fuzz.py        sets of each family (default 40)
 """
@@ -30,8 +30,9 @@ def integers(rng: Rng, n: int, d: int) -> np.ndarray:
 
 FAMILIES: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     "normal": lambda rng, n, d: rng.normal(size=(n, d)),
-    "near ties within rounding": lambda rng, n, d: rng.normal(size=d)
-    + 2.0 ** -rng.integers(8, 30) * rng.normal(size=(n, d)),
+    "near ties within rounding": lambda rng, n, d: (
+        rng.normal(size=d) + 2.0 ** -rng.integers(8, 30) * rng.normal(size=(n, d))
+    ),
     "duplicates": lambda rng, n, d: rng.normal(size=(max(1, n // 6), d))[rng.integers(0, max(1, n // 6), n)],
     "duplicates but for one bit": lambda rng, n, d: np.nextafter(
         np.float32(1) * rng.normal(size=(1, d)).astype(np.float32), np.float32(rng.choice([-9, 9], size=(n, d)))
@@ -47,13 +48,15 @@ FAMILIES: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     "two opposite rows": lambda rng, n, d: rng.normal(size=(1, d)) * rng.choice([-1, 1], size=(n, 1)),
     "clusters": lambda rng, n, d: rng.normal(size=(3, d))[rng.integers(0, 3, n)] + 1e-3 * rng.normal(size=(n, d)),
     "heavy tails": lambda rng, n, d: np.clip(rng.standard_cauchy(size=(n, d)), -1e15, 1e15),
-    "at the steps of int8": lambda rng, n, d: rng.integers(-127, 128, size=(n, d))
-    + rng.choice([-0.5, 0, 0.5], size=(n, d)),
-    "at the steps of int16": lambda rng, n, d: rng.integers(-32767, 32768, size=(n, d))
-    + rng.choice([-0.5, 0, 0.5], size=(n, d)),
-    # all of a row's entries are rounded the same way: its int16 code is as long as codes get
+    "at the steps of int8": lambda rng, n, d: (
+        rng.integers(-127, 128, size=(n, d)) + rng.choice([-0.5, 0, 0.5], size=(n, d))
+    ),
+    "at the steps of int16": lambda rng, n, d: (
+        rng.integers(-32767, 32768, size=(n, d)) + rng.choice([-0.5, 0, 0.5], size=(n, d))
+    ),
+    # all entries of a row are rounded the same way, which makes its int16 code as long as a code can be
     "one value a row": lambda rng, n, d: rng.choice([-1, 1], size=(n, 1)) * scales(rng, n, 0.01) * np.ones(d),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +68,7 @@ def _as_before() -> Iterator[None]:
 
 
 def everywhere() -> Iterator[str]:
-    """Every instruction set with every screen it has."""
+    """Switch to every instruction set with each of its screens, and yield their names."""
     for isa in _core.isa_levels():
         _core.use_isa(isa)
         for screen in _core.screens():
@@ -86,15 +89,15 @@ def test_neighbours_are_exact(family: str) -> None:
         for metric in METRICS:
             expected = reference.knn(x, queries, k, metric)
             for where in everywhere():
-                found = knn(x, queries, k, metric, "cpp")
-                told = f"{family}, seed {seed}, {metric}, {dtype}, {where}"
-                assert torch.equal(found[0], expected[0]), told
-                assert torch.equal(found[1], expected[1].to(found[1].dtype)), told
+                result = knn(x, queries, k, metric, "cpp")
+                case = f"{family}, seed {seed}, {metric}, {dtype}, {where}"
+                assert torch.equal(result[0], expected[0]), case
+                assert torch.equal(result[1], expected[1].to(result[1].dtype)), case
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_survivors_of_a_threshold_are_exact(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Triton kernels' way through a large gallery, on small ones: little room, so that much is redone by lists."""
+    """Small galleries are searched like large ones, with so little room that many rows are searched again by lists."""
     monkeypatch.setattr(kernels, "LARGE", 64)
     monkeypatch.setattr(kernels, "ROOM", 1)
     for seed in range(max(1, COUNT // 40)):
@@ -104,14 +107,14 @@ def test_survivors_of_a_threshold_are_exact(family: str, monkeypatch: pytest.Mon
         for metric in METRICS:
             assert kernels._Search(x, None, k, metric).room
             expected = reference.knn(x, None, k, metric)
-            found = kernels.knn(x, None, k, metric)
-            assert torch.equal(found[0], expected[0]), f"{family}, seed {seed}, {metric}"
-            assert torch.equal(found[1], expected[1]), f"{family}, seed {seed}, {metric}"
+            result = kernels.knn(x, None, k, metric)
+            assert torch.equal(result[0], expected[0]), f"{family}, seed {seed}, {metric}"
+            assert torch.equal(result[1], expected[1]), f"{family}, seed {seed}, {metric}"
 
 
 @pytest.mark.parametrize("largest", [127, 32767])
 def test_integers_alone_would_be_wrong(largest: int) -> None:
-    """The families have candidates nearer to the threshold than int8 or int16 can tell: only the bound keeps them."""
+    """Rounding to int8 or int16 alone would change neighbours: the families are hard enough to need the bound."""
     rng = np.random.default_rng(0)
     x = FAMILIES["near ties within rounding"](rng, 60, 16).astype(np.float32)
     codes = np.round(x / np.abs(x).max(1, keepdims=True) * largest)
@@ -121,7 +124,7 @@ def test_integers_alone_would_be_wrong(largest: int) -> None:
 
 
 def test_many_blocks() -> None:
-    """Enough rows for several stripes on both sides, and for lists that fill and are thinned."""
+    """The galleries have several stripes on both sides, and their lists fill up and are thinned."""
     rng = np.random.default_rng(1)
     for family in ("clusters", "integers, full of ties", "norms of many sizes"):
         rows = torch.from_numpy(FAMILIES[family](rng, 2600, 20)).float()
@@ -132,7 +135,7 @@ def test_many_blocks() -> None:
 
 
 def test_thousands_of_features() -> None:
-    """Sums of int16 products stay in int32 however many there are."""
+    """Sums of int16 products fit int32 for any number of features."""
     rng = np.random.default_rng(2)
     for family in ("one value a row", "two opposite rows", "near ties within rounding", "one huge feature"):
         rows = torch.from_numpy(FAMILIES[family](rng, 60, 5001)).float()

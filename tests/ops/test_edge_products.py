@@ -1,4 +1,4 @@
-"""edge_products: fractions as the judge, one number on every backend, instruction set and number of threads."""
+"""edge_products agrees with exact fractions, with the same bits on every backend, instruction set and thread count."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -35,12 +35,12 @@ def test_the_products_are_those_of_knn(backend: str, n: int, d: int, m: int, k: 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_products_are_right(backend: str) -> None:
     x, items, others = case(6, 20, 4, 3, torch.float32)
-    found = edge_products(x, items, others, backend)
+    result = edge_products(x, items, others, backend)
     for r, i in enumerate(items.tolist()):
         for c, j in enumerate(others[r].tolist()):
             terms = [Fraction(a) * Fraction(b) for a, b in zip(x[i].tolist(), x[j].tolist(), strict=True)]
-            # the accumulation bound: d additions and a product each
-            assert abs(Fraction(float(found[r, c])) - sum(terms)) <= 20 * Fraction(2) ** -53 * sum(map(abs, terms))
+            # the bound for d additions of rounded products
+            assert abs(Fraction(float(result[r, c])) - sum(terms)) <= 20 * Fraction(2) ** -53 * sum(map(abs, terms))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -53,8 +53,8 @@ def test_half_precision_numbers_of_every_kind_are_read_exactly(backend: str) -> 
         others = torch.arange(1, len(one))[None]
         wide = one.repeat(1, 8) * torch.eye(8, dtype=dtype)[0]  # the first of eight features, and zeros
         for x in (one, wide):
-            found = edge_products(x, torch.zeros(1, dtype=torch.int64), others, backend)
-            assert torch.equal(found[0], numbers[:, 0].double())
+            result = edge_products(x, torch.zeros(1, dtype=torch.int64), others, backend)
+            assert torch.equal(result[0], numbers[:, 0].double())
 
 
 def test_layout_is_of_no_matter() -> None:
