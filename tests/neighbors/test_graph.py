@@ -162,7 +162,7 @@ X = rows(12)
         (ValueError, "num_threads must be at least 1, got 0", {"num_threads": 0}),
         (TypeError, "num_threads must be an integer, got 1.5", {"num_threads": 1.5}),
         (ValueError, "block_size must be at least 1", {"block_size": 0}),
-        (ValueError, "fresh forgets what a checkpoint holds", {"fresh": True}),
+        (ValueError, "fresh=True starts a checkpoint over", {"fresh": True}),
         (ValueError, "excludes max_memory", {"exact": False, "max_memory": "1GB"}),
         (ValueError, "exact=False takes no groups", {"exact": False, "groups": [*range(12)]}),
     ],

@@ -48,7 +48,7 @@ class BlockOptions:
         if self.block_size is not None and self.block_size < 1:
             raise ValueError(f"knn: block_size must be at least 1, got {self.block_size}")
         if self.fresh and self.checkpoint is None:
-            raise ValueError("knn: fresh forgets what a checkpoint holds: it needs checkpoint")
+            raise ValueError("knn: fresh=True starts a checkpoint over: name its folder with checkpoint")
 
     @property
     def given(self) -> list[str]:

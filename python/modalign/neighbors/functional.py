@@ -66,24 +66,24 @@ def knn(
         x: (n, d) float16, bfloat16, float32, float64 or int8. The gallery: a NumPy array (memory-mapped ones too), a
             tensor, or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
             "rows.parquet:column". ``modalign.files.rows.open_rows`` lists the files; what it returns is taken too.
-        k: The number of neighbours, from 1 to n, or to n - 1 when x is searched for itself.
+        k: int from 1 to n, or to n - 1 when x is searched for itself. The number of neighbours of a row.
         queries: (m, d) of x's dtype, or None. The rows that search. None: every row of x searches for the others; a row
             is excluded from its own list by its index, so a duplicate of a row is its neighbour.
         metric: "cosine", "dot" or "euclidean".
         groups: (n,) integers, or None. The group of each row of x: rows of a query's group are not its neighbours
             (captions of one image, frames of one film).
-        query_groups: (m,) integers. The groups of the queries; needed where queries and groups are given.
-        exact: False for an approximate search by pynndescent (``pip install pynndescent``), whose recall is measured;
-            see ``modalign.neighbors.approximate_knn``.
-        max_memory: Bytes, or a string such as "8GB". Search block by block and hold at most so much beyond the
-            arguments. A file is always searched so, in 4 GB by default.
-        block_size: The number of rows in a block, instead of what ``max_memory`` allows.
-        checkpoint: A folder where a search by blocks keeps what is finished. After it was killed, at any moment, the
-            same call continues.
-        fresh: Whether to remove what an earlier search left in ``checkpoint`` and start over.
-        num_threads: The number of threads of a search on the CPU, None for as many as torch has.
-        progress: Whether to show progress on standard error: a bar on a terminal, lines in a log.
-        seed: The seed of an approximate search.
+        query_groups: (m,) integers, or None. The groups of the queries; needed where queries and groups are given.
+        exact: bool. False for an approximate search by pynndescent (``pip install pynndescent``), whose recall is
+            measured; see ``modalign.neighbors.approximate_knn``.
+        max_memory: int of bytes, a string such as "8GB", or None. Search block by block and hold at most this much
+            beyond the arguments. A file is always searched this way, in 4 GB by default.
+        block_size: int or None. The number of rows in a block, instead of what ``max_memory`` allows.
+        checkpoint: path or None. A folder where a search by blocks keeps what is finished. If the search is killed, at
+            any moment, the same call continues it.
+        fresh: bool. Remove what an earlier search left in ``checkpoint`` and start over.
+        num_threads: int or None. The number of threads of a search on the CPU; None for as many as torch has.
+        progress: bool. Show progress on standard error: a bar on a terminal, lines in a log.
+        seed: int. The seed of an approximate search.
         backend: "auto" or a name; ``modalign.explain("knn", x)`` lists them. A search by blocks runs on the CPU, or
             with "triton" on the GPU, block by block, for files and rows larger than its memory. "cuda" screens large
             galleries by a compiled kernel, on GPUs of compute capability 9.0.

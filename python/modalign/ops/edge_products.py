@@ -1,9 +1,9 @@
-"""The operator edge_products: inner products of the rows of a table along the edges of a graph.
+"""Inner products of the rows of a table along the edges of a graph, as an operator.
 
     P_ri = <x_a, x_b>,  a = items_r,  b = others_ri
 
-x: [n, d]; items: [m] and others: [m, k] int64 in 0 .. n - 1; P: [m, k] float64, summed in the order of the features
-without fused multiply-adds, as ``modalign.ops.knn`` defines its dot product.
+x is [n, d]; items [m] and others [m, k] are int64 from 0 to n - 1; P is [m, k] float64, summed in the order of the
+features without fused multiply-adds, as ``modalign.ops.knn`` defines its dot product.
 """
 
 from __future__ import annotations

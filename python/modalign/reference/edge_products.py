@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def edge_products(x: Tensor, items: Tensor, others: Tensor) -> Tensor:
-    """x: [n, d]; items: [m], others: [m, k] int64. Returns [m, k] float64. Memory: 16 n and 24 m k bytes."""
+    """Return [m, k] float64 for x [n, d], items [m] and others [m, k] int64. Memory: 16 n and 24 m k bytes."""
     total = torch.zeros(others.shape, dtype=torch.float64, device=x.device)
     for feature in x.unbind(1):
         column = feature.double()
