@@ -236,7 +236,7 @@ def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
     both = len(REDUNDANCIES) + len(PAIRS)
     return {
         "sweep": (write(first), {"conclusions": 6, "numbers": 18}),
-        "fused": (write(fused_sweep(room / "fused")), {"conclusions": 8, "numbers": 6}),
+        "fused": (write(fused_sweep(room / "fused")), {"conclusions": 8, "numbers": 24}),
         "emergence": (studies["emergence"], {"verdicts": claims["emergence"]}),
         "align": (studies["align"], {"verdicts": claims["align"], "best": 2 * both}),
         "vision-language": (

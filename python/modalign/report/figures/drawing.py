@@ -179,7 +179,7 @@ def bars(
         "hovertemplate": f"{hover or '%{x:.4g}'}<extra></extra>",
     }
     if text:
-        trace |= {"text": list(text), "textposition": "inside"}
+        trace |= {"text": list(text), "textposition": "inside", "insidetextanchor": "middle"}
     if halves is not None:
         half = np.nan_to_num(np.asarray(halves, np.float64)).tolist()
         trace["error_x"] = error_bar(half, half, "ink", 1)

@@ -85,6 +85,7 @@ class Trace(TypedDict, total=False):
     visible: bool
     # bars
     orientation: Literal["h"]
+    insidetextanchor: Literal["middle"]
     base: list[float]
     width: float
     # boxes

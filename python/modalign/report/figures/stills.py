@@ -50,7 +50,8 @@ STYLE = {
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "x": "X", "cross": "P", "line-ns": "|"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":"}
 POINTS = 0.6  # of a picture, for a pixel of the page: a picture is looked at larger
-ABREAST = 8  # entries of a legend in one line
+ABREAST = 8  # the largest number of entries of a legend in one line
+CHARACTERS, SWATCH = 13, 7  # of a legend in an inch, and in the width of a swatch
 Item = TypeVar("Item")
 
 
@@ -240,7 +241,9 @@ def _add_legends(drawing: Canvas, sheet: Sheet, axes: Iterator[Axes]) -> None:
         title = title or sheet.keys_title
         handles = [_handle(Key("ground", title, "none", line=False))] if title else []
         handles += [_handle(key) for key in keys]
-        drawing.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), ABREAST))
+        longest = max(len(key.text) for key in keys) + SWATCH
+        abreast = max(1, min(len(handles), ABREAST, round(CHARACTERS * sheet.width / longest)))
+        drawing.legend(handles=handles, loc="outside lower center", ncols=abreast)
 
 
 def _draw_trace(ax: Axes, trace: Trace) -> None:
@@ -362,7 +365,7 @@ def _heights(ax: Axes, values: Sequence[float | None] | Sequence[str]) -> NDArra
 
 
 def _set_axis(ax: Axes, side: str, settings: Axis) -> None:
-    from matplotlib.ticker import MultipleLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 
     axis = ax.xaxis if side == "x" else ax.yaxis
     if settings.get("type") == "log":
@@ -374,6 +377,8 @@ def _set_axis(ax: Axes, side: str, settings: Axis) -> None:
         axis.set_ticks(settings["tickvals"], names)
         if settings.get("tickangle"):
             ax.tick_params(axis="x" if side == "x" else "y", labelrotation=-settings["tickangle"], labelsize=7)
+    elif side == "x" and "nticks" in settings:
+        axis.set_major_locator(MaxNLocator(settings["nticks"] - 1, steps=[1, 2, 2.5, 5, 10]))
     if "dtick" in settings:
         axis.set_major_locator(MultipleLocator(settings["dtick"]))
     if settings.get("showticklabels") is False:

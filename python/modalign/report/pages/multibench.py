@@ -162,7 +162,7 @@ def _performance(table: pd.DataFrame, correlations: pd.DataFrame) -> Sheet:
         layout = panel_layout(
             280, xaxis=value_axis("unbiased CKA"), yaxis=value_axis(), annotations=[title_above("score, %")]
         )
-        heading = f"{varying} (depth varies), best {other}: r {r:+.2f}"
+        heading = f"{varying}, best {other}: r {r:+.2f}"
         label = f"test score of {varying} against unbiased CKA with the best encoder of {other}, r {r:+.2f}"
         figures.append(Figure(f"performance-{number}", heading, label, data=[seeds, depth_means], layout=layout))
     return Sheet(

@@ -171,17 +171,22 @@ def _best_table(best: pd.DataFrame) -> Table:
     columns = (
         "pairs",
         "modality",
-        "trend as the strength grows",
+        "trend",
         "best strength",
         "gain, points",
         "change at the strongest, points",
-        "redundant, bits",
-        "unique to 1, bits",
-        "unique to 2, bits",
-        "synergistic, bits",
-        "redundant share",
+        "shared",
+        "only in 1",
+        "only in 2",
+        "only jointly",
+        "share",
     )
-    return Table("best", "Best strengths and information", columns, rows)
+    lead = (
+        "Trend: the change of accuracy as the strength grows. The last five columns are the information about the "
+        "label, in bits: shared by the modalities, in one of them alone, and only in both together; then the share of "
+        "what is shared."
+    )
+    return Table("best", "Best strengths and information", columns, rows, lead=lead)
 
 
 def _changes(name: str, title: str, results: Results) -> Sheet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -45,6 +45,14 @@ class _Row(TypedDict):
 
     strength: str
     cells: list[_Cell]
+
+
+class _Numbers(NamedTuple):
+    """A table of numbers: its caption, the heads of its columns after the strength, and its rows."""
+
+    caption: str
+    columns: list[str]
+    rows: list[_Row]
 
 
 def write(folder: Path) -> Path:
@@ -121,7 +129,7 @@ def render(results: Results) -> str:
             training=training,
             measures=MEASURES,
             k=_neighbors(results.config),
-            tables=[(case, _columns(case), _numbers(results, case, every)) for case in results.cases],
+            tables=[table for case in results.cases for table in _tables(results, case, every)],
             facts=_facts(results),
             figures=figures,
             steps=[step(index, count) for index in range(count)],
@@ -163,30 +171,31 @@ def _summary_row(results: Results, finding: Finding) -> dict[str, object]:
     }
 
 
-def _columns(case: Case) -> list[str]:
-    """Return the heads of the table of one case: accuracies, then every measure for every pair of modalities."""
-    accuracies = [f"{predictor.name} accuracy, %" for predictor in case.predictors]
-    several = len(case.pairs) > 1
-    return accuracies + [
-        f"{title}, {pair.name}" if several else title for pair in case.pairs for title in MEASURES.values()
+def _tables(results: Results, case: Case, every: Sequence[Finding]) -> list[_Numbers]:
+    """Return the numbers of a case: one table, or one of accuracies and one for each of several pairs of modalities."""
+    accuracies = {predictor.column("accuracy"): f"{predictor.name} accuracy, %" for predictor in case.predictors}
+    pairs = {pair.name: {pair.column(m): title for m, title in MEASURES.items()} for pair in case.pairs}
+    best = {(f.predictor.column("accuracy"), f.best) for f in every if f.case == case}
+    if len(pairs) == 1:
+        contents = {case.label: accuracies | pairs[case.pairs[0].name]}
+    else:
+        contents = {case.label: accuracies} | {f"{case.label}: {name}": columns for name, columns in pairs.items()}
+    return [
+        _Numbers(caption, list(columns.values()), _numbers(results, case, list(columns), best))
+        for caption, columns in contents.items()
     ]
 
 
-def _numbers(results: Results, case: Case, every: Sequence[Finding]) -> list[_Row]:
-    """Return one row for each strength: every mean with its half-width, marked where a predictor is at its best."""
-    accuracies = [predictor.column("accuracy") for predictor in case.predictors]
-    grids = {column: results.grid(case, column) for column in accuracies}
-    grids |= {
-        pair.column(measure): results.grid(case, pair.column(measure)) for pair in case.pairs for measure in MEASURES
-    }
-    chosen = {(f.predictor.column("accuracy"), f.best) for f in every if f.case == case}
+def _numbers(results: Results, case: Case, columns: Sequence[str], best: Collection[tuple[str, float]]) -> list[_Row]:
+    """Return one row for each strength: every mean with its half-width, marked where a model is at its best."""
+    grids = {column: results.grid(case, column) for column in columns}
     rows: list[_Row] = []
     for index, strength in enumerate(results.strengths):
         cells: list[_Cell] = []
         for column, grid in grids.items():
             estimate = mean_interval(grid[:, index])
-            text = accuracy(estimate) if column in accuracies else _score(estimate)
-            cells.append({"column": column, "text": text, "best": (column, strength) in chosen})
+            text = accuracy(estimate) if column.startswith("accuracy") else _score(estimate)
+            cells.append({"column": column, "text": text, "best": (column, strength) in best})
         rows.append({"strength": f"{strength:g}", "cells": cells})
     return rows
 
