@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from modalign.files.atomic import write_atomically
-from modalign.report.figures.stills import Picture, canvas
+from modalign.report.figures.pictures import Picture
+from modalign.report.figures.stills import canvas
 from modalign.report.palette import ramp
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -75,7 +75,8 @@ def write_page(page: Page, path: Path, pictures: Path | None = None) -> Path:
         path (Path): The HTML file.
         pictures (Path): The folder of the pictures; ``NAME-figures`` beside the page if None.
     """
-    from modalign.report.figures.stills import draw_sheet, write_pictures
+    from modalign.report.figures.pictures import write_pictures
+    from modalign.report.figures.stills import draw_sheet
 
     folder = pictures or pictures_beside(path)
     write_pictures(folder, [draw_sheet(sheet) for sheet in page.sheets])

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 from modalign.alignment.results import Alignment, LayerAlignment, Score
+from modalign.report.figures.pictures import Picture
 from modalign.report.figures.scores import alignment_sheets
-from modalign.report.figures.stills import Picture, draw_sheet
+from modalign.report.figures.stills import draw_sheet
 from modalign.report.words import chance_of, fixed, interval_of, title_of
 
 __all__ = ["alignment_html", "alignment_plot"]

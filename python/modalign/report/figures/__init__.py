@@ -3,7 +3,8 @@
 specification   the parts of a figure: traces, layout, legend; a sheet of panels is one picture
 drawing         traces: lines, points, bands, bars, boxes, heat maps
 axes            axes, straight lines and layouts of panels
-stills          sheets as SVG and PNG
+stills          sheets drawn by matplotlib
+pictures        drawn pictures and their files, SVG and PNG
 accuracy        panels of a sweep: accuracy against strength
 alignment       panels of a sweep: alignment against strength, accuracy against alignment
 training        panels of a sweep: training curves

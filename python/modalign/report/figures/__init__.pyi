@@ -17,13 +17,13 @@ from .drawing import line as line
 from .drawing import means as means
 from .drawing import plain as plain
 from .drawing import points as points
+from .pictures import Picture as Picture
+from .pictures import write_pictures as write_pictures
 from .specification import Figure as Figure
 from .specification import Key as Key
 from .specification import Layout as Layout
 from .specification import Sheet as Sheet
 from .specification import Trace as Trace
-from .stills import Picture as Picture
 from .stills import draw_sheet as draw_sheet
-from .stills import write_pictures as write_pictures
 
 __all__: list[str]

@@ -10,15 +10,12 @@ import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modalign.files.atomic import write_atomically
+from modalign.report.figures.pictures import Picture
 from modalign.report.figures.specification import Axis, Figure, Key, Marker, Sheet, Trace
 from modalign.report.palette import colour, variable
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.text import Text
 
-__all__ = ["Picture", "canvas", "draw_sheet", "extra_height", "wrapped", "write_pictures"]
+__all__ = ["canvas", "draw_sheet", "extra_height", "wrapped"]
 
 STYLE = {
     "figure.dpi": 100,
@@ -55,40 +52,6 @@ CHARACTERS, SWATCH = 13, 7  # of a legend in an inch, and in the width of a swat
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn picture.
-
-    Attributes:
-        name (str): The file name without its ending.
-        svg (bytes): The picture as SVG.
-        png (bytes): The picture as PNG.
-    """
-
-    name: str
-    svg: bytes
-    png: bytes
-
-    def _repr_svg_(self) -> str:
-        return self.svg.decode()
-
-    def save(self, path: str | Path) -> Path:
-        """Write the picture to a .svg or .png file, whole or not at all, and return the path.
-
-        Args:
-            path (str or Path): The file.
-
-        Raises:
-            ValueError: If the name ends in something else.
-        """
-        target = Path(path)
-        contents = {".svg": self.svg, ".png": self.png}
-        if target.suffix not in contents:
-            raise ValueError(f"save: path must end in .svg or .png, got {target}")
-        write_atomically(target, partial(_put, contents[target.suffix]))
-        return target
-
-
 def draw_sheet(sheet: Sheet) -> Picture:
     """Draw the panels of ``sheet`` as one picture."""
     axes_of = [_vertical_axes(panel) for panel in sheet.figures]
@@ -110,14 +73,6 @@ def draw_sheet(sheet: Sheet) -> Picture:
                 unused.remove()
         _add_legends(drawing, sheet, axes[::stacked].flat)
     return pictures[0]
-
-
-def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
-    """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all, and return ``folder``."""
-    for picture in pictures:
-        for suffix in ("svg", "png"):
-            picture.save(folder / f"{picture.name}.{suffix}")
-    return folder
 
 
 @contextmanager
@@ -166,10 +121,6 @@ def wrapped(title: str, columns: int, width: float = 10.5) -> str:
 def extra_height(titles: Sequence[str]) -> float:
     """Return the inches that a panel needs for the lines beyond the first of the longest of ``titles``."""
     return 0.15 * max((title.count("\n") for title in titles), default=0)
-
-
-def _put(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
 
 
 def _rounded_bounds(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -10,8 +10,9 @@ from markupsafe import Markup
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Alignment, LayerAlignment, Score
 from modalign.metrics.registry import METRICS
+from modalign.report.figures.pictures import write_pictures
 from modalign.report.figures.scores import alignment_sheets, extreme
-from modalign.report.figures.stills import draw_sheet, write_pictures
+from modalign.report.figures.stills import draw_sheet
 from modalign.report.html import Page, pictures_beside, render_page, write_text
 from modalign.report.words import Table, at_the_floor, capitalised, chance_of, fixed, interval_of, title_of
 

@@ -81,7 +81,8 @@ def draw(folder: Path) -> Path:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    from modalign.report.figures.stills import draw_sheet, write_pictures
+    from modalign.report.figures.pictures import write_pictures
+    from modalign.report.figures.stills import draw_sheet
     from modalign.report.figures.sweep import sweep_sheets
 
     sheets = sweep_sheets(read(Path(folder)))
