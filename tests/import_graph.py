@@ -130,6 +130,18 @@ def declared_layers(root: Path) -> list[set[str]]:
     raise ValueError(f"{root}: no table LAYERS in tests/import_graph.py or tests/test_layers.py")
 
 
+def sizes_of(path: Path) -> tuple[int, tuple[int, str]]:
+    """Return the lines of a file, and the length and name of its longest function, docstrings left out."""
+    text = path.read_text(encoding="utf-8")
+    lengths = [(0, "none")]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = node.body[0] if ast.get_docstring(node) else None
+            words = 0 if docstring is None else (docstring.end_lineno or 0) - docstring.lineno + 1
+            lengths.append(((node.end_lineno or 0) - node.lineno + 1 - words, node.name))
+    return len(text.splitlines()), max(lengths)
+
+
 def main() -> None:
     root = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT
     arrows = module_arrows(root)
@@ -139,13 +151,22 @@ def main() -> None:
     inside = [names for names in circles(arrows) if len({room(name) for name in names}) == 1]
     across = [names for names in circles(arrows) if len({room(name) for name in names}) > 1]
     names = {room(name) for name in arrows}
+    files = modules(root)
     print(f"rooms {len(names)}, modules {len(arrows)}, rows {len(set(row.values()))}, arrows {len(between)}")
     print(f"climbing arrows {len(climbing)}: {', '.join(f'{a} -> {b}' for a, b in climbing) or 'none'}")
     print(f"circles inside a room {len(inside)}: {inside or 'none'}")
     print(f"circles across rooms {len(across)}: {across or 'none'}")
     for name in sorted(names, key=lambda name: (row.get(name, -1), name)):
         targets = sorted(b for a, b in between if a == name)
-        print(f"  {row.get(name, '-')} {name}: {', '.join(targets) or 'nothing'}")
+        sizes = [size for module, path in files.items() if room(module) == name for size in [sizes_of(path)]]
+        lines, (longest, function) = (
+            sum(size[0] for size in sizes),
+            max((size[1] for size in sizes), default=(0, "none")),
+        )
+        print(
+            f"  {row.get(name, '-')} {name}: {lines} lines, longest function {function} ({longest}); "
+            f"imports {', '.join(targets) or 'nothing'}"
+        )
 
 
 if __name__ == "__main__":

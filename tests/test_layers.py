@@ -1,6 +1,8 @@
 """Imports follow the rows of the table in ``tests/import_graph.py``, without circles."""
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +66,19 @@ def test_below_report_only_progress_imports_rich() -> None:
     for module, path in modules(ROOT).items():
         if ROW[room(module)] < ROW["report"] and module != "common.progress":
             assert not re.search(r"^\s*(from|import) rich", path.read_text(encoding="utf-8"), re.M), module
+
+
+@pytest.mark.parametrize(
+    "face", sorted((ROOT / "python" / "modalign").rglob("__init__.py")), ids=lambda path: path.parent.name
+)
+def test_the_docstring_of_a_room_names_its_files(face: Path) -> None:
+    text = ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))) or ""
+    files = [] if face.parent.name == "modalign" else [path.stem for path in face.parent.glob("*.py") if path != face]
+    assert not [name for name in files if not re.search(rf"\b{name}\b", text)], f"{face}: files without a line"
+
+
+@pytest.mark.parametrize("module", ARROWS)
+def test_private_names_stay_in_their_room(module: str) -> None:
+    """Names that begin with ``_`` are imported inside their room only; what others may use has a public name."""
+    private = [name for name in imports(modules(ROOT)[module]) if "._" in name and room(name) != room(module)]
+    assert not private

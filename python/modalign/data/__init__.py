@@ -10,6 +10,7 @@
     features     frozen features of two encoders
     user_files   the user's arrays, files and folders
     arrays       features, sequences, words and pixels as encoders take them
+    build_emoji  the program that made the emoji files
     pickles      pickles of arrays, read without running code
 
 A function returns a ``PairedDataset``. Nothing here trains, measures or draws.

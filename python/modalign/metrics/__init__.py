@@ -15,6 +15,7 @@ ranks             ``information_imbalance`` and ``retrieval``
 tiled_scores      scores and ranks of all pairs, for ranks
 tiles             tiles of all pairs, for these four
 pair_tables       metrics of all pairs under many relabellings
+undefined         the error of a score that is not defined, and the missing value in its place
 diagnostics       properties that distort scores: reciprocity, hubs, duplicates, zero rows
 
 A metric is a number, or a score for each item, of rows or graphs. Intervals, nulls, samples and layers are in

@@ -7,6 +7,7 @@ stills          sheets drawn by matplotlib
 pictures        drawn pictures and their files, SVG and PNG
 accuracy        panels of a sweep: accuracy against strength
 alignment       panels of a sweep: alignment against strength, accuracy against alignment
+scores          panels of one alignment
 training        panels of a sweep: training curves
 sweep           all sheets of a sweep
 
