@@ -1,11 +1,11 @@
-"""How far each backend is from float64, beside torch's own distance in the same dtype.
+"""Compare the rounding error of each backend with that of torch in the same dtype.
 
-    python -m benchmarks.accuracy            the table, and the worst row of each dtype
-    python -m benchmarks.accuracy --write    the same into docs/accuracy.md
+    python -m benchmarks.accuracy            print the table, and the worst row of each dtype
+    python -m benchmarks.accuracy --write    write both to docs/accuracy.md
 
-The truth is the loss written out in float64 for the inputs as they are stored. An error of the loss is absolute, one of
-a gradient relative to its largest entry. The rule: at most twice torch's own error in the same dtype, or the bound of
-that dtype below, whichever is larger.
+The reference is the loss computed in float64 from the inputs as they are stored. The error of a loss is absolute, that
+of a gradient is relative to its largest entry. The rule is that an error is at most twice torch's error in the same
+dtype, or the bound of that dtype below, whichever is larger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported: no GPU is needed to know what is rounded where
+os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported: rounding errors can be measured without a GPU
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -29,8 +29,9 @@ from modalign import _core
 N, D = 300, 48
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "accuracy.md"
 
-# what rounding alone explains: (loss, gradient). Sums of float32 products, exponentials of logits up to 1/temperature;
-# half-precision rows are rounded when normalised and gradients when returned: a unit in the last place or two.
+# bounds of (loss, gradient) that rounding explains: sums of float32 products, and exponentials of logits up to
+# 1 / temperature. Half-precision rows are rounded when normalised and gradients when returned, a unit in the last place
+# or two.
 BOUNDS = {
     torch.float64: (1e-12, 1e-11),
     torch.float32: (1e-5, 1e-4),
@@ -41,6 +42,8 @@ BOUNDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Hard:
+    """A hard case: a change of the inputs, and options of the loss."""
+
     name: str
     make: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     temperature: float = 0.07
@@ -49,6 +52,8 @@ class Hard:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
+    """The errors of one backend in one case and dtype, and those of torch."""
+
     case: str
     dtype: torch.dtype
     backend: str
@@ -64,7 +69,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The larger of both errors over its bound: what the worst row is chosen by."""
+        """Return the larger ratio of an error to its bound; the worst row of a dtype has the largest."""
         loss, gradient = BOUNDS[self.dtype]
         return max(self.loss / loss, self.gradient / gradient)
 
@@ -74,7 +79,7 @@ def _duplicated(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dominant(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """One pair with logits far above all others'."""
+    """Return rows where one pair has far larger logits than all others."""
     x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
     x[5] *= 6
     y[5] = x[5]
@@ -92,6 +97,7 @@ CASES = (
 
 
 def dense(x: Tensor, y: Tensor, case: Hard) -> Tensor:
+    """Return the loss by torch with the whole matrix."""
     if case.normalize:
         x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
     logits = x @ y.T / case.temperature
@@ -99,13 +105,14 @@ def dense(x: Tensor, y: Tensor, case: Hard) -> Tensor:
     return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 
 
-def answer(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def loss_and_gradients(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
     value = loss(*leaves)
     return value.detach().double(), torch.cat([grad.double() for grad in torch.autograd.grad(value, leaves)])
 
 
-def rows() -> Iterator[Row]:
+def measure() -> Iterator[Row]:
+    """Yield the errors of every case, dtype and backend."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, N, D, generator=generator, dtype=torch.float64).unbind()
     y = x + y
@@ -114,15 +121,15 @@ def rows() -> Iterator[Row]:
         tables = case.make(x.clone(), y.clone())
         for dtype in BOUNDS:
             stored = [table.to(dtype) for table in tables]
-            truth = answer(lambda a, b: dense(a, b, case), *(table.double() for table in stored))  # noqa: B023
+            truth = loss_and_gradients(lambda a, b: dense(a, b, case), *(table.double() for table in stored))  # noqa: B023
 
-            def errors(got: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor] = truth) -> tuple[float, float]:
-                gradient = (got[1] - truth[1]).abs().max() / truth[1].abs().max()
-                return float((got[0] - truth[0]).abs()), float(gradient)
+            def errors(result: tuple[Tensor, Tensor], truth: tuple[Tensor, Tensor] = truth) -> tuple[float, float]:
+                gradient = (result[1] - truth[1]).abs().max() / truth[1].abs().max()
+                return float((result[0] - truth[0]).abs()), float(gradient)
 
-            theirs = tuple(
+            torch_errors = tuple(
                 float("inf") if math.isnan(error) else error
-                for error in errors(answer(lambda a, b: dense(a, b, case), *stored))  # noqa: B023
+                for error in errors(loss_and_gradients(lambda a, b: dense(a, b, case), *stored))  # noqa: B023
             )
             for backend in (*(f"cpp, {name}" for name in _core.isa_levels()), "triton", "torch"):
                 name, _, isa = backend.partition(", ")
@@ -131,14 +138,14 @@ def rows() -> Iterator[Row]:
                 if isa:
                     _core.use_isa(isa)
 
-                def ours(a: Tensor, b: Tensor, name: str = name, case: Hard = case) -> Tensor:
+                def modalign_loss(a: Tensor, b: Tensor, name: str = name, case: Hard = case) -> Tensor:
                     loss: Tensor = modalign.info_nce(
                         a, b, temperature=case.temperature, normalize=case.normalize, backend=name
                     )
                     return loss
 
-                loss, gradient = errors(answer(ours, *stored))
-                torch_loss, torch_gradient = theirs
+                loss, gradient = errors(loss_and_gradients(modalign_loss, *stored))
+                torch_loss, torch_gradient = torch_errors
                 yield Row(
                     case.name,
                     dtype,
@@ -151,7 +158,9 @@ def rows() -> Iterator[Row]:
     _core.use_isa(level)
 
 
-def page(found: list[Row]) -> str:
+def page(rows: list[Row]) -> str:
+    """Return the text of docs/accuracy.md."""
+
     def kind(dtype: torch.dtype) -> str:
         return str(dtype).removeprefix("torch.")
 
@@ -172,15 +181,16 @@ def page(found: list[Row]) -> str:
         cells = [row.case, kind(row.dtype), row.backend, *(f"{number:.1e}" for number in numbers)]
         return "| " + " | ".join([*cells, "yes" if row.right else "**no**"]) + " |"
 
-    worst = [max((row for row in found if row.dtype == dtype), key=lambda row: row.share) for dtype in BOUNDS]
+    worst = [max((row for row in rows if row.dtype == dtype), key=lambda row: row.share) for dtype in BOUNDS]
     lines += ["## The worst row of each dtype", "", head, ruler, *map(line, worst), ""]
-    return "\n".join([*lines, "## All rows", "", head, ruler, *map(line, found), ""])
+    return "\n".join([*lines, "## All rows", "", head, ruler, *map(line, rows), ""])
 
 
 def main() -> None:
+    """Print the page, and write it with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/accuracy.md")
-    text = page(list(rows()))
+    text = page(list(measure()))
     if parser.parse_args().write:
         PAGE.write_text(text, encoding="utf-8")
     print(text)

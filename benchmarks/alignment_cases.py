@@ -1,4 +1,4 @@
-"""Alignment of two representations beside what people compute it with."""
+"""The cases of alignment: mutual k-NN and layer pairs beside the programs that are commonly used for them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ K = 10
 
 
 def alignment_cases() -> list[Case]:
+    """Return the cases by size."""
     return [
         _mutual("5,000 x 128", 5_000, 128, {"dense argsort and masks": _dense}),
         _mutual("10,000 x 384", 10_000, 384, {"dense argsort and masks": _dense}),
@@ -27,13 +28,13 @@ def alignment_cases() -> list[Case]:
 
 
 def _mutual(name: str, n: int, d: int, rivals: dict[str, Any], rounds: int | None = None) -> Case:
-    there = {rival: call for rival, call in rivals.items() if call is not _faiss_and_sets or _installed("faiss")}
+    installed = {rival: call for rival, call in rivals.items() if call is not _faiss_and_sets or _installed("faiss")}
     ours = {"modalign": lambda x, y: modalign.mutual_knn(x, y, K)}
     return Case(
-        name if len(there) == len(rivals) else f"{name} (faiss not installed)",
+        name if len(installed) == len(rivals) else f"{name} (faiss not installed)",
         lambda: (clustered(n, d), clustered(n, d, seed=1)),
-        ours | there,
-        lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
+        ours | installed,
+        agree=lambda a, b: abs(a - b) < 1e-4,  # float32 rivals may swap near-ties
         operations=2.0 * n * n * d,
         rounds=rounds,
         rate="int8",
@@ -41,7 +42,7 @@ def _mutual(name: str, n: int, d: int, rivals: dict[str, Any], rounds: int | Non
 
 
 def _layers(name: str, n: int, d: int, count: int) -> Case:
-    """Layers that drift from the first: each adds its own noise."""
+    """Return a case of all pairs of layers; each layer adds noise to the one before."""
 
     def make() -> tuple[Tensor, Tensor]:
         sides = []
@@ -63,7 +64,7 @@ def _layers(name: str, n: int, d: int, count: int) -> Case:
         name,
         make,
         {"modalign": ours, "every pair by itself": pair_by_pair},
-        lambda a, b: bool(np.abs(a - b).max() < 1e-12),
+        agree=lambda a, b: bool(np.abs(a - b).max() < 1e-12),
         operations=2.0 * count * n * n * d,
         rounds=1,
         rate="int8",
@@ -75,7 +76,7 @@ def _installed(module: str) -> bool:
 
 
 def _dense(x: Tensor, y: Tensor) -> float:
-    """As the published code has it: the whole matrix, sorted, and two masks."""
+    """Return mutual k-NN as the published code does: the whole matrix, sorted, and two masks."""
     masks = []
     for rows in (x, y):
         unit = F.normalize(rows)

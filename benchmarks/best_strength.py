@@ -1,12 +1,12 @@
-"""Ways to a good alignment strength beside a grid, on every pair of ``modalign reproduce align``: their loss and cost.
+"""Compare searches for the best alignment strength with a grid, on every pair of ``modalign reproduce align``.
 
-    python -m benchmarks.best_strength results/align --folder results/best       ten minutes; goes on where it stopped
-    python -m benchmarks.best_strength results/align --folder results/best --out FILE.json                and a record
+    python -m benchmarks.best_strength results/align --folder results/best       ten minutes; an interrupted run resumes
+    python -m benchmarks.best_strength results/align --folder results/best --out FILE.json     also write a record
 
-results/align is a finished ``modalign reproduce align``, whose sweeps are the grid. Beside it stand the search of
+results/align is a finished ``modalign reproduce align``, whose sweeps are the grid. The other methods are the search of
 ``modalign tune``, one strength for all pairs, one ratio of gradient norms for all pairs, and strengths that rise or
-fall over the epochs. Regret: the test accuracy of the strength that the grid's validation chooses, less that of the
-other way, both means over seeds. Cost: runs over the grid's.
+fall over the epochs. The regret of a method is the test accuracy of the strength with the grid's highest validation
+accuracy, minus the test accuracy of the method, both means over seeds. Its cost is its number of runs over the grid's.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from modalign.experiments.sweep.runner import run as run_sweep
 from modalign.files.atomic import write_atomically
 
 STRENGTHS, RATIOS, ENDS = (0.1, 0.3, 1.0), (0.1, 0.3, 1.0), (0.3, 1.0)
-CHANGED: dict[str, dict[str, Any]] = {
+CHANGES: dict[str, dict[str, Any]] = {
     "gradient ratio": {"strength_kind": "gradient_ratio", "strengths": RATIOS},
     "rising to": {"strength_schedule": "rising", "strengths": ENDS},
     "falling from": {"strength_schedule": "falling", "strengths": ENDS},
 }
 
 
-def chosen(grid: Results, case: Any, modality: int) -> float:
-    """Test accuracy where the grid's validation accuracy is highest."""
+def grid_accuracy(grid: Results, case: Any, modality: int) -> float:
+    """Return the test accuracy of the strength with the highest validation accuracy in the grid."""
     best = int(grid.grid(case, f"validation_accuracy_{modality}").mean(0).round(12).argmax())
     return float(grid.grid(case, f"accuracy_{modality}").mean(0)[best])
 
 
-def regrets_of(grid: Results, other: Results, strength: float, cost: float) -> list[dict[str, Any]]:
-    """Of one strength of another sweep of the same cases and seeds."""
+def regret_rows(grid: Results, other: Results, strength: float, cost: float) -> list[dict[str, Any]]:
+    """Return the regrets of one strength of another sweep of the same cases and seeds."""
     column = other.strengths.index(strength)
     cases = {case.label: case for case in other.cases}
     return [
@@ -53,7 +53,7 @@ def regrets_of(grid: Results, other: Results, strength: float, cost: float) -> l
             "case": case.label,
             "modality": modality,
             "cost": cost,
-            "regret": chosen(grid, case, modality)
+            "regret": grid_accuracy(grid, case, modality)
             - float(other.grid(cases[case.label], f"accuracy_{modality}")[:, column].mean()),
         }
         for case in grid.cases
@@ -61,55 +61,51 @@ def regrets_of(grid: Results, other: Results, strength: float, cost: float) -> l
     ]
 
 
-def ways(study: Path, folder: Path, reporter: Callable[[], Reporter]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of every way, over the synthetic and the real pairs of the study."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def measure_methods(study: Path, folder: Path, reporter: Callable[[], Reporter]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of every method, over the synthetic and the real pairs of the study."""
+    rows_by_method: dict[str, list[dict[str, Any]]] = {}
     for name in ("strength", "pairs"):
         grid, sweep = read(study / name), load(study / name / "config.yaml")
         content = sweep.model_dump(mode="json")
         one = 1 / len(grid.strengths)
-        found.setdefault("no alignment", []).extend(regrets_of(grid, grid, 0.0, one))
+        rows_by_method.setdefault("no alignment", []).extend(regret_rows(grid, grid, 0.0, one))
         for strength in STRENGTHS:
-            found.setdefault(f"strength {strength:g}", []).extend(regrets_of(grid, grid, strength, one))
+            rows_by_method.setdefault(f"strength {strength:g}", []).extend(regret_rows(grid, grid, strength, one))
         place = folder / f"{name}-tuned"
         tune.run(sweep, place, tune.Budget(highest=max(grid.strengths)), reporter=reporter())
-        found.setdefault("modalign tune", []).extend(tune.against_grid(place, study / name))
-        for way, changes in CHANGED.items():
-            place = folder / f"{name}-{way.replace(' ', '-')}"
+        rows_by_method.setdefault("modalign tune", []).extend(tune.against_grid(place, study / name))
+        for method, changes in CHANGES.items():
+            place = folder / f"{name}-{method.replace(' ', '-')}"
             run_sweep(parse({**content, **changes, "name": place.name}, place.name), place, reporter=reporter())
             other = read(place)
             for strength in changes["strengths"]:
-                found.setdefault(f"{way} {strength:g}", []).extend(regrets_of(grid, other, strength, one))
-    return found
+                rows_by_method.setdefault(f"{method} {strength:g}", []).extend(regret_rows(grid, other, strength, one))
+    return rows_by_method
 
 
 def main() -> None:
+    """Run the methods, print their regrets and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path, help="a finished `modalign reproduce align`")
-    parser.add_argument("--folder", type=Path, required=True, help="where the other ways are run")
-    parser.add_argument("--out", type=Path, help="write the record here (JSON)")
+    parser.add_argument("study", type=Path, help="folder of a finished `modalign reproduce align`")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the sweeps of the other methods")
+    parser.add_argument("--out", type=Path, help="write the record to this JSON file")
     arguments = parser.parse_args()
-    found = ways(arguments.study, arguments.folder, lambda: Reporter("auto"))
-    count = len(found["no alignment"])
-    table = Table(
-        "way",
-        "regret, points",
-        "95 % interval",
-        "worst",
-        "runs, share of the grid's",
-        title=f"against a grid, {count} modalities of {count // 2} pairs",
-    )
+    rows_by_method = measure_methods(arguments.study, arguments.folder, lambda: Reporter("auto"))
+    count = len(rows_by_method["no alignment"])
+    table = Table(title=f"against a grid, {count} modalities of {count // 2} pairs")
+    for column in ("method", "regret, points", "95 % interval", "worst", "runs, share of the grid's"):
+        table.add_column(column)
     summary = {}
-    for way, rows in sorted(found.items(), key=lambda item: np.mean([row["regret"] for row in item[1]])):
-        assert len(rows) == count, f"{way} has {len(rows)} modalities, the grid {count}"
+    for method, rows in sorted(rows_by_method.items(), key=lambda item: np.mean([row["regret"] for row in item[1]])):
+        assert len(rows) == count, f"{method} has {len(rows)} modalities, the grid {count}"
         regrets = 100 * np.array([row["regret"] for row in rows])
         mean, low, high = bootstrap(regrets, lambda values: float(values.mean()))
         cost = float(np.mean([row["cost"] for row in rows]))
-        summary[way] = {"mean": mean, "low": low, "high": high, "worst": float(regrets.max()), "cost": cost}
-        table.add_row(way, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{regrets.max():.2f}", f"{cost:.0%}")
+        summary[method] = {"mean": mean, "low": low, "high": high, "worst": float(regrets.max()), "cost": cost}
+        table.add_row(*[method, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{regrets.max():.2f}", f"{cost:.0%}"])
     Console().print(table)
     if arguments.out:
-        record = {"provenance": provenance.collect(), "points": summary, "rows": found}
+        record = {"provenance": provenance.collect(), "points": summary, "rows": rows_by_method}
         text = json.dumps(record, indent=1) + "\n"
         write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
         Console().print(f"record: {arguments.out}")

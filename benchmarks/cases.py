@@ -1,4 +1,4 @@
-"""What is measured: for each case, rival ways to the same answer, on the same data."""
+"""The cases of the losses, and the class of a case: candidates that compute the same result from the same data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ TEMPERATURE = 0.07
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """``rivals``: name -> function of the inputs; ours is called "modalign". ``operations``: additions and
-    multiplications of the matrix products that the task needs, for a share of the machine's rate. ``right``: given
-    the inputs and our answer, whether it is the true one, where rivals are too coarse to tell or absent. ``rounds``:
-    how often rivals take turns, for cases that take minutes; otherwise what the time allows, at least 3. ``recall``: of
-    a rival's answer against ours, for rivals that are approximate. ``rate``: the number format whose matrix rate on the
-    machine is what ours is a share of."""
+    """A task and the candidates that compute it.
+
+    Attributes:
+        name: the name of the case in tables and records.
+        make: returns the inputs.
+        rivals: functions of the inputs by name; ours is "modalign".
+        agree: called as agree(result, ours), returns whether a rival's result agrees with ours.
+        operations: additions and multiplications of the matrix products that the task needs, for the share of the
+            machine's matrix rate; 0 for none.
+        right: called as right(*inputs, result), returns whether our result is correct, for cases whose rivals are
+            missing or too coarse to show it.
+        rounds: the number of rounds, for cases that take minutes; None for as many as the time allows, at least 3.
+        recall: called as recall(result, ours), returns the recall of an approximate rival, or None.
+        rate: the number format of the matrix rate that the share is relative to.
+    """
 
     name: str
     make: Callable[[], tuple[Any, ...]]
@@ -36,48 +45,56 @@ class Case:
     rate: str = "float32"
 
 
-def few(inputs: tuple[Any, ...]) -> list[Any]:
-    """Their first rows: a call on these loads and compiles what is not to be measured."""
+def first_rows(inputs: tuple[Any, ...]) -> list[Any]:
+    """Return the first rows of the inputs; a call on them loads and compiles what is not to be measured."""
     return [None if tensor is None else tensor[..., :128, :] for tensor in inputs]
 
 
 def info_nce_cases() -> list[Case]:
-    """Forward and backward. The rivals that store the matrix are left out where it would not fit in 24 GB."""
-    ours = {"modalign": lambda x, y: _step(_modalign, x, y)}
+    """Return cases of info_nce with gradients; where 24 GB would not hold the matrix, no rival stores it."""
+    modalign_step = {"modalign": lambda x, y: _step(_modalign, x, y)}
     dense = {"naive torch": lambda x, y: _step(_naive, x, y), "torch.compile": lambda x, y: _step(_compiled(), x, y)}
     chunked = {
         f"chunked torch, {rows} rows": lambda x, y, rows=rows: _chunked_step(x, y, rows) for rows in (256, 1024, 4096)
     }
     cases = []
     for n, d in ((256, 32), (1024, 128), (1024, 512), (4096, 128), (4096, 512), (16384, 128), (16384, 512)):
-        rivals = ours | dense | chunked
-        cases.append(Case(f"{n} x {d}", lambda n=n, d=d: _pair(n, d), rivals, _same_step, operations=8.0 * n * n * d))
+        rivals = modalign_step | dense | chunked
+        make, operations = functools.partial(_pair, n, d), 8.0 * n * n * d
+        cases.append(Case(f"{n} x {d}", make, rivals, agree=_steps_agree, operations=operations))
     n, d = 16384, 512
-    kept = {"modalign": lambda x, y: _step(functools.partial(_modalign, workspace=2**30), x, y)}
-    kept |= {"naive torch": dense["naive torch"], "modalign, nothing kept": ours["modalign"]}
-    cases.append(
-        Case(f"{n} x {d}, 1 GB kept", lambda n=n, d=d: _pair(n, d), kept, _same_step, operations=8.0 * n * n * d)
-    )
-    half = {"modalign": ours["modalign"], "naive torch": dense["naive torch"], "modalign, float32": _in_float32}
+    stored = {"modalign": lambda x, y: _step(functools.partial(_modalign, workspace=2**30), x, y)}
+    stored |= {"naive torch": dense["naive torch"], "modalign, nothing kept": modalign_step["modalign"]}
+    make, operations = functools.partial(_pair, n, d), 8.0 * n * n * d
+    cases.append(Case(f"{n} x {d}, 1 GB kept", make, stored, agree=_steps_agree, operations=operations))
+    half = {
+        "modalign": modalign_step["modalign"],
+        "naive torch": dense["naive torch"],
+        "modalign, float32": _in_float32,
+    }
     cases.append(
         Case(
             f"{n} x {d}, bfloat16",
             lambda n=n, d=d: tuple(t.bfloat16() for t in _pair(n, d)),
             half,
-            agree=_roughly_the_same_step,
+            agree=_steps_roughly_agree,
             operations=8.0 * n * n * d,
-            right=lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            right=_has_exact_loss,
             rate="bfloat16",
         )
     )
     problems, n, d = 64, 512, 16
-    batched = {"modalign": ours["modalign"], "loop of naive torch": _loop_of_naive, "batched torch": _batched_naive}
+    batched = {
+        "modalign": modalign_step["modalign"],
+        "loop of naive torch": _loop_of_naive,
+        "batched torch": _batched_naive,
+    }
     cases.append(
         Case(
             f"{problems} problems of {n} x {d}",
             lambda problems=problems, n=n, d=d: _pair(problems, n, d),
             batched,
-            _same_step,
+            agree=_steps_agree,
             operations=8.0 * problems * n * n * d,
         )
     )
@@ -86,10 +103,10 @@ def info_nce_cases() -> list[Case]:
         Case(
             f"{n} x {d}",
             lambda n=n, d=d: _pair(n, d),
-            ours,
-            agree=_same_step,
+            modalign_step,
+            agree=_steps_agree,
             operations=8.0 * n * n * d,
-            right=lambda x, y, answer: abs(float(answer[0]) - _exact_loss(x, y)) < 1e-4,
+            right=_has_exact_loss,
             rounds=1,
         )
     )
@@ -97,14 +114,14 @@ def info_nce_cases() -> list[Case]:
 
 
 def other_loss_cases() -> list[Case]:
-    """nt_xent, whose matrix is symmetric, and sigmoid_loss."""
+    """Return cases of nt_xent, whose matrix is symmetric, and of sigmoid_loss."""
     n, d = 4096, 128
     return [
         Case(
             f"nt_xent, {n} x {d}",
             lambda: _pair(n, d),
             {"modalign": lambda x, y: _step(modalign.nt_xent, x, y), "naive torch": lambda x, y: _step(_nt_xent, x, y)},
-            _same_step,
+            agree=_steps_agree,
             operations=4.0 * (2 * n) ** 2 * d,
         ),
         Case(
@@ -114,7 +131,7 @@ def other_loss_cases() -> list[Case]:
                 "modalign": lambda x, y: _step(modalign.sigmoid_loss, x, y),
                 "naive torch": lambda x, y: _step(_sigmoid_loss, x, y),
             },
-            _same_step,
+            agree=_steps_agree,
             operations=8.0 * n * n * d,
         ),
     ]
@@ -151,8 +168,13 @@ def _in_float32(x: Tensor, y: Tensor) -> list[Tensor]:
     return _step(_modalign, x.float(), y.float())
 
 
+def _has_exact_loss(x: Tensor, y: Tensor, result: list[Tensor]) -> bool:
+    """Return whether the loss is within 1e-4 of that of float64."""
+    return abs(float(result[0]) - _exact_loss(x, y)) < 1e-4
+
+
 def _exact_loss(x: Tensor, y: Tensor, rows: int = 512) -> float:
-    """The loss in float64, by blocks of rows."""
+    """Return the loss in float64, by blocks of rows."""
     left, right = (F.normalize(t.double(), dim=-1) for t in (x, y))
     n = len(left)
     total, columns = 0.0, torch.full((n,), -torch.inf, dtype=torch.float64)
@@ -170,14 +192,14 @@ def _naive(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _step(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> list[Tensor]:
-    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # no copies: memory is measured too
+    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # not copied, because memory is measured too
     value = loss(*leaves).sum()
     return [value.detach(), *torch.autograd.grad(value, leaves)]
 
 
 def _chunked_step(x: Tensor, y: Tensor, rows: int) -> list[Tensor]:
-    """The loss and its gradients by blocks of rows, written by hand in torch: the rival that stores no n x n either."""
-    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # no copies: memory is measured too
+    """Return the loss and its gradients by blocks of rows in torch: a rival that does not store the matrix either."""
+    leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]  # not copied, because memory is measured too
     left, right = (F.normalize(leaf, dim=-1) for leaf in leaves)
     a, b, n = left.detach(), right.detach(), len(x)
     row_lse, col_lse = torch.empty(n), torch.full((n,), -torch.inf)
@@ -211,11 +233,11 @@ def _batched_naive(x: Tensor, y: Tensor) -> list[Tensor]:
     return _step(loss, x, y)
 
 
-def _same_step(one: list[Tensor], two: list[Tensor]) -> bool:
+def _steps_agree(one: list[Tensor], two: list[Tensor]) -> bool:
     return all(torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max())) for a, b in zip(one, two, strict=True))
 
 
-def _roughly_the_same_step(one: list[Tensor], two: list[Tensor]) -> bool:
-    """Naive torch in bfloat16 is off by 0.1 in the loss."""
+def _steps_roughly_agree(one: list[Tensor], two: list[Tensor]) -> bool:
+    """Compare coarsely: naive torch in bfloat16 is off by 0.1 in the loss."""
     pairs = [(a.float(), b.float()) for a, b in zip(one, two, strict=True)]
     return all(torch.allclose(a, b, rtol=0.05, atol=0.05 * float(b.abs().max())) for a, b in pairs)

@@ -1,9 +1,9 @@
-"""k-NN graphs: ours, exact, beside exact and approximate rivals, on unit rows made beforehand.
+"""The cases of k-NN graphs: our exact search beside exact and approximate rivals, on rows of unit length.
 
-An exact rival must find our neighbours but for near-ties of float32. An approximate one has its recall against our
-graph, which is checked against float64 first, beside its time: pynndescent at its own settings, hnswlib at those that
-reach a recall of .95 soonest at 200,000 x 384 (M = 8 stays below .8 there, more links take longer to build). A rival
-that is not installed is left out, and the table says so.
+An exact rival must find our neighbours up to near-ties of float32. The recall of an approximate rival against our
+graph, which is first checked against float64, is reported beside its time. pynndescent runs with its default settings,
+hnswlib with those that reach a recall of 0.95 soonest at 200,000 x 384 (with M = 8 it stays below 0.8 there, and more
+links take longer to build). A rival that is not installed is left out, and the name of the case says so.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ APPROXIMATE = {"hnswlib": "hnswlib", "pynndescent": "pynndescent"}
 
 
 def knn_cases() -> list[Case]:
+    """Return the cases by size, metric and rivals."""
     all_exact = ("faiss flat", "scikit-learn brute", "torch mm + topk")
     return [
         _case("5,000 x 64", clustered, 5_000, 64, rivals=all_exact),
@@ -51,7 +52,7 @@ def knn_cases() -> list[Case]:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """What a rival returns: indices [m, k], and whether it claims that they are exact."""
+    """The result of a candidate: indices [m, k], and whether they are meant to be exact."""
 
     indices: Any
     exact: bool = True
@@ -72,19 +73,19 @@ def _case(
         rows = F.normalize(make(n + queries, d))
         return rows[:n], rows[n:] if queries else None
 
-    def ours(x: Tensor, y: Tensor | None) -> Graph:
+    def modalign_graph(x: Tensor, y: Tensor | None) -> Graph:
         return Graph(modalign.knn(x, k, queries=y, metric="dot").indices)
 
-    there = [rival for rival in rivals if importlib.util.find_spec((EXACT | APPROXIMATE)[rival])]
-    absent = [rival for rival in rivals if rival not in there]
-    found: dict[str, Callable[..., Graph]] = {"modalign": ours}
-    found |= {rival: lambda x, y, search=SEARCHES[rival]: search(x, y, k) for rival in there}
+    installed = [rival for rival in rivals if importlib.util.find_spec((EXACT | APPROXIMATE)[rival])]
+    absent = [rival for rival in rivals if rival not in installed]
+    candidates: dict[str, Callable[..., Graph]] = {"modalign": modalign_graph}
+    candidates |= {rival: lambda x, y, search=SEARCHES[rival]: search(x, y, k) for rival in installed}
     pairs = float(queries) * n * 2 if queries else float(n) * n
     return Case(
         f"{name} ({', '.join(absent)} not installed)" if absent else name,
         inputs,
-        found,
-        _agree,
+        candidates,
+        agree=_agree,
         operations=pairs * d,
         right=lambda x, y, answer: _is_exact(x, y, k, answer.indices),
         rounds=rounds,
@@ -94,7 +95,7 @@ def _case(
 
 
 def _overlap(one: Any, two: Any) -> float:
-    """The share of the neighbours in ``two`` that ``one`` has, which may hold -1 or repeat itself."""
+    """Return the share of the neighbours in ``two`` that are in ``one``, whose rows may contain -1 and duplicates."""
     a, b = (torch.as_tensor(np.asarray(indices)).long() for indices in (one, two))
     blocks = zip(a.split(4096), b.split(4096), strict=True)
     return sum(int((left[:, :, None] == right[:, None]).any(1).sum()) for left, right in blocks) / b.numel()
@@ -105,7 +106,7 @@ def _agree(rival: Graph, answer: Graph) -> bool:
 
 
 def _is_exact(x: Tensor, queries: Tensor | None, k: int, indices: Tensor, sample: int = 200) -> bool:
-    """Whether a sample of the rows has the neighbours of float64, in order but for ties of its rounding."""
+    """Return whether a sample of the rows has the neighbours of float64, up to ties within its rounding."""
     rows = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:sample]
     scores = (x if queries is None else queries)[rows].double() @ x.double().T
     if queries is None:
@@ -116,10 +117,10 @@ def _is_exact(x: Tensor, queries: Tensor | None, k: int, indices: Tensor, sample
 
 
 def _without_self(indices: np.ndarray, k: int) -> np.ndarray:
-    """k of the k + 1 found: not the row itself, wherever it is; the last where it is not."""
-    itself = indices == np.arange(len(indices))[:, None]
-    itself[~itself.any(1), -1] = True
-    return indices[~itself].reshape(len(indices), k)
+    """Drop the row itself from its k + 1 neighbours, or the last one where the row is not among them."""
+    dropped = indices == np.arange(len(indices))[:, None]
+    dropped[~dropped.any(1), -1] = True
+    return indices[~dropped].reshape(len(indices), k)
 
 
 def _faiss(x: Tensor, queries: Tensor | None, k: int) -> Graph:
@@ -136,20 +137,20 @@ def _faiss(x: Tensor, queries: Tensor | None, k: int) -> Graph:
 def _sklearn(x: Tensor, queries: Tensor | None, k: int) -> Graph:
     from sklearn.neighbors import NearestNeighbors
 
-    # unit rows: the nearest are those of the highest product
+    # the nearest rows of unit length are those of the highest product
     search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="euclidean").fit(x.numpy())
     return Graph(search.kneighbors(None if queries is None else queries.numpy(), return_distance=False))
 
 
 def _torch(x: Tensor, queries: Tensor | None, k: int, rows: int = 1024) -> Graph:
-    found = []
+    parts = []
     searching = x if queries is None else queries
     for start in range(0, len(searching), rows):
         scores = searching[start : start + rows] @ x.T
         if queries is None:
             scores.diagonal(start).fill_(-torch.inf)
-        found.append(scores.topk(k).indices)
-    return Graph(torch.cat(found))
+        parts.append(scores.topk(k).indices)
+    return Graph(torch.cat(parts))
 
 
 def _hnswlib(x: Tensor, queries: Tensor | None, k: int) -> Graph:
@@ -161,8 +162,8 @@ def _hnswlib(x: Tensor, queries: Tensor | None, k: int) -> Graph:
     index.set_ef(40)
     if queries is not None:
         return Graph(index.knn_query(queries.numpy(), k, num_threads=THREADS)[0].astype(np.int64), exact=False)
-    found = index.knn_query(x.numpy(), k + 1, num_threads=THREADS)[0].astype(np.int64)
-    return Graph(_without_self(found, k), exact=False)
+    indices = index.knn_query(x.numpy(), k + 1, num_threads=THREADS)[0].astype(np.int64)
+    return Graph(_without_self(indices, k), exact=False)
 
 
 def _pynndescent(x: Tensor, queries: Tensor | None, k: int) -> Graph:
@@ -170,8 +171,8 @@ def _pynndescent(x: Tensor, queries: Tensor | None, k: int) -> Graph:
 
     assert queries is None
     index = pynndescent.NNDescent(x.numpy(), metric="cosine", n_neighbors=k + 5, random_state=0, n_jobs=THREADS)
-    found = index.neighbor_graph[0].astype(np.int64)
-    return Graph(_without_self(found[:, : k + 1], k), exact=False)
+    indices = index.neighbor_graph[0].astype(np.int64)
+    return Graph(_without_self(indices[:, : k + 1], k), exact=False)
 
 
 SEARCHES = {
@@ -184,7 +185,7 @@ SEARCHES = {
 
 
 def clustered(n: int, d: int, seed: int = 0) -> Tensor:
-    """About 100 rows around each center, in blocks so that a million rows need no float64 copy."""
+    """Return rows in clusters of about 100, made in blocks so that a million rows need no float64 copy."""
     centers = np.random.default_rng(seed).normal(size=(max(1, n // 100), d)).astype(np.float32)
     labels = np.random.default_rng(7).integers(0, len(centers), n)
     noise = np.random.default_rng(seed + 1).standard_normal(size=(n, d), dtype=np.float32)

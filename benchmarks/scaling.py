@@ -1,11 +1,11 @@
-"""How time and memory of alignment grow with the number of items, and the exponents fitted to them.
+"""Measure how the time and memory of alignment grow with the number of items, and fit exponents.
 
     python -m benchmarks.scaling --folder /tmp/rows                 10,000 to 1,000,000 items of width 384, float16
-    python -m benchmarks.scaling --folder DIR --out FILE.json       and a record with machine, versions and commit
+    python -m benchmarks.scaling --folder DIR --out FILE.json       also write a record of the run
 
-Two files of rows are written once and read as memory maps. Every measurement is a process of its own, which says its
-seconds and its peak memory above an imported package; the mapped files count where they are resident. One exact value
-checks the sampled one.
+Two files of rows are written once and read as memory maps. Every measurement runs in its own process, which reports its
+seconds and its peak memory above that of the imported package; mapped files count where they are resident. The sampled
+value is checked against an exact one.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def null(x: Path, y: Path, graphs: Path) -> dict[str, Any]:
     return {"value": mutual_knn_null(*_two(graphs), 0.5).sd}
 
 
-WHAT: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {  # and the most items it is run with
+OPERATIONS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {  # and the most items it is run with
     "mutual k-NN to +-0.005, sampled": (tolerance, 1_000_000),
     "mutual k-NN, all rows": (exact, 100_000),
     "unbiased CKA, one pass": (streamed_cka, 1_000_000),
@@ -103,8 +103,8 @@ def make(folder: Path, n: int) -> Path:
         here = labels[start : start + 50_000]
         latent = centers[here] + 0.7 * rng.standard_normal((len(here), 64), dtype=np.float32)
         for rows, mixing in zip(files, maps, strict=True):
-            own = latent + 0.7 * rng.standard_normal(latent.shape, dtype=np.float32)
-            rows[start : start + len(here)] = np.tanh(own @ mixing)
+            view = latent + 0.7 * rng.standard_normal(latent.shape, dtype=np.float32)
+            rows[start : start + len(here)] = np.tanh(view @ mixing)
     ring = rng.permutation(n)
     step = (1 + np.arange(K) // 2) * np.where(np.arange(K) % 2, -1, 1)
     for side, factor in (("x", 7), ("y", np.where(step % 2, 7, 11))):
@@ -114,66 +114,69 @@ def make(folder: Path, n: int) -> Path:
     return place
 
 
-def measure(what: str, place: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.scaling", "--measure", what, "--folder", str(place)]
+def measure(operation: str, place: Path) -> dict[str, Any]:
+    """Measure an operation on the rows in a folder, in another process."""
+    command = [sys.executable, "-m", "benchmarks.scaling", "--measure", operation, "--folder", str(place)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def measured(what: str, place: Path) -> None:
-    """In the process of one measurement."""
-    call = WHAT[what][0]
+def measure_here(operation: str, place: Path) -> None:
+    """Measure one operation in this process and print the result as JSON."""
+    call = OPERATIONS[operation][0]
     x, y, graphs = place / "x.npy", place / "y.npy", place / "graphs"
     small = make(place.parent, 2_000)
-    call(small / "x.npy", small / "y.npy", small / "graphs")  # whatever a first call loads stays out
+    call(small / "x.npy", small / "y.npy", small / "graphs")  # a first call loads modules, which are not to be measured
     base, start = peak(), time.perf_counter()
-    found = call(x, y, graphs)
-    print(json.dumps(found | {"seconds": time.perf_counter() - start, "megabytes": peak() - base}))
+    result = call(x, y, graphs)
+    print(json.dumps(result | {"seconds": time.perf_counter() - start, "megabytes": peak() - base}))
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """Of the power of n that fits best, by least squares of the logarithms."""
+    """Return the exponent of the power of n that fits best, by least squares of the logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the rows are written (3 GB)")
-    parser.add_argument("--out", type=Path, help="write the record here (JSON)")
-    parser.add_argument("--most", type=int, default=SIZES[-1], help="the largest number of items")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the rows (3 GB)")
+    parser.add_argument("--out", type=Path, help="write the record to this JSON file")
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="largest number of items to measure")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        measured(arguments.measure, arguments.folder)
+        measure_here(arguments.measure, arguments.folder)
         return
     console, load = Console(), os.getloadavg()[0]
     sizes = [n for n in SIZES if n <= arguments.most]
     places = {n: make(arguments.folder, n) for n in sizes}
     make(arguments.folder, 2_000)
     record: dict[str, Any] = {"provenance": provenance.collect(), "load": load, "width": WIDTH, "k": K, "rows": {}}
-    runs = [(what, n) for what, (_, most) in WHAT.items() for n in sizes if n <= most]
-    for what, n in track(runs, "scaling", console=console, transient=True):
-        record["rows"].setdefault(what, {})[str(n)] = measure(what, places[n])
+    runs = [(operation, n) for operation, (_, largest) in OPERATIONS.items() for n in sizes if n <= largest]
+    for operation, n in track(runs, "scaling", console=console, transient=True):
+        record["rows"].setdefault(operation, {})[str(n)] = measure(operation, places[n])
         if arguments.out:
             write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
     table = Table(title=f"seconds (megabytes) at width {WIDTH}, load {load:.1f}")
-    table.add_column("what")
+    table.add_column("operation")
     for n in sizes:
         table.add_column(f"{n:,}", justify="right")
     table.add_column("exponent", justify="right")
-    for what, rows in record["rows"].items():
+    for operation, rows in record["rows"].items():
         known = [int(n) for n in rows]
         seconds = [row["seconds"] for row in rows.values()]
         rate = exponent(known[1:], seconds[1:]) if len(known) > 2 else math.nan
         rows["exponent from the second size on"] = rate
-        there = {n: rows.get(str(n)) for n in sizes}
-        cells = [f"{row['seconds']:.3g} ({row['megabytes']:.0f})" if row else "" for row in there.values()]
-        table.add_row(what, *cells, f"{rate:.2f}")
+        known_rows = [rows.get(str(n)) for n in sizes]
+        cells = [f"{row['seconds']:.3g} ({row['megabytes']:.0f})" if row else "" for row in known_rows]
+        table.add_row(operation, *cells, f"{rate:.2f}")
     console.print(table)
-    both = [n for n in sizes if n <= WHAT["mutual k-NN, all rows"][1]]
+    both = [n for n in sizes if n <= OPERATIONS["mutual k-NN, all rows"][1]]
     for n in both:
-        sampled, whole = (record["rows"][what][str(n)] for what in list(WHAT)[:2])
+        sampled, whole = (record["rows"][operation][str(n)] for operation in list(OPERATIONS)[:2])
         if not sampled["low"] <= whole["value"] <= sampled["high"]:
-            raise SystemExit(f"the interval of the sample at n = {n} misses the exact {whole['value']}: {sampled}")
+            raise SystemExit(
+                f"the interval of the sample at n = {n} does not cover the exact value {whole['value']}: {sampled}"
+            )
     if arguments.out:
         write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1)))
         console.print(f"record: {arguments.out}")

@@ -1,9 +1,9 @@
-"""The speed page: what the records in benchmarks/results/ say, as tables and a picture.
+"""Make the page docs/speed.md from the records in benchmarks/results/: tables and a picture.
 
-    python -m benchmarks.speed            the page
-    python -m benchmarks.speed --write    docs/speed.md and docs/images/speed.png
+    python -m benchmarks.speed            print the page
+    python -m benchmarks.speed --write    write docs/speed.md and docs/images/speed.png
 
-Of every suite and machine the newest record counts that was not made with --only.
+The page has the newest record of every suite and machine that was not made with --only.
 """
 
 from __future__ import annotations
@@ -30,52 +30,59 @@ TITLES = {
     "knn": "Exact k-nearest neighbours (n x d, k = 10)",
     "alignment": "Mutual k-NN alignment (n x d, k = 10)",
     "sweeps": "Sweeps",
-}  # in the order of the page
+}  # suites in the order of the page
 INTRODUCTION = """\
 # Speed
 
 Made by `python -m benchmarks.speed --write` from the records in `benchmarks/results/`; do not edit. `make bench` makes
-such a record on your machine, `make gpu` on one with a GPU.
+such a record on your machine, `make gpu` on a machine with a GPU.
 
-Answers are checked before anything is timed: losses and gradients against each other or float64, neighbours of 200
-rows against float64. Rivals then take turns inside one process. "Times faster" is the median over rounds of (their time
-/ ours) within a round: below 1 they are faster. An approximate rival has its recall beside it. "Share" is the rate of
-the multiplications and additions that the task needs, over the rate of torch's own matrix product in the number format
-named, measured in the same minute on the same machine. Memory is the peak above the inputs, results included, each
-rival in a process of its own.
+Results are checked before anything is timed: losses and gradients against each other or float64, neighbours of 200 rows
+against float64. The candidates then take turns in one process. "Times faster" is the median over rounds of (rival's
+time / our time) within a round; below 1 the rival is faster. The recall of an approximate rival is given beside it.
+"Share" is the rate of the multiplications and additions that the task needs, divided by the rate of torch's matrix
+product in the given number format, measured in the same minute on the same machine. Memory is the peak above the
+inputs, including the results, with each candidate in its own process.
 """
 
 
 def records(folder: Path = RESULTS) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(suite, record): the newest whole record of every suite on every machine, suites in the order of the page."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    read = [json.loads(path.read_text(encoding="utf-8")) | {"name": path.name} for path in folder.glob("*.json")]
-    for record in sorted((record for record in read if "suites" in record), key=lambda one: one["provenance"]["time"]):
+    """Yield (suite, record) for the newest whole record of every suite and machine, in the order of the page."""
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    loaded = [json.loads(path.read_text(encoding="utf-8")) | {"name": path.name} for path in folder.glob("*.json")]
+    for record in sorted(
+        (record for record in loaded if "suites" in record), key=lambda record: record["provenance"]["time"]
+    ):
         if "--only" not in record["provenance"]["command"]:
-            found |= {(suite, machine(record)): record for suite in record["suites"]}
-    for (suite, _), record in sorted(found.items(), key=lambda of: (list(TITLES).index(of[0][0]), of[0][1])):
+            newest |= {(suite, machine(record)): record for suite in record["suites"]}
+    for (suite, _), record in sorted(newest.items(), key=lambda item: (list(TITLES).index(item[0][0]), item[0][1])):
         yield suite, record
 
 
 def machine(record: dict[str, Any]) -> str:
-    has = record["provenance"]["machine"]
-    return ", ".join(has["gpus"]) or f"{has['processor']}, {has['cores']} cores"
+    """Return the GPUs of a record's machine, or else its processor."""
+    facts = record["provenance"]["machine"]
+    return ", ".join(facts["gpus"]) or f"{facts['processor']}, {facts['cores']} cores"
 
 
 def times_faster(row: dict[str, Any]) -> dict[str, float]:
-    """Than every other way. A run on a GPU keeps medians, not what was seen within a round."""
-    own = row["milliseconds"][OURS]
-    ratios = row.get("ratio") or {name: other / own for name, other in row["milliseconds"].items()}
+    """Return how many times faster our call is than each other candidate.
+
+    A record of a GPU has medians rather than ratios within a round.
+    """
+    our_time = row["milliseconds"][OURS]
+    ratios = row.get("ratio") or {name: other / our_time for name, other in row["milliseconds"].items()}
     return {name: ratio for name, ratio in ratios.items() if name != OURS}
 
 
 def rivals(row: dict[str, Any]) -> dict[str, float]:
-    """``times_faster`` without other ways of our own."""
-    there = times_faster(row) if "milliseconds" in row else {}
-    return {name: ratio for name, ratio in there.items() if not name.startswith(OURS)}
+    """Return ``times_faster`` without our other backends and options."""
+    ratios = times_faster(row) if "milliseconds" in row else {}
+    return {name: ratio for name, ratio in ratios.items() if not name.startswith(OURS)}
 
 
 def share(row: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return the share of the machine's matrix rate that our call reaches, or nothing for a task without products."""
     if "share_of_matrix_rate" in row:
         return f"{row['share_of_matrix_rate']:.0%}"
     if not row["operations_per_second"]:
@@ -84,6 +91,7 @@ def share(row: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
+    """Return the lines of a table of the page."""
     lines = ["| case | time | share | times faster than | MB above inputs |", "|---|---|---|---|---|"]
     for row in rows:
         if "milliseconds" not in row:
@@ -94,23 +102,23 @@ def table(rows: list[dict[str, Any]], record: dict[str, Any]) -> list[str]:
             f"{name} **{ratio:.2f}**" + (f" (recall {recall[name]:.3f})" if name in recall else "")
             for name, ratio in times_faster(row).items()
         ]
-        others += [f"{name}: not timed, {why}" for name, why in row.get("not_timed", {}).items()]
-        held = [f"**{row['megabytes'][OURS]:.0f}**"] if OURS in row["megabytes"] else []
-        held += [f"{name} {held:.0f}" for name, held in row["megabytes"].items() if name != OURS]
+        others += [f"{name}: not timed, {reason}" for name, reason in row.get("not_timed", {}).items()]
+        memory = [f"**{row['megabytes'][OURS]:.0f}**"] if OURS in row["megabytes"] else []
+        memory += [f"{name} {megabytes:.0f}" for name, megabytes in row["megabytes"].items() if name != OURS]
         time = row["milliseconds"][OURS]
         cells = [
             row["case"],
             f"{time / 1e3:,.1f} s" if time >= 1e4 else f"{time:,.0f} ms" if time >= 100 else f"{time:.2g} ms",
             share(row, record),
             "<br>".join(others),
-            "<br>".join(held),
+            "<br>".join(memory),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def made(record: dict[str, Any]) -> str:
-    """Where a record comes from, in a sentence."""
+def origin(record: dict[str, Any]) -> str:
+    """Return the machine, versions and commit of a record in a sentence."""
     facts = record["provenance"]
     versions = ", ".join(
         f"{name} {facts['versions'][name]}" for name in ("torch", "triton") if name in facts["versions"]
@@ -124,31 +132,35 @@ def made(record: dict[str, Any]) -> str:
     )
 
 
-def page(found: list[tuple[str, dict[str, Any]]]) -> str:
+def page(suite_records: list[tuple[str, dict[str, Any]]]) -> str:
+    """Return the text of the page."""
     lines = [INTRODUCTION, "![How many times faster than each rival, by case](images/speed.png)", ""]
-    for suite, record in found:
-        lines += [f"## {TITLES[suite]}", "", made(record), "", *table(record["suites"][suite], record), ""]
+    for suite, record in suite_records:
+        lines += [f"## {TITLES[suite]}", "", origin(record), "", *table(record["suites"][suite], record), ""]
     return "\n".join(lines)
 
 
-def picture(found: list[tuple[str, dict[str, Any]]]) -> Picture:
-    """A panel for each record: rivals' times over ours, on a logarithmic axis with 1 marked."""
+def picture(suite_records: list[tuple[str, dict[str, Any]]]) -> Picture:
+    """Return a picture with a panel for each record: rivals' times over ours, on a logarithmic axis with 1 marked."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    looks = list(zip(ramp(len(MARKERS), dark=False), MARKERS, strict=True))
-    panels = [(suite, record, [row for row in record["suites"][suite][::-1] if rivals(row)]) for suite, record in found]
+    styles = list(zip(ramp(len(MARKERS), dark=False), MARKERS, strict=True))
+    panels = [
+        (suite, record, [row for row in record["suites"][suite][::-1] if rivals(row)])
+        for suite, record in suite_records
+    ]
     drawn: list[Picture] = []
     height = 1.2 + 0.42 * max(len(rows) for _, _, rows in panels)
     with canvas(drawn, "speed", (5 * len(panels), height)) as drawing:
         axes = drawing.subplots(1, len(panels), squeeze=False)
         for ax, (suite, record, rows) in zip(axes[0], panels, strict=True):
             names = list(dict.fromkeys(name for row in rows[::-1] for name in rivals(row)))
-            for name, (colour, marker) in zip(names, itertools.cycle(looks), strict=False):
-                there = [at for at, row in enumerate(rows) if name in rivals(row)]
-                approximate = any(name in rows[at].get("recall", {}) for at in there)
+            for name, (colour, marker) in zip(names, itertools.cycle(styles), strict=False):
+                places = [place for place, row in enumerate(rows) if name in rivals(row)]
+                approximate = any(name in rows[place].get("recall", {}) for place in places)
                 ax.scatter(
-                    [rivals(rows[at])[name] for at in there],
-                    there,
+                    [rivals(rows[place])[name] for place in places],
+                    places,
                     s=32,
                     marker=marker,
                     zorder=3,
@@ -167,13 +179,14 @@ def picture(found: list[tuple[str, dict[str, Any]]]) -> Picture:
 
 
 def main() -> None:
+    """Print the page, and write it with --write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/speed.md and its picture")
-    found = list(records())
-    text = page(found)
+    suite_records = list(records())
+    text = page(suite_records)
     if parser.parse_args().write:
         write_atomically(PAGE, lambda path: path.write_text(text, encoding="utf-8"))
-        drawn = picture([(suite, record) for suite, record in found if len(record["suites"][suite]) > 2])
+        drawn = picture([(suite, record) for suite, record in suite_records if len(record["suites"][suite]) > 2])
         write_atomically(PICTURE, lambda path: path.write_bytes(drawn.png))
     print(text)
 

@@ -1,7 +1,7 @@
-"""The suite behind ``modalign advise``, from a finished ``modalign reproduce align``.
+"""Make the rows behind ``modalign advise`` from a finished ``modalign reproduce align``.
 
-python -m benchmarks.suite results/align                    its hit rate, each pair left out in turn
-python -m benchmarks.suite results/align --out suite.json   and the file the package reads
+python -m benchmarks.suite results/align                    print the hit rate, leaving out each pair in turn
+python -m benchmarks.suite results/align --out suite.json   also write the file that the package reads
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ COLUMNS = (
 
 
 def main() -> None:
+    """Print the hit rate and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of a finished `modalign reproduce align`")
+    parser.add_argument("--out", type=Path, help="write the rows to this JSON file")
     arguments = parser.parse_args()
     best = pd.read_parquet(arguments.folder / "best.parquet")
     rows = best[best["setting"] == "default"][list(COLUMNS)].to_dict("records")
     rows = [{key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows]
     rates = hit_rate(rows)
-    print(f"{len(rows)} modalities, each pair left out in turn:")
+    print(f"{len(rows)} modalities, leaving out each pair in turn:")
     print(f"  best strength in the suggested range      {rates['range']:.0%} (it is {rates['width']:.0%} of 0 to 4)")
     print(f"  whether it helps by half a point          {rates['helps']:.0%} (always saying no: {rates['never']:.0%})")
     if arguments.out:

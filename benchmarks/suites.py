@@ -1,4 +1,4 @@
-"""Every suite by its name."""
+"""The suites of benchmarks.compare by name."""
 
 from benchmarks.alignment_cases import alignment_cases
 from benchmarks.cases import info_nce_cases, other_loss_cases

@@ -1,4 +1,4 @@
-"""One epoch of a strength sweep of the papers' MLPs: all runs side by side, and one after the other in plain torch."""
+"""The case of sweeps: one epoch of all runs side by side, beside one run after the other in plain torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sweep_cases() -> list[Case]:
             f"{len(RUNS)} runs, an epoch of 14,000 pairs",
             make,
             {"modalign": _together, "one by one": _one_by_one, "one by one, DataLoader": _with_a_loader},
-            lambda a, b: bool(np.allclose(a, b, rtol=1e-3)),
+            agree=lambda a, b: bool(np.allclose(a, b, rtol=1e-3)),
             operations=0.0,
         )
     ]
@@ -44,7 +44,7 @@ def _data(x: Tensor, y: Tensor, labels: Tensor) -> PairedDataset:
 
 
 def _together(x: Tensor, y: Tensor, labels: Tensor) -> np.ndarray[Any, Any]:
-    """Mean alignment loss of each run; chunks on one core each, as a sweep trains them."""
+    """Return the mean alignment loss of each run, trained in chunks on one core each, as in a sweep."""
     from concurrent.futures import ThreadPoolExecutor
 
     data = _data(x, y, labels)
@@ -82,12 +82,12 @@ class _Pairs(Dataset[tuple[Tensor, ...]]):
 
 
 def _one_by_one(x: Tensor, y: Tensor, labels: Tensor, loader: bool = False) -> np.ndarray[Any, Any]:
-    """The same in a loop as it is usually written, the data in memory."""
+    """Return the same from a loop over runs as it is usually written, with the data in memory."""
     data = _data(x, y, labels).part(0)
-    everything = _data(x, y, labels)
-    found = []
+    all_rows = _data(x, y, labels)
+    results = []
     for run in RUNS:
-        sides = (everything.x, everything.y)
+        sides = (all_rows.x, all_rows.y)
         encoders = [
             build_encoder(_config(), side, initial_seed("encoder", run.seed, m)) for m, side in enumerate(sides)
         ]
@@ -96,9 +96,11 @@ def _one_by_one(x: Tensor, y: Tensor, labels: Tensor, loader: bool = False) -> n
         optimizer = torch.optim.AdamW(parameters, lr=0.002, weight_decay=0.01)
         known = labelled_pairs(data.labels, min(LABELS, len(data)), run.seed)
         order, losses = batch_order(run.seed, 0, len(data)), []
-        for a, b, label, has in _batches(data, known, order, loader):
+        for a, b, label, labelled in _batches(data, known, order, loader):
             z = [encoder(side) for encoder, side in zip(encoders, (a, b), strict=True)]
-            task = sum(F.cross_entropy(head(part)[has], label[has]) for head, part in zip(heads, z, strict=True))
+            task = sum(
+                F.cross_entropy(head(part)[labelled], label[labelled]) for head, part in zip(heads, z, strict=True)
+            )
             u, v = (F.normalize(part, dim=1) for part in z)
             logits, pairs = u @ v.T / 0.2, torch.arange(len(u))
             alignment = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
@@ -106,13 +108,13 @@ def _one_by_one(x: Tensor, y: Tensor, labels: Tensor, loader: bool = False) -> n
             (task + run.strength * alignment).backward()
             optimizer.step()
             losses.append(alignment.detach())
-        with torch.no_grad():  # accuracies of validation and test, as every epoch has them
+        with torch.no_grad():  # validation and test accuracies, which every epoch computes
             for part in (1, 2):
-                held = everything.part(part)
+                held = all_rows.part(part)
                 for encoder, head, side in zip(encoders, heads, (held.x, held.y), strict=True):
                     (head(encoder(side)).argmax(1) == held.labels).double().mean()
-        found.append(float(torch.stack(losses).double().mean()))
-    return np.array(found)
+        results.append(float(torch.stack(losses).double().mean()))
+    return np.array(results)
 
 
 def _with_a_loader(x: Tensor, y: Tensor, labels: Tensor) -> np.ndarray[Any, Any]:

@@ -1,4 +1,7 @@
-"""The same cases under pytest-benchmark, for a history of one machine: pytest benchmarks --benchmark-autosave."""
+"""The first case of every suite under pytest-benchmark: pytest benchmarks --benchmark-autosave.
+
+The saved runs are a history of one machine.
+"""
 
 import pytest
 

@@ -41,7 +41,7 @@ def test_a_wrong_result_is_not_timed() -> None:
     wrong = knn_cases.Graph(torch.arange(3000).reshape(300, 10) % 300)
     with pytest.raises(SystemExit, match="wrong and modalign disagree"):
         compare.measure(dataclasses.replace(case, rivals=case.rivals | {"wrong": lambda x, y: wrong}), 0.01)
-    with pytest.raises(SystemExit, match="modalign's answer is wrong"):
+    with pytest.raises(SystemExit, match="modalign's result is wrong"):
         compare.measure(dataclasses.replace(case, rivals={"modalign": lambda x, y: wrong}), 0.01)
 
 
