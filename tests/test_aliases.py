@@ -55,6 +55,25 @@ def test_documented_old_names_still_import(path: str) -> None:
     assert "<string>:1" in run.stderr or module not in MODULES  # the warning points at the user's line
 
 
+@pytest.mark.parametrize(
+    "line", ["modalign.preparation.prepare", "from modalign import preparation", "modalign.metrics.moments.cka"]
+)
+def test_an_old_attribute_warns_at_the_line_of_the_user(line: str) -> None:
+    run = subprocess.run([sys.executable, "-c", f"import modalign\n{line}"], capture_output=True, text=True, check=True)
+    assert "<string>:2: DeprecationWarning: modalign." in run.stderr
+
+
+def test_modules_of_a_room_are_attributes() -> None:
+    lines = (
+        "import modalign",
+        "modalign.alignment.preparation.prepare, modalign.files.rows.open_rows, modalign.metrics.registry.METRICS",
+        "modalign.alignment.nulls.kmeans_cells, modalign.report.conclusions, modalign.experiments.sweep",
+        "assert not hasattr(modalign, 'infonce')",
+    )
+    run = subprocess.run([sys.executable, "-W", "error", "-c", "\n".join(lines)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_old_modules_are_attributes_of_their_package() -> None:
     command = "import modalign; modalign.drop_ins.ClipLoss; modalign.metrics.moments.cka; modalign.information.pid"
     subprocess.run([sys.executable, "-W", "ignore", "-c", command], check=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import types
 import warnings
@@ -119,8 +120,13 @@ class _Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         old = module.__name__
         new = f"modalign.{MODULES[old.removeprefix('modalign.')]}"
-        warnings.warn(f"{old} is now {new}; the old name will go in 1.0", DeprecationWarning, stacklevel=2)
+        _warn(old, new)
         sys.modules[old] = importlib.import_module(new)  # what the import statement then returns
+
+
+def _warn(old: str, new: str) -> None:
+    """Warn at the line of the user that names an old module."""
+    warnings.warn(f"{old} is now {new}; the old name will be removed in 1.0", DeprecationWarning, stacklevel=3)
 
 
 def install() -> None:
@@ -132,13 +138,21 @@ def install() -> None:
 def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package whose ``__init__.pyi`` lists its public names.
 
-    A name is imported when it is first used; the old names of modules are attributes too.
+    A name is imported when it is first used. Modules of the package, and the old names of modules, are attributes too.
     """
     load, names, public = lazy_loader.attach_stub(package, file)
     prefix = package.removeprefix("modalign").removeprefix(".")
 
     def find(name: str) -> Any:
         old = f"{prefix}.{name}" if prefix else name
-        return importlib.import_module(f"modalign.{old}") if old in MODULES else load(name)
+        if old in MODULES:
+            _warn(f"modalign.{old}", f"modalign.{MODULES[old]}")
+            return importlib.import_module(f"modalign.{MODULES[old]}")
+        try:
+            return load(name)
+        except AttributeError:
+            if name.startswith("_") or importlib.util.find_spec(f"{package}.{name}") is None:
+                raise
+        return importlib.import_module(f"{package}.{name}")
 
     return find, names, public

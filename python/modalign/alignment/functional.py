@@ -68,8 +68,8 @@ def align(
         sample: int, 2 <= sample <= n, or None. Searches the neighbours of this many items only, among all n. Metrics
             that are means over items are then unbiased; metrics that need the neighbours of all items are left out.
             Groups must be of one size.
-        tolerance: float in (0, 0.5), or None. Like ``sample``, with as many items as it takes for the half-width of the
-            interval of mutual_knn to be at most this.
+        tolerance: float in (0, 0.5), or None. Sample items, as ``sample`` does, until the half-width of the interval of
+            mutual_knn is at most this.
         null: "auto", "relabelled" or "none". The null in closed form where one is known and by random relabelling
             elsewhere; by relabelling for all metrics; or no null.
         relabellings: int >= 19, or None. Number of random relabellings; None for 200, for fewer (at least 39) where

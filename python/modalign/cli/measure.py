@@ -96,7 +96,8 @@ class AlignOptions:
         typer.Option(help="Number of items, drawn at random, whose neighbours are searched.", show_default="all"),
     ] = None
     tolerance: Annotated[
-        float | None, typer.Option(help="Stop sampling when the 95 % interval is narrower than this half-width.")
+        float | None,
+        typer.Option(help="Sample until the half-width of the interval (see --confidence) is at most this."),
     ] = None
     null: Annotated[
         str,

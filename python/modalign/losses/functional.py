@@ -86,8 +86,8 @@ def info_nce(
             are. The targets are recomputed tile by tile and receive no gradient.
         margin: float. A negative counts for an anchor only if its similarity, before the temperature, is at most the
             similarity of the pair plus the margin, so that presumed false negatives are left out. This holds for
-            negatives in the batch, in ``negatives`` and in ``queue``. A tie, up to the rounding of inner products,
-            counts. The selection is constant for the gradient.
+            negatives in the batch, in ``negatives`` and in ``queue``. Negatives exactly at the limit, up to rounding,
+            count. No gradient flows through the selection.
         weights: (..., n) or (n,), finite and not negative. The mean becomes sum_i w_i loss_i / sum_i w_i.
         ignore: (..., n) or (n,) bool. Marked rows are neither anchors nor candidates, whatever they hold, and their
             loss is 0.
