@@ -75,8 +75,8 @@ def test_rows_that_reach_the_threshold_are_appended_once(n: int, dtype: torch.dt
     for selected in (None, rows):
         keys, counts = module.find_survivors(screen, selected, rows, thresholds, capacity=n)
         assert counts.tolist() == [len(row) for row in expected]
-        # the interpreter multiplies tiles by NumPy, whose rounding depends on the shape of a tile and on the processor: 11
-        # products of together up to 30 in float32
+        # the interpreter multiplies tiles by NumPy, whose rounding depends on the shape of a tile and on the processor;
+        # the bound is that of sums of 11 products, together up to 30, in float32
         for survivors, bounds_of_row in zip(collected(keys), expected, strict=True):
             assert survivors == pytest.approx(bounds_of_row, rel=1e-6, abs=11 * 30 * 2**-24)
 
