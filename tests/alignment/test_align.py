@@ -456,3 +456,10 @@ def test_a_neighbour_count_or_ids_of_the_wrong_kind() -> None:
         align(x, y, ids=(range(60),))
     result = align(x, y, ["cka"], k=3, ids=(torch.arange(60), np.arange(60)), null="none")
     assert result.settings["n"] == 60
+
+
+@pytest.mark.parametrize("metrics", ["all", ["mutual_knn", "cka"]])
+def test_a_metric_of_neighbours_that_does_not_exist_is_refused(metrics: object) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(ValueError, match=r"metric must be one of .*, got 'q'"):
+        modalign.align(x, x, metrics, k=3, metric="q")

@@ -11,6 +11,7 @@ import numpy as np
 from modalign.alignment.relabelling import require_relabellings
 from modalign.common.checks import one_of
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS, metric_names
+from modalign.ops.knn_tables import METRICS as SIMILARITIES
 
 __all__ = ["SearchOptions", "Settings"]
 
@@ -61,6 +62,8 @@ class Settings:
         metric_names(operation, self.metrics)
         if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)):
             raise TypeError(f"{operation}: k must be an integer, got {self.k!r}")
+        if any(METRICS[name].needs in ("lists", "graphs") for name in self.names):
+            one_of("knn", "metric", self.metric, SIMILARITIES)
         one_of(operation, "null", self.null, NULLS)
         if self.sample is not None and self.tolerance is not None:
             raise ValueError(f"{operation}: give sample or tolerance, got both")
