@@ -3,8 +3,7 @@
     python -m benchmarks.before_after OLD NEW               20 rounds of info_nce, knn and align
     python -m benchmarks.before_after OLD NEW --rounds 5    fewer rounds
 
-OLD and NEW are source roots (folders that contain ``modalign``, with its compiled core) or Python executables that have
-the package installed. Each round starts one process for either version, the order alternates, and every process times
+OLD and NEW are Python executables, each with a version of the package installed. Each round starts one process for either version, the order alternates, and every process times
 each operation after a warm-up call. Both versions must give the same bits. For each operation the script prints the
 median over rounds of the ratio new / old, and a 95 % upper bound of that median from a bootstrap over rounds.
 """
@@ -91,29 +90,13 @@ def measure(sizes: Sizes) -> dict[str, tuple[float, str]]:
     return measured
 
 
-def run_process(version: Path, small: bool) -> dict[str, tuple[float, str]]:
-    """Measure a version of the package in a fresh process."""
-    is_root = version.is_dir()
-    environment = dict(os.environ)
-    if is_root:
-        environment["PYTHONPATH"] = str(version.absolute())
-    command = [sys.executable if is_root else str(version), str(Path(__file__).absolute()), "--measure"]
-    command += [str(version.absolute())] if is_root else [""]
-    done = subprocess.run(
-        [*command, *["--small"] * small], env=environment, capture_output=True, text=True, check=False
-    )
+def run_process(python: Path, small: bool) -> dict[str, tuple[float, str]]:
+    """Measure the version of the package that a Python executable has, in a fresh process."""
+    command = [str(python), str(Path(__file__).absolute()), "--measure", *["--small"] * small]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{version} could not be measured:\n{done.stderr.strip()}")
+        raise SystemExit(f"the package of {python} could not be measured:\n{done.stderr.strip()}")
     return {name: (seconds, result) for name, (seconds, result) in json.loads(done.stdout.splitlines()[-1]).items()}
-
-
-def import_from(root: str) -> None:
-    """Import the package from a source root even if another version is installed in editable mode."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_editable")]
-    import modalign
-
-    if not Path(str(modalign.__file__)).resolve().is_relative_to(Path(root).resolve()):
-        raise SystemExit(f"expected modalign in {root}, but {modalign.__file__} was imported")
 
 
 def upper_bound(ratios: list[float]) -> float:
@@ -143,22 +126,20 @@ def compare(old: Path, new: Path, rounds: int, *, small: bool) -> dict[str, list
 def main() -> None:
     """Parse the command line, then compare the versions or measure this process's version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", type=Path, help="OLD and NEW: source roots or Python executables")
+    parser.add_argument("versions", nargs="*", type=Path, help="OLD and NEW: two Python executables")
     parser.add_argument("--rounds", type=int, default=20, help="number of pairs of processes (default: 20)")
     parser.add_argument("--small", action="store_true", help="use small sizes, to test the script itself")
     parser.add_argument("--even-if-loaded", action="store_true", help="compare on a loaded machine too")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure is not None:
-        if options.measure:
-            import_from(options.measure)
+    if options.measure:
         print(json.dumps(measure(SMALL if options.small else Sizes())))
         return
     if len(options.versions) != 2:
         parser.error(f"expected two versions, OLD and NEW, got {len(options.versions)}")
     missing = [str(version) for version in options.versions if not version.exists()]
     if missing:
-        parser.error(f"no such folder or executable: {', '.join(missing)}")
+        parser.error(f"no such executable: {', '.join(missing)}")
     if options.rounds < 2:
         parser.error(f"--rounds must be at least 2 for an upper bound, got {options.rounds}")
     from benchmarks.load import require_idle_machine

@@ -7,6 +7,8 @@ os.environ.setdefault("TRITON_INTERPRET", "1")  # set before a kernel is importe
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # set before torch starts its threads: waiting threads sleep instead of spinning, which helps on a busy machine
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# tables are as wide as in a pipe, whatever terminal the tests run in
+os.environ.pop("COLUMNS", None)
 
 from collections.abc import Iterator
 

@@ -72,7 +72,8 @@ class Neighbors:
 
     def as_numpy(self) -> Neighbors:
         """Return the graph with NumPy arrays instead of tensors on the CPU, over the same memory."""
-        return dataclasses.replace(self, indices=self.indices.numpy(), scores=self.scores.numpy())
+        indices, scores = (torch.as_tensor(part).numpy() for part in (self.indices, self.scores))
+        return dataclasses.replace(self, indices=indices, scores=scores)
 
     @property
     def distances(self) -> Any:
