@@ -3,9 +3,10 @@
     python -m benchmarks.before_after OLD NEW               20 rounds of info_nce, knn and align
     python -m benchmarks.before_after OLD NEW --rounds 5    fewer rounds
 
-OLD and NEW are Python executables, each with a version of the package installed. Each round starts one process for either version, the order alternates, and every process times
-each operation after a warm-up call. Both versions must give the same bits. For each operation the script prints the
-median over rounds of the ratio new / old, and a 95 % upper bound of that median from a bootstrap over rounds.
+OLD and NEW are Python executables, each with a version of the package installed. Each round starts one process for
+either version, the order alternates, and every process times each operation after a warm-up call. Both versions must
+give the same bits. For each operation the script prints the median over rounds of the ratio new / old, and a 95 % upper
+bound of that median from a bootstrap over rounds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
