@@ -216,7 +216,7 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
         rbf_cka_of_features(x, y, features=64.0)
     with pytest.raises(ValueError, match="cannot tell the kernels of x and y from kernels that do not vary"):
         rbf_cka_of_features(x, np.ones((20, 2)), sigma=1.0)
-    for pairs, kind, words in ((2, ValueError, "at least 3, got 2"), (9.0, TypeError, r"an integer or None, got 9\.0")):
+    for pairs, kind, words in ((2, ValueError, "at least 3, got 2"), (9.0, TypeError, r"an integer, got 9\.0")):
         with pytest.raises(kind, match=f"rsa: pairs must be {words}"):
             rsa(x, y, pairs=pairs)
     with pytest.raises(ValueError, match=r"distance='cosine' needs rows, got zero ones \[0, 1, 2\] in x"):

@@ -346,7 +346,7 @@ def test_mistakes() -> None:
         cmd(np.zeros((20, 2)), y)
     with pytest.raises(TypeError, match="x must be a NumPy array or a torch tensor, got list"):
         cka([[1.0]], y)
-    with pytest.raises(TypeError, match=r"svcca: components must be an integer or None, got 2\.5"):
+    with pytest.raises(TypeError, match=r"svcca: components must be an integer, got 2\.5"):
         svcca(x, y, components=2.5)
     with pytest.raises(ValueError, match="svcca: x has 1 directions that vary, got components = 3"):
         svcca(np.repeat(x[:, :1], 7, axis=1), y, components=3)

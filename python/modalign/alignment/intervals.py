@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.checks import torch_seed
+
 __all__ = ["SPLITS", "balanced_halves", "list_length", "population_interval", "random_parts", "within_part"]
 
 # number of parts -> number of random splits into so many parts
@@ -95,7 +97,7 @@ def random_parts(
     Yields:
         int64 tensor of shape (n,), the part of each item, from 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed("random_parts", seed))
     ids = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
     units = int(ids.max()) + 1
     for _ in range(SPLITS[parts] if repeats is None else repeats):

@@ -106,7 +106,7 @@ def align_layers(
         matrix=matrix.tolist(),
         best=best,
         null=null,
-        settings=_recorded(layers, relabellings),
+        settings=_recorded(layers),
         cost=cost,
     )
 
@@ -210,7 +210,7 @@ def _layer_list(layers: Any) -> list[Indexable]:
     return list(layers)
 
 
-def _recorded(layers: _Layers, relabellings: int) -> dict[str, object]:
+def _recorded(layers: _Layers) -> dict[str, object]:
     """Return the settings as ``LayerAlignment.settings`` holds them."""
     settings = layers.settings
     return {
@@ -218,7 +218,7 @@ def _recorded(layers: _Layers, relabellings: int) -> dict[str, object]:
         "k": settings.k,
         "metric": settings.metric,
         "prepare": settings.prepare,
-        "relabellings": relabellings,
+        "relabellings": settings.relabellings or 0,
         "confidence": settings.confidence,
         "seed": settings.seed,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from modalign.common.checks import LARGEST_SEED, torch_seed, whole_number
 from modalign.files.rows import RowSource, open_rows
 
 __all__ = ["FEWEST", "kmeans_cells", "random_relabellings", "require_relabellings"]
@@ -15,10 +16,9 @@ FITTED = 100_000  # rows on which k-means finds its centres
 FEWEST = 19  # relabellings; with fewer no p-value reaches 0.05
 
 
-def require_relabellings(operation: str, count: int | None) -> None:
-    """Check that a number of relabellings is None or at least 19."""
-    if count is not None and count < FEWEST:
-        raise ValueError(f"{operation}: relabellings must be at least {FEWEST}, got {count}; or no null")
+def require_relabellings(operation: str, count: int | None) -> int | None:
+    """Return a number of relabellings, which must be None or at least 19."""
+    return None if count is None else whole_number(operation, "relabellings", count, least=FEWEST)
 
 
 def random_relabellings(
@@ -50,7 +50,7 @@ def random_relabellings(
     """
     if within is not None and units is not None:
         raise ValueError("random_relabellings: takes within or units, got both")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(torch_seed("random_relabellings", seed))
 
     def shuffled(labels: Tensor) -> Tensor:
         """Return the items sorted by label, in random order within each label."""
@@ -112,8 +112,8 @@ def kmeans_cells(x: RowSource, count: int, *, seed: int = 0) -> Tensor:
 
     rows = open_rows(x)
     n, d = rows.shape
-    if isinstance(count, bool) or not isinstance(count, int):
-        raise TypeError(f"kmeans_cells: count must be an integer, got {count!r}")
+    count = whole_number("kmeans_cells", "count", count)
+    seed = whole_number("kmeans_cells", "seed", seed, least=0, most=LARGEST_SEED)
     if not 2 <= count <= n // 2:
         raise ValueError(f"kmeans_cells: count must be from 2 to half of the {n} rows, got {count}")
     block = max(1, (1 << 24) // d)

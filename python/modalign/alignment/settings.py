@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypedDict
 
-import numpy as np
-
 from modalign.alignment.relabelling import require_relabellings
-from modalign.common.checks import one_of
+from modalign.common.checks import one_of, torch_seed, whole_number
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS, metric_names
 from modalign.ops.knn_tables import METRICS as SIMILARITIES
 
@@ -60,8 +58,12 @@ class Settings:
     def __post_init__(self) -> None:
         operation = self.operation
         metric_names(operation, self.metrics)
-        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)):
-            raise TypeError(f"{operation}: k must be an integer, got {self.k!r}")
+        # Python's integers, which files and random generators take
+        object.__setattr__(self, "k", whole_number(operation, "k", self.k))
+        object.__setattr__(self, "seed", torch_seed(operation, self.seed))
+        if self.sample is not None:
+            object.__setattr__(self, "sample", whole_number(operation, "sample", self.sample))
+        object.__setattr__(self, "relabellings", require_relabellings(operation, self.relabellings))
         if any(METRICS[name].needs in ("lists", "graphs") for name in self.names):
             one_of("knn", "metric", self.metric, SIMILARITIES)
         one_of(operation, "null", self.null, NULLS)
@@ -69,7 +71,6 @@ class Settings:
             raise ValueError(f"{operation}: give sample or tolerance, got both")
         if not 0 < self.confidence < 1:
             raise ValueError(f"{operation}: confidence must be between 0 and 1, got {self.confidence}")
-        require_relabellings(operation, self.relabellings)
 
     @property
     def names(self) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,13 +11,18 @@ from torch import Tensor
 from modalign.common.dtypes import FLOATS, autocast_dtype
 
 __all__ = [
+    "LARGEST_SEED",
     "number",
     "one_of",
     "require_finite_rows",
     "require_like",
     "require_pairs",
     "require_same_items",
+    "torch_seed",
+    "whole_number",
 ]
+
+LARGEST_SEED = 2**32 - 1  # of scikit-learn; NumPy's seeds begin at 0 too
 
 
 def one_of(operation: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -29,6 +36,40 @@ def number(operation: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise TypeError(f"{operation}: {name} must be a number, got {value!r}")
     return value  # type: ignore[return-value]
+
+
+def whole_number(operation: str, name: str, value: object, *, least: int | None = None, most: int | None = None) -> int:
+    """Return a seed or a count as a Python integer, which every random generator and every file takes.
+
+    Args:
+        operation: The function that checks, for messages.
+        name: The argument, for messages.
+        value: An integer of Python, NumPy or torch; truth values and floating-point numbers are refused.
+        least: The smallest value allowed, None for any.
+        most: The largest value allowed, None for any.
+
+    Examples:
+        >>> import numpy as np
+        >>> from modalign.common.checks import whole_number
+        >>> whole_number("align", "seed", np.int64(3), least=0)
+        3
+    """
+    try:
+        if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+            raise TypeError
+        whole = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{operation}: {name} must be an integer, got {value!r}") from None
+    if least is not None and whole < least:
+        raise ValueError(f"{operation}: {name} must be at least {least}, got {whole}")
+    if most is not None and whole > most:
+        raise ValueError(f"{operation}: {name} must be at most {most}, got {whole}")
+    return whole
+
+
+def torch_seed(operation: str, seed: object) -> int:
+    """Return a seed that torch's generators take as a Python integer."""
+    return whole_number(operation, "seed", seed, least=-(2**63), most=2**64 - 1)
 
 
 def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:

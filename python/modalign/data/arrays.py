@@ -16,6 +16,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
+
 __all__ = [
     "pixels_of",
     "require_finite",
@@ -62,6 +64,7 @@ def scaled(
     if pca is not None:
         array = array.reshape(len(array), -1)
         most = min(int(train.sum()) - 1, array.shape[1])
+        pca = whole_number(name, "pca", pca)
         if not 1 <= pca <= most:
             raise ValueError(
                 f"{name}: pca must be from 1 to {most} components here, or None for no reduction, got {pca}"

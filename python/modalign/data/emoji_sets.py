@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import require_one_of, scaled, token_ids, vocabulary
 from modalign.data.paired import PARTS, TRAIN, PairedDataset, split_of
 
@@ -77,6 +78,7 @@ def emoji(
     require_one_of("emoji: pair", pair, PAIRS)
     require_one_of("emoji: features", features, FEATURES)
     require_one_of("emoji: pairing", pairing, PAIRINGS)
+    seed = whole_number("emoji", "seed", seed, least=0)
     if not 0 <= fraction <= 1:
         raise ValueError(f"emoji: fraction is the share of pairs to permute, from 0 to 1, got {fraction}")
     table = _table()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import scaled
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 
@@ -54,6 +55,8 @@ def platonic(
         >>> from modalign.data import platonic
         >>> platonic("wit/dinov2.pt", "wit/llama.pt", layer_2=12)  # doctest: +SKIP
     """
+    seed = whole_number("platonic", "seed", seed, least=0)
+    layer_1, layer_2 = whole_number("platonic", "layer_1", layer_1), whole_number("platonic", "layer_2", layer_2)
     first, second = _layer(Path(x_path), layer_1, "layer_1"), _layer(Path(y_path), layer_2, "layer_2")
     n = len(first)
     if len(second) != n:

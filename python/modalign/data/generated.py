@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 from modalign.information import Information, pid_of_joint
 
@@ -76,6 +77,8 @@ def synthetic(
         >>> data.x.shape, data.information.unique_1, data.information.synergy
         (torch.Size([1000, 12]), 0.0, 0.0)
     """
+    n, heterogeneity = whole_number("synthetic", "n", n), whole_number("synthetic", "heterogeneity", heterogeneity)
+    seed = whole_number("synthetic", "seed", seed, least=0)
     counts = _Counts.of(redundancy, unique_1, unique_2, synergy)
     _require(n >= 20, f"n must be at least 20, so that every part of the split has pairs, got {n}")
     _require(heterogeneity >= 0, f"heterogeneity is a depth and must be >= 0, got {heterogeneity}")
@@ -135,6 +138,13 @@ class _Counts:
 
     @classmethod
     def of(cls, redundancy: int, unique_1: int | None, unique_2: int | None, synergy: int) -> _Counts:
+        redundancy, synergy = (
+            whole_number("synthetic", name, count) for name, count in (("redundancy", redundancy), ("synergy", synergy))
+        )
+        unique_1, unique_2 = (
+            None if count is None else whole_number("synthetic", name, count)
+            for name, count in (("unique_1", unique_1), ("unique_2", unique_2))
+        )
         _require(0 <= redundancy <= SHARED, f"redundancy must be from 0 to {SHARED}, got {redundancy}")
         _require(0 <= synergy <= UNIQUE, f"synergy must be from 0 to {UNIQUE}, got {synergy}")
         left = FEATURES - redundancy - synergy

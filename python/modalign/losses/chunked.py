@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from modalign.common.checks import whole_number
 
 __all__ = ["chunked_forward"]
 
@@ -70,10 +71,7 @@ def chunked_forward(encoder: Callable[..., object], *inputs: object, chunk_size:
         >>> torch.allclose(image.weight.grad, whole, atol=1e-6)
         True
     """
-    if isinstance(chunk_size, bool) or not isinstance(chunk_size, Integral):
-        raise TypeError(f"chunked_forward: chunk_size must be an integer, got {chunk_size!r}")
-    if chunk_size < 1:
-        raise ValueError(f"chunked_forward: chunk_size must be at least 1, got {chunk_size}")
+    chunk_size = whole_number("chunked_forward", "chunk_size", chunk_size, least=1)
     rows = _count_rows(inputs)
     devices = _devices(encoder)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.files.rows import RowSource
 from modalign.metrics.sums import Moments, moments
 from modalign.metrics.undefined import does_not_vary
@@ -104,14 +104,13 @@ def svcca(
     """
     if not 0 < variance <= 1:
         raise ValueError(f"svcca: variance must be above 0 and at most 1, got {variance}")
-    if isinstance(components, bool) or not isinstance(components, (int, np.integer, type(None))):
-        raise TypeError(f"svcca: components must be an integer or None, got {components!r}")
+    if components is not None:
+        components = whole_number("svcca", "components", components)
     sums = moments(x, y, "svcca")
     most = min(len(sums.xx), len(sums.yy))
     if components is not None and not 1 <= components <= most:
         raise ValueError(f"svcca: components must be between 1 and the smaller width {most}, got {components}")
-    kept = None if components is None else int(components)
-    return _svcca(sums, _Directions(variance=variance, components=kept, scaled=standardize))
+    return _svcca(sums, _Directions(variance=variance, components=components, scaled=standardize))
 
 
 def pwcca(x: RowSource, y: RowSource, *, symmetric: bool = False) -> float:

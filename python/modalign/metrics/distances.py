@@ -7,11 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import one_of
+from modalign.common.checks import one_of, torch_seed, whole_number
 from modalign.common.types import Array
 from modalign.metrics.inputs import PairedRows
 from modalign.metrics.tiles import paired_tables, scaled_down, triangle_tiles
@@ -72,18 +71,17 @@ def rsa(
     """
     one_of("rsa", "distance", distance, DISTANCES)
     one_of("rsa", "correlation", correlation, CORRELATIONS)
-    if pairs is not None and (isinstance(pairs, bool) or not isinstance(pairs, (int, np.integer))):
-        raise TypeError(f"rsa: pairs must be an integer or None, got {pairs!r}")
-    if pairs is not None and pairs < 3:
-        raise ValueError(f"rsa: pairs must be at least 3, got {pairs}")
+    seed = torch_seed("rsa", seed)
+    if pairs is not None:
+        pairs = whole_number("rsa", "pairs", pairs, least=3)
     tables = paired_tables("rsa", x, y, 3)
     n = len(tables[0])
-    count = n * (n - 1) // 2 if pairs is None else int(pairs)
+    count = n * (n - 1) // 2 if pairs is None else pairs
     if correlation == "spearman" and count > MOST_PAIRS:
         came = f"{n:,} rows have {count:,} pairs" if pairs is None else f"pairs is {count:,}"
         raise ValueError(f"rsa: {came}, too many to rank in memory; give pairs=1_000_000")
     sides = _sides(tables, distance)
-    chunks = _all_distances(sides) if pairs is None else _sampled_distances(sides, int(pairs), seed)
+    chunks = _all_distances(sides) if pairs is None else _sampled_distances(sides, pairs, seed)
     roundings = [side.rounding for side in sides]
     if correlation == "spearman":
         ranks = _ranked(chunks, count, roundings)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.checks import torch_seed, whole_number
 from modalign.common.types import Array
 from modalign.metrics.inputs import PairedRows
 from modalign.metrics.tiles import paired_tables, scaled_down, triangle_tiles
@@ -58,6 +59,7 @@ def rbf_cka(x: Array, y: Array, *, sigma: Widths = None, unbiased: bool = True, 
         >>> round(rbf_cka(x, 3 * x), 12)
         1.0
     """
+    seed = torch_seed("rbf_cka", seed)
     tables = paired_tables("rbf_cka", x, y, 4)
     n = len(tables[0])
     sigmas = _sigmas("rbf_cka", tables, sigma, seed)
@@ -180,19 +182,18 @@ def rbf_cka_of_features(
         True
     """
     tables = paired_tables("rbf_cka_of_features", x, y, 4)
-    for name, number, least in (("features", features, 2), ("repeats", repeats, 3)):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-            raise TypeError(f"rbf_cka_of_features: {name} must be an integer, got {number!r}")
-        if number < least or (name == "features" and number % 2):
-            wanted = "even and at least 2" if name == "features" else "at least 3"
-            raise ValueError(f"rbf_cka_of_features: {name} must be {wanted}, got {number}")
+    features = whole_number("rbf_cka_of_features", "features", features)
+    repeats = whole_number("rbf_cka_of_features", "repeats", repeats, least=3)
+    seed = torch_seed("rbf_cka_of_features", seed)
+    if features < 2 or features % 2:
+        raise ValueError(f"rbf_cka_of_features: features must be even and at least 2, got {features}")
     sigmas = _sigmas("rbf_cka_of_features", tables, sigma, seed)
     generator = torch.Generator().manual_seed(seed)
     frequencies = [
         torch.randn(table.shape[1], repeats * features // 2, generator=generator, dtype=torch.float64)
         for table in tables
     ]
-    hsic = _hsic_of_features(tables, sigmas, frequencies, int(repeats))
+    hsic = _hsic_of_features(tables, sigmas, frequencies, repeats)
     value = _ratio_of_sets(hsic, torch.arange(repeats))
     without_one = [_ratio_of_sets(hsic, torch.arange(repeats) != left_out) for left_out in range(repeats)]
     if value is None or None in without_one:

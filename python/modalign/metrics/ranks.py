@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import one_of
+from modalign.common.checks import one_of, whole_number
 from modalign.common.types import Array, Integers
 from modalign.metrics.inputs import PairedRows, group_weights, mean_over_items
 from modalign.metrics.tiled_scores import TiledScores
@@ -161,17 +161,18 @@ def retrieval(
         )
     if n < 2:
         raise ValueError(f"retrieval: needs at least 2 rows, got {n}")
-    if not isinstance(k, Sequence) or any(isinstance(r, bool) or not isinstance(r, (int, np.integer)) for r in k):
+    if not isinstance(k, (Sequence, np.ndarray)) or isinstance(k, str):
         raise TypeError(f"retrieval: k must be a sequence of integers, got {k!r}")
-    if not k or min(k) < 1:
-        raise ValueError(f"retrieval: k must be numbers from 1, got {tuple(k)}")
+    cutoffs = [whole_number("retrieval", "each k", rank) for rank in k]
+    if not cutoffs or min(cutoffs) < 1:
+        raise ValueError(f"retrieval: k must be numbers from 1, got {tuple(cutoffs)}")
     scores = TiledScores(list(tables), metric)
     if groups is None:
         targets = [torch.arange(n)] * 2
     else:
         labels = _labels(groups, n)
         targets = [scores.best_partners(side, labels) for side in (0, 1)]
-    return Retrieval(*(_summary(ranks, k) for ranks in scores.ranks(targets)))
+    return Retrieval(*(_summary(ranks, cutoffs) for ranks in scores.ranks(targets)))
 
 
 def _labels(groups: Integers, n: int) -> Tensor:

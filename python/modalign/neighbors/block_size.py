@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from bisect import bisect_right
-
-import numpy as np
+from numbers import Integral
 
 from modalign.files.rows import Rows
 from modalign.ops.knn import merge_bytes
@@ -92,7 +91,7 @@ def bytes_of(size: int | str) -> int:
         >>> bytes_of("1.5GB"), bytes_of("2KiB")
         (1500000000, 2048)
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer, str)):
+    if isinstance(size, bool) or not isinstance(size, (Integral, str)):
         raise TypeError(f'a size must be bytes or a string such as "8GB", got {size!r}')
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", str(size), re.IGNORECASE)
     if match is None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
 from modalign.files.rows import Rows
@@ -42,11 +42,10 @@ class BlockOptions:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        for name, number in (("max_memory", self.max_memory), ("block_size", self.block_size)):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer, type(None))):
-                raise TypeError(f"knn: {name} must be an integer, got {number!r}")
-        if self.block_size is not None and self.block_size < 1:
-            raise ValueError(f"knn: block_size must be at least 1, got {self.block_size}")
+        for name, least in (("max_memory", None), ("block_size", 1)):
+            number = getattr(self, name)
+            if number is not None:
+                object.__setattr__(self, name, whole_number("knn", name, number, least=least))
         if self.fresh and self.checkpoint is None:
             raise ValueError("knn: fresh=True starts a checkpoint over: name its folder with checkpoint")
 
@@ -145,7 +144,7 @@ def search_blocks(
     # before anything is written
     no_rows = torch.empty(0, x.rows.shape[1], dtype=x.rows.dtype)
     select(KNN_BLOCKS, "merge", options.backend, (no_rows, x.groups))
-    layout = Layout(x.rows, None if queries is None else rows, int(options.k), options.threads)
+    layout = Layout(x.rows, None if queries is None else rows, options.k, options.threads)
     with contextlib.ExitStack() as stack:
         folder = None
         if blocks.checkpoint is not None:
@@ -154,7 +153,7 @@ def search_blocks(
             if blocks.fresh:
                 folder.checkpoint.clear()
         previous = None if folder is None else folder.block_size()
-        size = int(blocks.block_size or choose_block_size(layout, blocks.max_memory, previous))
+        size = blocks.block_size or choose_block_size(layout, blocks.max_memory, previous)
         lists = BlockLists(rows.shape[0], x.rows.shape[0], k=layout.k, size=size, symmetric=queries is None)
         scale = _find_scale(x, queries, options.metric)
         if folder is not None:
@@ -266,7 +265,7 @@ def _settings(
 ) -> dict[str, object]:
     """Return what a checkpoint's lists depend on."""
     settings: dict[str, object] = {
-        "k": int(options.k),
+        "k": options.k,
         "metric": options.metric,
         "block_size": size,
         "x": x.rows.fingerprint(),

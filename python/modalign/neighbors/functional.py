@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.common.checks import require_finite_rows
+from modalign.common.checks import LARGEST_SEED, require_finite_rows, whole_number
 from modalign.common.dtypes import FLOATS, accumulator, name_of
 from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
@@ -127,6 +127,7 @@ def knn(
         raise ValueError("knn: query_groups needs groups")
     if not exact and blocks.given:
         raise ValueError(f"knn: exact=False holds everything in memory: it excludes {', '.join(blocks.given)}")
+    seed = whole_number("knn", "seed", seed, least=0, most=LARGEST_SEED)
     if not exact and groups is not None:
         raise ValueError("knn: exact=False takes no groups")
     row_groups, searching_groups = _as_labels("groups", groups), _as_labels("query_groups", query_groups)

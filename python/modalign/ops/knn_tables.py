@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.common.interruption import Watch
 
 __all__ = ["METRICS", "Best", "Report", "RowBlock", "SearchOptions"]
@@ -63,15 +63,10 @@ class SearchOptions:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ValueError(f"knn: metric must be one of {METRICS}, got {self.metric!r}")
-        for name, number in (("k", self.k), ("num_threads", self.threads)):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-                if number is None and name != "k":
-                    continue
-                raise TypeError(f"knn: {name} must be an integer, got {number!r}")
-        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
-            wanted = "at least 1" if self.threads < 1 else f"at most {MOST_THREADS}"
-            raise ValueError(f"knn: num_threads must be {wanted}, got {self.threads}")
-        object.__setattr__(self, "k", int(self.k))  # NumPy's integers are welcome
+        object.__setattr__(self, "k", whole_number("knn", "k", self.k))
+        if self.threads is not None:
+            threads = whole_number("knn", "num_threads", self.threads, least=1, most=MOST_THREADS)
+            object.__setattr__(self, "threads", threads)
 
 
 @dataclasses.dataclass(frozen=True)
