@@ -1,6 +1,7 @@
 """What every room may use: checks, types, progress, and how parts of the package find each other.
 
     checks          arguments that are refused: a check returns, or raises an error that says what was wanted
+    labels          classes, groups, splits and names of rows: one conversion for all arguments that take them
     types           types that many signatures share
     dtypes          the floating-point dtypes, and the dtype in which sums are kept
     deterministic   sums whose bits do not depend on the number of threads

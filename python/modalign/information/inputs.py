@@ -7,6 +7,8 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modalign.common.labels import Labels, label_array
+
 __all__ = ["FOLDS", "Array", "Codes", "Side", "checked_features", "checked_labels", "is_codes"]
 
 Array: TypeAlias = NDArray[np.float64]
@@ -21,25 +23,27 @@ def is_codes(side: Side) -> TypeGuard[Codes]:
     return side.ndim == 1
 
 
-def checked_labels(operation: str, y: ArrayLike) -> Codes:
-    """Return the classes of the items as (n,) codes from 0.
+def checked_labels(operation: str, y: Labels, name: str = "y") -> Codes:
+    """Return the classes of the items as (n,) codes from 0, in the order of the labels.
 
     Args:
         operation: The name of the calling function, with which error messages begin.
-        y: (n,) whole numbers or booleans.
+        y: (n,) labels, as ``modalign.common.labels.label_array`` takes them.
+        name: The name of the argument, for error messages.
 
     Raises:
-        ValueError: For another shape or type, fewer than 2 classes, or a class with fewer than 5 items.
+        TypeError: For what is no list of labels, or text beside numbers.
+        ValueError: For another shape, missing labels, numbers that are not whole, fewer than 2 classes, or a class with
+            fewer than 5 items.
     """
-    labels = np.asarray(y)
-    if labels.ndim != 1 or labels.dtype.kind not in "biu":
-        raise ValueError(f"{operation}: y must be (n,) whole numbers, the classes, got {labels.dtype} {labels.shape}")
-    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    names, codes, counts = np.unique(label_array(f"{operation}: {name}", y), return_inverse=True, return_counts=True)
     if len(counts) < 2:
-        raise ValueError(f"{operation}: y must hold at least 2 classes, got {len(counts)}")
+        raise ValueError(f"{operation}: {name} must hold at least 2 classes, got {len(counts)}")
     if counts.min() < FOLDS:
+        small = f"{int((counts < FOLDS).sum()):,} of {len(counts):,} with fewer, such as {names[counts.argmin()]!s}"
         raise ValueError(
-            f"{operation}: every class must have at least {FOLDS} items, got one with {counts.min()}; merge or drop it"
+            f"{operation}: every class must have at least {FOLDS} items, got {small} with {counts.min()}; merge or drop "
+            "them, or cut numbers into bins, such as pandas.qcut(values, 4, labels=False)"
         )
     return codes.astype(np.int64)
 

@@ -1,0 +1,213 @@
+"""Labels of items: the one conversion of arguments that hold classes, groups, splits or names of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+__all__ = ["Labels", "entries_of", "label_array", "label_tensor"]
+
+# an array, a tensor, a list, or a column of pandas, Arrow or Polars
+Labels: TypeAlias = ArrayLike | Tensor
+MISSING_WORDS = ("", "nan", "NaN", "NaT", "<NA>")  # how NumPy and pandas write a missing value as text
+LARGEST_WHOLE = 2**53  # of floats: beyond it neighbouring whole numbers are one float
+SHOWN = 3  # rows that a message names
+WANTED = "a list or an array, one entry for each item"
+
+
+def entries_of(name: str, values: Any, n: int | None = None) -> NDArray[Any]:
+    """Return one entry for each item as an array of text, truth values, integers or finite numbers.
+
+    Args:
+        name: What messages call the argument, such as "pid: y".
+        values: (n,) or (n, 1): a list, a NumPy array (masked ones too), a tensor on any device, a column or Categorical
+            of pandas, or an array of Arrow or Polars. Its entries are text, bytes in UTF-8, numbers, truth values,
+            dates or intervals; the last two become text.
+        n: The number of items, or None for any.
+
+    Returns:
+        (n,) array of dtype str, bool, an integer or a float.
+
+    Raises:
+        TypeError: The values are no list of labels, or mix text and numbers.
+        ValueError: The shape is another one, or entries are missing: None, NaN, NA, masked or blank.
+
+    Examples:
+        >>> from modalign.common.labels import entries_of
+        >>> entries_of("pid: y", ["cat", "dog"]).tolist()
+        ['cat', 'dog']
+    """
+    array = _as_array(name, values)
+    column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if column.ndim != 1 or (n is not None and len(column) != n):
+        wanted = "n" if n is None else n
+        advice = "; of one-hot rows give the numbers of the classes, argmax(1)" if array.ndim == 2 else ""
+        raise ValueError(f"{name} must be ({wanted},), one for each item, got {array.shape}{advice}")
+    if column.dtype.kind in "OT":
+        column = _of_objects(name, column)
+    if column.dtype.kind == "M":
+        _require_all(name, np.isnat(column))
+        column = column.astype(str)
+    if column.dtype.kind == "S":
+        column = _decoded(name, column)
+    if column.dtype.kind == "U":
+        return _of_texts(name, column)
+    if column.dtype.kind == "f":
+        _require_all(name, np.isnan(column))
+    elif column.dtype.kind not in "biu":
+        raise TypeError(f"{name} must be text or whole numbers, one for each item, got {column.dtype}; convert it")
+    return column
+
+
+def label_array(name: str, values: Any, n: int | None = None) -> NDArray[Any]:
+    """Return labels as an array of text, truth values or integers; whole numbers saved as floats become integers.
+
+    Args:
+        name: What messages call the argument, such as "pid: y".
+        values: The labels, as ``entries_of`` takes them.
+        n: The number of items, or None for any.
+
+    Raises:
+        TypeError: As ``entries_of``.
+        ValueError: As ``entries_of``, and for numbers that are not whole.
+
+    Examples:
+        >>> from modalign.common.labels import label_array
+        >>> label_array("pid: y", [0.0, 1.0]).tolist()
+        [0, 1]
+    """
+    entries = entries_of(name, values, n)
+    if entries.dtype.kind != "f":
+        return entries
+    if not np.isfinite(entries).all():
+        raise ValueError(f"{name} must be finite, got inf in rows {np.flatnonzero(np.isinf(entries))[:SHOWN].tolist()}")
+    odd = entries[entries != np.round(entries)]
+    if len(odd):
+        raise ValueError(
+            f"{name} must be classes, got {len(np.unique(entries)):,} different numbers such as {odd[0]:.6g}; cut them "
+            "into bins, such as pandas.qcut(values, 4, labels=False), or make each number a class of its own, "
+            "numpy.unique(values, return_inverse=True)[1]"
+        )
+    if np.abs(entries).max(initial=0) > LARGEST_WHOLE:
+        raise ValueError(
+            f"{name} holds whole numbers beyond 2^53 as {entries.dtype}, which cannot tell them apart; give integers or "
+            "text"
+        )
+    return entries.astype(np.int64)
+
+
+def label_tensor(name: str, values: Any, n: int | None = None) -> Tensor:
+    """Return labels as an int64 tensor: integers as they are, text numbered from 0 in its order.
+
+    A tensor of integers stays on its device; labels and errors are otherwise those of ``label_array``.
+
+    Examples:
+        >>> from modalign.common.labels import label_tensor
+        >>> label_tensor("knn: groups", ["b", "a", "b"]).tolist()
+        [1, 0, 1]
+    """
+    if isinstance(values, Tensor) and values.layout == torch.strided and _is_integer(values.dtype) and n is None:
+        return values.long()
+    labels = label_array(name, values, n)
+    if labels.dtype.kind == "U" or (labels.dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max):
+        labels = np.unique(labels, return_inverse=True)[1]
+    table = torch.from_numpy(labels.astype(np.int64))
+    return table.to(values.device) if isinstance(values, Tensor) else table
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point and not dtype.is_complex
+
+
+def _as_array(name: str, values: Any) -> NDArray[Any]:
+    """Return values as an array of any shape, with Python objects in it where entries may be missing."""
+    kind = type(values)
+    if isinstance(values, (str, bytes, Path)):
+        raise TypeError(
+            f"{name} must be {WANTED}, got {str(values)!r}; a file is read by modalign.files.labels.read_labels"
+        )
+    if values is None or isinstance(values, (Mapping, AbstractSet)):
+        raise TypeError(f"{name} must be {WANTED}, got {kind.__name__}")
+    if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_meta:
+            raise TypeError(f"{name} must be a dense tensor, got {values.layout} on {values.device}; use .to_dense()")
+        dense = values.detach().cpu()
+        return (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        entries = values.data.astype(object)
+        entries[np.ma.getmaskarray(values)] = None
+        return entries
+    if kind.__module__.partition(".")[0] == "pyarrow" and hasattr(values, "to_pylist"):
+        values = values.to_pylist()
+    try:
+        array = np.asarray(values)
+        if not isinstance(values, np.ndarray) and array.dtype.kind in "US":
+            array = np.array(values, dtype=object)  # NumPy writes None and numbers beside text as text
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TypeError(f"{name} must be {WANTED}, got {kind.__name__} ({reason})") from None
+    if array.ndim == 0:
+        raise TypeError(f"{name} must be {WANTED}, got {kind.__name__}")
+    return array
+
+
+def _of_objects(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """Return Python objects as an array of text, bytes or numbers."""
+    entries = column.tolist()
+    _require_all(name, np.array([_is_missing(entry) for entry in entries], dtype=bool))
+    kinds = set(map(type, entries))
+    if all(issubclass(kind, str) for kind in kinds):
+        return np.array(entries, dtype=str)
+    if all(issubclass(kind, bytes) for kind in kinds):
+        return np.array(entries, dtype=bytes)
+    if all(issubclass(kind, (bool, int, float, np.bool_, np.number, Decimal)) for kind in kinds):
+        numbers = np.array([float(entry) if isinstance(entry, Decimal) else entry for entry in entries])
+        if numbers.dtype.kind == "O":
+            raise TypeError(f"{name} must be whole numbers of 64 bits or text, got larger ones; give them as text")
+        return numbers
+    # dates, and the intervals of pandas.cut
+    if all(kind.__module__.partition(".")[0] in ("pandas", "datetime") for kind in kinds):
+        return np.array([str(entry) for entry in entries])
+    described = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"{name} must be all text or all numbers, one for each item, got {described}; convert them")
+
+
+def _decoded(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return np.char.decode(column, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} must be text, got bytes that are no UTF-8 ({error.reason}); decode them") from None
+
+
+def _of_texts(name: str, column: NDArray[Any]) -> NDArray[Any]:
+    """Return text without the byte-order mark that a file read as plain UTF-8 begins with."""
+    texts = column.astype(str)
+    if len(texts) and texts[0].startswith("\ufeff"):
+        texts[0] = texts[0].lstrip("\ufeff")
+    _require_all(name, np.isin(np.char.strip(texts), MISSING_WORDS))
+    return texts
+
+
+def _is_missing(value: object) -> bool:
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.generic, Decimal)) and bool(value != value)
+
+
+def _require_all(name: str, missing: NDArray[np.bool_]) -> None:
+    """Check that no entry is missing."""
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise ValueError(
+            f"{name} must be given for every item, got none (None, NaN, NA or blank) in rows {rows[:SHOWN].tolist()} "
+            f"(the first of {len(rows):,}); drop these rows everywhere, or give them a label of their own such as "
+            "'unknown'"
+        )
