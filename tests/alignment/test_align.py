@@ -304,7 +304,7 @@ def test_mistakes() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             align(x, y, **{"k": 4} | options)
-    with pytest.raises(TypeError, match="groups must be integers"):
+    with pytest.raises(ValueError, match="align: groups must be classes, got 100 different numbers"):
         align(x, y, groups=np.linspace(0, 1, 100))
     with pytest.raises(ValueError, match="same items in one order, got 100 and 90 rows; give ids="):
         align(x, y[:90])
@@ -410,6 +410,7 @@ def test_numpy_options_labels_of_strings_and_int8(tmp_path: Path) -> None:
     ids = (list(range(60)), list(range(10, 70)))
     paired = align(x, y, ["mutual_knn"], k=3, groups=names, ids=ids, relabellings=19)
     assert paired.settings["n"] == 50
+    assert "10 rows of x and 10 of y have no row of the same id on the other side and are left out" in paired.notes
     with pytest.raises(ValueError, match=r"groups must be \(60,\), one for each item, got \(61,\)"):
         align(x, y, k=3, groups=[*names, "more"], ids=ids)
     assert align(x, y, ["mutual_knn"], k=3, groups=names, sample=20)["mutual_knn"].low > 0

@@ -133,7 +133,7 @@ NAN = np.where(np.arange(N)[:, None] == 7, np.nan, X)
         ((X, Y[1:], LABELS), "y must have a row per pair, 60 as x has, got 59"),
         ((X, Y, LABELS[1:]), "labels must have a row per pair, 60 as x has, got 59"),
         ((NAN, Y, LABELS), r"own: x must be finite, got NaN or inf in rows \[7\]"),
-        ((X, Y, NAN[:, 0]), r"own: labels must be finite, got NaN or inf in rows \[7\]"),
+        ((X, Y, NAN[:, 0]), r"own: labels must be given for every item, got none .* in rows \[7\]"),
         (([[1.0], [1.0, 2.0]] * 30, Y, LABELS), "x must have rows of one shape, got ragged ones"),
         ((X, Y), "labels must be given, unless x or y is a folder"),
         ((X[:, 0], Y, LABELS), r"x must be floats \(n, d\), .* got \(60,\) float64"),
@@ -155,7 +155,7 @@ def test_rows_that_do_not_fit_are_refused(arguments, message):
         (
             np.arange(N) * 0.5,
             {"task": "classification"},
-            "classification task must be .* whole numbers, got .* float64",
+            "own: labels must be classes, got 60 different numbers such as 0.5; cut them into bins",
         ),
         (LABELS, {"task": "regression"}, r"regression task must be \(n,\) numbers"),
         (RNG.normal(size=(N, 2)), {}, "multilabel task must be 0 or 1"),

@@ -168,7 +168,7 @@ def nan(batch: list[str]) -> np.ndarray:
         (lambda batch: np.ones(3), TEXTS, {}, ValueError, r"must give \(b, d\) .* got \(3,\)"),
         (lambda batch: 1e6 * counts(batch), TEXTS, {}, ValueError, "exceed float16; use dtype float32"),
         (lambda batch: counts(batch)[:, : len(batch)], TEXTS[:5], {"batch_size": 3}, ValueError, "must give one shape"),
-        (colours, [b"not a picture"], {}, ValueError, "image 0 cannot be read .*; mend it or take it out"),
+        (colours, [b"not a picture"], {}, ValueError, "image 0 cannot be read .*; drop or mend it"),
         ("bert", TEXTS, {}, ValueError, "encoder must be one of sentence-transformers:"),
         ("transformers:nowhere", TEXTS, {}, FileNotFoundError, "nothing is downloaded"),
         ("timm:resnet18", [b""], {}, FileNotFoundError, "timm:resnet18@WEIGHTS, nothing is downloaded"),

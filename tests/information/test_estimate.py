@@ -222,9 +222,12 @@ NAN = np.where(np.arange(180).reshape(60, 3) == 7, np.nan, X)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((X, X, Y.astype(float)), r"y must be \(n,\) whole numbers"),
+        ((X, X, Y + 0.5), "y must be classes, got 3 different numbers such as 0.5; cut them into bins"),
         ((X, X, np.zeros(60, int)), "at least 2 classes, got 1"),
-        ((X, X, np.where(np.arange(60) == 0, 9, Y)), "at least 5 items, got one with 1; merge or drop"),
+        (
+            (X, X, np.where(np.arange(60) == 0, 9, Y)),
+            "at least 5 items, got 1 of 3 with fewer, such as 9 with 1",
+        ),
         ((X[:50], X, Y), r"x1 must have a row for each label, 60, got \(50, 3\)"),
         ((X, X[..., None], Y), r"x2 must be \(n, d\) numbers"),
         ((NAN, X, Y), r"x1 must be finite, got NaN or inf in rows \[2\]"),

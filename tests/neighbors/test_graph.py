@@ -154,7 +154,7 @@ X = rows(12)
 @pytest.mark.parametrize(
     ("error", "message", "settings"),
     [
-        (TypeError, "groups must be integers", {"groups": torch.rand(12)}),
+        (ValueError, "knn: groups must be classes", {"groups": torch.rand(12)}),
         (ValueError, r"groups must be \(12,\), one for each row, got \(3,\)", {"groups": [1, 2, 3]}),
         (ValueError, "fewer for 10 rows, the first", {"groups": [0] * 10 + [1, 2]}),
         (ValueError, "query_groups needs groups", {"query_groups": [0] * 12}),

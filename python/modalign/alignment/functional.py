@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modalign.alignment.graph_scores import GraphScores
-from modalign.alignment.items import Ids, Items, Labels, paired_items
+from modalign.alignment.items import Ids, Items, paired_items
 from modalign.alignment.moment_scores import MomentScores
 from modalign.alignment.pair_scores import PairScores
 from modalign.alignment.results import Alignment, Score
@@ -13,6 +13,7 @@ from modalign.alignment.sample_scores import sample_scores
 from modalign.alignment.sampling import require_sample
 from modalign.alignment.scoring import Record, Scoring
 from modalign.alignment.settings import Settings
+from modalign.common.labels import Labels
 from modalign.files.rows import RowSource
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
@@ -58,13 +59,13 @@ def align(
             those of information imbalance and retrieval included.
         prepare: "platonic", "emergence", "unit_rows" or None. Prepares the rows as the code of a paper does
             (``modalign.alignment.preparation``); None leaves them as they are.
-        groups: (n,) integers or strings, or None. Items that belong together, such as the captions of one image: they
-            are not each other's neighbours, a score of neighbours is the mean over groups of the mean within a group,
-            and intervals and nulls move whole groups.
-        within: (n,) integers or strings, or None. Classes or clusters within which the null relabels, so that a score
-            counts as alignment only beyond what the classes explain. Excludes ``groups``.
+        groups: (n,) labels (text, whole numbers, categories), or None. Items that belong together, such as the captions
+            of one image: they are not each other's neighbours, a score of neighbours is the mean over groups of the
+            mean within a group, and intervals and nulls move whole groups.
+        within: (n,) labels, or None. Classes or clusters within which the null relabels, so that a score counts as
+            alignment only beyond what the classes explain. Excludes ``groups``.
         ids: pair of lists of n_x and n_y names, or None. Names of the rows of x and of y: rows are paired by name, and
-            those without a partner are left out. Without ids, x and y must have equally many rows.
+            those without a partner are left out, with a note. Without ids, x and y must have equally many rows.
         sample: int, 2 <= sample <= n, or None. Searches the neighbours of this many items only, among all n. Metrics
             that are means over items are then unbiased; metrics that need the neighbours of all items are left out.
             Groups must be of one size.
@@ -133,6 +134,11 @@ def align(
 def _measure(items: Items, settings: Settings) -> Alignment:
     """Compute the scores of each kind of need and put them together in the order asked for."""
     record = Record()
+    if any(items.unpaired):
+        record.note(
+            f"{items.unpaired[0]:,} rows of x and {items.unpaired[1]:,} of y have no row of the same id on the other "
+            "side and are left out"
+        )
     _require_neighbors(items, settings)
     names = _defined_names(items, settings, record)
     moments, pairs = settings.names_that_need(names, "moments"), settings.names_that_need(names, "pairs")

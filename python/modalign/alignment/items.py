@@ -8,23 +8,20 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modalign.alignment.preparation import prepare
-from modalign.common.types import Array
-from modalign.files.labels import as_classes
+from modalign.common.labels import Labels, entries_of, label_tensor
 from modalign.files.rows import Rows, RowSource, indexable, open_rows
 from modalign.metrics.inputs import group_weights
 
-__all__ = ["Ids", "Indexable", "Items", "Labels", "paired_items"]
+__all__ = ["Ids", "Indexable", "Items", "paired_items"]
 
 # an array or tensor that a tensor of items can index, which NumPy's own types do not allow for
 Indexable: TypeAlias = Any
 
 Ids: TypeAlias = tuple[Sequence[object], Sequence[object]]
-Labels: TypeAlias = Array | Sequence[int] | Sequence[str]
 FEWEST_SHARED = 4  # ids that x and y must have in common
 
 
@@ -37,12 +34,14 @@ class Items:
         y: (n, d_y) array, tensor or file; row i is the same item as row i of x.
         groups: int64 tensor of shape (n,), or None. Items that belong together.
         within: int64 tensor of shape (n,), or None. Classes within which the null relabels.
+        unpaired: The numbers of rows of x and of y that were left out, because the other side has no row of their id.
     """
 
     x: RowSource
     y: RowSource
     groups: Tensor | None = None
     within: Tensor | None = None
+    unpaired: tuple[int, int] = (0, 0)
 
     @cached_property
     def sources(self) -> tuple[Rows, Rows]:
@@ -94,21 +93,24 @@ def paired_items(
     """Check the labels, pair the rows by name where ids are given, and prepare them where asked for.
 
     Raises:
-        TypeError: If labels are neither integers nor strings.
-        ValueError: If labels, ids or rows do not match each other.
+        TypeError: If labels or ids are no list of text or numbers.
+        ValueError: If labels, ids or rows do not match each other, or some are missing.
     """
     if groups is not None and within is not None:
         raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
     n = open_rows(x).shape[0]
-    group_labels, classes = _labels("groups", groups, n), _labels("within", within, n)
+    group_labels = None if groups is None else label_tensor("align: groups", groups, n)
+    classes = None if within is None else label_tensor("align: within", within, n)
+    unpaired = (0, 0)
     if ids is not None:
         left, right = _places_of_shared_names(x, y, ids)
+        unpaired = (n - len(left), open_rows(y).shape[0] - len(right))
         x, y = indexable(x)[left], indexable(y)[right]
         group_labels = None if group_labels is None else group_labels[left]
         classes = None if classes is None else classes[left]
     if preparation is not None:
         x, y = prepare(x, preparation), prepare(y, preparation, name="y")
-    items = Items(x, y, groups=group_labels, within=classes)
+    items = Items(x, y, groups=group_labels, within=classes, unpaired=unpaired)
     counts = [source.shape[0] for source in items.sources]
     if counts[0] != counts[1]:
         raise ValueError(
@@ -118,29 +120,14 @@ def paired_items(
     return items
 
 
-def _labels(name: str, labels: Any, n: int) -> Tensor | None:
-    """Return labels as int64 numbers; strings are numbered."""
-    if labels is None:
-        return None
-    if not isinstance(labels, Tensor):
-        array = np.asarray(labels)
-        text = array.dtype.kind == "U" or (
-            array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat)
-        )
-        labels = torch.as_tensor(as_classes(array.tolist()) if text and array.ndim == 1 else array)
-    table: Tensor = labels
-    if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool:
-        raise TypeError(f"align: {name} must be integers, one for each item, got {table.dtype}")
-    if tuple(table.shape) != (n,):
-        raise ValueError(f"align: {name} must be ({n},), one for each item, got {tuple(table.shape)}")
-    return table.long()
-
-
 def _places_of_shared_names(x: RowSource, y: RowSource, ids: Ids) -> tuple[Tensor, Tensor]:
     """Return the rows of x whose name y has too, in the order of x, and the row of y of each."""
     if len(ids) != 2:
         raise ValueError(f"align: ids must be the names of x's rows and those of y's, got {len(ids)} lists")
     names = [_name_list("x", x, ids[0]), _name_list("y", y, ids[1])]
+    kinds = ["text" if isinstance(side[0], str) else "numbers" for side in names]
+    if kinds[0] != kinds[1]:
+        raise TypeError(f"align: ids of x and y must be of one kind, got {kinds[0]} for x and {kinds[1]} for y")
     place = {name: row for row, name in enumerate(names[1])}
     left = torch.tensor([row for row, name in enumerate(names[0]) if name in place], dtype=torch.int64)
     if len(left) < FEWEST_SHARED:
@@ -150,8 +137,8 @@ def _places_of_shared_names(x: RowSource, y: RowSource, ids: Ids) -> tuple[Tenso
 
 def _name_list(side: str, rows: RowSource, names: Any) -> list[object]:
     """Return the names of the rows of one side, checked to be different and one for each row."""
-    listed = names.tolist() if hasattr(names, "tolist") else list(names)
     n = open_rows(rows).shape[0]
+    listed: list[object] = entries_of(f"align: ids of {side}", names).tolist()
     if len(listed) != n:
         raise ValueError(f"align: ids must name every row of {side}, got {len(listed)} for {n} rows")
     if len(set(listed)) < n:

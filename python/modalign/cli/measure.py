@@ -15,8 +15,8 @@ from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modalign.alignment.items import Labels
     from modalign.alignment.results import Alignment, LayerAlignment
+    from modalign.common.labels import Labels
 
 __all__: list[str] = []
 

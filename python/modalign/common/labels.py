@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["Labels", "entries_of", "label_array", "label_tensor"]
+__all__ = ["Labels", "entries_of", "label_array", "label_tensor", "label_tensors"]
 
 # an array, a tensor, a list, or a column of pandas, Arrow or Polars
 Labels: TypeAlias = ArrayLike | Tensor
@@ -98,8 +98,8 @@ def label_array(name: str, values: Any, n: int | None = None) -> NDArray[Any]:
         )
     if np.abs(entries).max(initial=0) > LARGEST_WHOLE:
         raise ValueError(
-            f"{name} holds whole numbers beyond 2^53 as {entries.dtype}, which cannot tell them apart; give integers or "
-            "text"
+            f"{name} holds whole numbers beyond 2^53 as {entries.dtype}, which cannot tell them apart; give "
+            "integers or text"
         )
     return entries.astype(np.int64)
 
@@ -107,24 +107,51 @@ def label_array(name: str, values: Any, n: int | None = None) -> NDArray[Any]:
 def label_tensor(name: str, values: Any, n: int | None = None) -> Tensor:
     """Return labels as an int64 tensor: integers as they are, text numbered from 0 in its order.
 
-    A tensor of integers stays on its device; labels and errors are otherwise those of ``label_array``.
+    A tensor stays on its device; what is taken and what is refused is as for ``label_array``.
 
     Examples:
         >>> from modalign.common.labels import label_tensor
         >>> label_tensor("knn: groups", ["b", "a", "b"]).tolist()
         [1, 0, 1]
     """
-    if isinstance(values, Tensor) and values.layout == torch.strided and _is_integer(values.dtype) and n is None:
-        return values.long()
-    labels = label_array(name, values, n)
-    if labels.dtype.kind == "U" or (labels.dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max):
-        labels = np.unique(labels, return_inverse=True)[1]
-    table = torch.from_numpy(labels.astype(np.int64))
-    return table.to(values.device) if isinstance(values, Tensor) else table
+    (tensor,) = label_tensors({name: values})
+    if n is not None and len(tensor) != n:
+        raise ValueError(f"{name} must be ({n},), one for each item, got {tuple(tensor.shape)}")
+    return tensor
 
 
-def _is_integer(dtype: torch.dtype) -> bool:
-    return not dtype.is_floating_point and not dtype.is_complex
+def label_tensors(labels: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Return several lists of labels by name as int64 tensors, in which equal labels have equal numbers.
+
+    Examples:
+        >>> from modalign.common.labels import label_tensors
+        >>> [table.tolist() for table in label_tensors({"knn: groups": ["a", "c"], "knn: query_groups": ["b", "c"]})]
+        [[0, 2], [1, 2]]
+    """
+    if all(isinstance(values, Tensor) and _is_integer(values) for values in labels.values()):
+        return tuple(values.long() for values in labels.values())
+    arrays = {name: label_array(name, values) for name, values in labels.items()}
+    texts = [name for name, array in arrays.items() if array.dtype.kind == "U"]
+    if texts and len(texts) < len(arrays):
+        others = ", ".join(name for name in arrays if name not in texts)
+        raise TypeError(
+            f"{', '.join(texts)} and {others} must be labels of one kind, got text and numbers; convert one"
+        )
+    whole = list(arrays.values())
+    if texts:
+        codes = np.unique(np.concatenate(whole), return_inverse=True)[1]
+        whole = np.split(codes, np.cumsum([len(array) for array in whole])[:-1])
+    tensors = (torch.from_numpy(array.astype(np.int64)) for array in whole)
+    return tuple(
+        tensor.to(values.device) if isinstance(values, Tensor) else tensor
+        for tensor, values in zip(tensors, labels.values(), strict=True)
+    )
+
+
+def _is_integer(values: Tensor) -> bool:
+    """Return whether a tensor holds (n,) integers or truth values, which need no look at its entries."""
+    plain = values.layout == torch.strided and not values.is_meta and values.ndim == 1
+    return plain and not values.dtype.is_floating_point and not values.dtype.is_complex
 
 
 def _as_array(name: str, values: Any) -> NDArray[Any]:
@@ -199,7 +226,11 @@ def _of_texts(name: str, column: NDArray[Any]) -> NDArray[Any]:
 def _is_missing(value: object) -> bool:
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, (float, np.generic, Decimal)) and bool(value != value)
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, np.datetime64):
+        return bool(np.isnat(value))
+    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
 def _require_all(name: str, missing: NDArray[np.bool_]) -> None:

@@ -9,6 +9,7 @@
     multibench   MultiBench's files
     features     frozen features of two encoders
     user_files   the user's arrays, files and folders
+    targets      labels and splits of the user's pairs
     arrays       features, sequences, words and pixels as encoders take them
     build_emoji  the program that made the emoji files
     pickles      pickles of arrays, read without running code

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.files.pictures import open_picture
 
 __all__ = [
     "pixels_of",
@@ -130,17 +131,14 @@ def token_ids(texts: Sequence[str], train: NDArray[np.bool_]) -> Tensor:
 def pixels_of(paths: Sequence[Path], size: int = 32) -> Tensor:
     """Read images as (n, 3, size, size) uint8, resized to fit and centred on white. Memory: the result and one image.
 
-    Raises ValueError with the path of a file that is not an image.
+    Pictures are opened as ``modalign.files.pictures.open_picture`` does. Raises ValueError with the path of a file that
+    is not an image.
     """
     from PIL import Image
 
     pixels = np.full((len(paths), size, size, 3), 255, np.uint8)
     for row, path in zip(pixels, paths, strict=True):
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGBA")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} cannot be read as an image: {error}; drop or mend it") from None
+        image = open_picture(path, str(path), "RGBA")
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         # the alpha channel weighs colours, so that transparent pixels leave no dark rim
         small = image.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")

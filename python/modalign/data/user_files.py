@@ -12,18 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign.data.arrays import pixels_of, require_finite, require_one_of, scaled, scaled_sequences, token_ids
-from modalign.data.paired import PARTS, TASKS, TRAIN, PairedDataset, split_of
-from modalign.files.labels import read_labels
+from modalign.common.checks import whole_number
+from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_sequences, token_ids
+from modalign.data.paired import TRAIN, PairedDataset
+from modalign.data.targets import parts_of, targets_of
+from modalign.files.labels import MARGIN, read_labels
+from modalign.files.pictures import PICTURES, picture_paths, pictures_in
 from modalign.files.rows import indexable, open_rows
-from modalign.files.tables import KINDS, read_table
+from modalign.files.tables import KINDS, is_table, read_table, split_column
+from modalign.files.texts import lines_of, numbers_in
 
 __all__ = ["own"]
 
 Array = NDArray[Any]
 
 FILES = ("npy", "npz", "pt", "pth", "safetensors", "txt", *(kind[1:] for kind in KINDS))
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
 def own(
@@ -48,16 +51,18 @@ def own(
 
                 file.npy      file.npz:array     an array; :array may be left out where there is one
                 file.pt       file.safetensors:name    a tensor of features
-                file.txt                         one string a line
+                file.txt                         one string a line, or the path of a picture, or numbers
                 file.parquet:column              a column of numbers, lists of numbers of one length, or strings;
-                                                 likewise .csv, .arrow and .feather
+                                                 likewise .csv, .tsv, .arrow and .feather
                 folder                           images in sub-folders, in the order of their paths
 
             Floats (n, d) are features, (n, length, d) sequences with zero padding on the left, (n, channels, height,
             width) images, likewise uint8 pixels; whole numbers (n, length) are token ids, 0 for padding; strings become
-            word ids by the words of the training texts. Two folders must hold files of the same names.
-        labels: strings, whole numbers or booleans (n,): classes. Floats (n,): a regression. 0 and 1 (n, L): multilabel.
-            An array, a list, or a path as above. None where x or y is a folder: the names of its sub-folders.
+            word ids by the words of the training texts, unless all of them are paths of pictures, which are read, or
+            lists of numbers, which are taken as numbers. Two folders must hold files of the same names.
+        labels: strings, categories, whole numbers or booleans (n,): classes, likewise floats that count classes from 0
+            or 1 (0.0, 1.0, ...), with a warning. Other floats (n,): a regression. 0 and 1 (n, L): multilabel. An array,
+            a list, a column, or a path as above. None where x or y is a folder: the names of its sub-folders.
         split: (n,) of "train", "validation" and "test", or 0, 1 and 2, or a path; None for 70 / 15 / 15 per cent of
             every class by the seed.
         task: "classification", "regression" or "multilabel"; None infers it from the labels.
@@ -79,7 +84,8 @@ def own(
     Raises:
         FileNotFoundError: a path does not exist.
         TypeError: a value is not an array.
-        ValueError: rows that do not match, NaN, ragged rows, labels out of range, or a missing column.
+        ValueError: rows that do not match, NaN, ragged rows, labels that are missing or out of range, whole numbers
+            saved as floats of which nothing says whether they are classes, or a missing column.
 
     Examples:
         >>> import numpy as np
@@ -89,6 +95,7 @@ def own(
         >>> data.classes, data.x.shape
         (('bird', 'cat', 'dog'), torch.Size([60, 5]))
     """
+    size, seed = whole_number("own", "size", size, least=1), whole_number("own", "seed", seed, least=0)
     inputs = [x, y, *more]
     modality_names = tuple(modalities or ("x", "y", *(f"modality {i}" for i in range(3, 3 + len(more)))))
     if len(modality_names) != len(inputs):
@@ -96,13 +103,12 @@ def own(
     folders = [_images_in(Path(values)) if _is_folder(values) else None for values in inputs]
     _require_same_names([files for files in folders if files is not None])
     rows = [
-        pixels_of(files[1], size) if files is not None else _array(values, name)
+        pixels_of(files[1], size) if files is not None else _rows(values, name, size)
         for files, values, name in zip(folders, inputs, modality_names, strict=True)
     ]
-    values = _array(_folder_classes(folders) if labels is None else labels, "labels")
-    _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, values), strict=True)))
-    targets, classes, task = _labels(values, task, names)
-    parts = _split(split, targets, seed)
+    targets = targets_of(_folder_classes(folders) if labels is None else _label_source(labels), task, names)
+    _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, targets.labels), strict=True)))
+    parts = parts_of(None if split is None else _label_source(split), targets.labels, seed)
     train = parts.numpy() == TRAIN
     tables = [
         _modality(array, train, name, standardise=standardise, pca=pca)
@@ -115,14 +121,14 @@ def own(
         x=tables[0],
         y=tables[1],
         more=tuple(tables[2:]),
-        labels=targets,
+        labels=targets.labels,
         split=parts,
-        classes=classes,
-        task=task,
+        classes=targets.classes,
+        task=targets.task,
         settings={
             # paths make the data again, arrays are not settings
             **{name: str(value) for name, value in arguments.items() if isinstance(value, (str, Path))},
-            "task": task,
+            "task": targets.task,
             "names": None if names is None else list(names),
             "modalities": list(modality_names),
             "standardise": standardise,
@@ -157,12 +163,12 @@ def _images_in(folder: Path) -> tuple[list[str], list[Path]]:
     """Return names (sub-folder/file without its ending) and paths, in the order of the names."""
     images = {
         path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGES and path.is_file() and path.parent != folder
+        for path in pictures_in(folder)
+        if path.parent != folder
     }
     if not images:
         raise ValueError(
-            f"own: {folder} must hold images in sub-folders, one a class ({', '.join(IMAGES)}); it has none"
+            f"own: {folder} must hold images in sub-folders, one a class ({', '.join(PICTURES)}); it has none"
         )
     names = sorted(images)
     return names, [images[name] for name in names]
@@ -176,6 +182,40 @@ def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:
                 f"own: folders of pairs must hold files of the same names, {len(unmatched)} are in only one: "
                 f"{', '.join(unmatched[:3])} (the first)"
             )
+
+
+def _label_source(values: Any) -> Any:
+    """Return labels or the names of parts, read where a path is given; spaces around text in files do not count."""
+    if not isinstance(values, (str, Path)):
+        return values
+    if str(values).lower().endswith(".txt"):
+        return read_labels(values) if Path(values).is_file() else _from_file(str(values))
+    array = _from_file(str(values))
+    texts = array.dtype.kind in "OU" and all(isinstance(value, str) for value in array.flat)
+    return [value.strip(MARGIN) for value in array.tolist()] if texts else array
+
+
+def _rows(values: Any, name: str, size: int) -> Array | Tensor:
+    """Return a modality, of which text may name pictures or hold numbers."""
+    if isinstance(values, (list, tuple)) and values and all(isinstance(value, Path) for value in values):
+        values = [str(value) for value in values]
+    array = _array(values, name)
+    if isinstance(array, Tensor) or array.dtype.kind != "U" or array.ndim != 1:
+        return array
+    file = _file_of(values)
+    pictures = picture_paths(f"own: {name}", array.tolist(), None if file is None else file.parent)
+    if pictures is not None:
+        return pixels_of(pictures, size)
+    numbers = numbers_in(f"own: {name}", array.tolist())
+    return array if numbers is None else _require_array(numbers, name)
+
+
+def _file_of(values: Any) -> Path | None:
+    """Return the file of ``FILE`` or ``FILE:COLUMN``."""
+    if not isinstance(values, (str, Path)):
+        return None
+    split = split_column(str(values))
+    return Path(values if split is None else split[0])
 
 
 def _array(values: Any, name: str) -> Array | Tensor:
@@ -210,20 +250,20 @@ def _require_array(array: Array, name: str) -> Array:
 
 
 def _from_file(spec: str) -> Array:
-    match = re.fullmatch(rf"(.+?\.({'|'.join(FILES)}))(?::(.+))?", spec, re.DOTALL)
+    match = re.fullmatch(rf"(.+?\.({'|'.join(FILES)}))(?::(.+))?", spec, re.DOTALL | re.IGNORECASE)
     if match is None:
         kinds = ".npy, .npz, .pt, .safetensors or .txt, or name a FILE.parquet:COLUMN (or of .csv, .arrow, .feather)"
         raise ValueError(f"own: {spec} must be a folder of images, or end in {kinds}")
-    path, kind, member = Path(match[1]), match[2], match[3]
+    path, kind, member = Path(match[1]), match[2].lower(), match[3]
     if not path.is_file():
         where = "" if path.is_absolute() else f"; paths begin at {Path.cwd()}, where the command is given"
         raise FileNotFoundError(f"own: there is no file {path}{where}")
-    if f".{kind}" in KINDS:
+    if is_table(path):
         return _column(path, member)
     if kind in ("safetensors", "pt", "pth"):
         return np.asarray(indexable(open_rows(spec)))
     if kind == "txt":
-        return np.array(read_labels(path))
+        return np.array(lines_of(path))
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -244,14 +284,16 @@ def _column(path: Path, member: str | None) -> Array:
     import pyarrow
 
     table = read_table(path, member)
-    names = table.column_names
-    if member not in names:
-        raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {', '.join(names)}; got {member}")
+    if member is None or table.column_names.count(member) != 1:
+        names = ", ".join(table.column_names)
+        raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {names}; got {member}")
     column = table.column(member).combine_chunks()
     name = f"{path}:{member}"
     if column.null_count:
+        rows = np.flatnonzero(np.asarray(column.is_null()))[:3].tolist()
         raise ValueError(
-            f"own: {name} must have a value in every row, {column.null_count} are missing; drop those rows"
+            f"own: {name} must have a value in every row, {column.null_count} are missing, the first in rows {rows}; "
+            "drop those rows everywhere"
         )
     if not hasattr(column, "flatten") or not pyarrow.types.is_nested(column.type):
         plain: Array = column.to_numpy(zero_copy_only=False)
@@ -266,66 +308,6 @@ def _column(path: Path, member: str | None) -> Array:
             "them with 0"
         ) from None
     return values.astype(np.float32) if values.dtype.kind == "f" else values
-
-
-def _labels(
-    values: Array | Tensor, task: str | None, names: Sequence[str] | None
-) -> tuple[Tensor, tuple[str, ...], str]:
-    """Return the labels in the form of their task, the names of the classes, and the task."""
-    array = np.asarray(values)
-    looks = "multilabel" if array.ndim == 2 else "regression" if array.dtype.kind == "f" else "classification"
-    task = looks if task is None else task
-    require_one_of("own: task", task, TASKS)
-    refused = {"classification": "f", "regression": "Ub", "multilabel": "U"}[task]
-    if array.ndim != TASKS[task][1] or array.dtype.kind in refused:
-        wanted = {
-            "classification": "(n,) strings or whole numbers",
-            "regression": "(n,) numbers",
-            "multilabel": "(n, L) of 0 and 1",
-        }[task]
-        raise ValueError(f"own: labels of a {task} task must be {wanted}, got {array.shape} {array.dtype}")
-    if task == "regression":
-        return torch.from_numpy(array.astype(np.float32)), tuple(names or ()), task
-    if task == "multilabel":
-        if not np.isin(array, (0, 1)).all():
-            raise ValueError("own: labels of a multilabel task must be 0 or 1, got others")
-        called = tuple(names or (f"label {i}" for i in range(array.shape[1])))
-        return torch.from_numpy(array.astype(np.float32)), called, task
-    if names is None:
-        distinct, index = np.unique(array, return_inverse=True)
-        return torch.from_numpy(index.astype(np.int64)), tuple(str(value) for value in distinct), task
-    if array.dtype.kind == "U":
-        unknown = sorted(set(array.tolist()) - set(names))
-        if unknown:
-            raise ValueError(f"own: labels must be among names, {', '.join(names)}; got {', '.join(unknown[:3])}")
-        array = np.array([list(names).index(value) for value in array.tolist()])
-    array = array.astype(np.int64)
-    if not 0 <= array.min() <= array.max() < len(names):
-        raise ValueError(
-            f"own: labels must be from 0 to {len(names) - 1}, one of the {len(names)} names, got {array.min()} to "
-            f"{array.max()}"
-        )
-    return torch.from_numpy(array), tuple(names), task
-
-
-def _split(split: Any, targets: Tensor, seed: int) -> Tensor:
-    n = len(targets)
-    if split is None:
-        strata = targets.numpy() if targets.dtype == torch.int64 else np.zeros(n, np.int64)
-        return split_of(strata, seed=seed)
-    array = np.asarray(_array(split, "split"))
-    numbers = {name: part for part, name in PARTS.items()}
-    known = list(numbers) if array.dtype.kind == "U" else list(PARTS)
-    if array.shape != (n,) or not np.isin(array, known).all():
-        odd = [value for value in dict.fromkeys(array.ravel().tolist()) if value not in known][:3]
-        raise ValueError(
-            f"own: split must be ({n},) of {', '.join(numbers)} or 0, 1, 2, got shape {array.shape}"
-            + (f" with {', '.join(map(str, odd))}" if odd else "")
-        )
-    array = np.array([numbers[value] for value in array.tolist()]) if array.dtype.kind == "U" else array
-    if not (array == TRAIN).any():
-        raise ValueError("own: split must leave pairs to train on, got none")
-    return torch.from_numpy(array.astype(np.int8))
 
 
 def _modality(

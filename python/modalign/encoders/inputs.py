@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
-from modalign.files.tables import KINDS, column_of, lines_of, read_table
+from modalign.files.pictures import PICTURES, open_picture, picture_paths, pictures_in
+from modalign.files.tables import column_of, is_table, split_column
+from modalign.files.texts import lines_of, numbers_in
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     Item = str | bytes | Path | Image
 
 __all__ = ["Items", "read_items", "read_texts"]
-
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Items:
         """Return texts, or images opened in RGB; ValueError names an image that cannot be read."""
         if self.texts:
             return list(self.values[start:stop])
-        return [_open_image(self.values[i], self.ids[i]) for i in range(start, stop)]
+        return [open_picture(self.values[i], f"image {self.ids[i]}") for i in range(start, stop)]
 
 
 def read_items(inputs: str | Path | Sequence[Item]) -> Items:
@@ -54,8 +53,7 @@ def read_items(inputs: str | Path | Sequence[Item]) -> Items:
     if isinstance(inputs, (str, Path)):
         values, ids = _read(str(inputs))
     else:
-        values = list(inputs)
-        ids = [str(i) for i in range(len(values))]
+        values, ids = _texts_or_pictures("embed: inputs", list(inputs), None)
     if not values:
         raise ValueError("embed: there is nothing to embed: the inputs are empty")
     texts = isinstance(values[0], str)
@@ -85,26 +83,43 @@ def _read(spec: str) -> tuple[list[Item], list[str]]:
     """Return values and ids of a text file, a folder of images or a column."""
     path = Path(spec)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+        files = pictures_in(path)
         if not files:
-            raise ValueError(f"{path} holds no images; they end in {', '.join(sorted(IMAGES))}")
+            raise ValueError(f"{path} holds no images; they end in {', '.join(sorted(PICTURES))}")
         return list(files), [str(file.relative_to(path)) for file in files]
-    if path.is_file() and path.suffix not in KINDS:
-        try:
-            lines = lines_of(path)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} must be UTF-8 text of one text a line ({error.reason})") from None
-        return list(lines), [str(i) for i in range(len(lines))]
-    name, _, column = spec.rpartition(":")
+    if path.is_file() and not is_table(path):
+        return _texts_or_pictures(spec, lines_of(path), path.parent)
+    name, column = split_column(spec) or spec.rpartition(":")[::2]
     if not name or not Path(name).is_file():
         if path.is_file():
             raise ValueError(f"{path} holds columns; say which holds the inputs as {path}:NAME")
         raise FileNotFoundError(f"there is no file or folder {spec}")
-    values = [
-        entry["bytes"] if isinstance(entry, dict) else entry
-        for entry in column_of(read_table(Path(name), column), name, column)
-    ]
-    return values, [str(i) for i in range(len(values))]
+    entries = column_of(Path(name), column, cells="texts")
+    return _texts_or_pictures(spec, [_item(spec, entry) for entry in entries], Path(name).parent)
+
+
+def _item(spec: str, entry: Any) -> Item:
+    """Return the text or the bytes of a cell; Hugging Face's images are bytes with a path."""
+    value = entry.get("bytes") or entry.get("path") if isinstance(entry, dict) else entry
+    if not isinstance(value, (str, bytes)):
+        raise ValueError(f"{spec} must hold texts or images, got {type(value).__name__}; name a column that does")
+    return value
+
+
+def _texts_or_pictures(name: str, values: Sequence[Item], folder: Path | None) -> tuple[list[Item], list[str]]:
+    """Return values and ids, with the pictures that texts name in place of their paths."""
+    texts = [value for value in values if isinstance(value, str)]
+    if values and len(texts) == len(values):
+        paths = picture_paths(name, texts, folder)
+        if paths is not None:
+            return list(paths), texts
+        numbers = numbers_in(name, texts)
+        if numbers is not None and numbers.ndim == 2:
+            raise ValueError(
+                f"{name} holds lists of {numbers.shape[1]} numbers as text, which are embeddings and no texts; save "
+                "them as an array (.npy)"
+            )
+    return list(values), [str(i) for i in range(len(values))]
 
 
 def _fingerprint(value: Item) -> bytes:
@@ -114,16 +129,3 @@ def _fingerprint(value: Item) -> bytes:
         status = value.stat()
         return f"{value.name}:{status.st_size}:{status.st_mtime_ns}\0".encode()
     return value if isinstance(value, bytes) else value.tobytes()
-
-
-def _open_image(value: Item, name: str) -> Image:
-    from PIL import Image, UnidentifiedImageError
-
-    if not isinstance(value, (str, bytes, Path)):
-        return value.convert("RGB")
-    try:
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
-            return cast("Image.Image", image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"image {name} cannot be read ({reason}); mend it or take it out") from None

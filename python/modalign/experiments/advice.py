@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from modalign.common.checks import LARGEST_SEED, whole_number
+from modalign.common.labels import label_array
 from modalign.experiments.gaussian_process import SCALE, position
 from modalign.information import PIDEstimate, Regime, pid, regime
 
@@ -117,9 +119,11 @@ def suite() -> list[dict[str, Any]]:
 def advise(x: Any, y: Any, labels: Any, *, seed: int = 0) -> Advice:
     """Return advice for embeddings x (n, d1), y (n, d2) of the same items and their classes (n,).
 
-    Raises ValueError as ``modalign.information.pid``. Takes seconds for thousands of items of a few
+    Labels, errors and the seed are those of ``modalign.information.pid``. Takes seconds for thousands of items of a few
     classes, a minute or so for 20 or more.
     """
+    seed = whole_number("advise", "seed", seed, least=0, most=LARGEST_SEED)
+    labels = label_array("advise: labels", labels)
     information = pid(x, y, labels, seed=seed)
     try:
         found: Regime | None = regime(x, y, labels, seed=seed)

@@ -6,6 +6,8 @@
     columns         readers of columns of lists: Parquet, Arrow, data sets on disk
     tables          tables with named columns: Parquet, CSV, Arrow, data sets on disk
     labels          one label a row
+    pictures        picture files, opened upright in 8 bits a channel
+    texts           text files of any Unicode encoding, and numbers that were written as text
     checkpoint      the resumable folder of graphs, embeddings, sweeps and studies
     settings        how two settings differ, in words
     atomic          files that appear whole or not at all

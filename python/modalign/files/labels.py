@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modalign.files.tables import KINDS, column_of, is_saved_to_disk, lines_of, read_table
+from modalign.common.labels import entries_of
+from modalign.files.tables import column_of, is_saved_to_disk, is_table, split_column
+from modalign.files.texts import lines_of
 
 __all__ = ["as_classes", "read_labels"]
+
+# how pandas and R write a missing value into a text file; cells of tables have quotes for text that reads so
+MISSING = frozenset(
+    ("", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "n/a", "nan", "null")
+)
+MARGIN = " \t\u00a0\ufeff"  # around a label in a text file; other separators belong to it
 
 
 def read_labels(spec: str | Path) -> list[str]:
@@ -18,12 +27,14 @@ def read_labels(spec: str | Path) -> list[str]:
 
     Args:
         spec: A text file of one label a line; a .npy file of numbers or strings; ``file.npz:array``;
-            ``file.parquet:column``, likewise .csv (with a header), .arrow and .feather; ``folder:column`` of a Hugging
-            Face data set that save_to_disk wrote.
+            ``file.parquet:column``, likewise .csv and .tsv (with a header), .arrow and .feather; ``folder:column`` of a
+            Hugging Face data set that save_to_disk wrote. Text is UTF-8, or UTF-16 with a mark; spaces around a label
+            and blank lines at the end do not count. Whole numbers that are saved as floats are read as 0, 1, 2.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not whole, it has no such array or column, or labels are missing.
+        ValueError: The file is not whole, it has no such array or column, or labels are missing: blank, null, NaN, or
+            NA or null in a text file (a CSV cell ``"NA"`` in quotes is a label).
 
     Examples:
         >>> import tempfile, pathlib
@@ -35,30 +46,23 @@ def read_labels(spec: str | Path) -> list[str]:
     """
     whole = Path(spec)
     if not whole.is_file():
-        file, _, member = str(spec).rpartition(":")
-        path = Path(file)
-        if not file or not path.exists():
-            raise FileNotFoundError(f"there is no file {path if path.suffix in (*KINDS, '.npz') else spec}")
-        if path.suffix == ".npz":
-            return _npz(path, member)
-        if path.suffix in KINDS or is_saved_to_disk(path):
-            return [str(label) for label in column_of(read_table(path, member), file, member)]
-        raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")
-    if whole.suffix == ".npy":
+        return _read_member(str(spec))
+    kind = whole.suffix.lower()
+    if kind == ".npy":
         try:
             array = np.load(whole, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"{whole} must be a whole .npy file of labels ({str(error).splitlines()[0]})") from None
-        return _from_array(array, str(whole))
-    if whole.suffix in (*KINDS, ".npz"):
+        return _texts(str(whole), array)
+    if kind == ".npz" or is_table(whole):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
-    try:
-        return lines_of(whole)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{whole} must be UTF-8 text of one label a line ({error.reason})") from None
+    lines = [line.strip(MARGIN) for line in lines_of(whole)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return _texts(str(whole), [None if line in MISSING else line for line in lines])
 
 
-def as_classes(labels: list[str]) -> NDArray[np.int64]:
+def as_classes(labels: Sequence[str]) -> NDArray[np.int64]:
     """Return labels (n,) as int64 numbers from 0, in the order of their names.
 
     Examples:
@@ -69,18 +73,37 @@ def as_classes(labels: list[str]) -> NDArray[np.int64]:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _from_array(array: NDArray[Any], name: str) -> list[str]:
+def _read_member(spec: str) -> list[str]:
+    """Read the labels of ``file:array`` or ``file:column``."""
+    file, member = split_column(spec) or spec.rpartition(":")[::2]
+    path = Path(file)
+    if not file or not path.exists():
+        known = is_table(path) or path.suffix.lower() == ".npz"
+        raise FileNotFoundError(f"there is no file {path if known else spec}")
+    if path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            if member not in archive.files:
+                raise ValueError(f"{path} has no array {member!r}; it holds {', '.join(archive.files)}")
+            return _texts(spec, archive[member])
+    if is_table(path) or is_saved_to_disk(path):
+        return _texts(spec, [_stripped(entry) for entry in column_of(path, member, cells="labels")])
+    raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    """Return labels as text, checked to be one for each row."""
+    try:
+        entries = entries_of(name, values)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     if (
-        array.ndim != 1
-        or array.dtype.kind not in "iubUSf"
-        or (array.dtype.kind == "f" and not np.isfinite(array).all())
+        entries.dtype.kind == "f"
+        and bool((entries == np.round(entries)).all())
+        and np.abs(entries).max(initial=0) < 2**53
     ):
-        raise ValueError(f"{name} must hold one label a row, got {array.dtype} of shape {array.shape}")
-    return [label.decode() if isinstance(label, bytes) else str(label) for label in array.tolist()]
+        entries = entries.astype(np.int64)
+    return [str(entry) for entry in entries.tolist()]
 
 
-def _npz(path: Path, member: str) -> list[str]:
-    with np.load(path, allow_pickle=False) as archive:
-        if member not in archive.files:
-            raise ValueError(f"{path} has no array {member!r}; it holds {', '.join(archive.files)}")
-        return _from_array(archive[member], f"{path}:{member}")
+def _stripped(entry: object) -> object:
+    return entry.strip(MARGIN) if isinstance(entry, str) else entry

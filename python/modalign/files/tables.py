@@ -2,55 +2,183 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from modalign.files.texts import encoding_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["KINDS", "arrow_table", "column_of", "is_saved_to_disk", "lines_of", "read_table", "saved_files"]
+__all__ = [
+    "KINDS",
+    "arrow_table",
+    "column_of",
+    "is_saved_to_disk",
+    "is_table",
+    "read_column",
+    "read_table",
+    "saved_files",
+    "split_column",
+]
 
-KINDS = (".parquet", ".csv", ".arrow", ".feather")
+Cells: TypeAlias = Literal["typed", "labels", "texts"]
+KINDS = (".parquet", ".csv", ".tsv", ".arrow", ".feather")
+DELIMITERS = (",", ";", "\t", "|")
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+SHOWN = 3  # rows that a message names
 
 
-def lines_of(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text. Newlines alone end a line; other separators belong to the text.
-
-    Raises:
-        UnicodeDecodeError: The file is not UTF-8.
-    """
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return lines if lines[-1] else lines[:-1]
+def is_table(path: str | Path) -> bool:
+    """Return whether a name ends like a table's, in small or capital letters."""
+    return Path(path).suffix.lower() in KINDS
 
 
-def read_table(path: Path, column: str | None = None) -> pa.Table:
+def split_column(spec: str) -> tuple[str, str] | None:
+    """Split ``FILE.csv:COLUMN`` into both, None where no table's name comes before the column."""
+    kinds = "|".join(kind[1:] for kind in KINDS)
+    match = re.fullmatch(rf"(.+?\.(?:{kinds})):(.+)", spec, re.DOTALL | re.IGNORECASE)
+    return None if match is None else (match[1], match[2])
+
+
+def read_table(path: Path, column: str | None = None, *, cells: Cells = "typed") -> pa.Table:
     """Read a table from a file of ``KINDS`` or from the folder of a saved data set.
+
+    A CSV file may be delimited by commas, semicolons (with decimal commas), tabs or bars, whichever gives it the
+    column, and be in UTF-8, or in UTF-16 with a mark. Cells without quotes that are blank or read NA, nan or null are
+    missing.
 
     Args:
         path: The file or folder.
-        column: The only column that is needed, or None. Nothing else is read of a Parquet file that has it.
+        column: The only column that is needed, or None. Nothing else is read of a Parquet or CSV file that has it.
+        cells: How the cells of a CSV file are read: "typed", as numbers where all are; "labels", as text; "texts", as
+            text of which none is missing.
 
     Raises:
         ValueError: The file is not whole.
     """
     import pyarrow as pa
 
+    kind = path.suffix.lower()
     try:
         if path.is_dir():
             return arrow_table(saved_files(path))
-        if path.suffix == ".parquet":
+        if kind == ".parquet":
             from pyarrow import parquet
 
             return parquet.read_table(path, columns=[column] if column in parquet.read_schema(path).names else None)
-        if path.suffix == ".csv":
-            from pyarrow import csv
+        return _read_csv(path, column, cells) if kind in (".csv", ".tsv") else arrow_table([path])
+    except (pa.ArrowException, UnicodeError, csv.Error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} must be a whole {kind} file ({reason})") from None
 
-            return csv.read_csv(path)
-        return arrow_table([path])
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} must be a whole {path.suffix} file ({str(error).splitlines()[0]})") from None
+
+def read_column(path: Path, column: str, *, cells: Cells = "typed") -> pa.ChunkedArray:
+    """Return a column of a table in a file, checked to be there once; nulls are missing.
+
+    Args:
+        path: The file or folder, as ``read_table`` takes it.
+        column: The name of the column.
+        cells: As for ``read_table``.
+
+    Raises:
+        ValueError: The file is not whole, or it has no such column or several.
+    """
+    table = read_table(path, column, cells=cells)
+    count = table.column_names.count(column)
+    if count != 1:
+        held = ", ".join(table.column_names) or "none"
+        raise ValueError(
+            f"{path} has no column {column!r}; it holds {held}"
+            if not count
+            else f"{path} has {count} columns {column!r}; rename them"
+        )
+    return table.column(column)
+
+
+def column_of(path: Path, column: str, *, cells: Cells = "typed") -> list[Any]:
+    """Return the entries of a column of a table in a file.
+
+    Raises:
+        ValueError: As ``read_column``, and where a row of the column is empty.
+    """
+    values: list[Any] = read_column(path, column, cells=cells).to_pylist()
+    missing = [row for row, value in enumerate(values) if value is None]
+    if missing:
+        raise ValueError(
+            f"{path}:{column} must hold something in each row, got nothing in rows {missing[:SHOWN]} (the first of "
+            f"{len(missing):,}); drop these rows everywhere, or write something there"
+        )
+    return values
+
+
+def _read_csv(path: Path, column: str | None, cells: Cells) -> pa.Table:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    encoding = encoding_of(path)
+    delimiter, names = _header(path, encoding, column)
+    needed = [column] if column is not None and names.count(column) == 1 else None
+
+    def read(decimal_point: str) -> pa.Table:
+        return arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+            # a blank line of a single column is an empty cell
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=len(names) > 1
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=needed,
+                column_types={column: pa.string()} if needed and cells != "typed" else None,
+                strings_can_be_null=cells != "texts",
+                quoted_strings_can_be_null=False,
+                decimal_point=decimal_point,
+            ),
+        )
+
+    table = read(".")
+    if len(names) == 1:
+        table = table.slice(0, _end_of_cells(table.column(0).to_pylist()))
+    if delimiter == ";" and cells == "typed" and any(_has_decimal_commas(values) for values in table.columns):
+        return read(",")
+    return table
+
+
+def _header(path: Path, encoding: str, column: str | None) -> tuple[str, list[str]]:
+    """Return the delimiter of a CSV file and the names of its columns.
+
+    The delimiter is the first that gives the file the column, or else the one that gives it most columns.
+    """
+    headers = {}
+    for delimiter in DELIMITERS:
+        with path.open(encoding=encoding, newline="") as file:
+            rows = csv.reader(file, delimiter=delimiter)
+            headers[delimiter] = next((row for row in rows if row), [])
+    having = [delimiter for delimiter, names in headers.items() if column in names]
+    best = having[0] if having else max(DELIMITERS, key=lambda delimiter: len(headers[delimiter]))
+    return best, headers[best]
+
+
+def _end_of_cells(cells: Sequence[str | None]) -> int:
+    """Return how many cells there are before the blank lines at the end."""
+    return next((row + 1 for row in reversed(range(len(cells))) if cells[row] not in (None, "")), 0)
+
+
+def _has_decimal_commas(cells: pa.ChunkedArray) -> bool:
+    """Return whether all cells of a column are numbers such as 0,5 or whole numbers, and some are the former."""
+    import pyarrow as pa
+
+    if not pa.types.is_string(cells.type):
+        return False
+    texts = [text for text in cells.to_pylist() if text is not None]
+    return any("," in text for text in texts) and all(
+        DECIMAL_COMMA.fullmatch(text) or text.lstrip("+-").isdecimal() for text in texts
+    )
 
 
 def arrow_table(files: Sequence[Path]) -> pa.Table:
@@ -88,25 +216,3 @@ def saved_files(folder: Path) -> list[Path]:
     if missing or not files:
         raise FileNotFoundError(f"{folder} must hold {', '.join(missing) or 'data'}, as its state.json says")
     return files
-
-
-def column_of(table: pa.Table, path: str | Path, name: str) -> list[Any]:
-    """Return the entries of a column.
-
-    Args:
-        table: The table.
-        path: Where the table comes from, for messages.
-        name: The column.
-
-    Raises:
-        ValueError: There is no such column, or a row of it is empty.
-    """
-    if name not in table.column_names:
-        raise ValueError(f"{path} has no column {name!r}; it holds {', '.join(table.column_names) or 'none'}")
-    values: list[Any] = table.column(name).to_pylist()
-    missing = [row for row, value in enumerate(values) if value is None]
-    if missing:
-        raise ValueError(
-            f"{path}:{name} must hold something in each row, got nothing in rows {missing[:3]} (the first)"
-        )
-    return values

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 from numpy.typing import ArrayLike
 
+from modalign.common.checks import LARGEST_SEED, number, whole_number
+from modalign.common.labels import Labels
 from modalign.information.classifiers import (
     clustered,
     codes_of,
@@ -82,6 +84,19 @@ class _Options:
     confidence: float
     seed: int
 
+    @classmethod
+    def checked(
+        cls, discretize: str, clusters: int | None, resamples: int, confidence: float, *, seed: int
+    ) -> _Options:
+        """Return options whose counts and seed are Python integers."""
+        return cls(
+            discretize,
+            None if clusters is None else whole_number("pid", "clusters", clusters),
+            whole_number("pid", "resamples", resamples),
+            float(number("pid", "confidence", confidence)),
+            seed=whole_number("pid", "seed", seed, least=0, most=LARGEST_SEED),
+        )
+
     def require(self, method: str) -> None:
         """Raise ValueError for an option out of range."""
         if method not in METHODS or self.discretize not in DISCRETIZE:
@@ -101,7 +116,7 @@ class _Options:
 def pid(
     x1: ArrayLike,
     x2: ArrayLike,
-    y: ArrayLike,
+    y: Labels,
     *,
     method: str = "cvx",
     discretize: str = "predictions",
@@ -120,7 +135,8 @@ def pid(
     Args:
         x1: (n, d1) numbers, or (n,) whole numbers or booleans, codes that are used as they are.
         x2: (n, d2) numbers or (n,) codes of the same items.
-        y: (n,) whole numbers or booleans, the classes.
+        y: (n,) the classes: text, whole numbers (floats too), booleans, categories; a list, an array, a tensor or a
+            column.
         method: "cvx", the exact solver on discretised modalities; or "batch", the neural coupling of Liang et al. 2023,
             learned on mini-batches within the same predictions. It can only tell too much, so redundancy comes out too
             low and uniqueness too high, and its intervals reach as far as a better coupling could.
@@ -142,8 +158,9 @@ def pid(
         float64, standardised.
 
     Raises:
-        ValueError: For other shapes, labels that are not whole numbers, a class with fewer than 5 items, NaN or inf, a
-            modality that never changes, an unknown option, or fewer than 2 clusters.
+        TypeError: For what is no array or list of numbers or labels, or a seed that is no integer.
+        ValueError: For other shapes, labels that are missing or continuous, a class with fewer than 5 items, NaN or
+            inf, a modality that never changes, an unknown option, or fewer than 2 clusters.
 
     Source:
         Bertschinger et al. 2014 (arXiv:1311.2839); Liang et al. 2023 (arXiv:2302.12247).
@@ -155,8 +172,9 @@ def pid(
         >>> round(pid(x1, x2, x1 ^ x2).synergy, 2)
         1.0
     """
-    options = _Options(discretize, clusters, resamples, confidence, seed=seed)
+    options = _Options.checked(discretize, clusters, resamples, confidence, seed=seed)
     options.require(method)
+    clusters, resamples, confidence, seed = options.clusters, options.resamples, options.confidence, options.seed
     labels = checked_labels("pid", y)
     sides = [checked_features("pid", name, x, len(labels)) for name, x in (("x1", x1), ("x2", x2))]
     with _one_thread():
@@ -181,7 +199,7 @@ def pid(
     )
 
 
-def mutual_information(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> float:
+def mutual_information(x: ArrayLike, y: Labels, *, seed: int = 0) -> float:
     """Estimate I(X; Y) in bits: what a classifier of x, out of fold, tells about the label.
 
     The estimate is of clustered predictions or of the codes, with what chance tells taken off as in ``pid``. Codes of
@@ -189,7 +207,7 @@ def mutual_information(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> float:
 
     Args:
         x: (n, d) numbers or (n,) whole numbers.
-        y: (n,) whole numbers, the classes.
+        y: (n,) the classes, as ``pid`` takes them.
         seed: Seed of folds, classifiers, clusters and samples.
 
     Returns:
@@ -205,6 +223,7 @@ def mutual_information(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> float:
         >>> round(mutual_information(x, x), 2)
         1.0
     """
+    seed = whole_number("mutual_information", "seed", seed, least=0, most=LARGEST_SEED)
     labels = checked_labels("mutual_information", y)
     side = checked_features("mutual_information", "x", x, len(labels))
     classes = int(labels.max()) + 1
@@ -220,13 +239,13 @@ def mutual_information(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> float:
     return float(mutual_nats(mixed(table, share)) / np.log(2))
 
 
-def co_information(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, seed: int = 0) -> float:
+def co_information(x1: ArrayLike, x2: ArrayLike, y: Labels, *, seed: int = 0) -> float:
     """Estimate I(X1; Y) + I(X2; Y) - I(X1, X2; Y) in bits, which is redundancy less synergy.
 
     Args:
         x1: (n, d1) numbers or (n,) whole numbers.
         x2: (n, d2) numbers or (n,) whole numbers of the same items.
-        y: (n,) whole numbers, the classes.
+        y: (n,) the classes, as ``pid`` takes them.
         seed: As in ``mutual_information``.
 
     Returns:
@@ -242,6 +261,7 @@ def co_information(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, seed: int = 0)
         >>> round(co_information(x, x, x), 2)
         1.0
     """
+    seed = whole_number("co_information", "seed", seed, least=0, most=LARGEST_SEED)
     labels = checked_labels("co_information", y)
     sides = [checked_features("co_information", name, x, len(labels)) for name, x in (("x1", x1), ("x2", x2))]
     first, second = sides

@@ -42,8 +42,8 @@ def checked_labels(operation: str, y: Labels, name: str = "y") -> Codes:
     if counts.min() < FOLDS:
         small = f"{int((counts < FOLDS).sum()):,} of {len(counts):,} with fewer, such as {names[counts.argmin()]!s}"
         raise ValueError(
-            f"{operation}: every class must have at least {FOLDS} items, got {small} with {counts.min()}; merge or drop "
-            "them, or cut numbers into bins, such as pandas.qcut(values, 4, labels=False)"
+            f"{operation}: every class must have at least {FOLDS} items, got {small} with {counts.min()}; merge or "
+            "drop them, or cut numbers into bins, such as pandas.qcut(values, 4, labels=False)"
         )
     return codes.astype(np.int64)
 

@@ -20,6 +20,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from modalign.common.checks import LARGEST_SEED, whole_number
+from modalign.common.labels import Labels
 from modalign.information.inputs import Array, Codes, checked_features, checked_labels
 
 __all__ = ["Regime", "regime"]
@@ -54,7 +56,7 @@ class Regime:
         return self.name in ("both", "predict only")
 
 
-def regime(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, components: int = 10, seed: int = 0) -> Regime:
+def regime(x1: ArrayLike, x2: ArrayLike, y: Labels, *, components: int = 10, seed: int = 0) -> Regime:
     """Estimate which of alignment and prediction would recover the shared signal, from a labelled sample.
 
     Directions are chosen on one half of the items and measured on the other, and the other way round, because a
@@ -63,7 +65,7 @@ def regime(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, components: int = 10, 
     Args:
         x1: (n, d1) numbers, modality 1, from which prediction goes; centred and scaled as a whole.
         x2: (n, d2) numbers of the same items, modality 2.
-        y: (n,) classes.
+        y: (n,) the classes, as ``pid`` takes them.
         components: The number of principal directions of each modality to use, at most a fifth of the items.
         seed: Seed of the halves.
 
@@ -86,6 +88,8 @@ def regime(x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, components: int = 10, 
         >>> regime(x, x + rng.normal(size=(2000, 4)) - rng.normal(size=(2000, 4)), y).name
         'both'
     """
+    components = whole_number("regime", "components", components, least=1)
+    seed = whole_number("regime", "seed", seed, least=0, most=LARGEST_SEED)
     labels = checked_labels("regime", y)
     tables = []
     for name, values in (("x1", x1), ("x2", x2)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from modalign.common.checks import LARGEST_SEED, require_finite_rows, whole_number
 from modalign.common.dtypes import FLOATS, accumulator, name_of
 from modalign.common.interruption import Watch, watched
+from modalign.common.labels import Labels, label_tensor, label_tensors
 from modalign.common.progress import bar
 from modalign.common.types import Array
 from modalign.files.rows import Rows, RowSource, open_rows
@@ -29,8 +29,6 @@ from modalign.ops.knn import DTYPES, Report, RowBlock, SearchOptions, search
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 
 __all__ = ["as_tensor", "knn", "neighbor_overlap"]
-
-Labels = Sequence[int] | Array
 
 
 def knn(
@@ -70,9 +68,9 @@ def knn(
         queries: (m, d) of x's dtype, or None. The rows that search. None: every row of x searches for the others; a row
             is excluded from its own list by its index, so a duplicate of a row is its neighbour.
         metric: "cosine", "dot" or "euclidean".
-        groups: (n,) integers, or None. The group of each row of x: rows of a query's group are not its neighbours
-            (captions of one image, frames of one film).
-        query_groups: (m,) integers, or None. The groups of the queries; needed where queries and groups are given.
+        groups: (n,) labels (whole numbers, text or categories), or None. The group of each row of x: rows of a query's
+            group are not its neighbours (captions of one image, frames of one film).
+        query_groups: (m,) labels, or None. The groups of the queries; needed where queries and groups are given.
         exact: bool. False for an approximate search by pynndescent (``pip install pynndescent``), whose recall is
             measured; see ``modalign.neighbors.approximate_knn``.
         max_memory: int of bytes, a string such as "8GB", or None. Search block by block and hold at most this much
@@ -130,7 +128,7 @@ def knn(
     seed = whole_number("knn", "seed", seed, least=0, most=LARGEST_SEED)
     if not exact and groups is not None:
         raise ValueError("knn: exact=False takes no groups")
-    row_groups, searching_groups = _as_labels("groups", groups), _as_labels("query_groups", query_groups)
+    row_groups, searching_groups = _group_labels(groups, query_groups)
     if blocks.given or isinstance(x, (str, Path, Rows)):
         if queries is None and query_groups is not None:
             raise ValueError("knn: query_groups need queries, got None")
@@ -156,13 +154,12 @@ def knn(
     return graph if isinstance(x, torch.Tensor) else graph.as_numpy()
 
 
-def _as_labels(name: str, labels: Labels | None) -> Tensor | None:
-    if labels is None:
-        return None
-    table = torch.as_tensor(labels)
-    if table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool:
-        raise TypeError(f"knn: {name} must be integers, one for each row, got {table.dtype}")
-    return table.long()
+def _group_labels(groups: Labels | None, query_groups: Labels | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return both groups as int64 tensors, numbered alike."""
+    if groups is None or query_groups is None:
+        return None if groups is None else label_tensor("knn: groups", groups), None
+    row_groups, searching_groups = label_tensors({"knn: groups": groups, "knn: query_groups": query_groups})
+    return row_groups, searching_groups
 
 
 def _find_scale(x: RowBlock, queries: RowBlock | None, metric: str) -> Scale | None:
