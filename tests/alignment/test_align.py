@@ -182,8 +182,10 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     import pandas as pd
 
     assert pd.read_parquet(result.save(tmp_path / "a.parquet"))["value"].tolist() == [s.value for s in result.scores]
-    with pytest.raises(ValueError, match=r"end in \.json or \.parquet"):
+    with pytest.raises(ValueError, match=r"end in \.json, \.parquet or \.html"):
         result.save(tmp_path / "a.txt")
+    assert result.save(tmp_path / "a.html").read_text().startswith("<!DOCTYPE html>")
+    assert (tmp_path / "a-figures" / "scores.svg").is_file()
     (tmp_path / "b.json").write_text(json.dumps({"format": 1}))
     with pytest.raises(ValueError, match=r"must be a file that Alignment\.save wrote"):
         load_alignment(tmp_path / "b.json")

@@ -18,6 +18,7 @@ import yaml
 
 from experiments.small import TWO_CASES, Impatient, assert_same_bits, configuration, settings
 from modalign.common.progress import Reporter
+from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.runner import run
 from modalign.report import write
@@ -43,6 +44,65 @@ def test_another_configuration_in_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("name: [")
     with pytest.raises(ValueError, match=r"cannot be continued \(.*not YAML.*--fresh"):
         run(configuration(strengths=[0, 1]), tmp_path)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["parts/drawing.step", "report.html", "figures/accuracy.png", "config.yaml"])
+def test_a_folder_of_the_users_is_refused_and_nothing_is_touched(name: str, fresh: bool, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match=r"holds something else .* nothing was touched: give an empty or a new folder"):
+        run(configuration(strengths=[0]), tmp_path, fresh=fresh)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["precious"]
+
+
+def test_files_that_the_user_added_stay(tmp_path: Path) -> None:
+    sweep = configuration(strengths=[0])
+    write(run(sweep, tmp_path))
+    names = ["parts/drawing.step", "figures/mine.svg", "tensorboard/notes.txt", "notes.txt", ".report.html.swp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("precious")
+    write(run(configuration(strengths=[1]), tmp_path, fresh=True))
+    assert [(tmp_path / name).read_text() for name in names] == ["precious"] * len(names)
+    (tmp_path / "report.html").unlink()
+    run(configuration(strengths=[0]), tmp_path, fresh=True)
+    (tmp_path / "report.html").write_text("precious")
+    with pytest.raises(ValueError, match=r"report\.html, which modalign would overwrite and did not write"):
+        write(tmp_path)
+    with pytest.raises(ValueError, match=r"report\.html, which modalign would overwrite and did not write"):
+        run(sweep, tmp_path, fresh=True)
+    assert (tmp_path / "report.html").read_text() == "precious"
+    assert (tmp_path / "runs.parquet").is_file()
+
+
+def test_a_folder_of_an_earlier_version_is_adopted_by_its_files(tmp_path: Path) -> None:
+    sweep = configuration(training={"runs_at_once": 2})
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path, workers=1, reporter=Impatient())
+    (tmp_path / ".modalign").unlink()
+    for name in ("notes.txt", "parts/drawing.step"):
+        (tmp_path / name).write_text("precious")
+    assert_same_bits(run(sweep, tmp_path), run(sweep, tmp_path.with_name("whole")))
+    (tmp_path / ".modalign").unlink()
+    (tmp_path / "report.html").write_text("precious")
+    with pytest.raises(ValueError, match=r"holds report\.html, which modalign .* did not write"):
+        run(sweep, tmp_path, fresh=True)
+    (tmp_path / "report.html").unlink()
+    run(sweep, tmp_path, fresh=True)
+    assert (tmp_path / "parts" / "drawing.step").read_text() == "precious"
+
+
+def test_the_folder_of_a_study_is_no_sweeps(tmp_path: Path) -> None:
+    with Study(tmp_path, {"study": "tune"}).begun():
+        pass
+    with pytest.raises(ValueError, match="holds the study tune, not a sweep; give another --out"):
+        run(configuration(strengths=[0]), tmp_path, fresh=True)
+    with (
+        pytest.raises(ValueError, match="holds the study tune, not the study align"),
+        Study(tmp_path, {"study": "align"}, fresh=True).begun(),
+    ):
+        pass
 
 
 KILLED_CLEARING = """
@@ -85,15 +145,17 @@ def test_a_kill_while_old_results_are_cleared_mixes_nothing(steps: int, tmp_path
 
 
 def test_results_and_parts_of_another_sweep_are_not_taken_up(tmp_path: Path) -> None:
-    """A folder as an older version left it that was killed while it cleared the folder."""
+    """A folder as modalign 0.1.0 left it that was killed while it cleared the folder."""
     old, new = (configuration(training={"learning_rate": rate, "runs_at_once": 2}) for rate in (0.002, 0.01))
     with pytest.raises(KeyboardInterrupt):
         run(old, tmp_path / "parts", workers=1, reporter=Impatient())
-    (tmp_path / "parts" / "config.yaml").unlink()
+    for name in ("config.yaml", ".modalign"):
+        (tmp_path / "parts" / name).unlink()
     with pytest.raises(ValueError, match=r"chunk\d.pt is of other settings or data; --fresh starts over"):
         run(new, tmp_path / "parts")
     run(old, tmp_path / "results")
-    (tmp_path / "results" / "config.yaml").unlink()
+    for name in ("config.yaml", ".modalign"):
+        (tmp_path / "results" / name).unlink()
     with pytest.raises(ValueError, match=r"holds results without config.yaml, .*--fresh"):
         run(new, tmp_path / "results")
     run(new, tmp_path / "results", fresh=True)
@@ -215,7 +277,7 @@ def test_a_full_disk_is_one_error_and_what_is_finished_stays(tmp_path: Path) -> 
         "case0-chunk0.checkpoint.pt: File too large; what is finished is kept, and the same call continues"
     )
     left = [path.name for path in (tmp_path / "full").rglob("*") if path.is_file()]
-    assert sorted(left) == ["config.yaml", "provenance.json"]  # no half-written file
+    assert sorted(left) == [".modalign", "config.yaml", "provenance.json"]  # no half-written file
     sweep = configuration(**{key: wide[key] for key in ("encoders", "training")})
     assert_same_bits(run(sweep, tmp_path / "full"), run(sweep, tmp_path / "whole"))
 
@@ -230,10 +292,9 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_parts_are_named(tmp_path: Path) -> None:
-    sweep = configuration(strengths=[0])
-    run(sweep, tmp_path)
-    (tmp_path / "runs.parquet").unlink()
-    (tmp_path / "parts").mkdir()
+    sweep = configuration(training={"runs_at_once": 2})
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path, workers=1, reporter=Impatient())
     (tmp_path / "parts" / "case0-chunk0.pt").write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(ValueError, match=r"case0-chunk0.pt is damaged \(.*; delete it to train its runs again"):
         run(sweep, tmp_path)

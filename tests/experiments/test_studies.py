@@ -293,13 +293,22 @@ def test_fresh_starts_a_finished_study_over(tmp_path: Path) -> None:
         for name in ("claims.json", "optima.json"):
             study.write_json(name, [])
         study.write_table("best.parquet", [{"best": 1}])
-        for name in ("figures/thesis.svg", "notes.txt"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
+        study.place.checkpoint.write_bytes("figures/thesis.svg", b"")
+        for name in ("figures/mine.svg", "notes.txt"):
             (tmp_path / name).write_text("")
         run_sweep(configuration(strengths=[0]), tmp_path / "inner")
     with Study(tmp_path, {"size": 2}, sweeps=["inner"], fresh=True).begun():
         pass
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["inner", "notes.txt", "settings.json"]
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == [
+        ".modalign",
+        "figures",
+        "figures/mine.svg",
+        "inner",
+        "inner/.modalign",
+        "notes.txt",
+        "settings.json",
+    ]
     assert json.loads((tmp_path / "settings.json").read_text())["settings"] == {"size": 2}
 
 
@@ -319,7 +328,7 @@ def test_fresh_takes_nothing_from_a_folder_that_is_no_study(tmp_path: Path) -> N
 def test_a_kill_while_settings_are_written_leaves_no_trace(tmp_path: Path) -> None:
     (tmp_path / ".settings.json.abcd1234.json").write_text("{")
     with Study(tmp_path, {}).begun():
-        assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".modalign", "settings.json"]
 
 
 def test_parts_of_other_settings_are_not_taken_up(tmp_path: Path) -> None:
@@ -327,8 +336,12 @@ def test_parts_of_other_settings_are_not_taken_up(tmp_path: Path) -> None:
     study = Study(tmp_path, {"size": 1})
     with study.begun():
         study.run(parts, "old")
-    (tmp_path / "settings.json").write_text(json.dumps({"settings": {"size": 2}}))
+    record = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(record | {"settings": {"size": 2}}))
     study = Study(tmp_path, {"size": 2})
+    with pytest.raises(ValueError, match=r"holds what is left of a study of other settings; .*--fresh"), study.begun():
+        pass
+    (tmp_path / ".modalign").unlink()  # as modalign 0.1.0 left it
     with study.begun(), pytest.raises(ValueError, match=r"one.pt is of other settings or data; --fresh starts over"):
         study.run(parts, "new")
 
@@ -364,13 +377,30 @@ def test_an_align_study_killed_after_fresh_goes_on(tmp_path: Path, monkeypatch: 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with (
-        pytest.raises(ValueError, match="holds something else; give an empty or a new folder"),
+        pytest.raises(ValueError, match=r"holds something else \(thesis\.tex\), .*give an empty or a new folder"),
         Study(tmp_path, {}).begun(),
     ):
+        pass
+    (tmp_path / "thesis.tex").unlink()
+    with Study(tmp_path, {}).begun():
         pass
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings\.json is damaged \(.*\); .*--fresh"), Study(tmp_path, {}).begun():
         pass
+
+
+def test_nothing_of_a_study_is_removed_where_one_of_its_sweeps_cannot_be(tmp_path: Path) -> None:
+    study = Study(tmp_path, {"size": 1}, sweeps=["inner"])
+    with study.begun():
+        study.write_json("claims.json", [])
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "thesis.tex").touch()
+    with (
+        pytest.raises(ValueError, match=r"inner holds something else \(thesis\.tex\)"),
+        Study(tmp_path, {"size": 2}, sweeps=["inner"], fresh=True).begun(),
+    ):
+        pass
+    assert (tmp_path / "claims.json").exists()
 
 
 def test_each_resume_of_a_study_is_on_record(tmp_path: Path) -> None:

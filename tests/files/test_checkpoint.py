@@ -1,50 +1,271 @@
 """A checkpoint's folder is continued, refused or started over."""
 
+import errno
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from modalign.files.checkpoint import Checkpoint
+from modalign.files.marks import Mark
 from modalign.files.settings import ABSENT, differences, different_settings
 
 ADVICE = "give another --out, or --fresh to start over"
 
 
 def checkpoint(folder: Path) -> Checkpoint:
-    return Checkpoint(folder, (r"part-\d+\.bin",), (r"record\.json",), "a sum", ADVICE, ("parts",))
+    return Checkpoint(folder, "a sum", ADVICE, (r"record\.json", r"parts/part-\d+\.bin", r"sum\.json"))
+
+
+def filled(folder: Path) -> Checkpoint:
+    place = checkpoint(folder)
+    with place.claimed():
+        place.begin("81f0")
+        place.write_json("record.json", {"n": 2})
+        for number in (1, 2):
+            place.write_bytes(f"parts/part-{number}.bin", b"1")
+        place.write_json("sum.json", {"sum": 2})
+    return place
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    """Return the bytes of every file and the target of every link."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_bytes() for path in paths
+    }
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="must be a folder for a sum, got a file; give another place"):
         checkpoint(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="got a link to nothing"):
+        checkpoint(tmp_path / "link")
 
 
-def test_clear_removes_its_own_files_and_the_record_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["part-1.bin", "part-12.bin", ".part-1.bin.a9_bcdef.bin", "record.json", ".record.json.abcdefgh.json"]
-    others = ["notes.txt", "part-x.bin", "part-1.bin.old", ".hidden", "record.json~"]
-    for name in names + others:
+@pytest.mark.parametrize("name", ["notes.txt", "parts/drawing.step", "record.json", "sum.json", ".hidden"])
+def test_a_folder_without_a_mark_is_refused_and_nothing_is_touched(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"holds something else \(.*\), not a sum; nothing was touched.*--out"):
+        filled(tmp_path)
+    with pytest.raises(ValueError, match="something else"):
+        checkpoint(tmp_path).clear()
+    assert contents(tmp_path) == before
+
+
+def test_clear_removes_listed_files_newest_first_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = filled(tmp_path)
+    others = ["notes.txt", "parts/drawing.step", "parts/part-x.bin", ".record.json.swp", "record.json~", "sum.json.old"]
+    for name in others:
+        (tmp_path / name).write_text("precious")
+    place = checkpoint(tmp_path)
+    with place.claimed():
+        removed = []
+        unlink = Path.unlink
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", lambda path, **rest: (removed.append(path.name), unlink(path, **rest)))
+            place.clear()
+        assert removed[:4] == ["sum.json", "part-2.bin", "part-1.bin", "record.json"]
+    assert set(contents(tmp_path)) == {*others, ".modalign"}
+    filled(tmp_path)
+    assert set(others) < set(contents(tmp_path))
+
+
+def test_folders_inside_go_when_they_are_empty(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    place.clear(keep=["record.json"])
+    assert set(contents(tmp_path)) == {".modalign", "record.json"}
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_file_of_the_users_in_place_of_ours_is_refused(tmp_path: Path) -> None:
+    """Before the work where the name is known, otherwise before the file is written."""
+    place = filled(tmp_path)
+    with place.claimed():
+        place.drop("sum.json")
+    (tmp_path / "sum.json").write_text("precious")
+    (tmp_path / "page.html").write_text("precious")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"holds sum\.json, which modalign .* did not write; .* move it away"):
+        filled(tmp_path)
+    (tmp_path / "sum.json").unlink()
+    with pytest.raises(ValueError, match=r"page\.html was not written by modalign, and is kept; move it away"):
+        place.write_bytes("page.html", b"ours")
+    assert {**contents(tmp_path), "sum.json": b"precious"} == before
+
+
+def test_read_only_files_are_kept_with_all_others(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    (tmp_path / "parts" / "part-1.bin").chmod(0o444)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"part-1\.bin is read-only, .*; nothing was removed"):
+        place.clear()
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["parts", "record.json", "parts/part-1.bin"])
+def test_links_inside_the_folder_are_refused(name: str, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    filled(folder)
+    elsewhere.mkdir()
+    (folder / name).rename(elsewhere / "moved")
+    (folder / name).symlink_to(elsewhere / "moved")
+    before = contents(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"{name} must be a f.*, got a link; nothing was touched"):
+            checkpoint(folder).clear()
+    assert contents(tmp_path) == before
+
+
+def test_a_link_to_the_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    filled(tmp_path / "link").clear()
+    assert list(contents(tmp_path / "elsewhere")) == [".modalign"]
+
+
+def test_a_folder_in_place_of_a_listed_file_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    (tmp_path / "sum.json").unlink()
+    (tmp_path / "sum.json").mkdir()
+    with pytest.raises(ValueError, match=r"sum\.json must be a file that modalign wrote, got a folder"):
+        checkpoint(tmp_path).clear()
+
+
+def test_another_kind_of_folder_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    before = contents(tmp_path)
+    other = Checkpoint(tmp_path, "a product", ADVICE)
+    with pytest.raises(ValueError, match="holds a sum, not a product; give another --out"), other.claimed():
+        pass
+    assert contents(tmp_path) == before
+
+
+def test_files_of_other_settings_are_not_taken_up(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    with pytest.raises(ValueError, match="holds what is left of a sum of other settings; give another --out"):
+        place.begin("9999")
+    place.clear()
+    place.begin("9999")
+    assert Mark.read(tmp_path).digest == "9999"
+
+
+DAMAGE: dict[str, bytes] = {
+    "empty": b"",
+    "no JSON": b"{",
+    "a list": b"[1]\n",
+    "no digest": b'{"format": 1, "modalign": "0.2", "kind": "a sum"}\n',
+    "binary": b"\xff\xfe\x00\n",
+    "nested": b"[" * 100_000,
+    "a path above": b'{"format": 1, "modalign": "0.2", "kind": "a sum", "digest": "1"}\n+ "../precious"\n',
+    "a path from the root": b'{"format": 1, "modalign": "0.2", "kind": "a sum", "digest": "1"}\n+ "/precious"\n',
+    "itself": b'{"format": 1, "modalign": "0.2", "kind": "a sum", "digest": "1"}\n+ ".modalign"\n',
+    "a strange line": b'{"format": 1, "modalign": "0.2", "kind": "a sum", "digest": "1"}\n? "sum.json"\n',
+    "no list": b'{"format": 1, "modalign": "0.2", "kind": "a sum", "digest": "1"}\n+ ["sum.json"]\n',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_mark_is_named_and_nothing_is_touched(damage: str, tmp_path: Path) -> None:
+    filled(tmp_path / "folder")
+    (tmp_path / "precious").touch()
+    (tmp_path / "folder" / ".modalign").write_bytes(DAMAGE[damage])
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"\.modalign is damaged \(.+\); nothing was changed"):
+        checkpoint(tmp_path / "folder").clear()
+    assert contents(tmp_path) == before
+
+
+def test_a_mark_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".modalign").write_text('{"format": 2, "modalign": "9.0", "kind": "a sum", "digest": "1"}\n* odd\n')
+    with pytest.raises(ValueError, match=r"must be of format 1, got 2 of modalign 9\.0"):
+        filled(tmp_path)
+
+
+def test_a_line_that_a_kill_cut_short_is_ignored(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    with (tmp_path / ".modalign").open("a") as file:
+        file.write('+ "parts/pa')
+    place = checkpoint(tmp_path)
+    with place.claimed():
+        place.write_bytes("parts/part-3.bin", b"1")
+    assert Mark.read(tmp_path).files == [
+        "record.json", "parts/part-1.bin", "parts/part-2.bin", "sum.json", "parts/part-3.bin",
+    ]  # fmt: skip
+
+
+def test_a_mark_that_cannot_be_written_is_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = filled(tmp_path)
+    before = contents(tmp_path)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            place.mark.add("parts/part-3.bin")
+    assert contents(tmp_path) == before
+    assert "parts/part-3.bin" not in place.mark
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    filled(tmp_path)
+    for name in (".sum.json.a9_bcdef.json", "parts/.part-7.bin.a9_bcdef.bin", "..modalign.abcdefgh"):
         (tmp_path / name).touch()
-    for name in ("part-3.bin", "parts"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "parts" / "one.bin").touch()
-    removed = []
-    unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **rest: (removed.append(path.name), unlink(path, **rest)))
-    checkpoint(tmp_path).clear()
-    assert sorted(removed) == sorted(names)
-    assert removed[-1] == "record.json"
-    assert {path.name for path in tmp_path.iterdir()} == {*others, "part-3.bin"}
+    filled(tmp_path)
+    assert set(contents(tmp_path)) == {
+        ".modalign", "record.json", "sum.json", "parts/part-1.bin", "parts/part-2.bin",
+    }  # fmt: skip
 
 
-def test_leftovers_of_a_killed_process_are_removed_and_one_file_may_stay(tmp_path: Path) -> None:
-    for name in ("part-1.bin", ".part-1.bin.a9_bcdef.bin", "record.json"):
-        (tmp_path / name).touch()
-    checkpoint(tmp_path).remove_leftovers()
-    assert {path.name for path in tmp_path.iterdir()} == {"part-1.bin", "record.json"}
-    checkpoint(tmp_path).clear(keep="record.json")
-    assert {path.name for path in tmp_path.iterdir()} == {"record.json"}
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from files.test_checkpoint import checkpoint, filled
+
+left = int(sys.argv[3])
+def counted(call):
+    def one(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os._exit(9)
+        return call(*arguments, **options)
+    return one
+
+for name in ("write", "fsync", "replace", "unlink", "ftruncate", "open"):
+    setattr(os, name, counted(getattr(os, name)))
+Path.unlink, Path.replace = counted(Path.unlink), counted(Path.replace)
+place = checkpoint(Path(sys.argv[1]))
+with place.claimed():
+    place.clear()
+filled(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("steps", [2, 5, 9, 14, 20, 27])
+def test_a_kill_at_any_step_leaves_a_folder_that_can_be_started_over(steps: int, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    filled(folder)
+    (folder / "notes.txt").write_text("precious")
+    tests = str(Path(__file__).resolve().parents[1])
+    assert subprocess.run([sys.executable, "-c", KILLED, folder, tests, str(steps)]).returncode == 9
+    place = checkpoint(folder)
+    with place.claimed():
+        place.clear()
+    filled(folder)
+    assert set(contents(folder)) == {
+        ".modalign", "notes.txt", "record.json", "sum.json", "parts/part-1.bin", "parts/part-2.bin",
+    }  # fmt: skip
 
 
 def test_other_settings_are_named_three_of_them(tmp_path: Path) -> None:

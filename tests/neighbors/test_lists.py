@@ -175,14 +175,49 @@ def test_a_damaged_checkpoint_is_named_and_can_be_started_over(damage: str, half
 
 def test_fresh_takes_away_its_own_files_and_no_others(half: Path) -> None:
     others = ["notes.txt", "block-1.npz", "block-00001.npz.bak", "checkpoint.json~", ".hidden"]
-    left_by_a_kill = [half / ".block-00001.npz.abc_9.npz", half / ".checkpoint.json.abc.json"]
+    left_by_a_kill = [half / ".block-00001.npz.abcde_99.npz", half / ".checkpoint.json.abcdefgh.json"]
     for file in [half / name for name in others] + left_by_a_kill:
         file.write_text("")
     (half / "block-00099.npz").mkdir()
-    (half / "block-00088.npz").write_text("of a graph of more blocks")
+    (half / "block-00088.npz").write_text("of another graph")
+    with pytest.raises(
+        ValueError, match=r"holds block-00088\.npz, which modalign .* did not write; nothing was touched"
+    ):
+        run(half, k=2, fresh=True)
+    (half / "block-00088.npz").unlink()
     run(half, k=2, fresh=True)
-    left = {file.name for file in half.iterdir()}
+    left = {file.name for file in half.iterdir()} - {".modalign"}
     assert left == {*others, "block-00099.npz", "checkpoint.json", *(f"block-{i:05d}.npz" for i in range(7))}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_of_the_users_is_refused(fresh: bool, tmp_path: Path) -> None:
+    (tmp_path / "block-00000.npz").write_text("mine")
+    (tmp_path / "checkpoint.json").write_text('{"mine": 1}')
+    with pytest.raises(
+        ValueError, match=r"holds something else \(block-00000\.npz, checkpoint\.json\), not a k-NN graph"
+    ):
+        run(tmp_path, fresh=fresh)
+    assert {file.name for file in tmp_path.iterdir()} == {"block-00000.npz", "checkpoint.json"}
+
+
+def test_a_folder_of_an_earlier_version_is_continued(half: Path, merges: list[Any]) -> None:
+    (half / ".modalign").unlink()
+    require_same(run(half), knn(some_rows(), None, K, "euclidean"))
+    assert 0 < len(merges) < 28
+    (half / ".modalign").unlink()
+    (half / "notes.txt").touch()
+    run(half, k=2, fresh=True)
+    assert (half / "notes.txt").exists()
+
+
+def test_nothing_is_removed_before_the_rows_are_checked(half: Path) -> None:
+    files = {file: file.read_bytes() for file in half.iterdir()}
+    rows = some_rows().double()
+    rows[3, 1] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        run(half, open_rows(rows), fresh=True)
+    assert {file: file.read_bytes() for file in half.iterdir()} == files
 
 
 MISMATCHES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {

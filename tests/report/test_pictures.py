@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,32 +103,34 @@ def test_one_strength_one_seed_and_a_measure_without_values_are_drawn(tmp_path: 
 
 
 def test_fresh_takes_the_pictures_away_and_nothing_of_the_users(folder: Path, tmp_path: Path) -> None:
-    place = tmp_path / "sweep"
-    (place / "figures").mkdir(parents=True)
-    for name, content in contents(folder / "figures").items():
-        (place / "figures" / name).write_bytes(content)
+    place = shutil.copytree(folder, tmp_path / "sweep")
     (place / "figures" / "accuracy.tex").write_text("mine")
     (place / "figures" / "mine.svg").write_text("mine")
     Folder(place).clear()
     assert set(contents(place / "figures")) == {"accuracy.tex", "mine.svg"}
-    for path in (place / "figures").iterdir():
-        path.unlink()
-    (place / "figures" / "accuracy.svg").write_text("a sweep's")
-    Folder(place).clear()
-    assert not (place / "figures").exists()
+    shutil.rmtree(place / "figures")
+    report.draw(shutil.copytree(folder, tmp_path / "other"))
+    Folder(tmp_path / "other").clear()
+    assert not (tmp_path / "other" / "figures").exists()
 
 
 def test_an_alignment_has_its_pictures_beside_the_page(tmp_path: Path) -> None:
     whole, layers = alignments()
     place = alignment_page.draw(whole, tmp_path / "a.html")
     assert place == tmp_path / "a-figures"
-    assert {path.stem for path in place.iterdir()} == {"scores", "null", "k-curve", "size-curve"}
+    assert {path.stem for path in place.iterdir()} == {".modalign", "scores", "null", "k-curve", "size-curve"}
     (place / "mine.png").write_text("mine")
     again = contents(place)
     alignment_page.draw(whole, tmp_path / "a.html")
     assert contents(place) == again
     alignment_page.draw(layers, tmp_path / "a.html")
-    assert {path.stem for path in place.iterdir()} == {"layers", "mine"}
+    assert {path.stem for path in place.iterdir()} == {".modalign", "layers", "mine"}
+    (place / ".modalign").unlink()
+    with pytest.raises(ValueError, match=r"holds something else .*, not the pictures of a page"):
+        alignment_page.draw(whole, tmp_path / "a.html")
+    (place / "mine.png").unlink()
+    alignment_page.draw(whole, tmp_path / "a.html")  # pairs of the names of modalign 0.1.0 and nothing else
+    assert "layers" not in {path.stem for path in place.iterdir()}
     unsure = dataclasses.replace(whole, scores=tuple(dataclasses.replace(s, null=None) for s in whole.scores))
     assert "null" not in {path.stem for path in alignment_page.draw(unsure, tmp_path / "b.html").iterdir()}
 

@@ -120,8 +120,8 @@ class Alignment:
         """Write the result to a file, whole or not at all.
 
         Args:
-            path: str or Path. A name that ends in .json (everything; ``load_alignment`` reads it) or .parquet (the
-                table of ``to_frame``).
+            path: str or Path. A name that ends in .json (everything; ``load_alignment`` reads it), .parquet (the
+                table of ``to_frame``) or .html (a page, with its pictures in the folder NAME-figures).
 
         Returns:
             The path.
@@ -134,8 +134,10 @@ class Alignment:
             _write_json(self.to_dict(), target)
         elif target.suffix == ".parquet":
             write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
+        elif target.suffix == ".html":
+            _write_page(self, target)
         else:
-            raise ValueError(f"save: path must end in .json or .parquet, got {target}")
+            raise ValueError(f"save: path must end in .json, .parquet or .html, got {target}")
         return target
 
     def plot(self) -> Plot:
@@ -205,15 +207,18 @@ class LayerAlignment:
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     def save(self, path: str | Path) -> Path:
-        """Write the result to a .json file, whole or not at all, and return the path.
+        """Write the result to a .json file, or as a page to an .html file, and return the path.
 
         Raises:
-            ValueError: If the name does not end in .json.
+            ValueError: If the name ends in something else.
         """
         target = Path(path)
-        if target.suffix != ".json":
-            raise ValueError(f"save: path must end in .json, got {target}")
-        _write_json(self.to_dict(), target)
+        if target.suffix == ".json":
+            _write_json(self.to_dict(), target)
+        elif target.suffix == ".html":
+            _write_page(self, target)
+        else:
+            raise ValueError(f"save: path must end in .json or .html, got {target}")
         return target
 
     def plot(self) -> Plot:
@@ -277,6 +282,12 @@ def _score_of_row(row: Json) -> Score:
     if row["null"] is not None:
         null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
     return Score(null=null, **{name: row[name] for name in SCORE_COLUMNS})
+
+
+def _write_page(result: Alignment | LayerAlignment, target: Path) -> None:
+    """Write a page and its pictures; the pictures go first, since a folder of the user's is refused."""
+    drawing("alignment-pictures")(result, target)
+    drawing("alignment")(result, target)
 
 
 def _write_json(record: Json, target: Path) -> None:

@@ -5,6 +5,8 @@ common      the application, the decorator ``command``, options that several com
 measure     ``mutual-knn``, ``align``, ``embed`` and ``advise``
 train       ``sweep``, ``report``, ``compare``, ``tune``, ``data`` and ``demo``
 studies     ``reproduce``
+streams     output on terminals that cannot encode every character
+imports     ``--import``: modules that register metrics, data sets and studies
 tables      results as tables on a terminal, by Rich
 
 Nothing is computed, drawn or written here. Help texts take names from registries that do not import torch, so that

@@ -6,6 +6,7 @@ import typer
 
 from modalign.cli import measure, studies, train  # noqa: F401  each registers its commands
 from modalign.cli.common import app, command
+from modalign.cli.streams import encode_everything
 
 __all__ = ["app", "main"]
 
@@ -22,4 +23,5 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the ``modalign`` command."""
+    encode_everything()
     app()

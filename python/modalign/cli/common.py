@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modalign.cli.imports import import_file_or_module
+
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
 
@@ -30,11 +32,17 @@ __all__ = [
     "app",
     "command",
     "require_html",
+    "require_pictures",
     "require_writable",
     "resumable",
 ]
 
 MISTAKES = (ValueError, TypeError, OSError, NotImplementedError, ArithmeticError, ImportError)
+COMMAND_LINE_PACKAGES = ("click", "typer")  # which print their own errors
+NO_THREADS = (
+    "the system gives this process no more threads; raise the limit (ulimit -u, or that of the container), or run with "
+    "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=1, and --threads 1 or --workers 1 where the command has them"
+)
 STORAGE_PACKAGES = ("optuna", "sqlalchemy")  # Optuna, and the database that it keeps its trials in
 app = typer.Typer(
     name="modalign",
@@ -63,18 +71,11 @@ def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callabl
 
         @functools.wraps(function)
         def guarded(*args: object, **kwargs: object) -> None:
-            try:
+            with _errors_in_one_line():
                 if options is None:
                     function(*args, **kwargs)
                 else:
                     function(options(**kwargs))
-            except Exception as error:
-                if os.environ.get("MODALIGN_TRACEBACK") == "1" or not (
-                    isinstance(error, MISTAKES) or _is_storage_error(error)
-                ):
-                    raise
-                typer.echo(f"modalign: {_message(error)}", err=True)
-                raise typer.Exit(2) from None
 
         if options is not None:
             _take_fields_as_parameters(guarded, options)
@@ -82,6 +83,22 @@ def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callabl
         return app.command(name, help=help, epilog=examples)(guarded)
 
     return register
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """End with a line on standard error: exit code 2 for a mistake of the user's, 1 for anything else."""
+    try:
+        yield
+    except Exception as error:
+        if (
+            os.environ.get("MODALIGN_TRACEBACK") == "1"
+            or isinstance(error, BrokenPipeError)  # the reader of a pipe has gone, which Click ends in silence
+            or type(error).__module__.partition(".")[0] in COMMAND_LINE_PACKAGES
+        ):
+            raise
+        typer.echo(f"modalign: {_message(error)}", err=True)
+        raise typer.Exit(2 if isinstance(error, MISTAKES) or _is_storage_error(error) else 1) from None
 
 
 def _options_of(function: Callable[..., None]) -> type | None:
@@ -129,9 +146,18 @@ def _message(error: Exception) -> str:
             f"Optuna's storage failed ({cause}); finished trials are kept: repair the storage, or give another "
             "--storage"
         )
+    if "can't start new thread" in str(error) or "Resource temporarily unavailable" in str(error):
+        return NO_THREADS
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"there is not enough memory ({error or 'the system gives no more'}); see --max-memory and --sample"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+        where = ""
+        if isinstance(error, FileNotFoundError) and not Path(str(error.filename)).is_absolute():
+            where = f" (in {os.getcwd()})"
+        return f"{error.filename}: {error.strerror}{where}" if error.filename else error.strerror
+    if isinstance(error, MISTAKES):
+        return str(error) or type(error).__name__
+    return f"unexpected {type(error).__name__}: {error}; MODALIGN_TRACEBACK=1 shows where, which belongs in a report"
 
 
 def require_html(out: Path | None) -> None:
@@ -140,10 +166,21 @@ def require_html(out: Path | None) -> None:
         raise ValueError(f"--out must end in .html, got {out}")
     if out is not None:
         require_writable(out)
+        require_pictures(out)
+
+
+def require_pictures(page: Path) -> None:
+    """Check, before the work, that the folder of a page's pictures is not the user's."""
+    from modalign.report.figures.pictures import place_of
+    from modalign.report.html import pictures_beside
+
+    place_of(pictures_beside(page)).require_ours()
 
 
 def require_writable(path: Path) -> None:
     """Check that ``path`` can be written before the work starts."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file as --out")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -163,8 +200,19 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE_OR_FILE",
+            help="Import a module, or a .py file, that registers metrics, data sets or studies, before the command "
+            "runs. May be given several times.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    with _errors_in_one_line():
+        for name in imports or ():
+            import_file_or_module(name)
 
 
 Out = Annotated[

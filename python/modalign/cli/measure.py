@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from modalign.cli.common import Page, Quiet, command, require_html, require_writable, resumable
+from modalign.cli.common import Page, Quiet, command, require_html, require_pictures, require_writable, resumable
 from modalign.common.doors import drawing
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
@@ -41,6 +41,10 @@ def mutual_knn(a: First, b: Second, k: K = 10) -> None:
     typer.echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
 
 
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 class _Shared(TypedDict):
     """The arguments that ``modalign.align`` and ``modalign.align_layers`` share."""
 
@@ -62,9 +66,13 @@ class AlignOptions:
         str, typer.Option(help=f"Metrics, separated by commas, or `all`. The metrics are {', '.join(METRICS)}.")
     ] = DEFAULT
     k: K = 10
-    metric: Annotated[str, typer.Option(help=f"Similarity that defines the neighbours: {', '.join(SIMILARITIES)}.")] = (
-        SIMILARITIES[0]
-    )
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Similarity that defines the neighbours: {', '.join(SIMILARITIES)}; or a metric, as in --metrics.",
+            show_default=SIMILARITIES[0],
+        ),
+    ] = None
     prepare: Annotated[
         str | None,
         typer.Option(
@@ -139,14 +147,30 @@ class AlignOptions:
 
     @property
     def names(self) -> str | list[str]:
-        """The metrics as ``modalign.align`` takes them."""
-        return "all" if self.metrics == "all" else [name.strip() for name in self.metrics.split(",") if name.strip()]
+        """The metrics as ``modalign.align`` takes them: those of --metrics, or those that --metric names."""
+        named = [name for name in self._metric if name not in SIMILARITIES]
+        if named and self.metrics != DEFAULT:
+            raise ValueError(f"--metric {','.join(named)} and --metrics {self.metrics} both name metrics; give one")
+        names = named or _split(self.metrics)
+        return "all" if names == ["all"] else names
+
+    @property
+    def similarity(self) -> str:
+        """The similarity that --metric names."""
+        named = [name for name in self._metric if name in SIMILARITIES] or [SIMILARITIES[0]]
+        if len(named) > 1:
+            raise ValueError(f"--metric takes one similarity of {', '.join(SIMILARITIES)}, got {', '.join(named)}")
+        return named[0]
+
+    @property
+    def _metric(self) -> list[str]:
+        return [name for text in self.metric or () for name in _split(text)]
 
     @property
     def shared(self) -> _Shared:
         """The arguments that both functions take."""
         return {
-            "metric": self.metric,
+            "metric": self.similarity,
             "prepare": self.prepare,
             "confidence": self.confidence,
             "seed": self.seed,
@@ -173,6 +197,8 @@ def align(options: AlignOptions) -> None:
         _refuse_options_without_layers(options)
     for path in paths:
         require_writable(path)
+        if path.suffix == ".html":
+            require_pictures(path)
     try:
         result = _align_layers(options) if options.layers else _align_rows(options)
     except KeyboardInterrupt:

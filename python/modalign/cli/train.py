@@ -149,11 +149,17 @@ def data(
 )
 def demo(options: RunOptions) -> None:
     from modalign.experiments.sweep.config import load
+    from modalign.experiments.sweep.folder import Folder
 
     again = ["modalign", "demo", *(["--out", str(options.out)] if options.out else [])]
     pages = []
-    for name in ("synthetic", "emoji"):
-        config = load(CONFIGS / f"{name}.yaml")
+    configs = [load(CONFIGS / f"{name}.yaml") for name in ("synthetic", "emoji")]
+    for config in configs:  # both, before the first is started over
+        place = Folder((options.out or RESULTS) / config.name).checkpoint
+        place.require_ours()
+        if options.fresh:
+            place.require_removable()
+    for config in configs:
         size = f"{len(config.cases)} cases x {len(config.strengths)} strengths x {len(config.seeds)} seeds"
         typer.echo(f"\n{config.name}: {size}")
         pages.append(_sweep(config, replace(options, out=(options.out or RESULTS) / config.name), again))

@@ -1,11 +1,14 @@
-"""Functions named as "module:function", which registries and tables of backends hold without importing them."""
+"""Names that users and registries write: "module:function" without importing it, and names with a slip."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["resolve"]
+__all__ = ["did_you_mean", "require_reference", "resolve"]
 
 
 def resolve(name: str) -> Any:
@@ -18,3 +21,29 @@ def resolve(name: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def require_reference(name: object, what: str) -> None:
+    """Check that a name has the form "module:function"; nothing is imported. ValueError otherwise.
+
+    Examples:
+        >>> from modalign.common.names import require_reference
+        >>> require_reference("my_metrics.py", "Metric mine: score")
+        Traceback (most recent call last):
+        ValueError: Metric mine: score must be "module:function", such as "my_metrics:mine", got 'my_metrics.py'
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        raise ValueError(f'{what} must be "module:function", such as "my_metrics:mine", got {name!r}')
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Return a question that names the most similar of the known names; "" if none is similar.
+
+    Examples:
+        >>> from modalign.common.names import did_you_mean
+        >>> did_you_mean("mutual-knn", ["mutual_knn", "cka"])
+        'did you mean mutual_knn?'
+    """
+    plain = {key.lower().replace("-", "_"): key for key in known}
+    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
+    return f"did you mean {plain[near[0]]}?" if near else ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalign.common.names import resolve
+from modalign.common.names import did_you_mean, require_reference, resolve
 
 if TYPE_CHECKING:
     from modalign.data.paired import PairedDataset
@@ -71,6 +71,9 @@ class DataSet:
     modalities: str
     task: str
     sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        require_reference(self.function, f"DataSet {self.name}: function")
 
     def resolve(self) -> Callable[..., PairedDataset]:
         """Import and return the function that loads the data set."""
@@ -284,12 +287,14 @@ def load(name: str, **settings: Any) -> PairedDataset:
         'synthetic'
     """
     if name not in DATA_SETS:
-        raise ValueError(f"load: no data set {name!r}; there are {', '.join(DATA_SETS)}")
+        hint = did_you_mean(name, DATA_SETS)
+        raise ValueError(f"load: no data set {name!r}; {hint and f'{hint} '}there are {', '.join(DATA_SETS)}")
     function = DATA_SETS[name].resolve()
     known = inspect.signature(function).parameters
     unknown = [setting for setting in settings if setting not in known]
     if unknown:
-        raise ValueError(f"load: {name} has no setting {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
+        hint, names = did_you_mean(unknown[0], known), ", ".join(map(repr, unknown))
+        raise ValueError(f"load: {name} has no setting {names}; {hint and f'{hint} '}it has {', '.join(known)}")
     missing = [key for key, value in known.items() if value.default is value.empty and key not in settings]
     if missing:
         raise ValueError(f"load: {name} needs {', '.join(missing)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,9 +16,10 @@ from modalign.common import provenance
 from modalign.common.progress import bar
 from modalign.encoders.inputs import Items, read_items
 from modalign.encoders.pretrained import POOLINGS, Encode, load_encoder, offline
-from modalign.files.checkpoint import Checkpoint
+from modalign.files.checkpoint import Records
+from modalign.files.locking import claimed_file
 
-__all__ = ["embed"]
+__all__ = ["embed", "files_of"]
 
 
 class _Settings(TypedDict):
@@ -72,7 +74,7 @@ def embed(
 
     Raises:
         ValueError: If an input cannot be read, an embedding is not finite (both are named), an option is not known, or
-            the file is one of other settings and ``fresh`` is False.
+            the file is one of other settings and ``fresh`` is False, or was not written by ``embed``.
         FileNotFoundError: If there is no such input, model or file of weights.
         ModuleNotFoundError: If a package is missing; it says what to install.
 
@@ -105,16 +107,23 @@ def embed(
         dtype=dtype,
     )
     partial = _Partial(target, settings)
-    if target.is_file() and not fresh:
-        partial.require_record()
+    before = partial.record_before()
+    if before is not None and not fresh:
+        partial.files.require_same(before, settings)
         return target
-    with offline():
+    with offline(), claimed_file(partial.rows, f"writes {target.name}"):
         encode = load_encoder(encoder, items.texts, layers, pooling=pooling, device=device)
         if fresh:
-            partial.checkpoint.clear()
+            partial.note.unlink(missing_ok=True)
         _write_rows(encode, items, partial, progress)
-    partial.finish(items.ids)
+        partial.finish(items.ids)
     return target
+
+
+def files_of(target: Path) -> list[str]:
+    """Return the names of the files that ``embed`` writes for ``target``, which come and go while it runs."""
+    partial = f".{target.name}.partial"
+    return [target.name, f"{target.name}.json", f"{partial}.npy", f"{partial}.json"]
 
 
 class _Partial:
@@ -122,48 +131,79 @@ class _Partial:
 
     def __init__(self, target: Path, settings: _Settings) -> None:
         self.target, self.settings = target, settings
-        self.rows = target.with_name(f".{target.name}.partial.npy")
-        self.note, self.record = f".{target.name}.partial.json", f"{target.name}.json"
-        self.checkpoint = Checkpoint(
+        self.record, self.rows, self.note = (target.with_name(name) for name in files_of(target)[1:])
+        self.files = Records(
             target.parent,
-            parts=(re.escape(self.rows.name),),
-            records=(re.escape(self.note),),
             content=f"the embeddings {target.name}",
             advice="give another place, or fresh=True (--fresh) to start over",
         )
 
-    def require_record(self) -> None:
-        """Check that the finished file is of the same settings."""
-        record = self.checkpoint.read_json(self.record) or {}
-        self.checkpoint.require_same(record.get("settings", {}), self.settings)
+    def record_before(self) -> dict[str, Any] | None:
+        """Return the settings of the finished file, None if there is none.
+
+        Raises:
+            ValueError: There is a file in its place that ``embed`` did not write.
+        """
+        if not os.path.lexists(self.target) and not os.path.lexists(self.record):
+            return None
+        record = _json(self.record)
+        settings: dict[str, Any] = record.get("settings", {})
+        # a process that was killed while it put the rows in place leaves the record of rows that are still beside it
+        finishing = self.rows.exists() and _json(self.note).get("settings") == settings
+        ours = {"settings", "ids", "provenance"} <= set(record)
+        if self.target.exists() and not finishing:
+            ours = ours and _holds(self.target, settings)
+        if not ours or self.target.is_symlink():
+            raise ValueError(
+                f"embed: {self.target} or {self.record.name} beside it is there, and was not written by embed; nothing "
+                "was touched: give another place, or move it away"
+            )
+        return settings if self.target.exists() and not finishing else None
 
     def load(self) -> tuple[int, Any]:
         """Return the number of finished rows and the array that holds them: (0, None) if there are none."""
-        note = self.checkpoint.read_json(self.note)
+        note = self.files.read_json(self.note.name)
         if note is None:
             return 0, None
         try:
             done, settings = int(note["done"]), note["settings"]
             rows = np.load(self.rows, mmap_mode="r+")
         except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
-            raise self.checkpoint.damaged(self.rows.name, f"{type(error).__name__}: {error}") from None
-        self.checkpoint.require_same(settings, self.settings)
+            raise self.files.damaged(self.rows.name, f"{type(error).__name__}: {error}") from None
+        self.files.require_same(settings, self.settings)
         if len(rows) != self.settings["items"] or not 0 < done <= len(rows):
-            raise self.checkpoint.damaged(self.rows.name, f"{done} of {len(rows)} rows")
+            raise self.files.damaged(self.rows.name, f"{done} of {len(rows)} rows")
         return done, rows
 
     def finish(self, ids: Sequence[str]) -> None:
-        """Put the file in place, write its record, and remove the note."""
-        self.rows.replace(self.target)
-        self.checkpoint.clear()
+        """Write the record, put the file in place, and remove the note."""
         facts = {"settings": self.settings, "ids": ids, "provenance": provenance.collect()}
-        self.checkpoint.write_json(self.record, facts, indent=1)
+        self.files.write_json(self.record.name, facts, indent=1)
+        self.rows.replace(self.target)
+        self.note.unlink(missing_ok=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _holds(file: Path, settings: dict[str, Any]) -> bool:
+    """Return whether a .npy file has the number of rows and the dtype that its record says."""
+    try:
+        rows = np.load(file, mmap_mode="r")
+        return (len(rows), rows.dtype) == (settings["items"], np.dtype(settings["dtype"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return False
 
 
 def _write_rows(encode: Encode, items: Items, partial: _Partial, progress: bool) -> None:
     """Encode batch after batch into the file beside the target."""
     batch_size, dtype, n = partial.settings["batch_size"], np.dtype(partial.settings["dtype"]), len(items.ids)
-    partial.target.parent.mkdir(parents=True, exist_ok=True)
     done, rows = partial.load()
     with bar(progress) as shown:
         task = shown.add_task("embedding", total=n, completed=done)
@@ -179,7 +219,7 @@ def _write_rows(encode: Encode, items: Items, partial: _Partial, progress: bool)
             if not np.isfinite(rows[start:stop]).all():
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
             rows.flush()
-            partial.checkpoint.write_json(partial.note, {"settings": partial.settings, "done": stop})
+            partial.files.write_json(partial.note.name, {"settings": partial.settings, "done": stop})
             shown.advance(task, stop - start)
 
 

@@ -8,7 +8,8 @@
     labels          one label a row
     pictures        picture files, opened upright in 8 bits a channel
     texts           text files of any Unicode encoding, and numbers that were written as text
-    checkpoint      the resumable folder of graphs, embeddings, sweeps and studies
+    checkpoint      the folder of results that a stopped computation continues: graphs, sweeps and studies
+    marks           the list of the files that were written into such a folder, the only ones that may be removed
     settings        how two settings differ, in words
     atomic          files that appear whole or not at all
     locking         a folder that one process at a time may hold

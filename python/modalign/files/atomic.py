@@ -44,8 +44,10 @@ def temporary_name(name: str) -> str:
         >>> from modalign.files.atomic import temporary_name
         >>> bool(re.fullmatch(temporary_name(r"part-[0-9]\\.npz"), ".part-3.npz.k3_x9ab0.npz"))
         True
+        >>> bool(re.fullmatch(temporary_name(r"report\\.html"), ".report.html.swp"))  # an editor's
+        False
     """
-    return rf"\.(?:{name})\.[a-z0-9_]+(?:\.[\w-]+)?"
+    return rf"\.(?:{name})\.[a-z0-9_]{{8}}(?:\.[\w-]+)?"
 
 
 def _umask() -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 
-__all__ = ["ABSENT", "differences", "different_settings", "in_words"]
+__all__ = ["ABSENT", "differences", "different_settings", "digest_of", "in_words"]
 
 ABSENT = object()  # the value of a key that one of two settings lacks
 LONGEST = 80  # characters of a value in a message
@@ -30,6 +32,12 @@ def different_settings(first: object, second: object) -> list[tuple[str, object,
     one, two = dict(_leaves(first)), dict(_leaves(second))
     sides = ((key, one.get(key, ABSENT), two.get(key, ABSENT)) for key in dict.fromkeys((*one, *two)))
     return [(key, left, right) for key, left, right in sides if left != right]
+
+
+def digest_of(settings: object) -> str:
+    """Return a digest of settings that JSON can hold: 16 hexadecimal digits, whatever the order of their keys."""
+    plain = json.loads(json.dumps(settings))  # every key is text then, and can be sorted
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def in_words(value: object) -> str:

@@ -54,7 +54,7 @@ def info_nce(
 ) -> Any:
     """Compute InfoNCE (the CLIP loss) of paired rows without storing the similarity matrix.
 
-    With S_ij = <x_i, y_j> / temperature, the anchor x_i has the candidates y_1, ..., y_n and the loss
+    With ``S_ij = <x_i, y_j> / temperature``, the anchor x_i has the candidates y_1, ..., y_n and the loss
     log sum_j exp S_ij - S_ii; the anchor y_i has the candidates x_1, ..., x_n and the loss log sum_j exp S_ji - S_ii.
     The loss of a pair is the mean of both:
 
@@ -82,8 +82,8 @@ def info_nce(
         label_smoothing: float e in [0, 1). The target becomes (1 - e) times itself plus e times the uniform
             distribution over the candidates, as in ``torch.nn.functional.cross_entropy``.
         teacher: (tx, ty, teacher_temperature), soft targets in place of the pairs: the softmax over the same candidates
-            of <tx_i, ty_j> / teacher_temperature, for embeddings tx and ty (..., n, d') that are normalised if x and y
-            are. The targets are recomputed tile by tile and receive no gradient.
+            of ``<tx_i, ty_j> / teacher_temperature``, for embeddings tx and ty (..., n, d') that are normalised if x
+            and y are. The targets are recomputed tile by tile and receive no gradient.
         margin: float. A negative counts for an anchor only if its similarity, before the temperature, is at most the
             similarity of the pair plus the margin, so that presumed false negatives are left out. This holds for
             negatives in the batch, in ``negatives`` and in ``queue``. Negatives exactly at the limit, up to rounding,
@@ -178,7 +178,7 @@ def nt_xent(
     """Compute SimCLR's loss (NT-Xent) of two views without storing the 2n x 2n similarity matrix.
 
     Each of the 2n rows z = [x; y] is an anchor, with all other rows as candidates. With
-    S_ij = <z_i, z_j> / temperature, the anchor z_i whose other view is z_i' has
+    ``S_ij = <z_i, z_j> / temperature``, the anchor z_i whose other view is z_i' has
 
         loss_i = log sum_{j != i} exp S_ij - S_ii'
 
@@ -240,7 +240,7 @@ def sigmoid_loss(
 ) -> Tensor:
     """Compute SigLIP's loss without storing the similarity matrix: each entry is a binary classification.
 
-    With S_ij = <x_i, y_j> / temperature, and z_ij = 1 for i = j and -1 otherwise,
+    With ``S_ij = <x_i, y_j> / temperature``, and z_ij = 1 for i = j and -1 otherwise,
 
         loss_i = sum_j log(1 + exp(-z_ij (S_ij + bias)))
 

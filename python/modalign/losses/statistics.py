@@ -26,7 +26,7 @@ class Stats(NamedTuple):
         x_accuracy: the share of anchors x_i for which no candidate that counts is more similar than y_i. None if
             direction is "y_to_x".
         y_accuracy: the same for anchors y_i; None if direction is "x_to_y".
-        positive: the mean similarity <x_i, y_i> of the pairs.
+        positive: the mean similarity ``<x_i, y_i>`` of the pairs.
         negative: the mean similarity of the negatives, before the margin.
         entropy: the mean entropy, in nats, of the anchors' softmax over their candidates.
         effective_negatives: the mean exp(entropy) of the softmax over the negatives alone: how many negatives carry

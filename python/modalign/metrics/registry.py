@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modalign.common.names import resolve
+from modalign.common.names import did_you_mean, require_reference, resolve
 from modalign.metrics.cost import (
     COLUMN_DECOMPOSITIONS,
     COLUMN_PRODUCTS,
@@ -88,6 +88,8 @@ class Metric:
     def __post_init__(self) -> None:
         if self.needs not in NEEDS:
             raise ValueError(f"Metric {self.name}: needs must be one of {', '.join(NEEDS)}, got {self.needs!r}")
+        for role in ("score", "evaluate", *(["relabelled"] if self.relabelled is not None else [])):
+            require_reference(getattr(self, role), f"Metric {self.name}: {role}")
 
     @property
     def lower_is_closer(self) -> bool:
@@ -261,7 +263,10 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"{operation}: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}")
+            hint = did_you_mean(name, (*METRICS, "all"))
+            raise ValueError(
+                f"{operation}: metrics must be among {', '.join(METRICS)}, or 'all', got {name!r}{hint and f'; {hint}'}"
+            )
     if not names:
         raise ValueError(f"{operation}: metrics must name at least one of {', '.join(METRICS)}, got none")
     if len(set(names)) < len(names):

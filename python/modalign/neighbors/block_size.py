@@ -71,8 +71,9 @@ def choose_block_size(layout: Layout, max_memory: int | None, previous: int | No
         return previous
     fitting = bisect_right(range(least, n + 1), memory, key=lambda size: layout.bytes_needed(even(size)))
     if not fitting:
+        needed = layout.bytes_needed(even(least))
         raise ValueError(
-            f"knn: max_memory must be at least {layout.bytes_needed(even(least))} bytes, for results of "
+            f'knn: max_memory must be at least {needed} bytes ("{-(-needed // 10**6)}MB"), for results of '
             f"{layout.searching.shape[0]} rows and blocks of {least} rows of width {layout.gallery.shape[1]}, "
             f"got {memory}"
         )

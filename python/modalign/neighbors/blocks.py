@@ -150,13 +150,13 @@ def search_blocks(
         if blocks.checkpoint is not None:
             folder = GraphFolder(Path(blocks.checkpoint))
             stack.enter_context(folder.checkpoint.claimed())
-            if blocks.fresh:
-                folder.checkpoint.clear()
-        previous = None if folder is None else folder.block_size()
+        previous = None if folder is None or blocks.fresh else folder.block_size()
         size = blocks.block_size or choose_block_size(layout, blocks.max_memory, previous)
         lists = BlockLists(rows.shape[0], x.rows.shape[0], k=layout.k, size=size, symmetric=queries is None)
         scale = _find_scale(x, queries, options.metric)
         if folder is not None:
+            if blocks.fresh:  # after all that can be refused
+                folder.checkpoint.clear()
             folder.begin(_settings(x, queries, options, size=size, scale=scale))
             folder.load(lists)
         search = _BlockSearch(x, queries, options, lists=lists, scale=scale)

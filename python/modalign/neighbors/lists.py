@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from modalign.files.checkpoint import Checkpoint
+from modalign.files.settings import digest_of
 from modalign.ops.knn_tables import Best, Report
 
 __all__ = ["BlockLists", "GraphFolder", "Side"]
 
 FORMAT = 1
 RECORD = "checkpoint.json"
+BLOCK = r"block-\d{5,}\.npz"  # the name of a block's file
 ADVICE = "give another folder, or fresh=True to start over"
 Side = tuple[int, int]  # (block of searching rows, block of candidates)
 Settings = dict[str, Any]  # as JSON has them
@@ -81,10 +84,11 @@ class GraphFolder:
     def __init__(self, path: Path) -> None:
         self.checkpoint = Checkpoint(
             folder=path,
-            parts=(r"block-\d{5,}\.npz",),
-            records=(r"checkpoint\.json",),
             content="a k-NN graph",
             advice=ADVICE,
+            names=(r"checkpoint\.json", BLOCK),
+            option="checkpoint",
+            earlier=_earlier_files,
         )
 
     def block_size(self) -> int | None:
@@ -96,11 +100,13 @@ class GraphFolder:
         """Write what the graph is of; ValueError if the folder holds a graph of other settings."""
         before = self._record()
         if before is None:
+            self.checkpoint.begin(digest_of(settings))
             version = {"format": FORMAT, "modalign": importlib.metadata.version("modalign")}
             self.checkpoint.write_json(RECORD, version | settings, indent=2)
             return
         before = {name: value for name, value in before.items() if name not in {"format", "modalign"}}
         self.checkpoint.require_same(before, json.loads(json.dumps(settings)))
+        self.checkpoint.begin(digest_of(settings))
 
     def load(self, lists: BlockLists) -> None:
         """Fill the lists with what the folder holds of them; ValueError if a file is damaged or missing."""
@@ -152,6 +158,16 @@ class GraphFolder:
                 f"{record.get('modalign')}; {self.checkpoint.advice}"
             )
         return record
+
+
+def _earlier_files(folder: Path) -> list[str]:
+    """Return the files of a graph of modalign 0.1.0, whose folders carry no mark."""
+    try:
+        ours = {"format", "modalign", "block_size"} <= set(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return []
+    blocks = sorted(path.name for path in folder.iterdir() if re.fullmatch(BLOCK, path.name) and path.is_file())
+    return [RECORD, *blocks] if ours else []
 
 
 def _name(i: int) -> str:

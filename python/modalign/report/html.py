@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+    from modalign.experiments.sweep.folder import Folder
+    from modalign.report.figures.pictures import Picture
+
 __all__ = [
     "Page",
     "environment",
@@ -32,9 +35,12 @@ __all__ = [
     "plot_data",
     "render_page",
     "write_page",
+    "write_report",
+    "write_study_page",
     "write_text",
 ]
 
+FIGURES = "figures"  # the folder of the pictures in a folder of results
 LONGEST = 400  # characters of a setting that are shown
 
 
@@ -67,20 +73,51 @@ class Page:
     notes: Sequence[str] = ()
 
 
-def write_page(page: Page, path: Path, pictures: Path | None = None) -> Path:
-    """Write the page whole or not at all, after its pictures, and return its path.
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page whole or not at all, after its pictures in ``NAME-figures`` beside it, and return its path.
 
     Args:
         page (Page): The content.
         path (Path): The HTML file.
-        pictures (Path): The folder of the pictures; ``NAME-figures`` beside the page if None.
     """
     from modalign.report.figures.pictures import write_pictures
     from modalign.report.figures.stills import draw_sheet
 
-    folder = pictures or pictures_beside(path)
+    folder = pictures_beside(path)
     write_pictures(folder, [draw_sheet(sheet) for sheet in page.sheets])
     return write_text(path, render_page(page, folder.name))
+
+
+def write_study_page(page: Page, folder: Path) -> Path:
+    """Write ``report.html`` and, before it, ``figures/`` into the folder of a study, and return the page's path.
+
+    Args:
+        page (Page): The content.
+        folder (Path): The folder of a finished study.
+
+    Raises:
+        ValueError: If a file of the user's is in the place of one of these.
+    """
+    from modalign.experiments.studies.study import place_of
+    from modalign.report.figures.stills import draw_sheet
+
+    pictures = [draw_sheet(sheet) for sheet in page.sheets]
+    return write_report(place_of(folder), render_page(page, FIGURES), pictures)
+
+
+def write_report(place: Folder, page: str | None, pictures: Sequence[Picture]) -> Path:
+    """Write pictures, then the page if there is one, into a folder of results, and return the page's path."""
+    from modalign.report.figures.pictures import files_of
+
+    contents = {f"{FIGURES}/{name}": content for name, content in files_of(pictures).items()}
+    if page is not None:
+        contents["report.html"] = page.encode()
+    with place.claimed():
+        for name in contents:
+            place.checkpoint.require_free(name)
+        for name, content in contents.items():
+            place.checkpoint.write_bytes(name, content)
+    return place.path / "report.html"
 
 
 def render_page(page: Page, pictures: str) -> str:

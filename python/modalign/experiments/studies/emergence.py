@@ -121,7 +121,7 @@ def run(
     study = Study(folder, {"study": "emergence", **dataclasses.asdict(grid)}, fresh=fresh)
     with study.begun():
         search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
-        tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db", study.key)
+        tuner = Tuner(search, storage or study.database(), study.key)
         first = _first_modality(grid, study, tuner, reporter, workers=workers)
         parts = [
             Part(

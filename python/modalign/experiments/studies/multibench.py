@@ -183,7 +183,7 @@ def run(
         workers = 1
     with study.begun():
         search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
-        tuner = Tuner(search, storage or f"sqlite:///{study.path.resolve()}/trials.db", study.key)
+        tuner = Tuner(search, storage or study.database(), study.key)
         keys = list(itertools.product(range(len(data.modalities)), grid.depths))
         parts = [_encoders(data, grid, modality, depth, tuner=tuner) for modality, depth in keys]
         # the longest parts go first, so that no core waits for one at the end

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalign.common.names import resolve
+from modalign.common.names import require_reference, resolve
 
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
@@ -75,6 +75,9 @@ class StudyEntry:
     required: Mapping[str, str] = dataclasses.field(default_factory=dict)
     where: str = ""
     page: str | None = None
+
+    def __post_init__(self) -> None:
+        require_reference(self.function, f"StudyEntry {self.name}: function")
 
     def resolve(self) -> Callable[[StudyOptions], None]:
         """Import and return the function that runs the study."""

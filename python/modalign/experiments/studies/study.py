@@ -21,7 +21,7 @@ from modalign.common.progress import Reporter
 from modalign.experiments.sweep.chunks import Stopped, count_cores
 from modalign.experiments.sweep.folder import Folder
 
-__all__ = ["Part", "Study"]
+__all__ = ["Part", "Study", "place_of"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +40,17 @@ class Part:
 class Study:
     """A study in a folder, with its finished parts.
 
-    settings: everything the results depend on, as JSON; a folder of other settings is refused unless ``fresh``.
+    settings: everything the results depend on, as JSON, and under "study" the name of the study; a folder of other
+    settings is refused unless ``fresh``, one of another study always.
     sweeps: names of folders inside that hold sweeps of the study: ``fresh`` clears them too.
     """
 
     def __init__(
         self, folder: Path, settings: dict[str, Any], *, sweeps: Sequence[str] = (), fresh: bool = False
     ) -> None:
-        self.place, self.sweeps = Folder(folder, "a study"), sweeps
         self.settings, self.fresh = json.loads(json.dumps(settings)), fresh
+        self.place, self.sweeps = Folder(folder, str(settings.get("study", ""))), sweeps
+        self.place.identify(self.settings)
 
     @property
     def path(self) -> Path:
@@ -62,25 +64,33 @@ class Study:
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
-        """Hold the folder for this study. Raises ValueError if it holds a study of other settings."""
+        """Hold the folder for this study. Raises ValueError if it holds anything but this study."""
+        file = self.path / "settings.json"
+        inner = [Folder(self.path / name) for name in self.sweeps]
+        self.place.checkpoint.require_ours()
+        for sweep in inner:
+            sweep.checkpoint.require_ours()
         with self.place.claimed():
-            file = self.path / "settings.json"
-            self.place.remove_leftovers()
-            ours = (
-                file.is_file()
-            )  # files that remain after clearing are then an older study's, and the new one replaces them
             if self.fresh:
-                for name in self.sweeps if ours else ():
-                    Folder(self.path / name).clear()
-                self.place.clear(keep=file.name)  # the new settings replace it in a single step
-            elif ours:
+                self._clear(inner)
+            elif file.is_file():
                 self._resume(file)
-            if not ours and any(self.path.iterdir()):
-                raise ValueError(f"{self.path} holds something else; give an empty or a new folder as --out")
-            if self.fresh or not ours:
+            self.place.checkpoint.begin(self.place.digest)
+            if self.fresh or not file.is_file():  # the new settings replace the old ones in a single step
                 self.write_json(file.name, {"settings": self.settings, "provenance": provenance.collect()})
-            self.place.identify(self.settings)
             yield
+
+    def _clear(self, inner: Sequence[Folder]) -> None:
+        """Clear the folder and those of the sweeps inside, once it is sure that every one of them can be cleared."""
+        with contextlib.ExitStack() as stack:
+            sweeps = [sweep for sweep in inner if sweep.path.is_dir()]
+            for sweep in sweeps:
+                stack.enter_context(sweep.claimed())
+            for place in (*sweeps, self.place):
+                place.checkpoint.require_removable()
+            for sweep in sweeps:
+                sweep.checkpoint.clear()
+            self.place.clear()
 
     def _resume(self, file: Path) -> None:
         """Record in settings.json that the study continues. Raises ValueError for another study."""
@@ -138,6 +148,12 @@ class Study:
                 raise
         return [future.result() for future in futures]
 
+    def database(self) -> str:
+        """Return the URL of a database of trials in the folder."""
+        for name in ("trials.db", "trials.db-journal"):
+            self.place.checkpoint.announce(name)
+        return f"sqlite:///{self.path.resolve()}/trials.db"
+
     def write_json(self, name: str, content: Any) -> Path:
         """Write a JSON file into the folder and return its path."""
         self.place.checkpoint.write_json(name, content, indent=1)
@@ -154,3 +170,9 @@ class Study:
         pq.write_table(table, buffer)
         self.place.checkpoint.write_bytes(name, buffer.getvalue())
         return self.path / name
+
+
+def place_of(folder: Path) -> Folder:
+    """Return the folder of a study that was begun there, as its settings name it."""
+    record = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return Folder(folder, str(record["settings"].get("study", "")))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from modalign.alignment.layers import align_layers
 from modalign.alignment.preparation import prepare_layers
 from modalign.common.progress import Reporter
 from modalign.data import emoji, emoji_texts
-from modalign.encoders.embedding import embed
+from modalign.encoders.embedding import embed, files_of
 from modalign.encoders.inputs import read_texts
 from modalign.encoders.pretrained import Encode, offline
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
@@ -166,9 +165,9 @@ def run(
             if uniqueness or (kind, seed) == (grid.kinds[0], grid.seeds[0])
         ]
         work = [(condition, encoder) for condition in conditions for encoder in chosen]
-        parts, performances = _parts(grid, study.path, prepared, texts=texts, work=work)
+        parts, performances = _parts(grid, study, prepared, texts=texts, work=work)
         done = study.run([*parts, *performances], "vision-language", workers=workers, reporter=reporter)
-        shutil.rmtree(study.path / "embeddings", ignore_errors=True)
+        study.place.checkpoint.remove_folder("embeddings")
         _write_tables(study, grid, chosen, asked=work, compared=done[: len(parts)], performances=done[len(parts) :])
         study.write_json("examples.json", _examples(texts, grid))
         found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
@@ -178,7 +177,7 @@ def run(
 
 
 def _parts(
-    grid: Grid, folder: Path, images: Images, *, texts: list[str], work: list[tuple[Condition, TextEncoder]]
+    grid: Grid, study: Study, images: Images, *, texts: list[str], work: list[tuple[Condition, TextEncoder]]
 ) -> tuple[list[Part], list[Part]]:
     """Return the parts that compare each encoder on changed captions, and those that measure its performance."""
     encoders = list(dict.fromkeys(encoder for _, encoder in work))
@@ -186,7 +185,7 @@ def _parts(
     compared = []
     for condition, encoder in work:
         uniqueness, kind, seed = condition
-        make = _compared(grid, folder, shared[encoder.name], images=images, texts=texts, condition=condition)
+        make = _compared(grid, study, shared[encoder.name], images=images, texts=texts, condition=condition)
         compared.append(Part(f"{encoder.name}-{uniqueness}-{kind}-seed{seed}", PACE[encoder.kind] * len(texts), make))
     performances = [
         Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(texts), _performance(encoder, texts, grid))
@@ -249,7 +248,7 @@ class _Shared:
 
 
 def _compared(
-    grid: Grid, folder: Path, shared: _Shared, images: Images, texts: list[str], condition: tuple[int, str, int]
+    grid: Grid, study: Study, shared: _Shared, images: Images, texts: list[str], condition: tuple[int, str, int]
 ) -> Callable[[Callable[[int], None]], dict[str, Any]]:
     """Return the work of one part: every layer of a text encoder, on changed captions, against every vision layer."""
     uniqueness, kind, seed = condition
@@ -266,7 +265,10 @@ def _compared(
             return found
 
         encode.__qualname__ = shared.encoder.asked
-        file = folder / "embeddings" / f"{shared.encoder.name}-{uniqueness}-{kind}-seed{seed}.npy"
+        file = study.path / "embeddings" / f"{shared.encoder.name}-{uniqueness}-{kind}-seed{seed}.npy"
+        written = [f"embeddings/{name}" for name in files_of(file)]
+        for name in written:
+            study.place.checkpoint.announce(name)
         embed(encode, distinct, file, batch_size=BATCH, dtype="float32")
         table = np.load(file)
         table = table[:, None] if table.ndim == 2 else table
@@ -279,8 +281,7 @@ def _compared(
             layers = [torch.ones(len(changed), 1) for _ in numbers]
         prepared = prepare_layers(layers, PREPARED, name=shared.encoder.name)
         found = {name: _scores(grid, of_images, prepared, advance) for name, of_images in images.items()}
-        for left in (file, file.with_name(f"{file.name}.json")):
-            left.unlink()
+        study.place.checkpoint.drop(*written)
         return {
             "layers": numbers.tolist(),
             "of": table.shape[1],

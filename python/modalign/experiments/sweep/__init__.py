@@ -10,6 +10,7 @@
     tasks         losses and scores of classification, regression and multilabel tasks
     randomness    every random choice as a function of the run's seed
     folder        the files of a sweep on disk
+    earlier       folders of modalign 0.1.0, recognised by their files
     schema        columns of runs.parquet and curves.parquet
     runner        a whole sweep: chunks on threads, tables, resuming
     cluster       the same chunks on a Ray cluster

@@ -116,7 +116,9 @@ def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> Result:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         control = Control(_ignore, threading.Event(), float("inf"))
-        return train_chunk(Job(chunk, data, sweep), Folder(Path(folder)), control)
+        place = Folder(Path(folder))
+        with place.claimed():
+            return train_chunk(Job(chunk, data, sweep), place, control)
 
 
 def _ignore(work: int, *, resumed: bool = False) -> None:

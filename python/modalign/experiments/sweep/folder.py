@@ -1,26 +1,23 @@
 """The folder of a sweep: its configuration, its finished parts, and the tables that it ends with.
 
+    .modalign                         the mark: what the folder is of, and the list of these files (``files.marks``)
     config.yaml, provenance.json      the configuration; versions, machine and commit
     parts/NAME.pt                     a finished chunk of runs
     parts/NAME.checkpoint.pt          a chunk in training, after some epoch
     runs.parquet, curves.parquet      the results; runs.parquet is written last, so a folder that has it is finished
     report.html, figures/             the report and its pictures
 
-Every file appears whole or not at all, so a process may be killed at any moment: config.yaml is removed last when the
-folder is cleared, and each part records the configuration and data that it belongs to. The folder of a study has
-settings.json in place of config.yaml, and other tables (see ``studies.study``).
+Every file appears whole or not at all, so a process may be killed at any moment: the configuration stays when the
+folder is cleared until the new one replaces it, and each part records the configuration and data that it belongs to.
+The folder of a study has settings.json in place of config.yaml, and other tables (see ``studies.study``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import io
 import json
-import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,28 +28,38 @@ import torch
 
 from modalign.common import provenance
 from modalign.experiments.sweep.config import Sweep, dump, load
+from modalign.experiments.sweep.earlier import files_of_a_study, files_of_a_sweep
 from modalign.files.checkpoint import Checkpoint
-from modalign.files.settings import differences
+from modalign.files.settings import differences, digest_of
 
 __all__ = ["Folder"]
 
-RESULTS = ("runs.parquet", "curves.parquet", "report.html")
-FIGURES = ("accuracy", "alignment", "accuracy-alignment", "training-[0-9]*")  # in figures/, as SVG and PNG
-STUDY_RESULTS = (
-    "claims.json",
-    "optima.json",
-    "notes.json",
-    "examples.json",
-    "best.parquet",
-    "evaluations.parquet",
-    "models.parquet",
-    "alignment.parquet",
-    "correlations.parquet",
-    "layers.parquet",
-    "trials.db-journal",
-    "trials.db",
+RECORDS = ("config.yaml", "provenance.json", "settings.json")  # say what the results are of
+PICTURES_OF_A_SWEEP = r"accuracy|alignment|accuracy-alignment|training-\d+"
+PICTURES_OF_STUDIES = (
+    "alignment|alignment-heterogeneity|alignment-uniqueness|correlations|curves|depths|heat-maps|layers|pairs|"
+    "performance|sensitivity|strength|thesis"
 )
-RECORDS = ("provenance.json", "config.yaml")  # say what the results are of; removed last and in this order
+# regular expressions, oldest first
+FILES_OF_A_SWEEP = (
+    r"provenance\.json",
+    r"config\.yaml",
+    r"parts/case\d+-chunk\d+(?:\.checkpoint)?\.pt",
+    r"curves\.parquet",
+    r"runs\.parquet",
+    r"report\.html",
+    rf"figures/(?:{PICTURES_OF_A_SWEEP})\.(?:svg|png)",
+)
+FILES_OF_A_STUDY = (
+    r"settings\.json",
+    r"trials\.db(?:-journal)?",
+    r"parts/.+\.pt",
+    r"embeddings/.+\.npy(?:\.json)?",
+    r"(?:alignment|best|correlations|evaluations|layers|models)\.parquet",
+    r"(?:claims|examples|notes|optima)\.json",
+    r"report\.html",
+    rf"figures/(?:{PICTURES_OF_STUDIES})\.(?:svg|png)",
+)
 ADVICE = "give another --out, or --fresh to start over"
 VERSIONED = ("modalign", "torch", "numpy")  # packages that a part may depend on
 
@@ -62,25 +69,25 @@ class Folder:
 
     Args:
         path: The folder, which may be missing.
-        content: What is computed in it, for messages.
+        study: The name of the study that is computed in it; None for a sweep.
     """
 
-    def __init__(self, path: Path, content: str = "a sweep") -> None:
+    def __init__(self, path: Path, study: str | None = None) -> None:
         self.path = Path(path)
         self.digest = ""  # of the settings and data that the parts are of
-        self._sweep = Checkpoint(
+
+        def earlier(folder: Path) -> Sequence[str]:
+            if study is None:
+                return files_of_a_sweep(folder, FILES_OF_A_SWEEP)
+            return files_of_a_study(folder, FILES_OF_A_STUDY, study)
+
+        self.checkpoint = Checkpoint(
             self.path,
-            parts=_named(RESULTS),
-            records=_named(RECORDS),
-            content=content,
+            content="a sweep" if study is None else "a study",
             advice=ADVICE,
-            folders=("parts",),
-        )
-        self.checkpoint = dataclasses.replace(
-            self._sweep,
-            parts=_named((*RESULTS, *STUDY_RESULTS)),
-            records=_named((*RECORDS, "settings.json")),
-            folders=("parts", "embeddings"),
+            names=FILES_OF_A_SWEEP if study is None else FILES_OF_A_STUDY,
+            kind="a sweep" if study is None else f"the study {study}".rstrip(),
+            earlier=earlier,
         )
 
     @property
@@ -94,38 +101,12 @@ class Folder:
         return (self.path / "config.yaml").is_file()
 
     def claimed(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the folder alone until the block ends; ValueError if another process holds it."""
+        """Hold the folder alone until the block ends; ValueError if it is another process's, or not of this kind."""
         return self.checkpoint.claimed()
 
-    def remove_leftovers(self) -> None:
-        """Remove files that a killed process left half-written. The folder must be claimed."""
-        self.checkpoint.remove_leftovers()
-
-    def clear(self, *, keep: str = "") -> None:
-        """Remove what a sweep or a study leaves, and nothing else: results first, the records of what they are of last.
-
-        Args:
-            keep: The name of a file that stays.
-        """
-        self.remove_leftovers()
-        study = self._holds_a_study()
-        self._clear_figures(("*",) if study else FIGURES)
-        (self.checkpoint if study else self._sweep).clear(keep=keep)
-
-    def _holds_a_study(self) -> bool:
-        """Return True if settings.json is one of a study, not a file of the user's of the same name."""
-        try:
-            return "settings" in json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            return False
-
-    def _clear_figures(self, names: tuple[str, ...]) -> None:
-        figures = self.path / "figures"
-        for name in names:
-            for suffix in ("svg", "png"):
-                for path in figures.glob(f"{name}.{suffix}"):
-                    path.unlink()
-        _remove_if_empty(figures)
+    def clear(self) -> None:
+        """Remove what was written there, and nothing else, but for the records, which the new ones replace."""
+        self.checkpoint.clear(keep=RECORDS)
 
     def require_same(self, sweep: Sweep, data: dict[str, str]) -> None:
         """Check that the sweep in this folder has the configuration ``sweep`` and was begun with the same data.
@@ -158,8 +139,7 @@ class Folder:
 
     def identify(self, *settings: object) -> None:
         """Set what the parts are of, as JSON has it: parts of anything else are refused."""
-        plain = json.loads(json.dumps(settings))  # every key is text then, and can be sorted
-        self.digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        self.digest = digest_of(settings)
 
     def begin(self, sweep: Sweep, data: dict[str, str]) -> None:
         """Write what the results are of, before there are any. data: the fingerprint of each case's data set."""
@@ -208,7 +188,7 @@ class Folder:
 
     def drop(self, name: str) -> None:
         """Remove a part, if it is there."""
-        (self.path / "parts" / name).unlink(missing_ok=True)
+        self.checkpoint.drop(f"parts/{name}")
 
     def finish(self, sweep: Sweep, runs: pd.DataFrame, curves: pd.DataFrame) -> None:
         """Write the tables, with the provenance and the configuration inside, and remove the parts."""
@@ -220,13 +200,5 @@ class Folder:
             buffer = io.BytesIO()
             pq.write_table(arrow, buffer)
             self.checkpoint.write_bytes(name, buffer.getvalue())
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not there, or something of the user's is in it
-        folder.rmdir()
-
-
-def _named(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(re.escape, names))
+        self.checkpoint.drop(*(name for name in self.checkpoint.mark.files if name.startswith("parts/")))
+        self.checkpoint.remove_folder("parts")

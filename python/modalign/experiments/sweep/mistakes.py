@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from modalign.common.names import did_you_mean
 from modalign.encoders.configs import ENCODERS
 from modalign.files.settings import in_words
 
@@ -57,12 +57,12 @@ def sentence(error: ErrorDetails, content: Mapping[str, Any], sections: Mapping[
     match error["type"]:
         case "extra_forbidden":
             known = list(section.model_fields)
-            return f"{key}: unknown key; " + (_nearest(location[-1], known) or f"known here: {', '.join(known)}")
+            return f"{key}: unknown key; " + (did_you_mean(location[-1], known) or f"known here: {', '.join(known)}")
         case "missing":
             return f"{key}: is required, and is not there"
         case "union_tag_invalid" | "union_tag_not_found":
             kind = error["input"].get("kind") if isinstance(error["input"], Mapping) else None
-            hint = _nearest(kind, ENCODERS)
+            hint = did_you_mean(kind, ENCODERS)
             return f"{key}.kind: should be one of {', '.join(ENCODERS)}, got {in_words(kind)}" + (hint and f"; {hint}")
         case "string_pattern_mismatch" if key in PATTERNS:
             return f"{key}: {PATTERNS[key]}{got}"
@@ -74,9 +74,3 @@ def sentence(error: ErrorDetails, content: Mapping[str, Any], sections: Mapping[
     for words, replacement in WORDS.items():
         message = message.replace(words, replacement)
     return f"{key}: {message}{got}"
-
-
-def _nearest(name: object, known: Iterable[str]) -> str:
-    """Return a question that names the most similar of the known names, "" if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
-    return f"did you mean {near[0]}?" if near else ""

@@ -53,8 +53,8 @@ def run(
         The folder.
 
     Raises:
-        ValueError: If the data cannot meet the settings, the folder holds a sweep of other settings or data, or a run
-            diverges.
+        ValueError: If the data cannot meet the settings, the folder holds files that no sweep wrote, or a sweep of
+            other settings or data, or a run diverges.
         OSError: If the disk is full. What is finished stays, and the next call continues.
     """
     place = Folder(folder)
@@ -62,20 +62,20 @@ def run(
     with _single_thread():  # before anything is written: encoders refuse here inputs that they cannot take
         jobs = [Job(chunk, pairs, sweep) for case, pairs in enumerate(data) for chunk in chunks_of(case, pairs, sweep)]
     fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
+    place.identify(sweep.model_dump(mode="json"), fingerprints)
     with place.claimed():
         if fresh:
             place.clear()
-        place.remove_leftovers()
-        if place.started or place.finished:
+        elif place.started or place.finished:
             place.require_same(sweep, fingerprints)
-        place.identify(sweep.model_dump(mode="json"), fingerprints)
+        place.checkpoint.begin(place.digest)
         reporter = reporter or Reporter("none")
         if place.finished:
             reporter.say(f"{folder} holds this sweep, finished; --fresh would train it again")
             return place.path
         for note in notes_on(sweep, data):
             reporter.say(f"note: {note}")
-        if place.started:
+        if place.started and not fresh:
             place.resume()
         else:
             place.begin(sweep, fingerprints)

@@ -5,11 +5,13 @@ Every run becomes a run of the tracker: its settings, its curves epoch by epoch,
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +20,7 @@ import pandas as pd
 
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.schema import KEY
+from modalign.files.checkpoint import Checkpoint
 
 __all__ = ["TRACKERS", "log_runs", "require_tracker"]
 
@@ -45,7 +48,7 @@ def require_tracker(name: str) -> None:
 def log_runs(folder: Path, tracker: str) -> Path:
     """Write the runs of a finished sweep for a tracker.
 
-    What an earlier call wrote is replaced at the end, so a call that is killed leaves it whole.
+    What an earlier call wrote is replaced at the end, and nothing else: files that the user added there stay.
 
     Args:
         folder: Folder of the sweep.
@@ -56,17 +59,31 @@ def log_runs(folder: Path, tracker: str) -> Path:
         The folder that the tracker reads.
 
     Raises:
-        ValueError: If the tracker is not known, its package is not installed, or the sweep is not finished.
+        ValueError: If the tracker is not known, its package is not installed, the sweep is not finished, or there is a
+            file of the user's in place of one of the tracker's.
     """
     require_tracker(tracker)
-    if not Folder(folder).finished:
+    place = Folder(folder)
+    if not place.finished:
         raise ValueError(f"{folder} holds no finished sweep to log")
-    place, partial = folder / tracker, folder / f"{tracker}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    TRACKERS[tracker].write(folder, partial)
-    shutil.rmtree(place, ignore_errors=True)
-    return partial.rename(place)
+    with place.claimed(), tempfile.TemporaryDirectory() as partial:
+        TRACKERS[tracker].write(folder, Path(partial))
+        _put_in_place(Path(partial), tracker, place.checkpoint)
+    return folder / tracker
+
+
+def _put_in_place(partial: Path, tracker: str, files: Checkpoint) -> None:
+    """Copy the files below ``partial`` to the folder of the tracker, in place of those of an earlier call.
+
+    Links are left out: wandb's lead to its latest run.
+    """
+    found = [path for path in sorted(partial.rglob("*")) if path.is_file() and not path.is_symlink()]
+    written = {f"{tracker}/{path.relative_to(partial).as_posix()}": path for path in found}
+    for name in written:
+        files.require_free(name)
+    files.drop(*(name for name in files.mark.files if name.startswith(f"{tracker}/")))
+    for name, path in written.items():
+        files.write(name, functools.partial(shutil.copyfile, path))
 
 
 def _runs(folder: Path) -> Iterator[Run]:

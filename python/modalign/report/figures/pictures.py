@@ -8,8 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from modalign.files.atomic import write_atomically
+from modalign.files.checkpoint import Checkpoint
 
-__all__ = ["Picture", "write_pictures"]
+__all__ = ["Picture", "files_of", "place_of", "write_pictures"]
+
+# the pictures that modalign 0.1.0 wrote beside the pages of alignments, comparisons and advice
+EARLIER = ("curves", "information", "k-curve", "layers", "neighbours", "null", "scores", "size-curve")
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,50 @@ class Picture:
 
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
-    """Write every picture into ``folder`` as SVG and PNG, each file whole or not at all, and return ``folder``."""
-    for picture in pictures:
-        for suffix in ("svg", "png"):
-            picture.save(folder / f"{picture.name}.{suffix}")
+    """Write every picture into a folder of pictures as SVG and PNG, each file whole or not at all, and return it.
+
+    Pictures that an earlier call left there and this one does not have are removed; other files stay.
+
+    Raises:
+        ValueError: If the folder holds files that this function did not write, and nothing else.
+    """
+    place = place_of(folder)
+    with place.claimed():
+        names = files_of(pictures)
+        for name in names:
+            place.require_free(name)
+        place.drop(*(name for name in place.mark.files if name not in names))
+        for name, content in names.items():
+            place.write_bytes(name, content)
     return folder
+
+
+def place_of(folder: Path) -> Checkpoint:
+    """Return the folder of the pictures of a page; its ``require_ours`` refuses a folder of the user's."""
+    return Checkpoint(
+        folder,
+        content="the pictures of a page",
+        advice="give another place",
+        option="place of the page",
+        earlier=_earlier_pictures,
+    )
+
+
+def files_of(pictures: Sequence[Picture]) -> dict[str, bytes]:
+    """Return the content of each file of the pictures, by name."""
+    return {
+        f"{picture.name}.{suffix}": content
+        for picture in pictures
+        for suffix, content in (("svg", picture.svg), ("png", picture.png))
+    }
+
+
+def _earlier_pictures(folder: Path) -> list[str]:
+    """Return the files of a folder of pictures of modalign 0.1.0, which carries no mark: pairs of SVG and PNG alone."""
+    paths = sorted(folder.iterdir())
+    names = {path.name for path in paths}
+    pairs = {f"{path.stem}.{suffix}" for path in paths for suffix in ("svg", "png") if path.stem in EARLIER}
+    return sorted(names) if names == pairs and all(path.is_file() for path in paths) else []
 
 
 def _put(content: bytes, path: Path) -> None:

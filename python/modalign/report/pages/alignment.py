@@ -18,7 +18,6 @@ from modalign.report.words import Table, at_the_floor, capitalised, chance_of, f
 
 __all__ = ["conclusions", "draw", "write"]
 
-PICTURES = ("scores", "null", "k-curve", "size-curve", "layers")  # every name that a picture of this page may have
 HUB = 100  # an item that is among the neighbours of more than so many times k others is reported
 SCORE = Markup(
     "The metric of that name, as <code>modalign.metrics</code> defines it with its source. For a distance, lower is "
@@ -62,9 +61,6 @@ def draw(result: Alignment | LayerAlignment, page: str | Path) -> Path:
     """
     folder = pictures_beside(Path(page))
     pictures = [draw_sheet(sheet) for sheet in alignment_sheets(result)]
-    for name in set(PICTURES) - {picture.name for picture in pictures}:
-        for suffix in ("svg", "png"):
-            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     return write_pictures(folder, pictures)
 
 

@@ -26,7 +26,7 @@ from modalign.report.figures import (
     title_above,
     value_axis,
 )
-from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import ramp, step
 from modalign.report.words import claims_table, verdict_counts
 
@@ -58,7 +58,7 @@ def write(folder: Path) -> Path:
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
     table = best_of_layers(folder)
-    return write_page(
+    return write_study_page(
         Page(
             title="When does alignment emerge without an alignment loss?",
             eyebrow="Reproduction of arXiv:2502.16282",
@@ -76,8 +76,7 @@ def write(folder: Path) -> Path:
             reading=READING,
             folded=folded_settings(folder),
         ),
-        folder / "report.html",
-        folder / "figures",
+        folder,
     )
 
 

@@ -22,7 +22,7 @@ from modalign.report.figures import (
     title_above,
     value_axis,
 )
-from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import series, step
 from modalign.report.words import Table, claims_table, rounded, verdict_counts
 
@@ -70,7 +70,7 @@ def write(folder: Path) -> Path:
     models, correlations = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))
     table = best_of_layers(folder)
     train, validation, test = settings["data"]["pairs"]
-    return write_page(
+    return write_study_page(
         Page(
             title="Does alignment go with performance on real data?",
             eyebrow="Reproduction of arXiv:2502.16282",
@@ -82,8 +82,7 @@ def write(folder: Path) -> Path:
             reading=READING,
             folded=folded_settings(folder),
         ),
-        folder / "report.html",
-        folder / "figures",
+        folder,
     )
 
 

@@ -36,7 +36,7 @@ from modalign.report.figures import (
     upright_line,
     value_axis,
 )
-from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import modality, series
 from modalign.report.words import Table, claims_table, rounded, signed_points, verdict_counts
 
@@ -82,7 +82,7 @@ def write(folder: Path) -> Path:
     best = pd.read_parquet(folder / "best.parquet")
     synthetic, pairs = read(folder / "strength"), read(folder / "pairs")
     runs = sum(len(read(path.parent).runs) for path in folder.glob("*/runs.parquet"))
-    return write_page(
+    return write_study_page(
         Page(
             title="Effect of the alignment strength",
             eyebrow="Reproduction of arXiv:2511.12121",
@@ -99,8 +99,7 @@ def write(folder: Path) -> Path:
             reading=READING,
             folded=folded_settings(folder),
         ),
-        folder / "report.html",
-        folder / "figures",
+        folder,
     )
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from modalign.experiments.sweep.findings import Finding, findings
+from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.results import Case, Results, read
 from modalign.experiments.sweep.statistics import Estimate, mean_interval
 from modalign.report.figures.accuracy import accuracy_figures, predictor_symbol
 from modalign.report.figures.alignment import MEASURES, alignment_figures, case_keys, scatter_figures
 from modalign.report.figures.specification import Figure, Key
 from modalign.report.figures.training import training_figures
-from modalign.report.html import environment, packaged, plot_data, plot_scripts, write_text
+from modalign.report.html import environment, packaged, plot_data, plot_scripts, write_report
 from modalign.report.palette import css, modality, step
 from modalign.report.words import accuracy, baseline_of, points, sentences, strength_range
 
@@ -67,7 +68,7 @@ def write(folder: Path) -> Path:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    return write_text(Path(folder) / "report.html", render(read(Path(folder))))
+    return write_report(Folder(folder), render(read(Path(folder))), ())
 
 
 def draw(folder: Path) -> Path:
@@ -81,12 +82,12 @@ def draw(folder: Path) -> Path:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    from modalign.report.figures.pictures import write_pictures
     from modalign.report.figures.stills import draw_sheet
     from modalign.report.figures.sweep import sweep_sheets
 
     sheets = sweep_sheets(read(Path(folder)))
-    return write_pictures(Path(folder) / "figures", [draw_sheet(sheet) for sheet in sheets])
+    write_report(Folder(folder), None, [draw_sheet(sheet) for sheet in sheets])
+    return Path(folder) / "figures"
 
 
 def conclusions(folder: Path) -> list[str]:

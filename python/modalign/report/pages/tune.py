@@ -27,7 +27,7 @@ from modalign.report.figures import (
     upright_line,
     value_axis,
 )
-from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import modality
 from modalign.report.words import Table
 from modalign.report.words import points as in_points
@@ -84,7 +84,7 @@ def write(folder: Path) -> Path:
     folder = Path(folder)
     optima: dict[str, CaseOptima] = json.loads((folder / "optima.json").read_text(encoding="utf-8"))
     evaluations = pd.read_parquet(folder / "evaluations.parquet")
-    return write_page(
+    return write_study_page(
         Page(
             title="The best alignment strength",
             eyebrow="Search for the best strength",
@@ -95,8 +95,7 @@ def write(folder: Path) -> Path:
             reading=READING,
             folded=folded_settings(folder),
         ),
-        folder / "report.html",
-        folder / "figures",
+        folder,
     )
 
 

@@ -27,7 +27,7 @@ from modalign.report.figures import (
     title_above,
     value_axis,
 )
-from modalign.report.html import Page, folded_settings, write_page
+from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import series, step
 from modalign.report.words import Table, claims_table, verdict_counts
 
@@ -77,7 +77,7 @@ def write(folder: Path) -> Path:
     settings, seeds = record["settings"], len(record["settings"]["seeds"])
     table, layers, models = (pd.read_parquet(folder / f"{name}.parquet") for name in ("alignment", "layers", "models"))
     verdicts = [claims_table(claims)] if claims else []
-    return write_page(
+    return write_study_page(
         Page(
             title="Do images and captions align less when captions say less?",
             eyebrow="Reproduction of arXiv:2502.16282, vision and language",
@@ -89,8 +89,7 @@ def write(folder: Path) -> Path:
             reading=READING,
             folded=folded_settings(folder),
         ),
-        folder / "report.html",
-        folder / "figures",
+        folder,
     )
 
 
