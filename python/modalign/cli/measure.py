@@ -305,8 +305,10 @@ class EmbedOptions:
     """The options of ``modalign embed``."""
 
     encoder: Annotated[str, typer.Argument(metavar="ENCODER", help="Encoder, as KIND:LOCATION.")]
-    inputs: Annotated[str, typer.Argument(metavar="INPUTS", help="Texts or images.")]
-    out: Annotated[Path, typer.Option(help="The .npy file to write.")]
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUTS...", help="Texts or images; two for both sides of the same items.")
+    ]
+    out: Annotated[list[Path], typer.Option(help="The .npy file to write; given once for each of INPUTS, in order.")]
     layers: Annotated[
         str, typer.Option(help="Layers to write: last, or all hidden states of a transformers model.")
     ] = "last"
@@ -325,29 +327,39 @@ class EmbedOptions:
 
 @command(
     "Embed images or texts with an encoder that is on this machine; nothing is downloaded.\n\nENCODER is "
-    "sentence-transformers:FOLDER, transformers:FOLDER, timm:MODEL@WEIGHTS or python:module:function. INPUTS are a "
-    "text file with one text a line, a folder of images, or FILE:COLUMN of a .csv, .parquet or .arrow file. An "
-    "interrupted run continues where it stopped.",
+    "sentence-transformers:FOLDER, transformers:FOLDER, open_clip:MODEL@WEIGHTS, timm:MODEL@WEIGHTS or "
+    "python:module:function. INPUTS are a text file with one text a line, a folder of images, or FILE:COLUMN of a "
+    ".csv, .parquet or .arrow file, of texts, images or paths of images. A model of images and texts, such as CLIP, "
+    "takes both sides of the same items in one command. An interrupted run continues where it stopped.",
     "Examples: `modalign embed sentence-transformers:models/minilm captions.txt --out texts.npy` · "
-    "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy`",
+    "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy` · "
+    "`modalign embed transformers:models/clip pairs.csv:photo pairs.csv:caption --out images.npy --out texts.npy`",
 )
 def embed(options: EmbedOptions) -> None:
     from modalign.encoders.embedding import embed as write_embeddings
+    from modalign.encoders.inputs import require_same_count
 
-    with resumable():
-        path = write_embeddings(
-            options.encoder,
-            options.inputs,
-            options.out,
-            layers=options.layers,
-            pooling=options.pooling,
-            batch_size=options.batch_size,
-            device=options.device,
-            dtype=options.dtype,
-            fresh=options.fresh,
-            progress=not options.quiet,
+    if len(options.out) != len(options.inputs) or len(set(options.out)) < len(options.out):
+        raise ValueError(
+            f"--out must name one file for each of INPUTS, {len(options.inputs)} in all, got "
+            f"{', '.join(map(str, options.out))}"
         )
-    typer.echo(f"written: {path}")
+    require_same_count(options.inputs)
+    for inputs, out in zip(options.inputs, options.out, strict=True):
+        with resumable():
+            path = write_embeddings(
+                options.encoder,
+                inputs,
+                out,
+                layers=options.layers,
+                pooling=options.pooling,
+                batch_size=options.batch_size,
+                device=options.device,
+                dtype=options.dtype,
+                fresh=options.fresh,
+                progress=not options.quiet,
+            )
+        typer.echo(f"written: {path}")
 
 
 @command(

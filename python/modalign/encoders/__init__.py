@@ -4,7 +4,8 @@
     build           the encoder of a configuration, for given inputs and seed
     networks        the networks themselves
     user_modules    encoders that a function of the user's returns, and the checks they must pass
-    pretrained      encoders on this machine by name: sentence-transformers, transformers, timm or a function
+    pretrained      encoders on this machine by name: sentence-transformers, transformers, OpenCLIP, timm or a function
+    transformers_models  models of transformers: texts, images, and both towers of CLIP and SigLIP
     inputs          texts and images from files, folders, columns and sequences
     embedding       embeddings of such inputs with such an encoder, written to a file: ``modalign embed``
 

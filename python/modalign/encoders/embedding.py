@@ -15,7 +15,8 @@ from torch import Tensor
 from modalign.common import provenance
 from modalign.common.progress import bar
 from modalign.encoders.inputs import Items, read_items
-from modalign.encoders.pretrained import POOLINGS, Encode, load_encoder, offline
+from modalign.encoders.pretrained import Encode, load_encoder, offline
+from modalign.encoders.transformers_models import POOLINGS
 from modalign.files.checkpoint import Records
 from modalign.files.locking import claimed_file
 
@@ -54,15 +55,19 @@ def embed(
 
     Args:
         encoder: ``sentence-transformers:FOLDER``; ``transformers:FOLDER``, a model with tokenizer or image processor,
-            or one .gguf file with its tokenizer; ``timm:MODEL@WEIGHTS``; ``python:module:function`` or a function that
-            takes a list of texts or Pillow images and returns (b, d) or (b, layers, d). Nothing is ever downloaded.
+            or one .gguf file with its tokenizer; ``open_clip:MODEL@WEIGHTS`` or ``open_clip:FOLDER``;
+            ``timm:MODEL@WEIGHTS``; ``python:module:function`` or a function that takes a list of texts or Pillow images
+            and returns (b, d) or (b, layers, d). CLIP, SigLIP and their like embed texts and images into one space.
+            Nothing is ever downloaded.
         inputs: A text file of one text a line, a folder of images (in the order of their paths), ``file.csv:column``,
             ``file.parquet:column`` or ``file.arrow:column`` of texts or of images as bytes, or a sequence of texts,
-            Pillow images or paths of images.
+            Pillow images or paths of images. Texts that are all paths of images (from the file's folder or the working
+            folder) are those images.
         out: The .npy file; ``out.json`` beside it records ids, encoder, settings and provenance.
         layers: "last", or "all" hidden states of a transformers model.
         pooling: Pooling of a transformers model: "mean" over the tokens that are no padding (the default for texts),
-            "cls", the first token (the default for images), or "last", the last that is no padding.
+            "cls", the first token (the default for images), or "last", the last that is no padding. With it, CLIP and
+            its like give the hidden states of a tower, not the embeddings of the space they share.
         batch_size: Inputs of a batch; a resumed run has the same batches, and so the same bits.
         device: Of torch.
         dtype: Of the file, "float16" or "float32".

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Item = str | bytes | Path | Image
 
-__all__ = ["Items", "read_items", "read_texts"]
+__all__ = ["Items", "read_items", "read_texts", "require_same_count"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,21 @@ def read_items(inputs: str | Path | Sequence[Item]) -> Items:
     for value in values:
         digest.update(_fingerprint(value))
     return Items(values, ids, texts, digest.hexdigest())
+
+
+def require_same_count(inputs: Sequence[str | Path]) -> None:
+    """Check, before any is embedded, that inputs of the same items have as many texts or images each.
+
+    Raises:
+        ValueError: If they have not, or an input is empty.
+        FileNotFoundError: If there is no such file or folder.
+    """
+    if len(inputs) < 2:
+        return
+    counts = [len(read_items(spec).ids) for spec in inputs]
+    if len(set(counts)) > 1:
+        listed = ", ".join(f"{count:,} in {spec}" for count, spec in zip(counts, inputs, strict=True))
+        raise ValueError(f"embed: inputs must be the same items in one order, got {listed}")
 
 
 def read_texts(spec: str | Path) -> list[str]:
