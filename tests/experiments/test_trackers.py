@@ -15,6 +15,7 @@ from experiments.small import configuration, settings
 from modalign.cli import app
 from modalign.experiments.sweep.runner import run
 from modalign.experiments.sweep.trackers import log_runs, require_tracker
+from modalign.files.marks import Mark
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +57,19 @@ def test_tensorboard_has_every_number(folder: Path) -> None:
 
 
 def test_logging_again_replaces_the_earlier_log(folder: Path) -> None:
-    before = sorted(path.name for path in log_runs(folder, "tensorboard").iterdir())
-    (folder / "tensorboard" / "stray").mkdir()
-    (folder / "tensorboard.partial").mkdir()  # of a killed call
-    assert sorted(path.name for path in log_runs(folder, "tensorboard").iterdir()) == before
-    assert not (folder / "tensorboard.partial").exists()
+    """Files that the user added stay, and one in place of an event file is refused."""
+
+    def files() -> set[Path]:
+        return {path for path in (folder / "tensorboard").rglob("*") if path.is_file()}
+
+    log_runs(folder, "tensorboard")
+    before = files()
+    (folder / "tensorboard" / "notes.txt").write_text("mine")
+    log_runs(folder, "tensorboard")
+    assert len(files()) == len(before) + 1
+    assert {str(path.relative_to(folder)) for path in files()} - set(Mark.read(folder).files) == {
+        "tensorboard/notes.txt"
+    }
 
 
 def test_wandb_offline(folder: Path) -> None:
@@ -82,9 +91,8 @@ def test_the_command_line_logs_a_sweep_and_a_finished_one(tmp_path: Path) -> Non
     result = call("sweep", config, "--out", out, "--quiet", "--log", "tensorboard")
     assert result.exit_code == 0, result.output
     assert f"tensorboard: {out / 'tensorboard'}" in result.stdout
-    (out / "tensorboard" / "stray").mkdir()
     assert call("report", out, "--log", "tensorboard").exit_code == 0
-    assert len(list((out / "tensorboard").iterdir())) == 2
+    assert len([path for path in (out / "tensorboard").rglob("*") if path.is_file()]) == 2
 
 
 def test_mistakes_are_named_before_anything_trains(

@@ -158,7 +158,7 @@ def test_compare_writes_a_page_with_its_pictures(folder: Path, second: Path, tmp
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"report: {page}"
     assert "image is better in the second" in page.read_text()
-    assert set(contents(tmp_path / "compared-figures")) == {"curves.svg", "curves.png"}
+    assert set(contents(tmp_path / "compared-figures")) == {".modalign", "curves.svg", "curves.png"}
     refused = CliRunner().invoke(app, ["compare", str(folder), str(second), "--out", "page.pdf"])
     assert refused.exit_code == 2
     assert refused.stderr == "modalign: --out must end in .html, got page.pdf\n"
@@ -176,5 +176,6 @@ def test_advise_writes_a_page_with_its_pictures(tmp_path: Path, monkeypatch: pyt
     text = page.read_text()
     for said in (*advice().sentences(), advise.trust().replace("`", "")):
         assert said in text.replace("&#39;", "'")
-    assert {path.stem for path in (tmp_path / "advice-figures").iterdir()} == {"information", "neighbours"}
+    pictures = {path.stem for path in (tmp_path / "advice-figures").iterdir()}
+    assert pictures == {".modalign", "information", "neighbours"}
     assert CliRunner().invoke(app, [*command, "advice.txt"]).exit_code == 2
