@@ -72,3 +72,10 @@ def test_a_data_set_in_a_file_of_its_own_is_found_everywhere(tmp_path, monkeypat
     assert CliRunner().invoke(app, ["data", "list"]).output.count("toy") >= 1
     with pytest.raises(ValueError, match="there is a data set 'toy' already"):
         registry.register(registry.DATA_SETS["toy"])
+
+
+def test_files_at_paths_that_nobody_gave_are_not_here():
+    """Without a path of a file that exists, none of these can be loaded, whatever packages are installed."""
+    named = {"affect", "av_mnist", "mm_imdb", "platonic"}
+    assert not [entry.name for entry in catalogue() if entry.name in named and entry.available]
+    assert all(entry.available for entry in catalogue() if entry.name in {"own", "synthetic", "emoji"})

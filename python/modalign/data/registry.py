@@ -37,6 +37,7 @@ class Source:
         settings: the settings that choose this source, empty for the defaults.
         packages: the Python packages that must be installed.
         folder: a folder that must exist, or empty.
+        named: whether ``load`` needs the paths of files that the user must get, so that nothing is here without them.
         task: the task, where this source has another than the data set.
     """
 
@@ -46,10 +47,13 @@ class Source:
     settings: str = ""
     packages: tuple[str, ...] = ()
     folder: str = ""
+    named: bool = False
     task: str = ""
 
     def available(self) -> bool:
         """Return whether this source can be loaded here. Packages and folders are looked for, not imported."""
+        if self.named:
+            return False
         installed = all(importlib.util.find_spec(package) is not None for package in self.packages)
         return installed and (not self.folder or Path(self.folder).is_dir())
 
@@ -170,10 +174,10 @@ for _data_set in (
         modalities="vision x audio x text, 50 steps",
         task="2 classes",
         sources=(
-            Source("2,199", "CMU's", _MULTIBENCH, "dataset=mosi", task="regression"),
-            Source("22,777", "CMU's", _MULTIBENCH, "dataset=mosei", task="regression"),
-            Source("16,514", "UR-FUNNY's", _MULTIBENCH, "dataset=humor"),
-            Source("690", "MUStARD's", _MULTIBENCH, "dataset=sarcasm"),
+            Source("2,199", "CMU's", _MULTIBENCH, "dataset=mosi", named=True, task="regression"),
+            Source("22,777", "CMU's", _MULTIBENCH, "dataset=mosei", named=True, task="regression"),
+            Source("16,514", "UR-FUNNY's", _MULTIBENCH, "dataset=humor", named=True),
+            Source("690", "MUStARD's", _MULTIBENCH, "dataset=sarcasm", named=True),
         ),
     ),
     DataSet(
@@ -181,21 +185,23 @@ for _data_set in (
         function="modalign.data.multibench:av_mnist",
         modalities="image x spectrogram",
         task=_DIGIT,
-        sources=(Source("70,000", "MNIST, TIDIGITS, ESC-50", _MULTIBENCH),),
+        sources=(Source("70,000", "MNIST, TIDIGITS, ESC-50", _MULTIBENCH, named=True),),
     ),
     DataSet(
         name="mm_imdb",
         function="modalign.data.multibench:mm_imdb",
         modalities="poster x plot",
         task="23 labels",
-        sources=(Source("25,959", "research", f"pip install h5py; {_MULTIBENCH}", packages=("h5py",)),),
+        sources=(Source("25,959", "research", f"pip install h5py; {_MULTIBENCH}", packages=("h5py",), named=True),),
     ),
     DataSet(
         name="platonic",
         function="modalign.data.features:platonic",
         modalities="features x features",
         task="none, or yours",
-        sources=(Source("1,024 of WIT", "that of the features", "files from github.com/minyoungg/platonic-rep"),),
+        sources=(
+            Source("1,024 of WIT", "that of the features", "files from github.com/minyoungg/platonic-rep", named=True),
+        ),
     ),
     DataSet(
         name="own",
@@ -215,7 +221,7 @@ class Entry:
     Attributes:
         name: the name that ``load`` takes.
         settings: the settings that choose this source, empty for the defaults.
-        available: whether it can be loaded here with these settings.
+        available: whether it can be loaded here with these settings and no path of files.
         get: how to get it, empty if it comes with the package.
         licence, modalities, items, task: texts about the data.
     """
@@ -233,9 +239,9 @@ class Entry:
 def catalogue() -> list[Entry]:
     """Return every source of every data set: what it is, whether it can be loaded here, and how to get it.
 
-    Data sets whose files the user names (``affect``, ``av_mnist``, ``mm_imdb``, ``platonic``, ``own``) count as
-    available once the package that reads them is installed. Nothing is loaded or imported: only packages and folders
-    are looked for.
+    Data sets that are read from files at paths that the user gives (``affect``, ``av_mnist``, ``mm_imdb``,
+    ``platonic``) do not count as available: nothing says whether the files are here. ``own`` is available with the
+    user's own data. Nothing is loaded or imported: only packages and folders are looked for.
 
     Examples:
         >>> from modalign.data import catalogue
