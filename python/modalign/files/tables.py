@@ -6,10 +6,11 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from modalign.files.texts import encoding_of
+from modalign.files.texts import encoding_of, lines_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +144,7 @@ def _read_csv(path: Path, column: str | None, cells: Cells) -> pa.Table:
 
     table = read(".")
     if len(names) == 1:
-        table = table.slice(0, _end_of_cells(table.column(0).to_pylist()))
+        table = table.slice(0, table.num_rows - _blank_lines_at_end(path))
     if delimiter == ";" and cells == "typed" and any(_has_decimal_commas(values) for values in table.columns):
         return read(",")
     return table
@@ -164,9 +165,9 @@ def _header(path: Path, encoding: str, column: str | None) -> tuple[str, list[st
     return best, headers[best]
 
 
-def _end_of_cells(cells: Sequence[str | None]) -> int:
-    """Return how many cells there are before the blank lines at the end."""
-    return next((row + 1 for row in reversed(range(len(cells))) if cells[row] not in (None, "")), 0)
+def _blank_lines_at_end(path: Path) -> int:
+    """Return how many blank lines a text file ends with."""
+    return sum(1 for _ in takewhile(lambda line: not line.strip(), reversed(lines_of(path))))
 
 
 def _has_decimal_commas(cells: pa.ChunkedArray) -> bool:
