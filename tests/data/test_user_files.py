@@ -241,7 +241,7 @@ def test_features_of_another_form_are_refused(wit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="layer_2 must be from 0 to 2, or negative from the end, got 3"):
         platonic(*wit, layer_2=3)
-    with pytest.raises(ValueError, match=r"labels must be \(40,\) whole numbers"):
+    with pytest.raises(ValueError, match=r"labels must be \(40,\), one for each item, got \(2,\)"):
         platonic(*wit, labels=[0, 1])
     torch.save({"feats": Command()}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match=r"evil.pt must hold tensors alone, or it could run code"):

@@ -379,12 +379,12 @@ def advise(
     import numpy as np
 
     from modalign.experiments import advice as adviser
-    from modalign.files.labels import as_classes, read_labels
+    from modalign.files.labels import read_labels
     from modalign.files.rows import indexable, open_rows
 
     require_html(out)
     first, second = (np.asarray(indexable(open_rows(side))) for side in (x, y))
-    advice = adviser.advise(first, second, as_classes(read_labels(labels)), seed=seed)
+    advice = adviser.advise(first, second, read_labels(labels), seed=seed)
     typer.echo(str(advice.information))
     for sentence in advice.sentences():
         typer.echo(f"  {sentence}")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.common.labels import Labels, label_array
 from modalign.data.arrays import scaled
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 
@@ -25,7 +25,7 @@ def platonic(
     *,
     layer_1: int = -1,
     layer_2: int = -1,
-    labels: ArrayLike | None = None,
+    labels: Labels | None = None,
     classes: Sequence[str] | None = None,
     modalities: Sequence[str] = ("vision", "language"),
     pca: int | None = None,
@@ -39,8 +39,9 @@ def platonic(
     Args:
         x_path, y_path: paths of files of the same n items in the same order.
         layer_1, layer_2: from 0, or from the end by negative numbers.
-        labels: (n,) whole numbers from 0. WIT has none: without them all items are of one class, enough to align and
-            to measure alignment, and ``require_trainable`` refuses to train a classifier.
+        labels: (n,) whole numbers from 0, or text, whose classes are in its order. WIT has none: without them all items
+            are of one class, enough to align and to measure alignment, and ``require_trainable`` refuses to train a
+            classifier.
         classes: names of the classes.
         modalities: names of the two modalities.
         pca: width to reduce each to, or None.
@@ -61,9 +62,10 @@ def platonic(
     n = len(first)
     if len(second) != n:
         raise ValueError(f"platonic: both files must be of the same items, got {n} and {len(second)}")
-    numbers = np.zeros(n, np.int64) if labels is None else np.asarray(labels)
-    if numbers.shape != (n,) or numbers.dtype.kind not in "iu":
-        raise ValueError(f"platonic: labels must be ({n},) whole numbers, got {numbers.shape} {numbers.dtype}")
+    numbers = np.zeros(n, np.int64) if labels is None else label_array("platonic: labels", labels, n)
+    if numbers.dtype.kind == "U":
+        held, numbers = np.unique(numbers, return_inverse=True)
+        classes = held.tolist() if classes is None else classes
     if classes is None:
         classes = ("unlabelled",) if labels is None else [str(i) for i in range(int(numbers.max()) + 1)]
     split = split_of(numbers, seed=seed)

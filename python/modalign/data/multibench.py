@@ -87,6 +87,7 @@ def affect(
         labels = np.asarray(_member(table[part], "labels", here))
         if labels.size != len(text) or labels.dtype.kind not in "iufb":
             raise ValueError(f"{here}: labels must be one number a row, {len(text)}, got {labels.shape} {labels.dtype}")
+        require_finite(labels.reshape(-1), f"{here}: labels")
         read["labels"].append(labels.reshape(-1)[spoken])
         read["split"].append(np.full(int(spoken.sum()), which, np.int8))
     split = np.concatenate(read["split"])
@@ -141,7 +142,8 @@ def av_mnist(folder: str | Path, *, features: str = "flat", audio_pool: int = 1)
     labels = [_mapped(root / f"{part}_labels.npy", "av_mnist") for part in ("train", "test")]
     sizes = [len(values) for values in labels]
     for values, part in zip(labels, ("train", "test"), strict=True):
-        if values.ndim != 1 or values.dtype.kind not in "iu" or not 0 <= values.min() <= values.max() <= 9:
+        whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.round(values)).all()))
+        if values.ndim != 1 or not whole or not 0 <= values.min() <= values.max() <= 9:
             raise ValueError(
                 f"av_mnist: {part}_labels.npy must hold one digit a row, got {values.shape} {values.dtype} from "
                 f"{values.min()} to {values.max()}"

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.common.labels import Labels, label_array
 from modalign.information import Information
 
 __all__ = ["TASKS", "TEST", "TRAIN", "VALIDATION", "PairedDataset", "require_trainable", "split_of"]
@@ -196,10 +196,10 @@ def _native(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
+def split_of(strata: Labels, *, seed: int = 0) -> Tensor:
     """Return a fixed split of 70 / 15 / 15 per cent, as near to it in every stratum as whole items allow.
 
-    strata: (n,) whole numbers, one class or group per item. Returns (n,) int8 of TRAIN, VALIDATION and TEST.
+    strata: (n,) labels, one class or group per item. Returns (n,) int8 of TRAIN, VALIDATION and TEST.
     The same strata and seed give the same split on every machine. The remainder of a stratum that does not divide
     is carried on to the next one, so that the totals are right to within an item or two whatever the strata.
 
@@ -209,9 +209,7 @@ def split_of(strata: ArrayLike, *, seed: int = 0) -> Tensor:
         >>> np.bincount(split_of(np.arange(1000) % 10)).tolist()
         [700, 150, 150]
     """
-    values = np.asarray(strata)
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(f"split_of: strata must be (n,) whole numbers, got shape {values.shape} of {values.dtype}")
+    values = label_array("split_of: strata", strata)
     seed = whole_number("split_of", "seed", seed, least=0)
     shuffled = np.random.default_rng(seed).permutation(len(values))
     # items in order of their stratum, shuffled inside each, take the slots of one pattern in turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ __all__ = ["PICTURES", "open_picture", "picture_paths", "pictures_in"]
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 DIRECT = ("RGB", "RGBA", "RGBa", "L", "LA", "P", "PA", "1")  # modes that Pillow converts to RGBA
+ORIENTATION = 0x0112  # the number of this tag in EXIF
 SHOWN = 3  # names in a message
 
 
@@ -75,16 +77,27 @@ def open_picture(source: str | Path | bytes | Image, name: str, mode: str = "RGB
     Raises:
         ValueError: The file is no whole picture, or its levels are in a range that says not which is white.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         if not isinstance(source, (str, Path, bytes)):
-            return _converted(ImageOps.exif_transpose(source), name, mode)
+            return _converted(_upright(source), name, mode)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            return _converted(ImageOps.exif_transpose(file), name, mode)
+            return _converted(_upright(file), name, mode)
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name} cannot be read as an image ({reason}); drop or mend it") from None
+
+
+def _upright(image: Image) -> Image:
+    """Return a picture turned as its EXIF orientation says; a damaged EXIF block says nothing."""
+    from PIL import ImageOps
+
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) != 1
+    except (SyntaxError, ValueError, KeyError, TypeError, OverflowError, struct.error):
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def _converted(image: Image, name: str, mode: str) -> Image:
