@@ -16,6 +16,7 @@
 #include "cpu/losses/info_nce.hpp"
 #include "cpu/losses/sigmoid_loss.hpp"
 #include "cpu/losses/unit_rows.hpp"
+#include "cpu/shared/floating_point.hpp"
 #include "cpu/shared/isa.hpp"
 #include "cpu/shared/parallel.hpp"
 
@@ -71,6 +72,12 @@ void require_int32(const char* function, const char* items, int64_t n) {
                                 std::to_string(n));
 }
 
+// Other Python threads run, and this one computes in IEEE 754 arithmetic.
+struct Released {
+  py::gil_scoped_release gil;
+  modalign::StandardArithmetic arithmetic;
+};
+
 // x, y (0: one stream), dtype, problems, n, m, d, logit_scale, row_id, col_id, row_cap, col_cap, mask
 using LossTables = std::tuple<Address, Address, std::string, int64_t, int64_t, int64_t, int64_t, Address, Address,
                               Address, Address, Address, std::string>;
@@ -123,7 +130,7 @@ void info_nce_forward(const LossTables& tables, const std::array<Address, 3>& ro
                                             .col = summary_of<T>(col),
                                             .positive = pointer<T>(positive),
                                             .stored = {pointer<T>(stored), stored_rows}};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::info_nce_forward<T>(call, results);
 }
 
@@ -137,14 +144,14 @@ void info_nce_backward(const LossTables& tables, const std::array<Address, 5>& g
                                                 .positive = pointer<T>(grads[2]),
                                                 .row_lse = pointer<T>(grads[3]),
                                                 .col_lse = pointer<T>(grads[4])};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::info_nce_backward<T>(call, gradients, products_of<T>(products), {pointer<T>(stored), stored_rows});
 }
 
 template <class T>
 void sigmoid_loss_forward(const LossTables& tables, Address bias, Address row_loss, int threads) {
   const modalign::Similarity<T> call = similarity_of<T>(tables, threads);
-  py::gil_scoped_release released;
+  const Released released;
   modalign::sigmoid_loss_forward<T>(call, pointer<T>(bias), pointer<T>(row_loss));
 }
 
@@ -154,7 +161,7 @@ void sigmoid_loss_backward(const LossTables& tables, Address bias, Address grad_
   const modalign::Similarity<T> call = similarity_of<T>(tables, threads);
   const modalign::SigmoidGradients<T> gradients{
       .bias = pointer<T>(bias), .grad_row = pointer<T>(grad_row), .slope = pointer<T>(slope)};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::sigmoid_loss_backward<T>(call, gradients, products_of<T>(products));
 }
 
@@ -163,7 +170,7 @@ void unit_rows(Address x, int64_t n, int64_t d, Address unit, Address size, Addr
   require_positive({n, d, threads});
   const modalign::UnitRows<T> rows{
       .x = pointer<T>(x), .n = n, .d = d, .unit = pointer<T>(unit), .size = pointer<T>(size), .norm = pointer<T>(norm)};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::unit_rows<T>(rows, threads);
 }
 
@@ -178,7 +185,7 @@ void unit_rows_backward(Address grad, Address x, Address size, Address norm, int
                                            .size = pointer<T>(size),
                                            .norm = pointer<T>(norm),
                                            .dx = pointer<T>(dx)};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::unit_rows_backward<T>(rows, threads);
 }
 
@@ -213,7 +220,7 @@ py::tuple knn(const RowTable& x, const RowTable& y, const std::string& dtype, in
                            .stop = pointer<std::atomic<int64_t>>(stop)};
   modalign::KnnReport report;
   {
-    py::gil_scoped_release released;
+    const Released released;
     report = modalign::knn(call, threads);
   }
   return py::make_tuple(report.precision, report.scored, report.redone);
@@ -238,7 +245,7 @@ modalign::GraphPair graph_pair_of(Address a, Address b, int64_t n, int64_t k) {
 void neighbor_overlap(Address a, Address b, int64_t n, int64_t k, Address counts, int threads) {
   require_positive({threads});
   const modalign::GraphPair graphs = graph_pair_of(a, b, n, k);
-  py::gil_scoped_release released;
+  const Released released;
   modalign::neighbor_overlap(graphs, pointer<int32_t>(counts), threads);
 }
 
@@ -246,7 +253,7 @@ void neighborhood_scores(Address a, Address b, int64_t n, int64_t k, const std::
                          int threads) {
   require_positive({threads});
   const modalign::GraphPair graphs = graph_pair_of(a, b, n, k);
-  py::gil_scoped_release released;
+  const Released released;
   modalign::neighborhood_scores(graphs, name, pointer<double>(scores), threads);
 }
 
@@ -255,7 +262,7 @@ void relabelled_overlap(Address a, Address b, int64_t n, int64_t k, Address rela
   require_positive({count, threads});
   require_int32("relabelled_overlap", "items", n);
   const modalign::GraphPair graphs = graph_pair_of(a, b, n, k);
-  py::gil_scoped_release released;
+  const Released released;
   modalign::relabelled_overlap(graphs, {pointer<int64_t>(relabellings), count}, pointer<int64_t>(totals), threads);
 }
 
@@ -265,7 +272,7 @@ void edge_products(Address x, const std::string& dtype, int64_t n, int64_t d, Ad
   require_int32("edge_products", "rows", n);
   const modalign::Rows table{.data = pointer<void>(x), .dtype = dtype_of(dtype), .d = d, .start = 0, .rows = n};
   const modalign::Edges edges{.items = pointer<int64_t>(items), .others = pointer<int64_t>(others), .m = m, .k = k};
-  py::gil_scoped_release released;
+  const Released released;
   modalign::edge_products(table, edges, pointer<double>(products), threads);
 }
 

@@ -20,6 +20,7 @@ Nothing is imported before it is used: ``import modalign`` loads neither torch n
 """
 
 from modalign.aliases import attach, install
+from modalign.common import threads as _threads  # noqa: F401 (before a fork)
 
 __version__ = "0.1.0"
 

@@ -119,10 +119,44 @@ def test_the_best_of_a_group_counts(metric: str, ties: bool) -> None:
     x, y = (binary(), binary()[::-1].copy()) if ties else noisy(130)
     groups = np.random.default_rng(1).integers(-5, 30, size=130)
     groups[:40] = 7  # more than a tile
-    result = retrieval(x, y, metric=metric, groups=groups)
+    result = retrieval(x, y, metric=metric, groups=groups, candidates="rows")
     for side, table in ((result.x_to_y, scores(x, y, metric)), (result.y_to_x, scores(y, x, metric))):
         expected = np.where(groups[:, None] == groups, places(table), len(x)).min(1)
         assert side.ranks.tolist() == expected.tolist()
+
+
+@tiled
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_repeated_image_is_one_candidate_and_one_query(metric: str) -> None:
+    """The protocol of COCO: images are ranked among images, and a caption of the image is what an image looks for."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 6, size=40)
+    image, groups = rng.normal(size=(40, 8)), np.repeat(np.arange(40), counts) * 7 - 3
+    captions = np.repeat(image, counts, 0) + 1.2 * rng.normal(size=(len(groups), 8))
+    order = rng.permutation(len(groups))
+    x, y, groups = np.repeat(image, counts, 0)[order], captions[order], groups[order]
+    firsts = np.sort(np.unique(groups, return_index=True)[1])  # the images, in the order of their first rows
+    table = scores(x[firsts], y, metric)
+    partner = groups[firsts][:, None] == groups
+    result = retrieval(x, y, metric=metric, groups=groups)
+    assert result.x_to_y.ranks.tolist() == np.where(partner, places(table), len(y)).min(1).tolist()
+    assert result.y_to_x.ranks.tolist() == np.where(partner.T, places(table.T), len(firsts)).min(1).tolist()
+    swapped = retrieval(y, x, metric=metric, groups=groups)
+    assert swapped.x_to_y.ranks.equal(result.y_to_x.ranks)
+    assert swapped.y_to_x.ranks.equal(result.x_to_y.ranks)
+    with_rows = retrieval(x, y, metric=metric, groups=groups, candidates="rows")
+    assert len(with_rows.x_to_y.ranks) == len(x)
+    assert with_rows.y_to_x.recall[10] < result.y_to_x.recall[10]
+
+
+def test_different_images_of_a_group_are_different_candidates() -> None:
+    x, y = noisy(60)
+    groups = np.arange(60) // 3
+    one, two = (retrieval(x, y, groups=groups, candidates=name) for name in ("items", "rows"))
+    assert one.x_to_y.ranks.equal(two.x_to_y.ranks)
+    assert one.y_to_x.ranks.equal(two.y_to_x.ranks)
+    with pytest.raises(ValueError, match=r"candidates must be one of \('items', 'rows'\), got 'images'"):
+        retrieval(x, y, groups=groups, candidates="images")
 
 
 @pytest.mark.parametrize("scale", [1e200, 1e-200])

@@ -119,7 +119,7 @@ def test_scipy_and_scikit_learn_take_the_graph() -> None:
     graph = modalign.knn(x, 8, metric="euclidean")
     csr = graph.to_scipy("distance")
     assert csr.shape == (120, 120)
-    assert np.array_equal(csr.indices.reshape(120, 8), graph.indices)
+    assert np.array_equal(csr.indices.reshape(120, 9)[:, 1:], graph.indices)
     distances = torch.cdist(x, x).gather(1, graph.indices)
     assert torch.allclose(graph.distances, distances, atol=1e-6)
     queries = rows(20, seed=2).double()

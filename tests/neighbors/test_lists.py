@@ -25,6 +25,11 @@ from modalign.reference.knn import knn
 from neighbors.block_searches import K, N, require_same, run, some_rows, stopped_after
 
 
+@pytest.fixture(autouse=True)
+def _every_pair_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_module, "SECONDS_BETWEEN_SAVES", 0)
+
+
 @pytest.mark.parametrize("saves", [0, 1, 2, 3, 4, 13, 14, 15, 48, 49])
 def test_it_continues_wherever_it_was_stopped(saves: int, tmp_path: Path, merges: list[Any]) -> None:
     with stopped_after(saves):
@@ -101,6 +106,7 @@ import sys, time
 import numpy as np
 from modalign.neighbors import blocks
 from modalign.files.rows import open_rows
+blocks.SECONDS_BETWEEN_SAVES = 0
 real = blocks.merge
 def slow(*arguments, **others):
     time.sleep(0.02)
@@ -154,7 +160,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "facts cut short": ("checkpoint.json", lambda file: file.write_text(file.read_text()[:50])),
     "facts of another kind": ("checkpoint.json", lambda file: file.write_text("[1]")),
     "facts without a format": ("checkpoint.json", lambda file: file.write_text("{}")),
-    "facts without a block size": ("checkpoint.json", lambda file: file.write_text('{"format": 1}')),
+    "facts without a block size": ("checkpoint.json", lambda file: file.write_text('{"format": 2}')),
     "facts not text": ("checkpoint.json", lambda file: file.write_bytes(b"\xff\xfe\x00")),
 }
 
@@ -252,9 +258,124 @@ def test_a_file_that_changed_is_something_else(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_a_later_format_is_named(half: Path) -> None:
     facts = json.loads((half / "checkpoint.json").read_text())
-    (half / "checkpoint.json").write_text(json.dumps(facts | {"format": 2, "modalign": "9.0"}))
-    with pytest.raises(ValueError, match=r"checkpoint.json must be of format 1, got 2 of modalign 9.0; .*fresh=True"):
+    (half / "checkpoint.json").write_text(json.dumps(facts | {"format": 3, "modalign": "9.0"}))
+    with pytest.raises(ValueError, match=r"checkpoint.json must be of format 2, got 3 of modalign 9.0; .*fresh=True"):
         run(half)
+
+
+def test_a_checkpoint_of_an_earlier_format_is_named(half: Path) -> None:
+    facts = json.loads((half / "checkpoint.json").read_text()) | {"format": 1, "modalign": "0.1.0"}
+    del facts["search"]
+    (half / "checkpoint.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"must be of format 2, got 1 of modalign 0.1.0; .*fresh=True"):
+        run(half)
+
+
+def swap(half: Path) -> None:
+    first, second = half / "block-00000.npz", half / "block-00001.npz"
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0])
+
+
+def copy(half: Path) -> None:
+    (half / "block-00001.npz").write_bytes((half / "block-00000.npz").read_bytes())
+
+
+def of_another_search(half: Path) -> None:
+    with stopped_after(4):
+        run(half.with_name("other"), k=K)
+    (half / "block-00000.npz").write_bytes((half.with_name("other") / "block-00000.npz").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (swap, r"block-00000.npz is damaged \(block 1 of this search\)"),
+        (copy, r"block-00001.npz is damaged \(block 0 of this search\)"),
+        (of_another_search, r"block-00000.npz is damaged \(a block of another search\)"),
+    ],
+)
+def test_a_block_in_the_place_of_another_is_refused(mistake: Callable[[Path], Any], message: str, half: Path) -> None:
+    mistake(half)
+    with pytest.raises(ValueError, match=message + ".*fresh=True"):
+        run(half)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("row", [0, 35, 100])
+def test_rows_that_changed_behind_an_old_time_stamp_are_refused(finished: bool, row: int, tmp_path: Path) -> None:
+    file, folder = tmp_path / "x.npy", tmp_path / "graph"
+    np.save(file, some_rows().numpy())
+    with stopped_after(99 if finished else 20):
+        run(folder, open_rows(file))
+    stat = file.stat()
+    rows = some_rows().numpy()
+    rows[row, 3] += 1
+    np.save(file, rows)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    first = row // 30 * 30
+    with pytest.raises(ValueError, match=rf"x.npy: rows {first} to {first + 29} are not those .*fresh=True"):
+        run(folder, open_rows(file))
+
+
+def test_queries_that_changed_behind_an_old_time_stamp_are_refused(tmp_path: Path) -> None:
+    file, folder = tmp_path / "queries.npy", tmp_path / "graph"
+    np.save(file, some_rows(40, seed=1).numpy())
+    with stopped_after(5):
+        run(folder, queries=open_rows(file))
+    stat = file.stat()
+    np.save(file, some_rows(40, seed=2).numpy())
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ValueError, match=r"queries.npy: rows 0 to 29 are not those"):
+        run(folder, queries=open_rows(file))
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_call(half: Path) -> None:
+    left_by_a_kill = [half / ".block-00001.npz.abcdef_9.npz", half / ".checkpoint.json.abcdefgh.json"]
+    others = [half / ".block-00001.npz.mine", half / ".notes"]
+    for file in left_by_a_kill + others:
+        file.write_text("half of it")
+    run(half)
+    assert not any(file.exists() for file in left_by_a_kill)
+    assert all(file.exists() for file in others)
+
+
+def test_lists_are_saved_every_15_seconds_and_at_the_end(
+    tmp_path: Path, merges: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks_module, "SECONDS_BETWEEN_SAVES", 15.0)
+    monkeypatch.setattr(blocks_module.time, "monotonic", lambda: 2.0 * len(merges))  # each pair takes 2 seconds
+    written = []
+    real = GraphFolder.save
+    monkeypatch.setattr(
+        GraphFolder, "save", lambda folder, blocks, lists: (written.append(len(merges)), real(folder, blocks, lists))
+    )
+    run(tmp_path)
+    assert written == [8, 16, 24, 28]
+    del merges[:]
+    run(tmp_path)
+    assert merges == []
+
+
+def test_an_interrupted_pair_is_not_saved_half_merged(
+    tmp_path: Path, merges: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks_module, "SECONDS_BETWEEN_SAVES", 15.0)
+    real = blocks_module.merge
+
+    def interrupted(x: RowBlock, y: RowBlock | None, options: SearchOptions) -> Any:
+        report = real(x, y, options)
+        if len(merges) == 4:
+            raise KeyboardInterrupt
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks_module, "merge", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert {file.name for file in tmp_path.glob("block*")} == {"block-00001.npz", "block-00002.npz"}
+    require_same(run(tmp_path), knn(some_rows(), None, K, "euclidean"))
 
 
 @pytest.mark.parametrize("at", ["savez", "fsync"])

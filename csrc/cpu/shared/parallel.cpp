@@ -4,8 +4,11 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <latch>
 #include <system_error>
 #include <thread>
+
+#include "cpu/shared/floating_point.hpp"
 
 namespace modalign {
 namespace {
@@ -34,9 +37,35 @@ const OpenMP* find_openmp() {
 std::atomic<bool> forked = false;
 [[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, forget_openmp);  // set when this is loaded
 
-const OpenMP* openmp() {
+// Start threads until there are `most` with the calling one, or the system gives no more.
+std::vector<std::jthread> start_threads(int most, const std::function<void(int thread)>& body) {
+  std::vector<std::jthread> others;
+  others.reserve(most - 1);
+  try {
+    for (int thread = 1; thread < most; ++thread) others.emplace_back([&body, thread] { body(thread); });
+  } catch (const std::system_error&) {
+  }
+  return others;
+}
+
+// Return whether the system gives this thread a team of so many. An OpenMP runtime ends the process where it does not,
+// and it starts the threads of a team once for each thread that calls it.
+bool system_gives(int threads) {
+  thread_local int given = 1;
+  if (threads <= given) return true;
+  std::latch tried(1);
+  const std::vector<std::jthread> others = start_threads(threads, [&](int) { tried.wait(); });
+  tried.count_down();
+  if (static_cast<int>(others.size()) + 1 < threads) return false;
+  given = threads;
+  return true;
+}
+
+// The runtime, where it has a team of so many threads for this one.
+const OpenMP* openmp(int threads) {
   static const OpenMP* runtime = find_openmp();
-  return forked ? nullptr : runtime;
+  if (forked || runtime == nullptr) return nullptr;
+  return system_gives(std::max(threads, runtime->max_threads())) ? runtime : nullptr;
 }
 
 // A barrier for the threads of a team. They arrive within microseconds of each other, so they spin before they sleep.
@@ -68,9 +97,10 @@ void forget_openmp() { forked = true; }
 void run_team(int threads, const std::function<void(int, const std::function<void()>&)>& body) {
   Barrier barrier;
   const std::function<void(int, int)> work = [&](int thread, int all) {
+    const StandardArithmetic arithmetic;
     body(thread, [&barrier, all] { barrier.wait_for(all); });
   };
-  if (const OpenMP* runtime = openmp()) {
+  if (const OpenMP* runtime = openmp(threads)) {
     struct Team {
       const OpenMP& runtime;
       const std::function<void(int, int)>& work;
@@ -86,16 +116,11 @@ void run_team(int threads, const std::function<void(int, const std::function<voi
     return;
   }
   std::atomic<int> all = 0;  // the number of threads that start in the end: the system may give fewer
-  std::vector<std::jthread> others;
-  others.reserve(threads - 1);
-  try {
-    for (int thread = 1; thread < threads; ++thread)
-      others.emplace_back([&, thread] {
-        all.wait(0);
-        work(thread, all);
-      });
-  } catch (const std::system_error&) {
-  }
+  const std::function<void(int)> join = [&](int thread) {
+    all.wait(0);
+    work(thread, all);
+  };
+  const std::vector<std::jthread> others = start_threads(threads, join);
   all = static_cast<int>(others.size()) + 1;
   all.notify_all();
   work(0, all);

@@ -177,9 +177,11 @@ def _require_neighbors(items: Items, settings: Settings) -> None:
 
 def _defined_names(items: Items, settings: Settings, record: Record) -> list[str]:
     """Return the metrics to compute: of "all" and of the default ones, those that the rows and settings allow."""
-    names = settings.names
-    if settings.asks_for_all and items.widths[0] != items.widths[1]:
-        names = [name for name in names if not METRICS[name].same_width]
+    names, (d_x, d_y) = settings.names, items.widths
+    if settings.asks_for_all and d_x != d_y:
+        for name in [name for name in names if METRICS[name].same_width]:
+            names.remove(name)
+            record.note(f"no {name}, which needs x and y of one width, got {d_x} and {d_y}")
     if settings.asks_for_usual:
         for name in [name for name in names if settings.metric not in METRICS[name].similarities]:
             names.remove(name)

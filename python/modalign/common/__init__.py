@@ -4,9 +4,11 @@
     labels          classes, groups, splits and names of rows: one conversion for all arguments that take them
     types           types that many signatures share
     dtypes          the floating-point dtypes, and the dtype in which sums are kept
+    arithmetic      floating-point modes of the calling thread
     deterministic   sums whose bits do not depend on the number of threads
     progress        bars on a terminal, lines in a log
     interruption    a long call in another thread, which Ctrl-C ends
+    threads         pools of threads, forked children, and systems that give no thread
     provenance      versions, machine, commit and command, which results record
     names           functions named as "module:function" and imported when they are used
     doors           the table of drawings, the only way from results to ``report``

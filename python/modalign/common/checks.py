@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.arithmetic import flushes_subnormal_numbers
 from modalign.common.dtypes import FLOATS, autocast_dtype
 
 __all__ = [
@@ -141,14 +142,32 @@ def require_like(
 
 
 def require_finite_rows(name: str, rows: Tensor, first: int = 0) -> None:
-    """Check that rows [n, d] hold neither NaN nor inf.
+    """Check that rows [n, d] hold neither NaN nor inf, nor subnormal numbers where the process takes these as 0.
 
     Args:
         name: What the message calls the rows.
         rows: The rows.
         first: The number of the first row, from which the message counts.
     """
+    if rows.dtype in FLOATS and flushes_subnormal_numbers():
+        _require_normal_numbers(name, rows, first)
     finite = rows.isfinite()
     if not bool(finite.all()):
         bad = ((~finite.all(1)).nonzero()[:, 0] + first).tolist()
         raise ValueError(f"{name} must be finite, got NaN or inf in rows {bad[:3]} (the first); drop or mend them")
+
+
+def _require_normal_numbers(name: str, rows: Tensor, first: int) -> None:
+    """Raise ValueError if rows hold subnormal numbers; their bits are compared, which no mode changes."""
+    info = torch.finfo(rows.dtype)
+    integers = {16: torch.int16, 32: torch.int32, 64: torch.int64}[info.bits]
+    largest_subnormal = int(torch.tensor(info.tiny, dtype=rows.dtype).view(integers)) - 1
+    magnitudes = rows.contiguous().view(integers) & torch.iinfo(integers).max
+    subnormal = ((magnitudes > 0) & (magnitudes <= largest_subnormal)).any(1)
+    # float16 is computed in float32, where its subnormal numbers are normal
+    if rows.dtype != torch.float16 and bool(subnormal.any()):
+        bad = (subnormal.nonzero()[:, 0] + first).tolist()
+        raise ValueError(
+            f"{name} holds numbers below {info.tiny:.2g} in rows {bad[:3]} (the first), which this process takes as 0: "
+            "call torch.set_flush_denormal(False), which a library may have set, or scale the rows up"
+        )

@@ -6,13 +6,27 @@ instructions and in which order sums are taken. The functions here hand torch on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-__all__ = ["softplus", "sum_rows"]
+__all__ = ["PIECE", "pieces", "softplus", "sum_rows"]
 
 PIECE = 1 << 15  # elements
+
+
+def pieces(table: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows and columns of pieces of a table (n, d) on which torch works in the calling thread.
+
+    On devices other than the CPU the whole table is one piece.
+    """
+    n, d = table.shape
+    rows, columns = (max(1, PIECE // d), min(d, PIECE)) if table.device.type == "cpu" else (max(n, 1), d)
+    for start in range(0, n, rows):
+        for first in range(0, d, columns):
+            yield slice(start, start + rows), slice(first, first + columns)
 
 
 def softplus(x: Tensor) -> Tensor:

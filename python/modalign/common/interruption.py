@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+from modalign.common.threads import is_forked
 
 __all__ = ["Watch", "watched"]
 
@@ -27,8 +29,18 @@ class Watch(NamedTuple):
     stop: Tensor
 
 
+def _started(thread: ThreadPoolExecutor, run: Callable[[Watch], Result], watch: Watch) -> Future[Result] | None:
+    """Call ``run(watch)`` in the thread; return None if the system gives no thread."""
+    try:
+        return thread.submit(run, watch)
+    except RuntimeError:
+        return None
+
+
 def watched(run: Callable[[Watch], Result], advance: Callable[[int], object]) -> Result:
     """Call ``run(watch)`` in another thread and return its result.
+
+    A forked child, and a process to which the system gives no thread, call it in this thread; Ctrl-C then waits for it.
 
     Args:
         run: The computation, which writes to ``watch.done`` and reads ``watch.stop``.
@@ -40,7 +52,11 @@ def watched(run: Callable[[Watch], Result], advance: Callable[[int], object]) ->
     watch = Watch(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
     seen = 0
     with ThreadPoolExecutor(1) as thread:
-        future = thread.submit(run, watch)
+        future = None if is_forked() else _started(thread, run, watch)
+        if future is None:
+            result = run(watch)
+            advance(int(watch.done))
+            return result
         try:
             while not future.done():
                 wait([future], SECONDS_BETWEEN_CALLS)

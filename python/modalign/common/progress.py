@@ -21,6 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from modalign.common.threads import startable_threads
+
 __all__ = ["Reporter", "bar", "in_words"]
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -36,7 +38,8 @@ def bar(shown: bool) -> Progress:
     if shown and not console.is_terminal:
         return _Lines(console)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not shown)
+    # a thread draws the bar, if there is one to be had
+    return Progress(*columns, console=console, disable=not shown, auto_refresh=shown and startable_threads(1) > 0)
 
 
 class Reporter:
@@ -61,7 +64,7 @@ class Reporter:
         if self._style == "bar":
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
             remaining = (TextColumn("·"), TimeRemainingColumn(), TextColumn("left"))
-            self._bar = Progress(*columns, *remaining, console=self._console)
+            self._bar = Progress(*columns, *remaining, console=self._console, auto_refresh=startable_threads(1) > 0)
 
     def __enter__(self) -> Reporter:
         if self._bar is not None:

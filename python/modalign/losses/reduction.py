@@ -41,6 +41,8 @@ def reduce_losses(
         losses = torch.where(kept, losses, 0.0)
         weights = kept.to(losses.dtype) if weights is None else weights * kept
     if weights is not None:
+        # half precision has too few digits to divide in
+        weights = weights.to(torch.promote_types(weights.dtype, losses.dtype))
         largest = weights.detach().amax(1, keepdim=True)
         if readable(largest) and not bool((largest > 0).all()):
             raise ValueError(f"{operation}: the weights of a problem are all zero: there is no mean")

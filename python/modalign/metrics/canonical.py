@@ -14,7 +14,7 @@ from torch import Tensor
 from modalign.common.checks import whole_number
 from modalign.files.rows import RowSource
 from modalign.metrics.sums import Moments, moments
-from modalign.metrics.undefined import does_not_vary
+from modalign.metrics.undefined import UndefinedScoreError, does_not_vary
 
 __all__ = [
     "cca",
@@ -27,6 +27,7 @@ __all__ = [
     "svcca_of_moments",
 ]
 
+TIED = 1e-7  # correlations that differ by less are equal: rounding turns their directions
 RANK = 1e-10  # directions of less variance than this share of the largest are rounding
 
 
@@ -75,7 +76,9 @@ def svcca(
 ) -> float:
     """Return ``cca`` of the leading principal components of each representation.
 
-    The code of Huh et al. 2024 standardises the columns and keeps 10 components: components=10, standardize=True.
+    The code of Huh et al. 2024 standardises the columns and keeps 10 components: components=10, standardize=True. It
+    finds them by a randomised decomposition (``torch.svd_lowrank``), whose components hold less of the variance, so
+    that its scores differ from these, which are exact, and from call to call: 0.455 where this is 0.475.
 
     Args:
         x: (n, d_x), as in ``cka``.
@@ -118,7 +121,9 @@ def pwcca(x: RowSource, y: RowSource, *, symmetric: bool = False) -> float:
 
         sum_i a_i rho_i / sum_i a_i      a_i = sum_j |<h_i, x_j>|,  h_i: canonical variables of x, x_j: columns of x
 
-    The weights are those of x, so the score is directed, as published.
+    The weights are those of x, so the score is directed, as published. Directions of equal correlation may be turned
+    among themselves, which changes their weights. So the score is not defined where some correlations are equal and
+    others are not: with d_x + d_y >= n + 1, for instance, d_x + d_y - n + 1 correlations are 1 whatever the rows hold.
 
     Args:
         x: (n, d_x), as in ``cka``.
@@ -130,7 +135,7 @@ def pwcca(x: RowSource, y: RowSource, *, symmetric: bool = False) -> float:
 
     Raises:
         TypeError: As ``cca``.
-        ValueError: As ``cca``.
+        ValueError: As ``cca``, and where some canonical correlations are equal and others are not.
 
     Source:
         Morcos et al. 2018 (arXiv:1806.05759).
@@ -209,6 +214,7 @@ def svcca_of_moments(sums: Moments) -> float:
 def pwcca_of_moments(sums: Moments, side: str = "x") -> float:
     """Evaluate ``pwcca`` from sums, with the weights of one side."""
     rho, variables = _canonical(sums, side=side)
+    _require_distinct(sums, rho, side)
     weights = (variables.T @ sums.product(2 * side)).abs().sum(1)
     return float(weights @ rho / weights.sum())
 
@@ -237,6 +243,22 @@ def _canonical(sums: Moments, ridge: float = 0.0, side: str = "x") -> tuple[Tens
     return rho, left @ u if side == "x" else right @ v.T
 
 
+def _require_distinct(sums: Moments, rho: Tensor, side: str) -> None:
+    """Raise an error if the canonical variables of a side are not determined, although their weights count."""
+    tied = (rho.diff().abs() <= TIED).nonzero()[:, 0]
+    # a direction without a counterpart may be turned with those of correlation 0
+    rank = _whitener(sums, side, _Directions(scaled=True)).shape[1]
+    if rank > len(rho) and bool(rho[-1] <= TIED):
+        tied = torch.cat([tied, torch.tensor([len(rho) - 1])])
+    if len(tied) and bool(rho[0] - rho[-1] > TIED):
+        value = rho[int(tied[0])]
+        count = int((rho - value).abs().le(TIED).sum())
+        raise UndefinedScoreError(
+            f"{sums.operation}: needs canonical correlations that differ, got {count} of {float(value):.6g} beside "
+            "others, whose weights are not determined; take more rows than both widths together, or svcca or cca"
+        )
+
+
 def _whitener(sums: Moments, side: str, kept: _Directions) -> Tensor:
     """Return W [d, r] with W' S W = 1 over the kept directions of a side."""
     operation, covariance = sums.operation, sums.product(2 * side)
@@ -255,6 +277,12 @@ def _whitener(sums: Moments, side: str, kept: _Directions) -> Tensor:
     elif kept.variance < 1:
         share = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
         rank = min(rank, int((share < kept.variance - 1e-12).sum()) + 1)
+    rounding = RANK * values[0]
+    if rank < len(values) and values[rank] > rounding and values[rank - 1] - values[rank] <= rounding:
+        raise UndefinedScoreError(
+            f"{operation}: the components {rank} and {rank + 1} of {side} hold equal variance, so that {rank} leading "
+            "ones are not determined; keep more or fewer of them"
+        )
     if kept.ridge == 0 and rank >= sums.n - 1:
         raise ValueError(
             f"{operation}: {side} has {rank} directions and {sums.n} rows, so every correlation would be 1; take more "

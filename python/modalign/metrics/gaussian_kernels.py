@@ -259,7 +259,7 @@ def _sigmas(operation: str, tables: Tables, sigma: Widths, seed: int) -> list[fl
     for table, name in zip(tables, "xy", strict=True):
         rows = table[sample].double()
         exponent = torch.frexp(rows.abs().max()).exponent
-        median = float(torch.pdist(scaled_down(rows, exponent)).median())
+        median = float(np.median(torch.pdist(scaled_down(rows, exponent)).numpy()))  # torch's is the lower middle one
         if not median > 0:
             raise ValueError(f"{operation}: more than half of the distances of {name} are 0; give sigma")
         medians.append(math.ldexp(median, int(exponent)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modalign.common.checks import one_of, whole_number
 from modalign.common.types import Array, Integers
+from modalign.metrics.graphs import row_blocks
 from modalign.metrics.inputs import PairedRows, group_weights, mean_over_items
 from modalign.metrics.tiled_scores import TiledScores
 from modalign.metrics.tiles import paired_tables
@@ -19,6 +20,7 @@ from modalign.neighbors.functional import knn
 __all__ = ["InformationImbalance", "Ranks", "Retrieval", "information_imbalance", "retrieval"]
 
 METRICS = ("cosine", "dot", "euclidean")
+CANDIDATES = ("items", "rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Ranks:
     """The ranks at which the queries of one side find their partners.
 
     Attributes:
-        ranks: (n,) int64, from 1.
+        ranks: (n,) int64, from 1; one for each item of the side with the queries.
         recall: For each k, the share of ranks up to k.
         median: The median rank.
         reciprocal: The mean reciprocal rank.
@@ -117,7 +119,13 @@ class Retrieval:
 
 
 def retrieval(
-    x: Array, y: Array, *, k: Sequence[int] = (1, 5, 10), metric: str = "cosine", groups: Integers | None = None
+    x: Array,
+    y: Array,
+    *,
+    k: Sequence[int] = (1, 5, 10),
+    metric: str = "cosine",
+    groups: Integers | None = None,
+    candidates: str = "items",
 ) -> Retrieval:
     """Return the ranks at which rows find their partners across modalities, in one common space.
 
@@ -131,10 +139,14 @@ def retrieval(
         k: The ranks of the recalls.
         metric: "cosine", "dot" or "euclidean" (the nearest first).
         groups: (n,) integers; every row of its group is a partner of a row, and the best one counts (captions of one
-            image). Ranks count rows: an image that occurs once for each of its captions comes before another as often.
+            image).
+        candidates: "items" or "rows", for groups. "items" is the protocol of COCO and Flickr30k: where all rows of a
+            group are equal on one side, they are one item there (an image, repeated for each of its captions), which
+            searches once and is counted once before others. With "rows", it searches and is counted once for each row.
 
     Returns:
-        Ranks, recalls, median and mean reciprocal rank in both directions. Time is O(n^2 d) in float64: a tile serves
+        Ranks, recalls, median and mean reciprocal rank in both directions, over the items of each side in the order of
+        their first rows. Time is O(n^2 d) in float64: a tile serves
         both directions. Peak memory is 8 n bytes a few times, and tiles of 1,024 x 1,024 with their rows.
 
     Raises:
@@ -151,6 +163,11 @@ def retrieval(
         >>> result = retrieval(x, x + 0.01)
         >>> result.x_to_y.recall, result.y_to_x.median
         ({1: 1.0, 5: 1.0, 10: 1.0}, 1.0)
+        >>> images = x.repeat(5, axis=0)  # five captions for each image
+        >>> captions = images + np.random.default_rng(1).normal(size=(500, 8))
+        >>> result = retrieval(images, captions, groups=np.arange(500) // 5)
+        >>> len(result.x_to_y.ranks), len(result.y_to_x.ranks)
+        (100, 500)
     """
     one_of("retrieval", "metric", metric, METRICS)
     tables = paired_tables("retrieval", x, y)
@@ -166,12 +183,14 @@ def retrieval(
     cutoffs = [whole_number("retrieval", "each k", rank) for rank in k]
     if not cutoffs or min(cutoffs) < 1:
         raise ValueError(f"retrieval: k must be numbers from 1, got {tuple(cutoffs)}")
-    scores = TiledScores(list(tables), metric)
+    one_of("retrieval", "candidates", candidates, CANDIDATES)
     if groups is None:
-        targets = [torch.arange(n)] * 2
+        scores, targets = TiledScores(list(tables), metric), [torch.arange(n)] * 2
     else:
         labels = _labels(groups, n)
-        targets = [scores.best_partners(side, labels) for side in (0, 1)]
+        kept = [_items(table, labels) if candidates == "items" else torch.arange(n) for table in tables]
+        scores = TiledScores([table[rows] for table, rows in zip(tables, kept, strict=True)], metric)
+        targets = [scores.best_partners(side, [labels[rows] for rows in kept]) for side in (0, 1)]
     return Retrieval(*(_summary(ranks, cutoffs) for ranks in scores.ranks(targets)))
 
 
@@ -180,7 +199,26 @@ def _labels(groups: Integers, n: int) -> Tensor:
     dtype = given.dtype if isinstance(given, np.ndarray) else given.cpu().numpy().dtype
     if dtype.kind not in "iu" or tuple(given.shape) != (n,):
         raise ValueError(f"retrieval: groups must be ({n},) integers, got {tuple(given.shape)} {dtype}")
-    return torch.as_tensor(given).long().cpu()
+    labels: Tensor = torch.unique(torch.as_tensor(given).long().cpu(), return_inverse=True)[1]
+    return labels
+
+
+def _items(table: Tensor, labels: Tensor) -> Tensor:
+    """Return the rows that stand for items: the first row of each group whose rows are equal, and all other rows."""
+    order = labels.argsort(stable=True)
+    same_group = labels[order].diff() == 0
+    equal = torch.cat([(table[order[rows]][1:] == table[order[rows]][:-1]).all(1) for rows in _overlapping(table)])
+    differing = torch.zeros(int(labels.max()) + 1, dtype=torch.bool)
+    differing[labels[order[1:]][same_group & ~equal]] = True
+    repeated = torch.zeros_like(labels, dtype=torch.bool)
+    repeated[order[1:]] = same_group
+    kept: Tensor = (~repeated | differing[labels]).nonzero()[:, 0]
+    return kept
+
+
+def _overlapping(table: Tensor) -> Iterator[slice]:
+    """Yield slices of the rows in blocks, each with the first row of the next block."""
+    return (slice(rows.start, rows.stop + 1) for rows in row_blocks(len(table) - 1, table.shape[1]))
 
 
 def _summary(ranks: Tensor, k: Sequence[int]) -> Ranks:
@@ -200,6 +238,7 @@ def information_imbalance_of_rows(rows: PairedRows) -> float:
 
 def retrieval_of_rows(rows: PairedRows) -> float:
     """Evaluate the recall at 1 of ``retrieval`` from x to y; with groups, the mean over groups of the mean within."""
-    ranks = retrieval(rows.x, rows.y, k=(1,), metric=rows.metric, groups=rows.groups).x_to_y.ranks
+    result = retrieval(rows.x, rows.y, k=(1,), metric=rows.metric, groups=rows.groups, candidates="rows")
+    ranks = result.x_to_y.ranks
     weights = None if rows.groups is None else group_weights(rows.groups)
     return mean_over_items((ranks == 1).double(), weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -63,15 +64,14 @@ class TiledScores:
 
     def ranks(self, targets: list[Tensor]) -> list[Tensor]:
         """Return for each side the rank, from 1, of each row's target among the rows of the other table."""
-        n = len(self.tables[0])
         sides = [
-            _Targets(side, indices, self._exact(side, torch.arange(n), indices), torch.zeros(n, dtype=torch.int64))
+            _Targets(side, indices, self._exact(side, torch.arange(len(indices)), indices), torch.zeros_like(indices))
             for side, indices in enumerate(targets)
         ]
-        slices = list(row_slices(n))
-        for i, rows in enumerate(slices):
+        row_tiles, column_tiles = (list(row_slices(len(table))) for table in self.tables)
+        for i, rows in enumerate(row_tiles):
             left = self._rows(0, rows)
-            for columns in slices[i:] if self.itself else slices:
+            for columns in column_tiles[i:] if self.itself else column_tiles:
                 tile = self._tile(left, rows, columns)
                 self._count(tile, sides[0], rows, columns)
                 if not self.itself:
@@ -80,19 +80,23 @@ class TiledScores:
                     self._count(tile.T, sides[0], columns, rows)
         return [side.ahead + 1 for side in sides]
 
-    def best_partners(self, side: int, labels: Tensor) -> Tensor:
+    def best_partners(self, side: int, labels: Sequence[Tensor]) -> Tensor:
         """Return for each row of a side the row of the other in its group with the highest score, the first of equals.
 
         Args:
             side: 0 or 1.
-            labels: (n,) int64, the groups.
+            labels: The groups of the rows of both tables, int64; the same groups occur in both.
         """
-        best = torch.arange(len(labels))
-        sizes = torch.unique(labels, return_counts=True)[1].tolist()
-        for group in torch.split(labels.argsort(stable=True), sizes):
-            for rows in torch.split(group, TILE) if len(group) > 1 else ():
+        groups, partners_of = (
+            torch.split(table.argsort(stable=True), torch.unique(table, return_counts=True)[1].tolist())
+            for table in (labels[side], labels[1 - side])
+        )
+        best = torch.empty_like(labels[side])
+        for group, others in zip(groups, partners_of, strict=True):
+            best[group] = others[0]
+            for rows in torch.split(group, TILE) if len(others) > 1 else ():
                 highest = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
-                for partners in torch.split(group, TILE):  # of rising index: a later one must be better
+                for partners in torch.split(others, TILE):  # of rising index: a later one must be better
                     scores, indices = self._best_of(side, rows, partners)
                     better = scores > highest
                     highest[better], best[rows[better]] = scores[better], indices[better]
@@ -108,7 +112,9 @@ class TiledScores:
         scores, other = self._exact(side, rows[place], partners[other]), partners[other]
         highest = torch.full((len(rows),), -torch.inf, dtype=torch.float64).scatter_reduce_(0, place, scores, "amax")
         first = scores == highest[place]
-        indices = torch.full_like(rows, len(self.tables[0])).scatter_reduce_(0, place[first], other[first], "amin")
+        indices = torch.full_like(rows, len(self.tables[1 - side])).scatter_reduce_(
+            0, place[first], other[first], "amin"
+        )
         return highest, indices
 
     def _count(self, tile: Tensor, targets: _Targets, rows: slice, columns: slice) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,18 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modalign.common.arithmetic import standard_arithmetic
 from modalign.common.checks import whole_number
 from modalign.common.interruption import Watch, watched
 from modalign.common.progress import bar
 from modalign.files.rows import Rows
 from modalign.neighbors.block_size import Layout, bytes_of, choose_block_size
 from modalign.neighbors.candidates import require_candidates
-from modalign.neighbors.lists import BlockLists, GraphFolder, Side
+from modalign.neighbors.lists import BlockLists, GraphFolder, Side, digest_of_rows
 from modalign.neighbors.rows_in_range import Scale, find_scale
 from modalign.ops.dispatch import select
 from modalign.ops.knn import KNN_BLOCKS, Report, RowBlock, SearchOptions, merge
 
 __all__ = ["BlockOptions", "Source", "bytes_of", "knn_out_of_core", "search_blocks"]
+
+SECONDS_BETWEEN_SAVES = 15.0  # of lists, and at least one pair of blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Source:
     groups: Tensor | None = None
 
 
+@standard_arithmetic
 def knn_out_of_core(
     x: Rows,
     k: int,
@@ -94,8 +99,9 @@ def knn_out_of_core(
         max_memory: The bytes held at most beyond the interpreter, torch and the arguments; None for 4 GB. The results,
             16 k bytes a query, are a part of it. Blocks are as large as it allows.
         block_size: The number of rows in a block, instead of what ``max_memory`` allows.
-        checkpoint: A folder from which the same call continues, after the pair of blocks finished last, or None. Its
-            block size is kept where ``block_size`` is None.
+        checkpoint: A folder from which the same call continues, or None. The lists are written to it every 15 seconds,
+            or after each pair of blocks where one takes longer. Every block of rows that it depends on is read once
+            more then, and compared by a digest. Its block size is kept where ``block_size`` is None.
         fresh: Whether to start over: remove the files of an earlier call in ``checkpoint``, and no others.
         threads: The number of threads of the search, None for as many as torch has.
         progress: Whether to show progress on standard error.
@@ -153,14 +159,16 @@ def search_blocks(
         previous = None if folder is None or blocks.fresh else folder.block_size()
         size = blocks.block_size or choose_block_size(layout, blocks.max_memory, previous)
         lists = BlockLists(rows.shape[0], x.rows.shape[0], k=layout.k, size=size, symmetric=queries is None)
+        if rows is x.rows:
+            lists.candidate_digests = lists.row_digests
         scale = _find_scale(x, queries, options.metric)
         if folder is not None:
             if blocks.fresh:  # after all that can be refused
                 folder.checkpoint.clear()
             folder.begin(_settings(x, queries, options, size=size, scale=scale))
             folder.load(lists)
-        search = _BlockSearch(x, queries, options, lists=lists, scale=scale)
-        search.run(folder, progress=blocks.progress)
+        search = _BlockSearch(x, queries, options, lists=lists, scale=scale, folder=folder)
+        search.run(progress=blocks.progress)
     assert int(lists.indices.min()) >= 0  # every row has k candidates: checked above
     return lists.indices, lists.scores if scale is None else scale.restore(lists.scores), lists.report()
 
@@ -169,17 +177,29 @@ class _BlockSearch:
     """The traversal of the pairs of blocks, of which two are in memory."""
 
     def __init__(
-        self, x: Source, queries: Source | None, options: SearchOptions, *, lists: BlockLists, scale: Scale | None
+        self,
+        x: Source,
+        queries: Source | None,
+        options: SearchOptions,
+        *,
+        lists: BlockLists,
+        scale: Scale | None,
+        folder: GraphFolder | None,
     ) -> None:
         self.gallery, self.searching = x, x if queries is None else queries
-        self.options, self.lists, self.scale = options, lists, scale
+        # torch is asked here: in a new thread of a forked child it may not answer
+        self.options = dataclasses.replace(options, threads=options.threads or torch.get_num_threads())
+        self.lists, self.scale, self.folder = lists, scale, folder
+        self.unsaved: set[int] = set()
         largest = min(lists.size, max(x.rows.shape[0], self.searching.rows.shape[0]))
         # allocated once: the allocator keeps what is freed between blocks
         self.buffers = [torch.empty(largest, x.rows.shape[1], dtype=x.rows.dtype) for _ in range(2)]
         self.held: dict[tuple[Rows, int], Tensor] = {}
+        self.saved_at = time.monotonic()
 
-    def run(self, folder: GraphFolder | None, *, progress: bool) -> None:
-        """Visit every pair of blocks that the lists lack, and keep the lists in ``folder``."""
+    def run(self, *, progress: bool) -> None:
+        """Visit every pair of blocks that the lists lack, and keep the lists in the folder of a checkpoint."""
+        self._require_rows_of_checkpoint()
         work = {pair: self._count_pairs(*pair) for pair in self._pairs()}
         finished = sum(count for pair, count in work.items() if not self._missing(*pair))
         with bar(progress) as shown:
@@ -189,13 +209,31 @@ class _BlockSearch:
                 if not sides:
                     continue
                 blocks = self._load(*pair, sides)
-                report = watched(partial(self._merge, *blocks), partial(shown.advance, task))
+                try:
+                    report = watched(partial(self._merge, *blocks), partial(shown.advance, task))
+                except BaseException:
+                    self._save(self.unsaved - {i for i, _ in sides})  # the lists of these are half merged
+                    raise
                 self.lists.record(sides, report)
-                if folder is not None:
-                    for i, _ in sides:
-                        folder.save(i, self.lists)
+                self.unsaved |= {i for i, _ in sides}
+                if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
+                    self._save(self.unsaved)
                 finished += count
                 shown.update(task, completed=finished)
+        self._save(self.unsaved)
+
+    def _save(self, blocks: set[int]) -> None:
+        """Write the lists of some blocks to the folder of the checkpoint, if there is one."""
+        if self.folder is not None and blocks:
+            self.folder.save(blocks, self.lists)
+        self.unsaved, self.saved_at = self.unsaved - blocks, time.monotonic()
+
+    def _require_rows_of_checkpoint(self) -> None:
+        """Raise ValueError if rows that a checkpoint's lists depend on are not those that are read now."""
+        tables = {self.gallery.rows: self.lists.candidate_digests, self.searching.rows: self.lists.row_digests}
+        for rows, digests in tables.items():
+            for i in digests.any(1).nonzero()[0].tolist():
+                self._read(rows, i, self.buffers[0])
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
         """Yield every pair of blocks once; in a self-search, every unordered pair.
@@ -232,8 +270,17 @@ class _BlockSearch:
         return first, self._block(self.gallery, j, wanted=self.lists.symmetric and (j, i) in sides)
 
     def _read(self, rows: Rows, i: int, buffer: Tensor) -> Tensor:
-        start = i * self.lists.size
-        block = rows.read(start, min(start + self.lists.size, rows.shape[0]), buffer)
+        start, stop = i * self.lists.size, min((i + 1) * self.lists.size, rows.shape[0])
+        block = rows.read(start, stop, buffer)
+        if self.folder is not None:
+            digests = self.lists.row_digests if rows is self.searching.rows else self.lists.candidate_digests
+            digest = digest_of_rows(block)
+            if digests[i].any() and (digests[i] != digest).any():
+                raise ValueError(
+                    f"{rows.name}: rows {start} to {stop - 1} are not those that the lists in "
+                    f"{self.folder.checkpoint.folder} were made from; {self.folder.checkpoint.advice}"
+                )
+            digests[i] = digest
         if self.scale is not None:
             self.scale.apply(block)
         return buffer
@@ -249,8 +296,7 @@ class _BlockSearch:
         )
 
     def _merge(self, x: RowBlock, y: RowBlock | None, watch: Watch) -> Report:
-        threads = self.options.threads or torch.get_num_threads()
-        return merge(x, y, dataclasses.replace(self.options, threads=threads, watch=watch))
+        return merge(x, y, dataclasses.replace(self.options, watch=watch))
 
 
 def _find_scale(x: Source, queries: Source | None, metric: str) -> Scale | None:

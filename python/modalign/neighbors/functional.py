@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modalign.common.arithmetic import standard_arithmetic
 from modalign.common.checks import LARGEST_SEED, require_finite_rows, whole_number
 from modalign.common.dtypes import FLOATS, accumulator, name_of
 from modalign.common.interruption import Watch, watched
@@ -31,6 +32,7 @@ from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 __all__ = ["as_tensor", "knn", "neighbor_overlap"]
 
 
+@standard_arithmetic
 def knn(
     x: RowSource,
     k: int,
@@ -150,7 +152,7 @@ def knn(
         scores, candidates = scores.to(accumulator(gallery.rows.dtype)), len(gallery.rows)
     if not bool(scores.isfinite().all()):
         raise ValueError(f"knn: the {metric} scores overflow {scores.dtype}; scale the rows down or use float64")
-    graph = Neighbors(indices, scores, metric=metric, candidates=candidates, certificate=certificate)
+    graph = Neighbors(indices, scores, metric, candidates, certificate=certificate, queries=queries is not None)
     return graph if isinstance(x, torch.Tensor) else graph.as_numpy()
 
 
@@ -179,8 +181,11 @@ def _search_exactly(
         indices, scores, report = search(x, queries, options)
         return indices, scores, Certificate(*report)
 
+    # torch is asked here: in a new thread of a forked child it may not answer
+    threads = options.threads or torch.get_num_threads()
+
     def run(watch: Watch) -> tuple[Tensor, Tensor, Report]:
-        return search(x, queries, dataclasses.replace(options, watch=watch))
+        return search(x, queries, dataclasses.replace(options, threads=threads, watch=watch))
 
     with bar(progress) as shown:
         task = shown.add_task("knn", total=len(x.rows) * len((x if queries is None else queries).rows))

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modalign.common.checks import one_of
 from modalign.common.types import Array
 from modalign.neighbors.approximate import Recall
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+    from scipy.sparse import csr_matrix
 
 __all__ = ["Certificate", "Neighbors", "indices_of"]
 
@@ -62,6 +63,8 @@ class Neighbors:
         metric: The score: "cosine", "dot" or "euclidean" (minus the squared distance).
         candidates: n.
         certificate: How the neighbours are known.
+        queries: Whether the m rows are queries. Otherwise they are the candidates, and no row is its own neighbour.
+            None, where it is not known, stands for m != n.
     """
 
     indices: Any
@@ -69,6 +72,12 @@ class Neighbors:
     metric: str
     candidates: int
     certificate: Certificate
+    queries: bool | None = None
+
+    @property
+    def of_one_set(self) -> bool:
+        """Whether the rows of one set were searched among themselves."""
+        return len(self.indices) == self.candidates if self.queries is None else not self.queries
 
     def as_numpy(self) -> Neighbors:
         """Return the graph with NumPy arrays instead of tensors on the CPU, over the same memory."""
@@ -88,13 +97,22 @@ class Neighbors:
         distances = (1 - scores).clamp_min(0) if self.metric == "cosine" else (-scores).clamp_min(0).sqrt()
         return distances if isinstance(self.scores, torch.Tensor) else distances.numpy()
 
-    def to_scipy(self, values: str = "score") -> csr_array:
-        """Return the graph as a SciPy CSR array (m, n), k entries a row, best first.
+    def to_scipy(self, values: str = "score", *, itself: bool | None = None) -> csr_matrix:
+        """Return the graph as a SciPy CSR matrix (m, n), best first: k entries a row, or k + 1 with the row itself.
 
-        scikit-learn takes the array of distances with ``metric="precomputed"``.
+        The distances are a graph as scikit-learn's ``KNeighborsTransformer`` makes it. Estimators with
+        ``metric="precomputed"``, ``affinity="precomputed_nearest_neighbors"`` and scanpy's ``transformer=`` take it for
+        ``n_neighbors`` up to k, where they do not count a row as its own neighbour, else up to k + 1. They expect the
+        row itself first, at distance 0; from a graph without it, they would drop the nearest neighbour of each row.
 
         Args:
             values: "score", "distance" or "connectivity" (ones).
+            itself: Whether every row is its own first neighbour: at distance 0, with connectivity 1, or with the score
+                of equal rows. None: only among distances, and not in a graph of queries.
+
+        Raises:
+            ValueError: ``itself`` is True for the graph of queries or for products, or distances are wanted of
+                products.
 
         Examples:
             >>> import numpy as np, modalign
@@ -102,30 +120,45 @@ class Neighbors:
             >>> graph.to_scipy("connectivity").toarray().astype(int).tolist()
             [[0, 1, 0], [1, 0, 0], [0, 1, 0]]
         """
-        from scipy.sparse import csr_array
+        from scipy.sparse import csr_matrix
 
-        if values not in VALUES:
-            raise ValueError(f"to_scipy: values must be one of {VALUES}, got {values!r}")
+        one_of("to_scipy", "values", values, VALUES)
         indices = torch.as_tensor(self.indices).cpu().numpy()
-        m, k = indices.shape
         if values == "connectivity":
-            data = np.ones(m * k)
+            data = np.ones(indices.shape)
         else:
-            table = self.scores if values == "score" else self.distances
-            data = torch.as_tensor(table).cpu().numpy().ravel()
-        return csr_array((data, indices.ravel(), np.arange(m + 1) * k), shape=(m, self.candidates))
+            data = torch.as_tensor(self.scores if values == "score" else self.distances).cpu().numpy()
+        if itself is None:
+            itself = values == "distance" and self.of_one_set
+        if itself:
+            self._require_one_set("to_scipy: itself=True")
+            if values == "score" and self.metric == "dot":
+                raise ValueError(
+                    "to_scipy: itself=True needs the score of a row with itself, which a graph of dot "
+                    "products does not hold; use values='connectivity', or metric='cosine'"
+                )
+            own = 1.0 if values == "connectivity" or (values == "score" and self.metric == "cosine") else 0.0
+            indices = np.concatenate([np.arange(len(indices))[:, None], indices], 1)
+            data = np.concatenate([np.full_like(data[:, :1], own), data], 1)
+        m, k = indices.shape
+        # not csr_array, which lacks methods that scanpy and others call
+        return csr_matrix((data.ravel(), indices.ravel(), np.arange(m + 1) * k), shape=(m, self.candidates))
+
+    def _require_one_set(self, operation: str) -> None:
+        if not self.of_one_set:
+            raise ValueError(f"{operation} needs the graph of one set searched for itself, got one of queries")
 
     def to_umap(self) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
         """Return indices and distances (m, k + 1) as UMAP takes them: every row is its own first neighbour.
 
-        Pass ``precomputed_knn=(*graph.to_umap(), None)`` with ``n_neighbors = k + 1``.
+        Pass ``precomputed_knn=(*graph.to_umap(), None)`` with ``n_neighbors = k + 1`` to ``umap.UMAP``, and call
+        ``fit_transform``. UMAP's ``transform`` of new rows needs pynndescent's index, which no graph holds.
 
         Raises:
             ValueError: The graph is of queries, not of rows searched among themselves.
         """
         indices, distances = (torch.as_tensor(table).cpu() for table in (self.indices, self.distances))
-        if len(indices) != self.candidates:
-            raise ValueError("to_umap: needs the graph of one set searched for itself, got one of queries")
+        self._require_one_set("to_umap:")
         rows = torch.arange(len(indices))[:, None]
         distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], 1)
         return torch.cat([rows, indices], 1).numpy(), distances.numpy()

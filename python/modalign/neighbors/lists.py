@@ -1,31 +1,40 @@
 """The lists of best neighbours that a search by blocks fills, in memory and in the folder of a checkpoint:
 
-checkpoint.json     what the graph is of; written first
+checkpoint.json     what the graph is of, and a name for this search; written first
 block-00012.npz     the lists of one block of rows so far, and which blocks of candidates are folded into them
+
+A block file names its search and its block, and holds a digest of the rows of every block that was read for it. A file
+in the place of another, and rows that changed behind an old time stamp, are refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
+import uuid
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from modalign.files.checkpoint import Checkpoint
 from modalign.files.settings import digest_of
 from modalign.ops.knn_tables import Best, Report
 
-__all__ = ["BlockLists", "GraphFolder", "Side"]
+__all__ = ["BlockLists", "GraphFolder", "Side", "digest_of_rows"]
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "checkpoint.json"
 BLOCK = r"block-\d{5,}\.npz"  # the name of a block's file
 ADVICE = "give another folder, or fresh=True to start over"
+DIGEST = 32  # bytes of SHA-256
 Side = tuple[int, int]  # (block of searching rows, block of candidates)
 Settings = dict[str, Any]  # as JSON has them
 
@@ -48,6 +57,10 @@ class BlockLists:
         self.scores = torch.full((rows, k), -torch.inf, dtype=torch.float64)
         self.done = np.zeros((blocks, -(-candidates // size)), dtype=bool)
         self.screens, self.tallies = np.zeros((blocks, 1), dtype="U16"), np.zeros((blocks, 2), dtype=np.int64)
+        # of the rows of each block that was read, all zeros for others
+        self.row_digests = np.zeros((blocks, DIGEST), dtype=np.uint8)
+        self.candidate_digests = self.row_digests if symmetric else np.zeros((self.done.shape[1], DIGEST), np.uint8)
+        self.save_number = np.zeros((blocks, 1), dtype=np.int64)  # of the save that wrote the block last
 
     def best(self, i: int) -> Best:
         """Return the lists of block i, views."""
@@ -63,6 +76,7 @@ class BlockLists:
             "done": self.done[i],
             "screen": self.screens[i],
             "redone_scored": self.tallies[i],
+            "save_number": self.save_number[i],
         }
 
     def record(self, sides: list[Side], report: Report) -> None:
@@ -79,9 +93,15 @@ class BlockLists:
 
 
 class GraphFolder:
-    """The checkpoint of a k-NN graph in a folder."""
+    """The checkpoint of a k-NN graph in a folder.
+
+    Attributes:
+        checkpoint: The files.
+        search: The name of the search, which ``begin`` gives or reads.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.search = ""
         self.checkpoint = Checkpoint(
             folder=path,
             content="a k-NN graph",
@@ -101,10 +121,12 @@ class GraphFolder:
         before = self._record()
         if before is None:
             self.checkpoint.begin(digest_of(settings))
-            version = {"format": FORMAT, "modalign": importlib.metadata.version("modalign")}
-            self.checkpoint.write_json(RECORD, version | settings, indent=2)
+            self.search = uuid.uuid4().hex
+            mark = {"format": FORMAT, "modalign": importlib.metadata.version("modalign"), "search": self.search}
+            self.checkpoint.write_json(RECORD, mark | settings, indent=2)
             return
-        before = {name: value for name, value in before.items() if name not in {"format", "modalign"}}
+        self.search = str(before["search"])
+        before = {name: value for name, value in before.items() if name not in {"format", "modalign", "search"}}
         self.checkpoint.require_same(before, json.loads(json.dumps(settings)))
         self.checkpoint.begin(digest_of(settings))
 
@@ -113,29 +135,41 @@ class GraphFolder:
         absent = []
         for i in range(len(lists.done)):
             if (self.checkpoint.folder / _name(i)).exists():
-                self._load_block(i, lists.arrays(i), lists.candidates)
+                self._load_block(i, lists)
             else:
                 absent.append(i)
-        # where a pair of blocks serves both, a kill leaves at most one pair of which only one side is kept
+        # a kill may leave blocks of the last save without a file, but of no earlier one
+        earlier = lists.done[lists.save_number[:, 0] < lists.save_number.max()]
         for i in absent if lists.symmetric else ():
-            if lists.done[:, i].sum() > 1:
+            if earlier[:, i].any():
                 raise self.checkpoint.damaged(_name(i), "missing")
 
-    def save(self, i: int, lists: BlockLists) -> None:
-        """Write the lists of block i."""
-        arrays: dict[str, Any] = lists.arrays(i)  # NumPy's stubs take names of arrays for options
-        self.checkpoint.write(_name(i), lambda path: np.savez(path, **arrays))
+    def save(self, blocks: Iterable[int], lists: BlockLists) -> None:
+        """Write the lists of some blocks."""
+        number = int(lists.save_number.max()) + 1
+        for i in sorted(blocks):
+            lists.save_number[i] = number
+            arrays: dict[str, Any] = lists.arrays(i)  # NumPy's stubs take names of arrays for options
+            arrays |= {"search": np.array(self.search), "block": np.array(i), "rows": lists.row_digests[i]}
+            arrays["candidates"] = lists.candidate_digests * lists.done[i][:, None]
+            self.checkpoint.write(_name(i), partial(np.savez, **arrays))
 
-    def _load_block(self, i: int, arrays: dict[str, NDArray[Any]], candidates: int) -> None:
+    def _load_block(self, i: int, lists: BlockLists) -> None:
         try:
             with np.load(self.checkpoint.folder / _name(i)) as file:
-                for name, array in arrays.items():
+                if str(file["search"]) != self.search:
+                    raise ValueError("a block of another search")
+                if int(file["block"]) != i:
+                    raise ValueError(f"block {int(file['block'])} of this search")
+                for name, array in lists.arrays(i).items():
                     stored = file[name]
                     if (stored.shape, stored.dtype) != (array.shape, array.dtype):
                         raise ValueError(f"{name} {stored.shape} {stored.dtype}")
                     array[...] = stored
-            indices, scores = arrays["indices"], arrays["scores"]
-            if indices.min() < -1 or indices.max() >= candidates or np.isnan(scores).any():
+                _copy_digests(file["rows"][None], lists.row_digests[i : i + 1])
+                _copy_digests(file["candidates"], lists.candidate_digests)
+            indices, scores = lists.best(i)
+            if int(indices.min()) < -1 or int(indices.max()) >= lists.candidates or bool(scores.isnan().any()):
                 raise ValueError("indices or scores out of range")
         except Exception as error:  # zipfile, zlib and numpy raise many kinds
             raise self.checkpoint.damaged(_name(i), str(error) or type(error).__name__) from error
@@ -147,11 +181,11 @@ class GraphFolder:
                 raise self.checkpoint.damaged(RECORD, "missing")
             return None
         try:
-            valid = record["format"] != FORMAT or int(record["block_size"]) >= 1
+            valid = record["format"] != FORMAT or (int(record["block_size"]) >= 1 and bool(record["search"]))
         except (ValueError, KeyError, TypeError) as error:
             raise self.checkpoint.damaged(RECORD, f"{type(error).__name__}: {error}") from error
         if not valid:
-            raise self.checkpoint.damaged(RECORD, f"block_size {record['block_size']}")
+            raise self.checkpoint.damaged(RECORD, f"block_size {record['block_size']}, search {record['search']!r}")
         if record["format"] != FORMAT:
             raise ValueError(
                 f"{self.checkpoint.folder / RECORD} must be of format {FORMAT}, got {record['format']!r} of modalign "
@@ -168,6 +202,21 @@ def _earlier_files(folder: Path) -> list[str]:
         return []
     blocks = sorted(path.name for path in folder.iterdir() if re.fullmatch(BLOCK, path.name) and path.is_file())
     return [RECORD, *blocks] if ours else []
+
+
+def digest_of_rows(rows: Tensor) -> NDArray[np.uint8]:
+    """Return the SHA-256 of every byte of contiguous rows."""
+    return np.frombuffer(hashlib.sha256(rows.view(torch.uint8).numpy().data).digest(), dtype=np.uint8)
+
+
+def _copy_digests(stored: NDArray[np.uint8], known: NDArray[np.uint8]) -> None:
+    """Add the digests of a block file to those of the others, with which they must agree."""
+    if (stored.shape, stored.dtype) != (known.shape, known.dtype):
+        raise ValueError(f"digests {stored.shape} {stored.dtype}")
+    given = stored.any(1)
+    if (known[given & known.any(1)] != stored[given & known.any(1)]).any():
+        raise ValueError("of rows with other digests than in the other blocks")
+    known[given] = stored[given]
 
 
 def _name(i: int) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from modalign import _core
-from modalign.ops import dispatch
+from modalign.common.threads import is_forked
 from modalign.ops.knn_tables import Report, RowBlock, SearchOptions
 from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
-if os.getpid() != dispatch.PROCESS:  # a fork has none of torch's threads, and would wait for them for ever
+if is_forked():  # the threads of torch's OpenMP runtime are not in this process
     _core.forget_openmp()
 
 

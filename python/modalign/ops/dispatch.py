@@ -7,7 +7,6 @@ imports none of them; ``modalign.explain`` and ``modalign.doctor`` read it.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,6 @@ import torch
 from modalign.common.names import resolve
 
 __all__ = ["BACKENDS", "OPERATIONS", "Choice", "Implementation", "Operation", "choose", "load_operation", "select"]
-
-PROCESS = os.getpid()  # the process that imported the package
 
 # operation -> "module:table", in the order in which ``modalign.doctor`` prints them
 OPERATIONS = {

@@ -10,14 +10,13 @@ import json
 import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modalign.common import provenance
 from modalign.common.progress import Reporter
+from modalign.common.threads import thread_pool
 from modalign.experiments.sweep.chunks import Stopped, count_cores
 from modalign.experiments.sweep.folder import Folder
 
@@ -131,10 +130,7 @@ class Study:
             shown.advance(part.work - done)
             return found
 
-        with (
-            shown,
-            ThreadPoolExecutor(workers or count_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
+        with shown, thread_pool(workers or count_cores()) as pool:
             futures = [pool.submit(one, part) for part in parts]
             try:
                 waiting = set(futures)

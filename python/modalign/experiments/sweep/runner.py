@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from modalign.common.progress import Reporter
+from modalign.common.threads import thread_pool
 from modalign.data import TEST, PairedDataset
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.cases import notes_on, prepared
@@ -95,7 +96,7 @@ def run(
 def _train_on_threads(jobs: Sequence[Job], place: Folder, control: Control, workers: int) -> list[Result]:
     """Return the results of all chunks in order."""
     workers = min(workers, len(jobs))
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with thread_pool(workers) as pool:
         futures = [pool.submit(_train, job, place, control) for job in jobs]
         try:
             return _collect(futures)
