@@ -218,6 +218,112 @@ def test_half_precision_gives_a_float32_loss(loss: str) -> None:
     assert bool(x.grad.isfinite().all())
 
 
+def test_gathering_changes_nothing_in_one_process() -> None:
+    x, y = torch.randn(2, 6, 4).unbind()
+    assert NTXentLoss(gather_distributed=True)(x, y).equal(NTXentLoss()(x, y))
+    columns = [x, y, -x]
+    alone, gathered = (ranking(gather_across_devices=gather) for gather in (False, True))
+    assert gathered.compute_loss_from_embeddings(columns).equal(alone.compute_loss_from_embeddings(columns))
+    assert gathered.get_config_dict()["gather_across_devices"] is True
+
+
+def test_info_nce_is_that_of_info_nce_pytorch() -> None:
+    """The name that its users import has the original's direction and temperature, not those of modalign.info_nce."""
+    query, key = torch.randn(2, 6, 4, dtype=torch.float64).unbind()
+    negatives = torch.randn(6, 3, 4, dtype=torch.float64)
+    expected = dense_info_nce("in-batch", [query, key], 0.1, "mean")
+    torch.testing.assert_close(drop_ins.info_nce(query, key), expected)
+    torch.testing.assert_close(drop_ins.InfoNCE()(query, key), expected)
+    expected = dense_info_nce("paired", [query, key, negatives], 0.3, "none")
+    paired = drop_ins.InfoNCE(temperature=0.3, reduction="none", negative_mode="paired")
+    torch.testing.assert_close(paired(query, key, negatives), expected)
+    torch.testing.assert_close(drop_ins.info_nce(query, key, negatives, 0.3, "none", "paired"), expected)
+    assert (paired.temperature, paired.reduction, paired.negative_mode) == (0.3, "none", "paired")
+
+
+def test_attributes_of_the_originals() -> None:
+    x, y = torch.randn(2, 6, 4).unbind()
+    clip = ClipLoss(cache_labels=True)
+    images, texts = clip.get_logits(x, y, 3.0, logit_bias=-1.0)
+    torch.testing.assert_close(images, 3 * x @ y.T - 1)
+    torch.testing.assert_close(texts, images.T)
+    labels = clip.get_ground_truth(x.device, 6)
+    assert labels.equal(torch.arange(6))
+    assert clip.labels == {x.device: labels}
+    assert clip.get_ground_truth(x.device, 6) is labels
+    assert clip.prev_num_logits == 6
+    expected = (F.cross_entropy(images, labels) + F.cross_entropy(texts, labels)) / 2
+    torch.testing.assert_close(clip(x, y, 3.0), expected)
+    assert ClipLoss().get_ground_truth(x.device, 3).equal(torch.arange(3))
+    bank = NTXentLoss(memory_bank_size=(5, 4))
+    assert bank.memory_bank.size == (5, 4)
+    assert bank.bank is bank.memory_bank.bank
+    assert bank.memory_bank.bank_ptr.tolist() == [0]
+    bank(x[:3].requires_grad_(), y[:3])
+    assert bank.memory_bank.bank_ptr.tolist() == [3]
+    assert bank.eps == 1e-8
+    assert isinstance(bank.cross_entropy, torch.nn.CrossEntropyLoss)
+
+
+@pytest.mark.parametrize(
+    ("options", "first_author"),
+    [
+        ({}, "author={Aaron van den Oord and"),
+        ({"directions": DIRECTIONS}, "author={Zehan Li and"),
+        (
+            {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"},
+            "author={Michael Günther",
+        ),
+        ({"directions": ("query_to_doc", "doc_to_query")}, "author={Aaron van den Oord and"),
+    ],
+)
+def test_citations_are_those_of_the_original(options: dict[str, Any], first_author: str) -> None:
+    citation = ranking(**options).citation
+    assert citation.startswith("\n@misc{")
+    assert citation.endswith("},\n}\n")
+    assert first_author in citation
+
+
+class Tokens(torch.nn.Module):
+    """A model of tokens that keeps the numbers of rows it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Tensor]:
+        self.rows.append(len(features["input_ids"]))
+        ids, mask = features["input_ids"].double(), features["attention_mask"].double()
+        return {"sentence_embedding": torch.stack([(ids * mask).sum(1), (ids.square() * mask).sum(1)], 1)}
+
+
+def tokens(length: int, **more: object) -> dict[str, Any]:
+    ids = torch.randint(1, 9, (2, length))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **more}
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        ([tokens(3), tokens(4), tokens(5)], [2, 4]),  # documents merge, padded to one length; queries do not
+        ([tokens(3), tokens(4)], [2, 2]),
+        ([tokens(3), tokens(4, prompt_length=1), tokens(5, prompt_length=1)], [2, 4]),
+        ([tokens(3), tokens(4, prompt_length=1), tokens(5, prompt_length=2)], [2, 2, 2]),
+        ([tokens(3), tokens(4, pixels=torch.ones(2, 3)), tokens(4, pixels=torch.ones(2, 4))], [2, 2, 2]),
+        ([tokens(3), tokens(4, grid=torch.ones(5, 3)), tokens(4, grid=torch.ones(5, 3))], [2, 2, 2]),
+        ([tokens(3), tokens(4, names=np.zeros(2)), tokens(4, names=np.zeros(2))], [2, 2, 2]),
+        ([tokens(3), tokens(4), tokens(4, cu_seq_lens_q=torch.ones(3))], [2, 2, 2]),
+    ],
+)
+def test_the_model_is_called_as_often_as_by_the_original(columns: list[dict[str, Any]], rows: list[int]) -> None:
+    model = Tokens()
+    loss = MultipleNegativesRankingLoss(model, scale=0.5)
+    value = loss(iter(columns), None)
+    assert model.rows == rows
+    embeddings = [Tokens()(column)["sentence_embedding"] for column in columns]
+    torch.testing.assert_close(value, loss.compute_loss_from_embeddings(embeddings))
+
+
 # ---- refusals and mistakes
 
 
@@ -236,8 +342,6 @@ ROWS = torch.eye(4)
             lambda: ClipLoss(world_size=2),
             "world_size must be 1, got 2: the loss is computed from the rows of one process",
         ),
-        (lambda: NTXentLoss(gather_distributed=True), "gather_distributed must be False: .* one process"),
-        (lambda: ranking(gather_across_devices=True), "gather_across_devices must be False: .* one process"),
         (lambda: ranking(similarity_fct=cos_sim), "similarity_fct must be .* got cos_sim: any other returns the whole"),
         (lambda: ranking(similarity_fct="euclidean"), "similarity_fct must be .* got euclidean"),
     ],
@@ -253,6 +357,12 @@ def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> Non
         (lambda: ClipLoss()(ROWS, ROWS, torch.ones(2)), ValueError, r"logit_scale must have one element, got .*\(2,\)"),
         (lambda: ClipLoss()(ROWS, ROWS, 1.0, torch.eye(4)), ValueError, "logit_bias must have one element"),
         (lambda: ClipLoss()(ROWS, ROWS, 0.0), ValueError, "logit_scale must be positive and finite, got 0.0"),
+        (
+            lambda: ClipLoss()(ROWS, ROWS, torch.tensor(0.0)),
+            ValueError,
+            "logit_scale must be positive and finite, got 0",
+        ),
+        (lambda: ClipLoss()(ROWS, ROWS, torch.tensor(torch.nan)), ValueError, "logit_scale must be .* finite, got nan"),
         (lambda: ClipLoss()(ROWS.numpy(), ROWS, 1.0), TypeError, "image_features must be a tensor of .* got ndarray"),
         (lambda: ranking(scale=0.0), ValueError, "scale must be positive and finite, got 0.0"),
         (lambda: ranking(directions=()), ValueError, r"must hold 'query_to_doc', .* got \(\)"),
@@ -270,6 +380,7 @@ def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> Non
         (lambda: ranking().compute_loss_from_embeddings([ROWS, ROWS[:3]]), ValueError, r"one shape .* \(3, 4\)\]"),
         (lambda: ranking().compute_loss_from_embeddings([ROWS, ROWS.double()]), TypeError, "share dtype and device"),
         (lambda: NTXentLoss(temperature=-0.5), ValueError, "temperature must be positive and finite, got -0.5"),
+        (lambda: NTXentLoss(temperature=1e-9), ValueError, "temperature must be at least 1e-08, got 1e-09"),
         (lambda: NTXentLoss(memory_bank_size=64), ValueError, r"must be 0 or \(rows, features\), got 64"),
         (lambda: NTXentLoss(memory_bank_size=(64, -1)), ValueError, r"must be 0 or \(rows, features\), got \(64, -1\)"),
         (lambda: NTXentLoss(memory_bank_size=(8, 3))(ROWS, ROWS), ValueError, r"must be \(n, 3\), as the memory bank"),

@@ -29,7 +29,7 @@ def test_opcheck_losses(name: str, full: bool) -> None:
     caps = [torch.ones(2, size) for size in (5, 5 - full)] if full else [None, None]
     mask, workspace = ("same", 60) if full else ("diagonal", 0)
     tables = LossTables(x, y, scale, *ids, *caps, mask).flat()
-    forward = (*tables, full, full, workspace, name)
+    forward = (*tables, full, full, workspace, full, True, name)
     torch.library.opcheck(forward_operator, forward)
     row_lse, col_lse, positive, stored, *_ = forward_operator(*forward)
     grads = [torch.ones_like(lse) for lse in (row_lse, col_lse, positive)]
@@ -37,7 +37,7 @@ def test_opcheck_losses(name: str, full: bool) -> None:
     values = (y, x) if full else (y, None)
     torch.library.opcheck(backward_operator, (*tables, *weights, *values, name))
     sigmoid = (x, y, scale, *ids, torch.zeros(2))
-    torch.library.opcheck(sigmoid_forward, (*sigmoid, name))
+    torch.library.opcheck(sigmoid_forward, (*sigmoid, full, name))
     torch.library.opcheck(sigmoid_backward, (*sigmoid, row_lse, full, True, name))
 
 

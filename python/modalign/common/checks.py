@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ __all__ = [
     "LARGEST_SEED",
     "number",
     "one_of",
+    "refuse_forward_mode",
     "require_finite_rows",
+    "require_floats",
     "require_like",
     "require_pairs",
     "require_same_items",
+    "require_tensor",
     "torch_seed",
     "whole_number",
 ]
@@ -73,13 +77,52 @@ def torch_seed(operation: str, seed: object) -> int:
     return whole_number(operation, "seed", seed, least=-(2**63), most=2**64 - 1)
 
 
+def require_tensor(operation: str, name: str, value: object, wanted: str = "a torch tensor") -> None:
+    """Check that a value is a tensor that is dense and that this process holds; the message has the line to write."""
+    argument = name if name.isidentifier() else "..."
+    if not isinstance(value, torch.Tensor):
+        line = _conversion(value, argument)
+        raise TypeError(f"{operation}: {name} must be {wanted}, got {type(value).__name__}{line}")
+    if type(value).__name__ == "DTensor":
+        raise TypeError(
+            f"{operation}: {name} must be a tensor of this process, got a sharded one (DTensor). Pass "
+            f"{argument}.full_tensor(), or {argument}.to_local() for the part that this process holds; a parameter "
+            "of a sharded module is whole within the module's forward"
+        )
+    if value.layout != torch.strided:
+        line = "" if value.is_nested else f". Pass {argument}.to_dense()"
+        raise TypeError(f"{operation}: {name} must be a dense tensor, got layout {value.layout}{line}")
+
+
+def _conversion(value: object, argument: str) -> str:
+    """Return the end of a message: the line that makes a tensor of the value, if there is one."""
+    if isinstance(value, np.ma.MaskedArray):
+        return f". Replace or drop its masked entries, then pass torch.from_numpy({argument}.data)"
+    if isinstance(value, np.ndarray):
+        return f". Pass torch.from_numpy({argument})"
+    if hasattr(value, "toarray"):  # sparse matrices of SciPy
+        return f". Pass torch.from_numpy({argument}.toarray())"
+    if hasattr(value, "to_numpy"):  # data frames, series and Arrow's tables
+        return f". Pass torch.from_numpy({argument}.to_numpy())"
+    if isinstance(value, (list, tuple)):
+        make = "torch.stack" if value and isinstance(value[0], torch.Tensor) else "torch.tensor"
+        return f". Pass {make}({argument})"
+    return f". Pass torch.from_numpy(numpy.asarray({argument}))" if hasattr(value, "__array__") else ""
+
+
+def require_floats(operation: str, name: str, value: object, wanted: str = "a torch tensor") -> None:
+    """Check that a value is a dense floating-point tensor that this process holds."""
+    require_tensor(operation, name, value, wanted)
+    dtype = value.dtype  # type: ignore[attr-defined]
+    if dtype not in FLOATS:
+        line = "" if dtype.is_complex or not name.isidentifier() else f". Pass {name}.float()"
+        raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {dtype}{line}")
+
+
 def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
     """Check that x and y are floating-point tensors (..., n, d) of one shape, device and dtype, any under autocast."""
     for name, tensor in (("x", x), ("y", y)):
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+        require_floats(operation, name, tensor)
     one_dtype = x.dtype == y.dtype or (autocast_dtype(x) is not None and autocast_dtype(y) is not None)
     if x.device != y.device or not one_dtype:
         raise TypeError(
@@ -120,8 +163,7 @@ def require_like(
         shapes: The shapes that are allowed, letters standing for any size of at least 1.
         any_float: Whether every floating-point dtype is allowed.
     """
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{operation}: {name} must be a torch tensor, got {type(tensor).__name__}")
+    require_tensor(operation, name, tensor)
 
     def fits(shape: tuple[int | str, ...]) -> bool:
         return len(shape) == tensor.ndim and all(
@@ -171,3 +213,12 @@ def _require_normal_numbers(name: str, rows: Tensor, first: int) -> None:
             f"{name} holds numbers below {info.tiny:.2g} in rows {bad[:3]} (the first), which this process takes as 0: "
             "call torch.set_flush_denormal(False), which a library may have set, or scale the rows up"
         )
+
+
+def refuse_forward_mode(ctx: object, *tangents: object) -> NoReturn:
+    """Raise the error for a forward-mode derivative: the static method ``jvp`` of an autograd.Function."""
+    raise NotImplementedError(
+        "the losses of modalign have no forward-mode derivatives (jvp, jacfwd, hessian). Use reverse mode: "
+        "torch.func.jacrev(torch.func.jacrev(loss)) in place of torch.func.hessian(loss), and "
+        "torch.autograd.functional.jvp(loss, inputs, v) in place of torch.func.jvp"
+    )

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from modalign.common.checks import refuse_forward_mode
 from modalign.common.dtypes import FLOATS, autocast_dtype
 from modalign.losses.evaluation import evaluate
 from modalign.losses.inputs import logit_scales, per_row
@@ -20,6 +21,11 @@ __all__ = ["evaluate_with_gradients"]
 def evaluate_with_gradients(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Stats]:
     """Return the loss, whose gradients are computed already, and the by-products with the gradients' norms."""
     inputs = _expanded_inputs(x, y, options)
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, inputs.values())):
+        raise NotImplementedError(
+            "info_nce: stats='gradient' differentiates at once, which torch.func cannot transform. Use stats=True, and "
+            "torch.func.grad for the gradients"
+        )
     leaves = {name: tensor.detach().requires_grad_(tensor.requires_grad) for name, tensor in inputs.items()}
     fields = {name: leaf for name, leaf in leaves.items() if name not in ("x", "y")}
     loss, stats = evaluate(leaves["x"], leaves["y"], dataclasses.replace(options, **fields))  # type: ignore[arg-type]
@@ -74,6 +80,8 @@ class _ScaledContext(Protocol):
 
 class _Scaled(torch.autograd.Function):
     """A loss whose gradients are known: the backward pass multiplies them by the gradient of the loss."""
+
+    jvp = staticmethod(refuse_forward_mode)
 
     @staticmethod
     def forward(ctx: _ScaledContext, loss: Tensor, factor: float, *gradients_and_inputs: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from modalign.common.dtypes import FLOATS, accumulator
 from modalign.losses.inputs import (
     blank_ignored,
+    checks_values,
     embeddings,
     groups_and_ignored,
     logit_scales,
@@ -56,6 +57,7 @@ def evaluate(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Sta
         margin=options.margin,
         stats=bool(options.stats),
         workspace=_workspace(rows, options),
+        check_finite=checks_values(options.check_finite, x),
         backend=options.backend,
     )
     with without_autocast(x):
@@ -80,7 +82,7 @@ def _direction(x: Tensor, y: Tensor, scale: Tensor, *, kept: Tensor | None, opti
         return Direction(left, right, scale, None)
     tx, ty, temperature = teacher
     tx, ty = (embeddings(blank_ignored(rows.detach(), kept), normalize, problems).to(left.dtype) for rows in (tx, ty))
-    if readable(tx):
+    if checks_values(options.check_finite, x) and readable(tx, wait=True):
         require_finite_tables("info_nce", {"the teacher's x": tx, "the teacher's y": ty})
     teacher_scale = torch.full_like(scale, 1 / temperature, requires_grad=False)
     return Direction(left, right, scale, Teacher(tx, ty, teacher_scale))
@@ -96,7 +98,16 @@ def _workspace(rows: Direction, options: InfoNCEOptions) -> int:
     if options.backend == "cuda":
         return 0
     bytes_of_logits = rows.scale.numel() * rows.candidates.shape[1] * rows.scale.itemsize
-    return bytes_of_logits if bytes_of_logits <= KEPT_BYTES else 0
+    return bytes_of_logits if _known(bytes_of_logits <= KEPT_BYTES) else 0
+
+
+def _known(fact: bool) -> bool:
+    """Return whether a fact about sizes is known to hold, without making a compiled graph depend on it."""
+    if not torch.compiler.is_compiling():
+        return fact
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(fact)
 
 
 def _sides(rows: Direction, options: SharedOptions, *, direction: str, per_anchor: bool) -> dict[str, Side]:
@@ -121,15 +132,15 @@ def _add_candidates(side: Side, options: InfoNCEOptions, shared: SharedOptions, 
         rows = embeddings(flat, options.normalize, problems).reshape(problems, n, h, d)
         if shared.ids is not None:
             rows = rows.masked_fill((shared.ids < 0)[:, :, None, None], 0.0)
-        if readable(rows):
+        if shared.check_finite and readable(rows, wait=True):
             require_finite_tables("info_nce", {"negatives": rows})
         pool = hard_negative_pool(side, rows)
-        if readable(pool.lse) and not bool((pool.lse < torch.inf).all()):
+        if shared.check_finite and readable(pool.lse, wait=True) and not bool((pool.lse < torch.inf).all()):
             raise_overflow("info_nce", anchors, rows, scale)
         pools += (pool,)
     if options.queue is not None:
         rows = embeddings(options.queue, options.normalize, math.prod(options.queue.shape[:-2]))
-        if readable(rows):
+        if shared.check_finite and readable(rows, wait=True):
             require_finite_tables("info_nce", {"queue": rows})
         rows = rows.to(anchors.dtype).expand(problems, *rows.shape[1:])
         pools += (queue_pool(side, rows, shared),)

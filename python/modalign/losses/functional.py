@@ -16,12 +16,13 @@ from modalign.losses.evaluation import evaluate
 from modalign.losses.inputs import (
     biases,
     blank_ignored,
+    checks_values,
     embeddings,
     groups_and_ignored,
     problem_scales,
     without_autocast,
 )
-from modalign.losses.options import InfoNCEOptions
+from modalign.losses.options import InfoNCEOptions, require_check_finite
 from modalign.losses.reduction import REDUCTIONS, reduce_losses
 from modalign.losses.statistics import Stats
 from modalign.ops.info_nce import INFO_NCE, info_nce_forward
@@ -50,6 +51,7 @@ def info_nce(
     reduction: str = "mean",
     stats: bool | str = False,
     workspace: int | None = None,
+    check_finite: bool | str = "auto",
     backend: str = "auto",
 ) -> Any:
     """Compute InfoNCE (the CLIP loss) of paired rows without storing the similarity matrix.
@@ -98,13 +100,18 @@ def info_nce(
         workspace: number of bytes of logits to keep from the forward to the backward pass; each row that is kept need
             not be recomputed. None keeps all logits if they fit into 16 MiB ("cuda" keeps none). On the CPU it changes
             no bit of the result; on a GPU it changes the order of the sums of half-precision inputs.
+        check_finite: True to raise a ValueError for NaN or inf in embeddings or logits; False to pass them on, so that
+            loss and gradients are NaN. "auto" raises for bfloat16, float32 and float64 on the CPU, and passes them on
+            for float16, so that ``torch.amp.GradScaler`` skips the step, and on other devices, so that the host never
+            waits. True makes it wait.
         backend: "auto", or the name of a backend; ``modalign.explain("info_nce", x, y)`` lists them.
 
     Returns:
         The loss, float64 for float64 inputs and float32 otherwise; with ``stats`` a pair (loss, ``Stats``). Its
         gradients at x, y, negatives, queue and a tensor temperature are exactly those of the returned value: no factor
         is hidden in them. An input that needs no gradient costs none. Second derivatives are computed by blocks of
-        rows. grad, vjp, jacrev and vmap of ``torch.func`` work; forward-mode derivatives (jvp) do not exist.
+        rows. grad, vjp, jacrev and vmap of ``torch.func`` work; forward-mode derivatives (jvp, jacfwd, hessian) do not
+        exist: ``jacrev(jacrev(loss))`` is the Hessian.
 
     Precision:
         Sums are kept in float32, or in float64 for float64 inputs. Under autocast S is computed from rows in autocast's
@@ -120,8 +127,8 @@ def info_nce(
     Raises:
         TypeError: x or y is not a floating-point tensor, or dtypes or devices differ.
         ValueError: shapes that do not pair up, no rows, a temperature that is not positive, options that exclude each
-            other, every row ignored, weights that are negative or all zero, or NaN or inf in the inputs. Values are
-            checked on the CPU only; on other devices NaN propagates, so that the host never waits.
+            other, every row ignored, weights that are negative or all zero, or NaN or inf in the inputs
+            (``check_finite``). Temperature, weights and ignored rows are checked on the CPU only.
         NotImplementedError: the named backend refuses the call; the message gives its reason.
 
     Source:
@@ -157,6 +164,7 @@ def info_nce(
         reduction=reduction,
         stats=stats,
         workspace=workspace,
+        check_finite=check_finite,
         backend=backend,
     )
     options.require_valid(x)
@@ -173,6 +181,7 @@ def nt_xent(
     temperature: float | Tensor = 0.5,
     normalize: bool = True,
     reduction: str = "mean",
+    check_finite: bool | str = "auto",
     backend: str = "auto",
 ) -> Tensor:
     """Compute SimCLR's loss (NT-Xent) of two views without storing the 2n x 2n similarity matrix.
@@ -189,6 +198,7 @@ def nt_xent(
         normalize: bool. Divide every row by its Euclidean norm first; a zero row stays zero.
         reduction: "mean" or "sum" over the 2n anchors of each problem, shape (...,); "none" for shape (..., 2n), with
             the anchors of x first.
+        check_finite: "auto", True or False, as in ``modalign.info_nce``.
         backend: "auto", or the name of a backend; ``modalign.explain("info_nce", x)`` lists them.
 
     Returns:
@@ -211,6 +221,7 @@ def nt_xent(
     """
     require_pairs("nt_xent", x, y)
     one_of("nt_xent", "reduction", reduction, REDUCTIONS)
+    require_check_finite("nt_xent", check_finite)
     one_of("nt_xent", "backend", backend, INFO_NCE.backends)
     batch = x.shape[:-2]
     scale = problem_scales("nt_xent", temperature, batch, x)
@@ -220,7 +231,8 @@ def nt_xent(
         pairs = torch.arange(x.shape[-2], device=x.device).repeat(2).expand(both.shape[:2])
         # the pair stays out of the pool, so that nothing cancels where it outweighs all negatives
         tables = LossTables(both, None, torch.cat([scale, scale], 1), row_id=pairs, col_id=pairs, mask="same")
-        negatives = info_nce_forward(tables, ForwardOptions(columns=False), backend).row_lse
+        options = ForwardOptions(columns=False, check_finite=checks_values(check_finite, x))
+        negatives = info_nce_forward(tables, options, backend).row_lse
         positive = scale * pools.dots(left, right)
         losses = softplus(negatives - torch.cat([positive, positive], 1))
         return reduce_losses("nt_xent", losses, batch, reduction=reduction)
@@ -236,6 +248,7 @@ def sigmoid_loss(
     groups: Tensor | None = None,
     ignore: Tensor | None = None,
     reduction: str = "mean",
+    check_finite: bool | str = "auto",
     backend: str = "auto",
 ) -> Tensor:
     """Compute SigLIP's loss without storing the similarity matrix: each entry is a binary classification.
@@ -256,6 +269,7 @@ def sigmoid_loss(
         ignore: (..., n) or (n,) bool. Marked rows take no part, whatever they hold, and their loss is 0.
         reduction: "mean" (the sum over all entries divided by n, as in SigLIP) or "sum", shape (...,); "none" for shape
             (..., n).
+        check_finite: "auto", True or False, as in ``modalign.info_nce``.
         backend: "auto", or the name of a backend; ``modalign.explain("sigmoid_loss", x, y)`` lists them.
 
     Returns:
@@ -278,6 +292,7 @@ def sigmoid_loss(
     """
     require_pairs("sigmoid_loss", x, y)
     one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
+    require_check_finite("sigmoid_loss", check_finite)
     one_of("sigmoid_loss", "backend", backend, SIGMOID_LOSS.backends)
     batch = x.shape[:-2]
     scale = problem_scales("sigmoid_loss", temperature, batch, x)
@@ -288,5 +303,5 @@ def sigmoid_loss(
     left, right = (embeddings(blank_ignored(rows, kept), normalize, math.prod(batch)) for rows in (x, y))
     with without_autocast(x):
         tables = LossTables(left, right, scale, row_id=ids, col_id=ids)
-        losses = sigmoid_loss_forward(tables, shift, backend)
+        losses = sigmoid_loss_forward(tables, shift, backend, check_finite=checks_values(check_finite, x))
         return reduce_losses("sigmoid_loss", losses, batch, reduction=reduction, kept=kept)

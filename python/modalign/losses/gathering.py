@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import warnings
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather"]
+from modalign.common.checks import refuse_forward_mode
+
+__all__ = ["Gather", "count_processes", "gather", "gather_options", "require_gather"]
+
+# what a loss does about the rows of other processes: see modalign.InfoNCE
+Gather: TypeAlias = "bool | str | dist.ProcessGroup | None"
+# options of losses with one value for each row -> the dimension of the rows
+ROW_OPTIONS = {"groups": -1, "ignore": -1, "weights": -1, "negatives": -3}
+# losses that have warned in this process, and "gather" once rows have been gathered
+_answered: set[str] = set()
 
 
 def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
@@ -51,8 +61,9 @@ def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     if not isinstance(x, Tensor) or x.ndim == 0:
         came = "one number" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"gather: x must be a tensor (n, ...), got {came}")
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size(group) == 1:
+    if count_processes(group) == 1:
         return x
+    _answered.add("gather")
     # (number of rows, (other dimensions, dtype)) of each process
     sizes: list[tuple[int, tuple[tuple[int, ...], str]]] = [(0, ((), ""))] * dist.get_world_size(group)
     dist.all_gather_object(sizes, (len(x), (tuple(x.shape[1:]), str(x.dtype))), group)
@@ -63,12 +74,62 @@ def gather(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     return rows
 
 
+def require_gather(loss: str, choice: object) -> None:
+    """Raise a ValueError unless the value is "unset", None, False, True or a process group."""
+    groups = (dist.ProcessGroup,) if dist.is_available() else ()
+    if not (choice is None or isinstance(choice, (bool, *groups)) or choice == "unset"):
+        raise ValueError(f"{loss}: gather must be 'unset', None, True or a process group, got {choice!r}")
+
+
+def gather_options(
+    loss: str, choice: Gather, pairs: tuple[Tensor, Tensor], options: dict[str, Any]
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return x, y and the options of a loss, of the rows of all processes if that is its ``choice``."""
+    x, y = pairs
+    if choice == "unset" and not torch.compiler.is_compiling():
+        _warn_of_other_processes(loss)
+    group = None if choice is None or isinstance(choice, (bool, str)) else choice
+    if choice in ("unset", None, False) or count_processes(group) == 1:
+        return x, y, options
+
+    def rows(table: Tensor, dim: int) -> Tensor:
+        return gather(table.movedim(dim, 0), group).movedim(0, dim)
+
+    every = {name: rows(options[name], dim) for name, dim in ROW_OPTIONS.items() if options.get(name) is not None}
+    if options.get("teacher") is not None:
+        tx, ty, temperature = options["teacher"]
+        every["teacher"] = (rows(tx, -2), rows(ty, -2), temperature)  # type: ignore[assignment]
+    return rows(x, -2), rows(y, -2), options | every
+
+
+def count_processes(group: dist.ProcessGroup | None = None) -> int:
+    """Return the number of processes of a group, of all processes if it is None; 1 outside distributed training."""
+    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def _warn_of_other_processes(loss: str) -> None:
+    """Warn once if other processes may have rows of the batch, and rows were never gathered."""
+    processes = count_processes()
+    if processes == 1 or _answered & {"gather", loss}:
+        return
+    _answered.add(loss)
+    warnings.warn(
+        f"{loss}: this process is one of {processes}, and the loss has its rows alone. The rows of other processes are "
+        "no negatives, and a learnable temperature that DistributedDataParallel does not hold differs more and more "
+        f"between the processes. Write {loss}(..., gather=True) for the loss of the rows of all processes, or "
+        "gather=None for a loss of the rows that it is given",
+        stacklevel=6,  # the call of the module
+    )
+
+
 class _GatherContext(Protocol):
     sizes: list[int]
     group: dist.ProcessGroup | None
 
 
 class _Gather(torch.autograd.Function):
+    jvp = staticmethod(refuse_forward_mode)
+
     @staticmethod
     def forward(ctx: _GatherContext, x: Tensor, sizes: list[int], group: dist.ProcessGroup | None) -> Tensor:
         ctx.sizes, ctx.group = sizes, group

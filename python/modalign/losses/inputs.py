@@ -7,16 +7,17 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from modalign.common.checks import require_tensor
 from modalign.common.dtypes import accumulator, autocast_dtype
 from modalign.ops.unit_rows import unit_rows
 
 __all__ = [
     "biases",
     "blank_ignored",
+    "checks_values",
     "embeddings",
     "groups_and_ignored",
     "logit_scales",
@@ -35,13 +36,25 @@ def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
     return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
-def readable(values: Tensor) -> bool:
-    """Return whether the host can read the values without waiting for a device or stopping torch.compile or torch.func.
+def readable(values: Tensor, *, wait: bool = False) -> bool:
+    """Return whether the host can read the values without stopping torch.compile or torch.func.
 
-    A fake tensor has no values to read.
+    It does not wait for a device, unless ``wait`` is set. A fake or meta tensor has no values to read.
     """
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values)
-    return values.device.type == "cpu" and not traced and not isinstance(values, FakeTensor)
+    device = values.device.type
+    return (device == "cpu" or (wait and device != "meta")) and not traced and not isinstance(values, FakeTensor)
+
+
+def checks_values(check_finite: bool | str, x: Tensor) -> bool:
+    """Return whether NaN and inf in embeddings raise an error.
+
+    "auto" passes them on for float16, where a gradient scaler skips the step, and on devices for which the host would
+    have to wait.
+    """
+    if check_finite != "auto":
+        return bool(check_finite)
+    return x.device.type == "cpu" and torch.float16 not in (x.dtype, autocast_dtype(x))
 
 
 def embeddings(x: Tensor, normalize: bool, problems: int) -> Tensor:
@@ -79,6 +92,7 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
                 f"{operation}: temperature must be at least 1 / {torch.finfo(dtype).max:.2g}, got {temperature}"
             )
         return torch.full((problems, n), 1 / float(temperature), dtype=dtype, device=x.device), False
+    _require_number(operation, "temperature", temperature, x)
     if temperature.numel() == 1:
         temperature = temperature.reshape(())
     scale = 1 / temperature.to(device=x.device, dtype=dtype)
@@ -98,6 +112,14 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
     )
 
 
+def _require_number(operation: str, name: str, value: Tensor, x: Tensor) -> None:
+    """Raise a TypeError unless a tensor is real, dense, and has a value if x has values."""
+    require_tensor(operation, name, value)
+    if value.is_complex() or (value.device.type == "meta" and x.device.type != "meta"):
+        came = f"dtype {value.dtype}" if value.is_complex() else "one on the meta device, which has no value"
+        raise TypeError(f"{operation}: {name} must be a number or a tensor of real numbers, got {came}")
+
+
 def problem_scales(operation: str, temperature: float | Tensor, batch: torch.Size, x: Tensor) -> Tensor:
     """Return 1 / temperature for each row, [problems, n], of a loss that takes one temperature for each problem."""
     scale, per_anchor = logit_scales(operation, temperature, batch, x)
@@ -114,6 +136,7 @@ def biases(bias: float | Tensor, batch: torch.Size, scale: Tensor) -> Tensor:
         if wrong or (not torch.compiler.is_compiling() and not math.isfinite(bias)):
             raise ValueError(f"sigmoid_loss: bias must be a finite number or a tensor, got {bias!r}")
         return torch.full((math.prod(batch),), float(bias), dtype=scale.dtype, device=scale.device)
+    _require_number("sigmoid_loss", "bias", bias, scale)
     try:
         bias = bias.reshape(()) if bias.numel() == 1 else bias
         return bias.to(device=scale.device, dtype=scale.dtype).expand(batch).reshape(-1)
@@ -125,14 +148,14 @@ def biases(bias: float | Tensor, batch: torch.Size, scale: Tensor) -> Tensor:
 
 def per_row(operation: str, name: str, values: Tensor, x: Tensor, *, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     """Return values (..., n) or (n,), one for each row of x, as [problems, n]."""
-    if not isinstance(values, Tensor) or values.dtype not in dtypes:
-        came = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise TypeError(f"{operation}: {name} must be a tensor of {names}, got {came}")
+    names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    require_tensor(operation, name, values, f"a tensor of {names}")
+    if values.dtype not in dtypes:
+        raise TypeError(f"{operation}: {name} must be a tensor of {names}, got {values.dtype}")
     if values.device != x.device:
         raise TypeError(f"{operation}: {name} must be on {x.device}, as x is, got {values.device}")
     batch, n = x.shape[:-2], x.shape[-2]
-    if tuple(values.shape) not in {(n,), (*batch, n)}:
+    if values.shape not in ((n,), (*batch, n)):  # not a set, which would fix the sizes of a compiled graph
         wanted = f"{(*batch, n)}, one for each row of x" + (f", or ({n},)" if batch else "")
         raise ValueError(f"{operation}: {name} must be {wanted}, got {tuple(values.shape)}")
     return values.expand(*batch, n).reshape(-1, n)
@@ -155,6 +178,6 @@ def groups_and_ignored(
         return None if kept is None else kept.long() - 1, kept
     labels = per_row(operation, "groups", groups, x, dtypes=INTEGERS).long()
     order = labels.sort(1)
-    starts = F.pad((order.values.diff(dim=1) != 0).long(), (1, 0))
-    ids = torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1))
+    starts = (order.values != order.values.roll(1, 1)).long()  # the first value is compared with the last
+    ids = torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1) - starts[:, :1])
     return ids if kept is None else torch.where(kept, ids, -1), kept

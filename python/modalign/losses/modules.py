@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalign.common.checks import number, one_of
+from modalign.common.checks import number, one_of, require_tensor
 from modalign.losses.functional import info_nce, nt_xent, sigmoid_loss
-from modalign.losses.options import DIRECTIONS, POSITIVES
+from modalign.losses.gathering import Gather, gather_options, require_gather
+from modalign.losses.options import DIRECTIONS, POSITIVES, require_check_finite
 from modalign.losses.reduction import REDUCTIONS
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
@@ -21,7 +22,11 @@ Options = dict[str, Any]
 class _WithTemperature(nn.Module):
     """A loss with a temperature, fixed or trained as log(1 / temperature), and fixed options."""
 
-    def __init__(self, temperature: float, *, learnable: bool, max_scale: float, options: Options) -> None:
+    gather: Gather = "unset"
+
+    def __init__(
+        self, temperature: float, *, learnable: bool, max_scale: float, gather: Gather, options: Options
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if not 0 < number(name, "temperature", temperature) < math.inf:
@@ -31,27 +36,61 @@ class _WithTemperature(nn.Module):
                 f"{name}: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}"
             )
         one_of(name, "reduction", options["reduction"], REDUCTIONS)
+        require_check_finite(name, options["check_finite"])
+        require_gather(name, gather)
         self.learnable, self.max_scale, self.fixed_temperature = learnable, max_scale, float(temperature)
-        self.options = options
+        self.gather, self.options = gather, options
         if learnable:
-            # float32 whatever the embeddings are: in float16 a small step of the optimiser would be lost
-            self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature), dtype=torch.float32))
+            self.log_scale = _parameter(math.log(1 / temperature))
+
+    def reset_parameters(self) -> None:
+        """Set the parameters to their initial values, as after ``to_empty`` of a module made on the meta device."""
+        for name, parameter in self.named_parameters(recurse=False):
+            nn.init.constant_(parameter, self._initial_values()[name])
+
+    def _initial_values(self) -> dict[str, float]:
+        return {"log_scale": math.log(1 / self.fixed_temperature)}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Load parameters without dimensions, as earlier versions saved them, too."""
+        for name, parameter in self.named_parameters(prefix.removesuffix("."), recurse=False):
+            saved = state_dict.get(name)
+            if isinstance(saved, Tensor) and saved.ndim < parameter.ndim:
+                state_dict[name] = saved.reshape(parameter.shape)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     def temperature(self) -> float | Tensor:
         """The temperature in use: a float, or a tensor of the graph when it is learnable."""
         if not self.learnable:
             return self.fixed_temperature
-        return (-self.log_scale.clamp(max=math.log(self.max_scale))).exp()
+        require_tensor(type(self).__name__, "log_scale", self.log_scale)  # no part of it, as outside a sharded module
+        return (-self.log_scale.reshape(()).clamp(max=math.log(self.max_scale))).exp()
 
     def extra_repr(self) -> str:
-        return f"{self._describe_temperature()}{self._describe_options()}"
+        options = {"learnable": self.learnable, **self.options, "gather": self.gather}
+        words = [f"{name}={value!r}" for name, value in options.items()]
+        if all(map(_holds_value, self.parameters(recurse=False))):
+            values = {name: torch.as_tensor(value).item() for name, value in self._numbers().items()}
+            words = [*(f"{name}={value:g}" for name, value in values.items()), *words]
+        return ", ".join(words)
 
-    def _describe_temperature(self) -> str:
-        return f"temperature={torch.as_tensor(self.temperature).item():g}, learnable={self.learnable}"
+    def _numbers(self) -> dict[str, float | Tensor]:
+        return {"temperature": self.temperature}
 
-    def _describe_options(self) -> str:
-        return "".join(f", {name}={value!r}" for name, value in self.options.items())
+
+def _parameter(value: float) -> nn.Parameter:
+    """Return a parameter of one element.
+
+    It is float32 whatever the embeddings are: in float16 a small step of the optimiser would be lost. It has a
+    dimension, because ``fully_shard`` takes no parameter without.
+    """
+    return nn.Parameter(torch.tensor([value], dtype=torch.float32))
+
+
+def _holds_value(parameter: Tensor) -> bool:
+    """Return whether this process can read the parameter: it is neither sharded nor on the meta device."""
+    return parameter.numel() == 1 and parameter.device.type != "meta" and not hasattr(parameter, "full_tensor")
 
 
 class InfoNCE(_WithTemperature):
@@ -64,7 +103,8 @@ class InfoNCE(_WithTemperature):
 
     Args:
         temperature: positive float, the temperature or its initial value.
-        learnable: bool. Train the temperature, as the parameter ``log_scale`` = log(1 / temperature), as CLIP does.
+        learnable: bool. Train the temperature, as the parameter ``log_scale`` = log(1 / temperature) of shape (1,), as
+            CLIP does.
         max_scale: float. A learnable 1 / temperature never exceeds it (CLIP's 100): the scale is clamped where it is
             used, and its gradient is zero beyond the clamp.
         normalize: bool, as in ``modalign.info_nce``.
@@ -74,11 +114,17 @@ class InfoNCE(_WithTemperature):
         margin: float or None, as in ``modalign.info_nce``.
         reduction: "mean", "sum" or "none", as in ``modalign.info_nce``.
         workspace: number of bytes or None, as in ``modalign.info_nce``.
+        check_finite: "auto", True or False, as in ``modalign.info_nce``.
+        gather: the rows of other processes, in distributed training. True computes the loss of the rows of all
+            processes, and a process group that of its processes: x, y and the options with one value for each row are
+            gathered by ``modalign.gather``; a queue is used as each process has it. None uses the rows as they are. So
+            does "unset", which warns once if torch.distributed has several processes and ``modalign.gather`` was never
+            called.
         backend: "auto" or the name of a backend, as in ``modalign.info_nce``.
 
     Raises:
         TypeError, ValueError: a temperature that is not a positive number, a max_scale below 1 / temperature, or an
-            unknown direction, positives or reduction.
+            unknown direction, positives, reduction, check_finite or gather.
 
     Source:
         Radford et al. 2021 (arXiv:2103.00020), section 2.5 for the temperature.
@@ -104,6 +150,8 @@ class InfoNCE(_WithTemperature):
         margin: float | None = None,
         reduction: str = "mean",
         workspace: int | None = None,
+        check_finite: bool | str = "auto",
+        gather: Gather = "unset",
         backend: str = "auto",
     ) -> None:
         one_of("InfoNCE", "direction", direction, DIRECTIONS)
@@ -116,12 +164,14 @@ class InfoNCE(_WithTemperature):
             "margin": margin,
             "reduction": reduction,
             "workspace": workspace,
+            "check_finite": check_finite,
             "backend": backend,
         }
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Any:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.info_nce``."""
+        x, y, options = gather_options("InfoNCE", self.gather, (x, y), options)
         return info_nce(x, y, temperature=self.temperature, **self.options, **options)
 
 
@@ -136,6 +186,8 @@ class NTXent(_WithTemperature):
         max_scale: float, as in ``modalign.InfoNCE``.
         normalize: bool, as in ``modalign.nt_xent``.
         reduction: "mean", "sum" or "none", as in ``modalign.nt_xent``.
+        check_finite: "auto", True or False, as in ``modalign.info_nce``.
+        gather: "unset", None, True or a process group, as in ``modalign.InfoNCE``.
         backend: "auto" or the name of a backend, as in ``modalign.nt_xent``.
 
     Examples:
@@ -152,13 +204,21 @@ class NTXent(_WithTemperature):
         max_scale: float = 100.0,
         normalize: bool = True,
         reduction: str = "mean",
+        check_finite: bool | str = "auto",
+        gather: Gather = "unset",
         backend: str = "auto",
     ) -> None:
-        options: Options = {"normalize": normalize, "reduction": reduction, "backend": backend}
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
+        options: Options = {
+            "normalize": normalize,
+            "reduction": reduction,
+            "check_finite": check_finite,
+            "backend": backend,
+        }
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the views (..., n, d)."""
+        x, y, _ = gather_options("NTXent", self.gather, (x, y), {})
         return nt_xent(x, y, temperature=self.temperature, **self.options)
 
 
@@ -171,10 +231,12 @@ class SigmoidLoss(_WithTemperature):
     Args:
         temperature: positive float, the temperature or its initial value.
         bias: finite float, the bias or its initial value.
-        learnable: bool. Train the temperature, as in ``modalign.InfoNCE``, and the parameter ``bias``.
+        learnable: bool. Train the temperature, as in ``modalign.InfoNCE``, and the parameter ``bias`` of shape (1,).
         max_scale: float, as in ``modalign.InfoNCE``.
         normalize: bool, as in ``modalign.sigmoid_loss``.
         reduction: "mean", "sum" or "none", as in ``modalign.sigmoid_loss``.
+        check_finite: "auto", True or False, as in ``modalign.info_nce``.
+        gather: "unset", None, True or a process group, as in ``modalign.InfoNCE``.
         backend: "auto" or the name of a backend, as in ``modalign.sigmoid_loss``.
 
     Examples:
@@ -196,18 +258,29 @@ class SigmoidLoss(_WithTemperature):
         max_scale: float = 100.0,
         normalize: bool = True,
         reduction: str = "mean",
+        check_finite: bool | str = "auto",
+        gather: Gather = "unset",
         backend: str = "auto",
     ) -> None:
-        options: Options = {"normalize": normalize, "reduction": reduction, "backend": backend}
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, options=options)
-        if not math.isfinite(bias):
+        options: Options = {
+            "normalize": normalize,
+            "reduction": reduction,
+            "check_finite": check_finite,
+            "backend": backend,
+        }
+        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
+        if not math.isfinite(number("SigmoidLoss", "bias", bias)):
             raise ValueError(f"SigmoidLoss: bias must be finite, got {bias}")
-        self.bias = nn.Parameter(torch.tensor(float(bias), dtype=torch.float32)) if learnable else float(bias)
+        self.fixed_bias = float(bias)
+        self.bias = _parameter(self.fixed_bias) if learnable else self.fixed_bias
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.sigmoid_loss``."""
+        x, y, options = gather_options("SigmoidLoss", self.gather, (x, y), options)
         return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **self.options, **options)
 
-    def extra_repr(self) -> str:
-        bias = torch.as_tensor(self.bias).item()
-        return f"{self._describe_temperature()}, bias={bias:g}{self._describe_options()}"
+    def _initial_values(self) -> dict[str, float]:
+        return {**super()._initial_values(), "bias": self.fixed_bias}
+
+    def _numbers(self) -> dict[str, float | Tensor]:
+        return {**super()._numbers(), "bias": self.bias}

@@ -12,7 +12,7 @@ from modalign.common.checks import number, one_of, require_like
 from modalign.losses.reduction import REDUCTIONS
 from modalign.ops.info_nce import INFO_NCE
 
-__all__ = ["DIRECTIONS", "POSITIVES", "InfoNCEOptions"]
+__all__ = ["DIRECTIONS", "POSITIVES", "InfoNCEOptions", "require_check_finite"]
 
 DIRECTIONS = ("both", "x_to_y", "y_to_x")
 POSITIVES = ("pair", "out", "in")
@@ -37,6 +37,7 @@ class InfoNCEOptions:
     reduction: str
     stats: bool | str
     workspace: int | None
+    check_finite: bool | str
     backend: str
 
     def require_valid(self, x: Tensor) -> None:
@@ -48,6 +49,7 @@ class InfoNCEOptions:
         one_of("info_nce", "positives", self.positives, POSITIVES)
         one_of("info_nce", "reduction", self.reduction, REDUCTIONS)
         one_of("info_nce", "backend", self.backend, INFO_NCE.backends)
+        require_check_finite("info_nce", self.check_finite)
         self._require_numbers()
         batch, n, d = x.shape[:-2], *x.shape[-2:]
         if self.negatives is not None:
@@ -89,6 +91,12 @@ class InfoNCEOptions:
         for message, present in conflicts.items():
             if present:
                 raise ValueError(f"info_nce: {message}")
+
+
+def require_check_finite(operation: str, value: object) -> None:
+    """Raise a ValueError unless the value is "auto", True or False."""
+    if value not in ("auto", True, False):
+        raise ValueError(f"{operation}: check_finite must be 'auto', True or False, got {value!r}")
 
 
 def _require_teacher(teacher: tuple[Tensor, Tensor, float], x: Tensor) -> None:

@@ -92,6 +92,7 @@ class SharedOptions:
         positives, label_smoothing, margin, backend: as in ``modalign.info_nce``.
         stats: whether by-products are computed.
         workspace: bytes of logits to keep for the backward pass.
+        check_finite: whether NaN and inf in embeddings raise an error.
     """
 
     ids: Tensor | None
@@ -102,11 +103,12 @@ class SharedOptions:
     margin: float | None
     stats: bool
     workspace: int
+    check_finite: bool
     backend: str
 
     def forward_options(self, *, columns: bool) -> ForwardOptions:
         """Return what a pass over S computes."""
-        return ForwardOptions(columns=columns, stats=self.stats, workspace=self.workspace)
+        return ForwardOptions(columns, self.stats, self.workspace, check_finite=self.check_finite)
 
 
 def build_sides(rows: Direction, options: SharedOptions, *, both: bool) -> tuple[Side, ...]:
@@ -171,7 +173,8 @@ def queue_pool(side: Side, queue: Tensor, options: SharedOptions) -> Pool:
     """Return the pool of the rows of a queue [problems, m, d], which are negatives of every anchor."""
     anchors = side.direction.anchors
     tables = LossTables(anchors, queue, side.direction.scale, row_cap=side.cap)
-    sums = info_nce_forward(tables, options.forward_options(columns=False), options.backend)
+    forward_options = dataclasses.replace(options.forward_options(columns=False), pairs=False)
+    sums = info_nce_forward(tables, forward_options, options.backend)
     count = partial(count_and_total, anchors, queue, ids=None, mask="none")
     return Pool(sums.row_lse, sums.row_best, sums.row_mean, count)
 
@@ -207,7 +210,7 @@ def _teacher_target(rows: Direction, teacher: Teacher, options: SharedOptions) -
     mask = "same" if options.grouped else "diagonal"
     tables = LossTables(a, b, scale, row_id=ids, col_id=ids, mask=mask)
     with torch.no_grad():
-        forward_options = ForwardOptions(columns=False, workspace=options.workspace)
+        forward_options = dataclasses.replace(options.forward_options(columns=False), stats=False)
         sums = info_nce_forward(tables, forward_options, options.backend)
         lse = sums.positive + softplus(sums.row_lse - sums.positive)
     # the rows of W are the teacher's softmax: its scale is divided out again

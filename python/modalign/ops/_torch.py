@@ -42,7 +42,7 @@ class Products(NamedTuple):
 def info_nce_forward(tables: LossTables, options: ForwardOptions) -> Sums:
     b, n, m, _ = tables.sizes
     two, stats = tables.y is not None, options.stats
-    columns, square = options.columns and two, two and n == m
+    columns, square = options.columns and two, two and options.pairs and n == m
     stored = tables.x.new_empty(options.stored_rows(tables), m, dtype=tables.dtype)
     tables = tables.two_streams()
     per_row: list[tuple[Tensor, ...]] = []

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import CustomOpDef
 
+from modalign.common.checks import refuse_forward_mode
+
 __all__ = ["Context", "differentiable", "register_vmap"]
 
 
@@ -17,6 +19,7 @@ class Context(Protocol):
 
     mask: str
     backend: str
+    check_finite: bool
     needs_input_grad: tuple[bool, ...]
 
     @property
@@ -36,7 +39,7 @@ def differentiable(
 
     Eager torch and torch.func use an autograd.Function. torch.compile, which cannot trace an autograd.Function within
     the backward pass of another, uses derivatives that are registered with the operator, which torch.func refuses
-    (torch 2.13).
+    (torch 2.13). torch.jit.trace is refused.
     """
     operator.register_autograd(backward, setup_context=setup_context)
 
@@ -50,11 +53,20 @@ def differentiable(
         def forward(*args: object) -> object:
             return overload(*args)
 
+        jvp = staticmethod(refuse_forward_mode)
+
     Differentiable.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
     Differentiable.backward = staticmethod(backward)  # type: ignore[method-assign]
 
     def call(*args: object) -> Any:
-        return overload(*args) if torch.compiler.is_compiling() else Differentiable.apply(*args)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():
+            return overload(*args)
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise NotImplementedError(
+                "torch.jit.trace would record the sizes of one batch of a loss. Use torch.export.export, with "
+                "dynamic_shapes for batches of other sizes"
+            )
+        return Differentiable.apply(*args)  # type: ignore[no-untyped-call]
 
     return call
 

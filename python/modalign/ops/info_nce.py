@@ -24,6 +24,7 @@ from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTab
 __all__ = [
     "INFO_NCE",
     "backward_operator",
+    "finite_problems",
     "forward_operator",
     "info_nce_backward",
     "info_nce_forward",
@@ -95,11 +96,12 @@ INFO_NCE = Operation(
     _examples.paired_rows,
 )
 
-# the fields of LossTables and of WeightTables, in order
+# the fields of LossTables, ForwardOptions and WeightTables, in order
 IDS_AND_CAPS = "Tensor? row_id, Tensor? col_id, Tensor? row_cap, Tensor? col_cap"
 TABLES = f"Tensor x, Tensor? y, Tensor logit_scale, {IDS_AND_CAPS}, str mask"
 WEIGHTS = "Tensor grad_row, Tensor grad_col, Tensor grad_positive, Tensor row_lse, Tensor col_lse, Tensor stored"
-FORWARD = f"({TABLES}, bool columns, bool stats, SymInt workspace, str backend) -> ({', '.join(['Tensor'] * 8)})"
+OPTIONS = "bool columns, bool stats, SymInt workspace, bool check_finite, bool pairs"
+FORWARD = f"({TABLES}, {OPTIONS}, str backend) -> ({', '.join(['Tensor'] * 8)})"
 BACKWARD = f"({TABLES}, {WEIGHTS}, Tensor? v, Tensor? u, str backend) -> (Tensor, Tensor)"
 _TABLE_FIELDS = [field.name for field in dataclasses.fields(LossTables)]
 _WEIGHT_FIELDS = [field.name for field in dataclasses.fields(WeightTables)]
@@ -108,7 +110,7 @@ _TWICE_DIFFERENTIABLE = {*_WEIGHT_FIELDS, "x", "y", "logit_scale"} - {"stored"}
 
 
 def _unpack_forward(arguments: Arguments) -> tuple[LossTables, ForwardOptions, str]:
-    return LossTables(*arguments[:8]), ForwardOptions(*arguments[8:11]), arguments[11]
+    return LossTables(*arguments[:8]), ForwardOptions(*arguments[8:13]), arguments[13]
 
 
 def _unpack_backward(arguments: Arguments) -> tuple[LossTables, WeightTables, Tensor | None, Tensor | None, str]:
@@ -122,8 +124,13 @@ def forward_operator(*arguments: Any) -> tuple[Tensor, ...]:
     described = _describe_options(tables, options.stats, options.workspace)
     forward = select(INFO_NCE, "forward", backend, (tables.x, tables.y, tables.logit_scale, described))
     sums: Sums = forward(tables.contiguous(), options)
-    if tables.x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
+    on_cpu = tables.x.device.type == "cpu"
+    if on_cpu or options.check_finite:  # elsewhere the check makes the host wait for the device
+        require_scales(_name(tables), tables.logit_scale)
+    if options.check_finite:
         _require_finite(tables, sums)
+    elif on_cpu:  # on a GPU NaN spreads by itself
+        _spread(tables, sums)
     return tuple(sums)
 
 
@@ -159,7 +166,7 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _save_forward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
     *tables, ctx.mask = inputs[:8]
-    ctx.backend = inputs[-1]
+    ctx.check_finite, ctx.backend = inputs[11], inputs[-1]
     row_lse, col_lse, _, stored = output[:4]
     ctx.mark_non_differentiable(*output[3:])
     ctx.set_materialize_grads(False)
@@ -172,6 +179,11 @@ def _differentiate_forward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor 
     need_x, need_y, need_scale = ctx.needs_input_grad[:3]
     nothing: Tensor = row_lse[:, :0]
     grad_row, grad_col, grad_positive = (nothing if grad is None else grad for grad in grads[:3])
+    if not ctx.check_finite:  # the weight of a log-sum-exp that is NaN is NaN
+        grad_row, grad_col = (
+            torch.where(lse.isnan(), lse, grad) if grad.shape[1] else grad
+            for lse, grad in ((row_lse, grad_row), (col_lse, grad_col))
+        )
     weights = WeightTables(grad_row, grad_col, grad_positive, row_lse=row_lse, col_lse=col_lse, stored=stored)
     # d logit_scale_i = sum_j dS_ij <x_i, y_j> = <x_i, dx_i> / logit_scale_i: free once dx is there
     v = tables.right if need_x or need_scale else None
@@ -180,7 +192,7 @@ def _differentiate_forward(ctx: Context, *grads: Tensor | None) -> tuple[Tensor 
     streams = 2 if tables.y is None else 1
     x, scale = tables.x, tables.logit_scale
     dscale = torch.linalg.vecdot(x.to(dx.dtype), dx) / (streams * scale) if need_scale else None
-    return dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale, *9 * [None]
+    return dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale, *11 * [None]
 
 
 def _save_backward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
@@ -228,7 +240,7 @@ def info_nce_forward(tables: LossTables, options: ForwardOptions, backend: str =
 
     ``backend`` is "auto" or the name of one of the implementations of ``INFO_NCE``.
     """
-    return Sums(*_forward(*tables.flat(), options.columns, options.stats, options.workspace, backend))
+    return Sums(*_forward(*tables.flat(), *options.flat(), backend))
 
 
 def info_nce_backward(
@@ -274,11 +286,31 @@ def raise_overflow(operation: str, x: Tensor, y: Tensor, logit_scale: Tensor) ->
     )
 
 
+def finite_problems(tables: LossTables, *results: Tensor) -> Tensor:
+    """Return whether the rows of each problem (b,) are finite, and its ``results`` neither NaN nor +inf."""
+    # a row without candidates has the log-sum-exp -inf; +inf and NaN are logits out of range
+    finite = torch.stack([(result < torch.inf).all(1) for result in results]).all(0)
+    for rows in (tables.x, tables.right):
+        finite = finite & rows.isfinite().flatten(1).all(1)
+    return finite
+
+
+def _name(tables: LossTables) -> str:
+    """Return the loss whose messages a call has."""
+    return "nt_xent" if tables.y is None else "info_nce"
+
+
 def _require_finite(tables: LossTables, sums: Sums) -> None:
-    operation = "nt_xent" if tables.y is None else "info_nce"
-    require_scales(operation, tables.logit_scale)
+    operation = _name(tables)
     require_finite_tables(operation, {"x": tables.x, "y": tables.y})
     # a row without candidates has the log-sum-exp -inf; +inf and NaN are logits out of range
     finite = (sums.row_lse < torch.inf).all() & (sums.col_lse < torch.inf).all() & sums.positive.isfinite().all()
     if not bool(finite):
         raise_overflow(operation, tables.x, tables.right, tables.logit_scale)
+
+
+def _spread(tables: LossTables, sums: Sums) -> None:
+    """Fill the results of problems with NaN or inf with NaN: the compiled core leaves out an entry that is NaN."""
+    spoiled = ~finite_problems(tables, sums.row_lse, sums.col_lse, sums.positive.abs())
+    for result in (*sums[:3], *sums[4:]):
+        result[spoiled] = torch.nan

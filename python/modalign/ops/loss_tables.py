@@ -102,16 +102,26 @@ class ForwardOptions:
         columns: compute the results of columns as well. Without effect in one stream.
         stats: compute the largest logit and the mean logit under the softmax.
         workspace: bytes in which to keep rows of S for the backward pass. Without effect in one stream.
+        check_finite: raise a ValueError for NaN or inf in the rows or the logits. Otherwise the results are NaN then.
+        pairs: compute the diagonal of S, in two streams with n = m.
     """
 
     columns: bool = True
     stats: bool = False
     workspace: int = 0
+    check_finite: bool = True
+    pairs: bool = True
+
+    def flat(self) -> tuple[bool, bool, int, bool, bool]:
+        """Return the fields in the order in which the operator's schema lists them."""
+        return (self.columns, self.stats, self.workspace, self.check_finite, self.pairs)
 
     def stored_rows(self, tables: LossTables) -> int:
         """Return how many rows of S, counted through all problems, fit into the workspace."""
         b, n, m, _ = tables.sizes
-        return 0 if tables.y is None else min(b * n, self.workspace // (tables.dtype.itemsize * m))
+        if tables.y is None or not self.workspace:
+            return 0
+        return min(b * n, self.workspace // (tables.dtype.itemsize * m))
 
 
 class Sums(NamedTuple):
@@ -119,7 +129,7 @@ class Sums(NamedTuple):
 
     Attributes:
         row_lse, col_lse: (b, n) and (b, m) log-sum-exps of the entries that count; -inf where none does.
-        positive: (b, n) the diagonal of S, in two streams with n = m.
+        positive: (b, n) the diagonal of S.
         stored: (rows, m) the first rows of S, counted through all problems.
         row_best, col_best: (b, n) and (b, m) the largest entry that counts; -inf where none does.
         row_mean, col_mean: (b, n) and (b, m) the mean entry under the softmax; 0 where none counts.
@@ -147,7 +157,7 @@ class Sums(NamedTuple):
         return cls(
             row_lse=vector(n, True),
             col_lse=vector(m, columns),
-            positive=vector(n, two and m == n),
+            positive=vector(n, two and options.pairs and m == n),
             stored=tables.x.new_empty(options.stored_rows(tables), m, dtype=tables.dtype),
             row_best=vector(n, stats),
             row_mean=vector(n, stats),

@@ -18,6 +18,7 @@ from modalign.ops._transforms import Context, differentiable, register_vmap
 from modalign.ops.dispatch import Operation, select
 from modalign.ops.info_nce import (
     Arguments,
+    finite_problems,
     loss_implementations,
     raise_overflow,
     require_finite_tables,
@@ -31,7 +32,7 @@ SIGMOID_LOSS = Operation("sigmoid_loss", loss_implementations("sigmoid_loss"), _
 
 # the fields of LossTables that the loss has, in order, and the bias (b,) of each problem
 TABLES = "Tensor x, Tensor y, Tensor logit_scale, Tensor? row_id, Tensor? col_id, Tensor bias"
-FORWARD = f"({TABLES}, str backend) -> Tensor"
+FORWARD = f"({TABLES}, bool check_finite, str backend) -> Tensor"
 BACKWARD = f"({TABLES}, Tensor grad_row, bool need_x, bool need_y, str backend) -> (Tensor, Tensor, Tensor)"
 _BACKWARD_ARGUMENTS = ("x", "y", "logit_scale", "row_id", "col_id", "bias", "grad_row", "need_x", "need_y", "backend")
 _TWICE_DIFFERENTIABLE = {"x", "y", "logit_scale", "bias", "grad_row"}
@@ -44,14 +45,18 @@ def _flat(tables: LossTables, bias: Tensor) -> tuple[Tensor | None, ...]:
 @torch.library.custom_op("modalign::sigmoid_loss_forward", mutates_args=(), schema=FORWARD)
 def forward_operator(*arguments: Any) -> Tensor:
     """Return the losses of the rows (b, n)."""
-    tables, bias, backend = LossTables(*arguments[:5]), arguments[5], arguments[6]
+    tables, (bias, check_finite, backend) = LossTables(*arguments[:5]), arguments[5:]
     forward = select(SIGMOID_LOSS, "forward", backend, (tables.x, tables.y, tables.logit_scale))
     row_loss: Tensor = forward(tables.contiguous(), bias.contiguous())
-    if tables.x.device.type == "cpu":  # elsewhere the check would make the host wait for the device
+    on_cpu = tables.x.device.type == "cpu"
+    if on_cpu or check_finite:  # elsewhere the check makes the host wait for the device
         require_scales("sigmoid_loss", tables.logit_scale)
+    if check_finite:
         require_finite_tables("sigmoid_loss", {"x": tables.x, "y": tables.y, "bias": bias[:, None]})
         if not bool(row_loss.isfinite().all()):
             raise_overflow("sigmoid_loss", tables.x, tables.right, tables.logit_scale)
+    elif on_cpu:  # on a GPU NaN spreads by itself
+        row_loss[~finite_problems(tables, row_loss, bias[:, None].abs())] = torch.nan
     return row_loss
 
 
@@ -85,21 +90,26 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _save_forward(ctx: Context, inputs: Arguments, output: Tensor) -> None:
-    *tensors, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
+    *tensors, ctx.check_finite, ctx.backend = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, None if ctx.check_finite else output)
 
 
-def _differentiate_forward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
-    *saved, bias = ctx.saved_tensors
+def _differentiate_forward(ctx: Context, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return 8 * (None,)
+    *saved, bias, row_loss = ctx.saved_tensors
     tables = LossTables(*saved)
-    need_x, need_y, need_scale, _, _, need_bias, _ = ctx.needs_input_grad
+    need_x, need_y, need_scale, _, _, need_bias, *_ = ctx.needs_input_grad
+    if row_loss is not None:  # the gradient of a loss that is NaN is NaN
+        grad = torch.where(row_loss.isnan(), row_loss, grad)
     dx, dy, slope = sigmoid_loss_backward(
         tables, bias, grad, need_x=need_x or need_scale, need_y=need_y, backend=ctx.backend
     )
     x = tables.x
     dscale = torch.linalg.vecdot(x.to(dx.dtype), dx) / tables.logit_scale if need_scale else None
     by_row = (dx.to(x.dtype) if need_x else None, dy.to(x.dtype) if need_y else None, dscale)
-    return *by_row, None, None, slope.sum(1) if need_bias else None, None
+    return *by_row, None, None, slope.sum(1) if need_bias else None, None, None
 
 
 def _save_backward(ctx: Context, inputs: Arguments, output: tuple[Tensor, ...]) -> None:
@@ -122,9 +132,14 @@ register_vmap(forward_operator, {})
 register_vmap(backward_operator, {})
 
 
-def sigmoid_loss_forward(tables: LossTables, bias: Tensor, backend: str = "auto") -> Tensor:
-    """Return the losses of the rows (b, n) in two streams, differentiable in x, y, logit_scale and bias (b,)."""
-    row_loss: Tensor = _forward(*_flat(tables, bias), backend)
+def sigmoid_loss_forward(
+    tables: LossTables, bias: Tensor, backend: str = "auto", *, check_finite: bool = True
+) -> Tensor:
+    """Return the losses of the rows (b, n) in two streams, differentiable in x, y, logit_scale and bias (b,).
+
+    NaN or inf raises a ValueError with ``check_finite``, and makes the losses NaN without.
+    """
+    row_loss: Tensor = _forward(*_flat(tables, bias), check_finite, backend)
     return row_loss
 
 

@@ -29,7 +29,7 @@ def info_nce_forward(tables: LossTables, options: ForwardOptions) -> Sums:
     row = _summarize(logits, in_row, 2)
     two = tables.y is not None
     col = _summarize(logits, in_col, 1) if options.columns and two else (nothing, nothing, nothing)
-    positive = logits.diagonal(dim1=1, dim2=2) if two and n == m else nothing
+    positive = logits.diagonal(dim1=1, dim2=2) if two and options.pairs and n == m else nothing
     by_products = [*row[1:], *col[1:]] if options.stats else 4 * [nothing]
     stored = logits.reshape(-1, m)[: options.stored_rows(tables)]
     return Sums(*(result.to(tables.dtype, copy=True) for result in (row[0], col[0], positive, stored, *by_products)))

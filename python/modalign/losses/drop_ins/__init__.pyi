@@ -1,3 +1,5 @@
+from .info_nce_pytorch import InfoNCE as InfoNCE
+from .info_nce_pytorch import info_nce as info_nce
 from .lightly import NTXentLoss as NTXentLoss
 from .open_clip import ClipLoss as ClipLoss
 from .sentence_transformers import MultipleNegativesRankingLoss as MultipleNegativesRankingLoss

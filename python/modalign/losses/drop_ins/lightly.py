@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from modalign.losses.drop_ins.rows import cross_entropy, log_pool, require_rows, require_temperature, unit_length
+from modalign.losses.drop_ins.rows import (
+    Gathered,
+    cross_entropy,
+    log_pool,
+    positive_number,
+    require_finite,
+    require_rows,
+    unit_length,
+)
 from modalign.losses.functional import nt_xent
+from modalign.losses.gathering import count_processes, gather
 from modalign.losses.pools import dots
 
 __all__ = ["NTXentLoss"]
@@ -28,16 +38,17 @@ class NTXentLoss(nn.Module):
 
     Args:
         temperature: positive float.
-        memory_bank_size: 0 for no bank, or (m, d): number of rows and of features. The bank is the buffer ``bank``,
-            which starts with random unit rows and is not part of the state dict. After a step whose out0 requires a
-            gradient, the batch's out1 replaces the oldest rows; a batch that passes the end of the bank is cut there,
-            as in lightly.
-        gather_distributed: bool, must be False.
+        memory_bank_size: 0 for no bank, or (m, d): number of rows and of features. The bank is the buffer
+            ``memory_bank.bank``, which starts with random unit rows and is not part of the state dict. After a step
+            whose out0 requires a gradient, the batch's out1 replaces the rows from ``memory_bank.bank_ptr`` on; a batch
+            that passes the end of the bank is cut there, as in lightly.
+        gather_distributed: bool. In distributed training the rows of all processes are candidates of the anchors of
+            this process, and all rows enter the bank. In one process it is without effect.
 
     Raises:
-        NotImplementedError: gather_distributed.
         ValueError: a temperature that is not positive (lightly takes negative ones too), a memory_bank_size that is not
-            0 or (m, d), views that do not fit the bank, and what ``modalign.nt_xent`` refuses.
+            0 or (m, d), gather_distributed where torch has no distributed package, views that do not fit the bank, and
+            what ``modalign.nt_xent`` refuses.
 
     Source:
         lightly 1.6.0; Chen et al. 2020 (arXiv:2002.05709), He et al. 2020 (arXiv:1911.05722).
@@ -49,11 +60,11 @@ class NTXentLoss(nn.Module):
         0.5944
         >>> loss = NTXentLoss(memory_bank_size=(64, 4))
         >>> loss(torch.eye(4, requires_grad=True), torch.eye(4)).backward()
-        >>> loss.bank[:4].equal(torch.eye(4))
+        >>> loss.memory_bank.bank[:4].equal(torch.eye(4))
         True
     """
 
-    bank: Tensor
+    eps = 1e-8
 
     def __init__(
         self,
@@ -62,41 +73,90 @@ class NTXentLoss(nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        require_temperature("NTXentLoss", temperature)
-        if gather_distributed:
-            raise NotImplementedError(
-                "NTXentLoss: gather_distributed must be False: the loss is computed from the rows of one process. "
-                "Gather the views with modalign.gather first, then pass all of them"
-            )
-        size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
-        if size != (0,) and (len(size) != 2 or min(size) < 0):
-            raise ValueError(f"NTXentLoss: memory_bank_size must be 0 or (rows, features), got {memory_bank_size}")
+        positive_number("NTXentLoss", "temperature", temperature)
+        if temperature < self.eps:
+            raise ValueError(f"NTXentLoss: temperature must be at least {self.eps}, got {temperature}")
+        if gather_distributed and not dist.is_available():
+            raise ValueError("NTXentLoss: gather_distributed needs torch.distributed, which this torch lacks")
         self.temperature, self.gather_distributed = temperature, gather_distributed
-        self.size: tuple[int, ...] = size
-        self.position = 0
-        self.register_buffer("bank", F.normalize(torch.randn(size), dim=-1), persistent=False)
+        self.memory_bank = _MemoryBank(memory_bank_size)
+        self.cross_entropy = nn.CrossEntropyLoss()  # for code that reads it: the loss never has the logits
+
+    @property
+    def bank(self) -> Tensor:
+        """The rows of the memory bank."""
+        return self.memory_bank.bank
+
+    @property
+    def position(self) -> int:
+        """The index of the row of the memory bank that is replaced next."""
+        return int(self.memory_bank.bank_ptr)
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """Return the loss of two views (n, d)."""
-        if self.size[0] == 0:
+        several = self.gather_distributed and count_processes() > 1
+        if self.memory_bank.size[0] == 0 and not several:
             return nt_xent(out0, out1, temperature=self.temperature)
         require_rows("NTXentLoss", out0=out0, out1=out1)
-        if out0.ndim != 2 or out0.shape != out1.shape or out0.shape[1] != self.size[1] or len(out0) == 0:
+        if out0.ndim != 2 or out0.shape != out1.shape or 0 in out0.shape:
             raise ValueError(
-                f"NTXentLoss: out0 and out1 must be (n, {self.size[1]}), as the memory bank is, "
+                f"NTXentLoss: out0 and out1 must have one shape (n, d), not empty, "
                 f"got {tuple(out0.shape)} and {tuple(out1.shape)}"
             )
+        require_finite("NTXentLoss", out0=out0, out1=out1)
         query, key = unit_length(out0), unit_length(out1)
-        # a copy: the bank changes before the backward pass reads it
-        negatives = self.bank.to(query, copy=True)
         scale = 1 / self.temperature
+        if self.memory_bank.size[0] == 0:
+            return _loss_among_processes(query, key, scale)
+        self.memory_bank.require_width(out0)
+        # a copy: the bank changes before the backward pass reads it
+        negatives = self.memory_bank.bank.to(query, copy=True)
         loss = cross_entropy(scale * dots(query, key), log_pool(query, negatives, scale)).mean()
         if out0.requires_grad:  # only now: rows that the loss refuses stay out of the bank
-            self._enqueue(key.detach())
+            keys = key.detach()
+            self.memory_bank.enqueue(gather(keys) if several else keys)
         return loss
 
-    def _enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest rows of the bank by keys (n, d)."""
-        stop = min(self.position + len(keys), self.size[0])
-        self.bank[self.position : stop] = keys[: stop - self.position].to(self.bank)
-        self.position = stop % self.size[0]
+
+class _MemoryBank(nn.Module):
+    """The latest rows of second views, and the index of the row that is replaced next."""
+
+    bank: Tensor
+    bank_ptr: Tensor
+
+    def __init__(self, memory_bank_size: int | Sequence[int]) -> None:
+        super().__init__()
+        size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
+        if size != (0,) and (len(size) != 2 or min(size) < 0):
+            raise ValueError(f"NTXentLoss: memory_bank_size must be 0 or (rows, features), got {memory_bank_size}")
+        self.size: tuple[int, ...] = size
+        self.register_buffer("bank", F.normalize(torch.randn(size), dim=-1), persistent=False)
+        # a tensor: a compiler takes a number for a constant, and would compile every step anew
+        self.register_buffer("bank_ptr", torch.zeros(1, dtype=torch.long), persistent=False)
+
+    def require_width(self, rows: Tensor) -> None:
+        if rows.shape[1] != self.size[1]:
+            raise ValueError(
+                f"NTXentLoss: out0 and out1 must be (n, {self.size[1]}), as the memory bank is, got {tuple(rows.shape)}"
+            )
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest rows of the bank by keys (n, d), without those that are not finite or pass its end."""
+        index = self.bank_ptr + torch.arange(keys.shape[0], device=self.bank.device)
+        # beyond the end the row of the last place is written again
+        index = index.clamp(max=self.size[0] - 1)
+        keys = keys.to(self.bank)[index - self.bank_ptr]
+        finite = keys.isfinite().all(1, keepdim=True)
+        self.bank.index_copy_(0, index, torch.where(finite, keys, self.bank[index]))
+        stop = self.bank_ptr + keys.shape[0]
+        self.bank_ptr.copy_(torch.where(stop < self.size[0], stop, 0))
+
+
+def _loss_among_processes(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """Return the mean loss of the anchors of this process, with the rows of all processes as candidates."""
+    queries = Gathered.of(query)
+    candidates = torch.cat([queries.rows, gather(key)])
+    ids = (queries.local_ids.repeat(2), queries.ids.repeat(2))
+    log_negatives = log_pool(torch.cat([query, key]), candidates, scale, ids=ids)
+    return cross_entropy((scale * dots(query, key)).repeat(2), log_negatives).mean()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
+import torch
 from torch import Tensor, nn
 
-from modalign.common.checks import number
 from modalign.common.dtypes import accumulator
-from modalign.losses.drop_ins.rows import require_rows
+from modalign.losses.drop_ins.rows import positive_number, require_rows
 from modalign.losses.functional import info_nce
 
 __all__ = ["ClipLoss"]
@@ -28,14 +26,14 @@ class ClipLoss(nn.Module):
             the loss is the same with and without it, and its gradient is zero.
         output_dict: bool. Return ``{"contrastive_loss": loss}``.
 
-    and returns the loss, float64 for float64 features and float32 otherwise (the original keeps half precision).
-    ``get_logits`` and ``get_ground_truth`` have no counterpart, because the logits are never stored. Peak memory is
-    O(n d).
+    and returns the loss, float64 for float64 features and float32 otherwise (the original keeps half precision). Peak
+    memory is O(n d). The loss does not call ``get_logits`` and ``get_ground_truth``, which are there for code that
+    calls them: ``get_logits`` stores the whole matrix, in O(n^2).
 
     Args:
         local_loss: without effect in one process.
         gather_with_grad: without effect in one process.
-        cache_labels: without effect: there are no labels to cache.
+        cache_labels: bool. Keep the labels of ``get_ground_truth`` in ``labels``.
         rank: without effect in one process.
         world_size: int, must be 1. For several processes gather the features with ``modalign.gather`` first.
         use_horovod: without effect in one process.
@@ -72,6 +70,30 @@ class ClipLoss(nn.Module):
             )
         self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
         self.rank, self.world_size, self.use_horovod = rank, world_size, use_horovod
+        self.prev_num_logits = 0
+        self.labels: dict[torch.device, Tensor] = {}
+
+    def get_ground_truth(self, device: torch.device, num_logits: int) -> Tensor:
+        """Return the labels 0, ..., num_logits - 1 of the pairs, from ``labels`` if they are kept there."""
+        if self.prev_num_logits == num_logits and device in self.labels:
+            return self.labels[device]
+        labels = torch.arange(num_logits, device=device)
+        if self.cache_labels:
+            self.labels[device], self.prev_num_logits = labels, num_logits
+        return labels
+
+    def get_logits(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor,
+        logit_bias: float | Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of images (n, n) and of texts, in the dtype of the features."""
+        logits = logit_scale * image_features @ text_features.T
+        if logit_bias is not None:
+            logits = logits + logit_bias
+        return logits, logits.T
 
     def forward(
         self,
@@ -82,11 +104,10 @@ class ClipLoss(nn.Module):
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
         require_rows("ClipLoss", image_features=image_features, text_features=text_features)
-        if isinstance(logit_scale, Tensor):
-            logit_scale = _scalar("logit_scale", logit_scale).to(accumulator(image_features.dtype))
-        elif not 0 < number("ClipLoss", "logit_scale", logit_scale) < math.inf:
-            raise ValueError(f"ClipLoss: logit_scale must be positive and finite, got {logit_scale}")
-        loss = info_nce(image_features, text_features, temperature=1 / logit_scale, normalize=False)
+        scale = positive_number("ClipLoss", "logit_scale", logit_scale)
+        if isinstance(scale, Tensor):
+            scale = scale.to(accumulator(image_features.dtype))
+        loss = info_nce(image_features, text_features, temperature=1 / scale, normalize=False)
         if isinstance(logit_bias, Tensor):
             # a trained bias stays in the graph, as distributed training wants, with the gradient it has: zero
             loss = loss + 0 * _scalar("logit_bias", logit_bias).to(loss.dtype)

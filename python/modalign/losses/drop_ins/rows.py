@@ -6,16 +6,42 @@ import dataclasses
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from modalign.common.checks import number
+from modalign.common.checks import number, require_floats, require_tensor
 from modalign.common.deterministic import softplus
-from modalign.common.dtypes import FLOATS, accumulator
-from modalign.ops.info_nce import info_nce_forward
+from modalign.common.dtypes import accumulator
+from modalign.losses.gathering import count_processes, gather
+from modalign.losses.inputs import checks_values, readable
+from modalign.ops.info_nce import info_nce_forward, require_finite_tables
 from modalign.ops.loss_tables import ForwardOptions, LossTables
 
-__all__ = ["cross_entropy", "log_pool", "require_rows", "require_temperature", "unit_length"]
+__all__ = ["Gathered", "cross_entropy", "log_pool", "positive_number", "require_finite", "require_rows", "unit_length"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """The rows of all processes, and which of them are those of this process.
+
+    Attributes:
+        rows: (N, d) the rows of all processes, with their gradients; in one process its rows.
+        ids: (N,) int64, a number for each of these rows.
+        local_ids: (n,) the numbers of the rows of this process.
+    """
+
+    rows: Tensor
+    ids: Tensor
+    local_ids: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Gathered:
+        """Gather the rows (n, d), of which every process must call this."""
+        local_ids = torch.arange(rows.shape[0], device=rows.device)
+        if count_processes() > 1:
+            local_ids = local_ids + (dist.get_rank() << 32)  # no process has as many rows
+        return cls(gather(rows), gather(local_ids), local_ids)
 
 
 def log_pool(x: Tensor, y: Tensor, scale: float | Tensor, *, ids: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -23,11 +49,12 @@ def log_pool(x: Tensor, y: Tensor, scale: float | Tensor, *, ids: tuple[Tensor, 
 
     With ``ids``, (n,) of x and (m,) of y, only rows of y with another id than row i are summed.
     """
-    scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, len(x))
+    scales = torch.as_tensor(scale, dtype=accumulator(x.dtype), device=x.device).expand(1, x.shape[0])
     tables = LossTables(x[None], y[None], scales)
     if ids is not None:
         tables = dataclasses.replace(tables, row_id=ids[0][None], col_id=ids[1][None], mask="same")
-    return info_nce_forward(tables, ForwardOptions(columns=False)).row_lse[0]
+    options = ForwardOptions(columns=False, check_finite=checks_values("auto", x), pairs=False)
+    return info_nce_forward(tables, options).row_lse[0]
 
 
 def cross_entropy(positive: Tensor, log_pool: Tensor) -> Tensor:
@@ -44,16 +71,28 @@ def unit_length(x: Tensor) -> Tensor:
 
 
 def require_rows(operation: str, **tensors: Tensor) -> None:
-    """Raise a TypeError unless all are floating-point tensors."""
+    """Raise a TypeError unless all are dense floating-point tensors."""
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
-            came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(
-                f"{operation}: {name} must be a tensor of float16, bfloat16, float32 or float64, got {came}"
-            )
+        require_floats(operation, name, tensor, "a tensor of float16, bfloat16, float32 or float64")
 
 
-def require_temperature(operation: str, temperature: float) -> None:
-    """Raise an error unless the temperature is a positive finite number."""
-    if not 0 < number(operation, "temperature", temperature) < math.inf:
-        raise ValueError(f"{operation}: temperature must be positive and finite, got {temperature}")
+def require_finite(operation: str, **tables: Tensor) -> None:
+    """Raise a ValueError for NaN or inf, where ``modalign.info_nce`` would with check_finite="auto"."""
+    for name, table in tables.items():
+        if checks_values("auto", table) and readable(table):
+            require_finite_tables(operation, {name: table})
+
+
+def positive_number(operation: str, name: str, value: float | Tensor) -> float | Tensor:
+    """Return a positive number, or a tensor without dimensions, whose value is checked where the host can read it."""
+    if isinstance(value, Tensor):
+        require_tensor(operation, name, value)
+        if value.numel() != 1:
+            raise ValueError(f"{operation}: {name} must have one element, got shape {tuple(value.shape)}")
+        value = value.reshape(())
+        if not readable(value):
+            return value
+    plain = value.item() if isinstance(value, Tensor) else number(operation, name, value)
+    if not 0 < plain < math.inf:
+        raise ValueError(f"{operation}: {name} must be positive and finite, got {plain}")
+    return value

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalign.common.checks import number
 from modalign.common.deterministic import softplus
-from modalign.losses.drop_ins.rows import log_pool, require_rows, unit_length
+from modalign.losses.drop_ins.columns import embed_columns
+from modalign.losses.drop_ins.rows import Gathered, log_pool, positive_number, require_rows, unit_length
+from modalign.losses.gathering import gather
 from modalign.losses.pools import dots, union
 
 __all__ = ["MultipleNegativesRankingLoss"]
@@ -19,6 +20,44 @@ __all__ = ["MultipleNegativesRankingLoss"]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 HARDNESS_MODES = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
 SIMILARITIES = ("cos_sim", "dot_score")
+# directions and partition mode -> the paper to cite; the first entry is for all others
+CITATIONS = {
+    (frozenset({"query_to_doc"}), "joint"): """
+@misc{oord2019representationlearningcontrastivepredictive,
+      title={Representation Learning with Contrastive Predictive Coding},
+      author={Aaron van den Oord and Yazhe Li and Oriol Vinyals},
+      year={2019},
+      eprint={1807.03748},
+      archivePrefix={arXiv},
+      primaryClass={cs.LG},
+      url={https://arxiv.org/abs/1807.03748},
+}
+""",
+    (frozenset(DIRECTIONS), "joint"): """
+@misc{li2023generaltextembeddingsmultistage,
+      title={Towards General Text Embeddings with Multi-stage Contrastive Learning},
+      author={Zehan Li and Xin Zhang and Yanzhao Zhang and Dingkun Long and Pengjun Xie and Meishan Zhang},
+      year={2023},
+      eprint={2308.03281},
+      archivePrefix={arXiv},
+      primaryClass={cs.CL},
+      url={https://arxiv.org/abs/2308.03281},
+}
+""",
+    (frozenset({"query_to_doc", "doc_to_query"}), "per_direction"): """
+@misc{günther2024jinaembeddings28192token,
+      title={Jina Embeddings 2: 8192-Token General-Purpose Text Embeddings for Long Documents},
+      author={Michael Günther and Jackmin Ong and Isabelle Mohr and Alaeddine Abdessalem and Tanguy Abel and \
+Mohammad Kalim Akram and Susana Guzman and Georgios Mastrapas and Saba Sturua and Bo Wang and Maximilian Werk and \
+Nan Wang and Han Xiao},
+      year={2024},
+      eprint={2310.19923},
+      archivePrefix={arXiv},
+      primaryClass={cs.CL},
+      url={https://arxiv.org/abs/2310.19923},
+}
+""",
+}
 
 
 class MultipleNegativesRankingLoss(nn.Module):
@@ -38,11 +77,12 @@ class MultipleNegativesRankingLoss(nn.Module):
     O(n k d), never O(n^2 k).
 
     Args:
-        model: called with the features of one column, returns a mapping with "sentence_embedding" (n, d). The original
-            may merge columns into one call, which is faster and differs only in the masks of dropout.
+        model: called with the features of column 0, then with those of the other columns, merged into one batch if
+            they are tokens, returns a mapping with "sentence_embedding" (n, d).
         scale: positive float, 1 / temperature.
         similarity_fct: "cos_sim" or "dot_score", or sentence-transformers' function of that name.
-        gather_across_devices: bool, must be False.
+        gather_across_devices: bool. In distributed training the rows of all processes are candidates of the queries
+            and documents of this process. In one process it is without effect.
         directions: name or names of the pools, "query_to_doc" among them.
         partition_mode: "joint", or "per_direction" for the pools that hold the positive: query_to_doc, doc_to_query.
         hardness_mode: the logits of query_to_doc that get hardness_strength * cos more, with the cosine constant for
@@ -51,8 +91,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         hardness_strength: float, finite and not negative.
 
     Raises:
-        NotImplementedError: gather_across_devices, or another similarity_fct: a function of two tables returns their
-            whole matrix.
+        NotImplementedError: another similarity_fct: a function of two tables returns their whole matrix.
         ValueError: an unknown or inconsistent option; fewer than two columns, or columns of different shapes.
         TypeError: columns of different dtypes or devices.
 
@@ -83,14 +122,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < number("MultipleNegativesRankingLoss", "scale", scale) < math.inf:
-            raise ValueError(f"MultipleNegativesRankingLoss: scale must be positive and finite, got {scale}")
-        if gather_across_devices:
-            raise NotImplementedError(
-                "MultipleNegativesRankingLoss: gather_across_devices must be False: the loss is computed from the rows "
-                "of one process. Gather the embeddings with modalign.gather first, then call "
-                "compute_loss_from_embeddings"
-            )
+        positive_number("MultipleNegativesRankingLoss", "scale", scale)
         directions = (directions,) if isinstance(directions, str) else tuple(directions)
         if "query_to_doc" not in directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(
@@ -126,6 +158,12 @@ class MultipleNegativesRankingLoss(nn.Module):
         """1 / scale."""
         return 1 / self.scale
 
+    @property
+    def citation(self) -> str:
+        """The BibTeX entry of the paper that describes these options, for model cards."""
+        options = (frozenset(self.directions), self.partition_mode)
+        return CITATIONS.get(options, CITATIONS[frozenset({"query_to_doc"}), "joint"])
+
     def get_config_dict(self) -> dict[str, object]:
         """Return the options, as the original reports them in model cards."""
         return {
@@ -140,7 +178,7 @@ class MultipleNegativesRankingLoss(nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> Tensor:
         """Return the loss of the features of each column; labels are ignored."""
-        columns = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        columns = embed_columns(self.model, sentence_features)
         return self.compute_loss_from_embeddings(columns, labels)
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
@@ -149,9 +187,13 @@ class MultipleNegativesRankingLoss(nn.Module):
         if self.similarity == "cos_sim":
             embeddings = [unit_length(column) for column in embeddings]
         queries, *columns = embeddings
-        documents, positives = torch.cat(columns), columns[0]
-        ids = torch.arange(len(queries), device=queries.device)
-        document_ids = ids.repeat(len(columns))
+        positives, all_queries, all_documents = columns[0], queries, torch.cat(columns)
+        ids = all_ids = torch.arange(queries.shape[0], device=queries.device)
+        if self.gather_across_devices:
+            gathered = Gathered.of(queries)
+            all_queries, all_ids, ids = gathered.rows, gathered.ids, gathered.local_ids
+            all_documents = torch.cat([gather(column) for column in columns])
+        document_ids = all_ids.repeat(len(columns))
         # similarities of each query with the documents of its row, the positive first
         row_products = torch.stack([dots(queries, column) for column in columns], dim=1)
         # pools of negatives alone: nothing cancels where the positive outweighs them
@@ -159,16 +201,16 @@ class MultipleNegativesRankingLoss(nn.Module):
             "query_to_doc": lambda: union(
                 torch.cat(
                     [
-                        self._log_documents_of_other_rows(queries, documents, (ids, document_ids))[:, None],
+                        self._log_documents_of_other_rows(queries, all_documents, (ids, document_ids))[:, None],
                         self._hard_logits(row_products[:, 1:]),
                     ],
                     1,
                 ),
                 1,
             ),
-            "query_to_query": lambda: log_pool(queries, queries, self.scale, ids=(ids, ids)),
-            "doc_to_query": lambda: log_pool(positives, queries, self.scale, ids=(ids, ids)),
-            "doc_to_doc": lambda: log_pool(positives, documents, self.scale, ids=(ids, document_ids)),
+            "query_to_query": lambda: log_pool(queries, all_queries, self.scale, ids=(ids, all_ids)),
+            "doc_to_query": lambda: log_pool(positives, all_queries, self.scale, ids=(ids, all_ids)),
+            "doc_to_doc": lambda: log_pool(positives, all_documents, self.scale, ids=(ids, document_ids)),
         }
         pools = torch.stack([log_negatives[name]() for name in DIRECTIONS if name in self.directions])
         positive = self.scale * row_products[:, 0]
@@ -200,7 +242,9 @@ class MultipleNegativesRankingLoss(nn.Module):
 def _require_columns(embeddings: Sequence[Tensor]) -> None:
     require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
     shapes = [tuple(column.shape) for column in embeddings]
-    if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+    # not a set of shapes, which would fix the sizes of a compiled graph
+    same = all(shape == shapes[0] for shape in shapes)
+    if len(shapes) < 2 or not same or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise ValueError(
             "MultipleNegativesRankingLoss: the columns must be two or more of one shape (n, d), not empty, "
             f"got shapes {shapes}"

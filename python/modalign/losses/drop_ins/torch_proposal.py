@@ -5,9 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from modalign.common.dtypes import accumulator
-from modalign.losses.drop_ins.rows import cross_entropy, log_pool, require_rows, require_temperature, unit_length
+from modalign.losses.drop_ins.rows import (
+    cross_entropy,
+    log_pool,
+    positive_number,
+    require_finite,
+    require_rows,
+    unit_length,
+)
 from modalign.losses.functional import info_nce
-from modalign.losses.inputs import readable
 from modalign.losses.pools import dots
 from modalign.losses.reduction import REDUCTIONS
 
@@ -62,12 +68,7 @@ def info_nce_loss(
         >>> round(info_nce_loss(query, key, -torch.eye(4)[:2], temperature=0.5, reduction="none")[0].item(), 4)
         0.1429
     """
-    if not isinstance(temperature, Tensor):
-        require_temperature("info_nce_loss", temperature)
-    elif temperature.numel() != 1:
-        raise ValueError(f"info_nce_loss: temperature must have one element, got shape {tuple(temperature.shape)}")
-    elif readable(temperature):
-        require_temperature("info_nce_loss", temperature.item())
+    temperature = positive_number("info_nce_loss", "temperature", temperature)
     if reduction not in REDUCTIONS:
         raise ValueError(f"info_nce_loss: reduction must be one of {REDUCTIONS}, got {reduction!r}")
     if negative_mode not in ("unpaired", "paired"):
@@ -100,10 +101,11 @@ def info_nce_loss(
                 f"info_nce_loss: query and {name} must share dtype and device, "
                 f"got {query.dtype} {query.device} and {tensor.dtype} {tensor.device}"
             )
+    require_finite("info_nce_loss", query=query, positive_key=positive_key, negative_keys=negative_keys)
     query, positive_key, negative_keys = unit_length(query), unit_length(positive_key), unit_length(negative_keys)
     scale = 1 / temperature
     if isinstance(scale, Tensor):
-        scale = scale.reshape(()).to(query.device, accumulator(query.dtype))
+        scale = scale.to(query.device, accumulator(query.dtype))
     if paired:
         log_negatives = (scale * dots(query[:, None], negative_keys)).logsumexp(1)
     else:
