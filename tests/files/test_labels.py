@@ -68,7 +68,7 @@ def test_numbers_become_text_and_classes_follow_names(tmp_path: Path) -> None:
         ("labels.npz:b", ValueError, "has no array 'b'; it holds of"),
         ("labels.txt:b", ValueError, "has no columns to name"),
         ("matrix.npy", ValueError, r"must be \(n,\), one for each item, got \(2, 2\)"),
-        ("objects.npy", ValueError, "must be a whole .npy file of labels"),
+        ("objects.npy", TypeError, "objects.npy must hold numbers, got Python objects"),
         ("broken.parquet:a", ValueError, "must be a whole .parquet file"),
         ("gaps.parquet:a", ValueError, r"something in each row, got nothing in rows \[1\]"),
         ("latin.txt", ValueError, "must be UTF-8 text"),

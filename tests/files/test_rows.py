@@ -254,11 +254,15 @@ def chosen(path: Path, column: pa.Array) -> str:
 
 
 BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
-    "a list": (TypeError, "x must be a NumPy array, a torch tensor or the path of a file, got list", lambda _: [[1.0]]),
-    "integers": (TypeError, "x must be float16, .* int8, got int64; convert", lambda _: np.ones((2, 2), dtype=int)),
+    "a set": (
+        TypeError,
+        "x must be a NumPy array, a torch tensor, a data frame or a list of rows, got set",
+        lambda _: {1},
+    ),
+    "booleans": (TypeError, "x must be float16, .* int8, .*got bool; write x.astype", lambda _: np.ones((2, 2), bool)),
     "complex": (TypeError, "got complex64", lambda _: torch.ones(2, 2, dtype=torch.complex64)),
-    "not on the CPU": (TypeError, "on the CPU, got torch.strided on meta", lambda _: torch.ones(2, 2, device="meta")),
-    "sparse": (TypeError, "dense tensor on the CPU, got torch.sparse_coo", lambda _: torch.eye(2).to_sparse()),
+    "without numbers": (TypeError, "got a tensor on the meta device", lambda _: torch.ones(2, 2, device="meta")),
+    "sparse": (TypeError, r"dense, got a sparse tensor .*x.to_dense\(\)", lambda _: torch.eye(2).to_sparse()),
     "1-D": (ValueError, r"\(n, d\) with n, d >= 1, got \(3,\)", lambda _: np.ones(3)),
     "no rows": (ValueError, r"\(n, d\) with n, d >= 1, got \(0, 3\)", lambda _: np.ones((0, 3))),
     "no columns": (ValueError, r"got \(3, 0\)", lambda _: torch.ones(3, 0)),
@@ -266,9 +270,14 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "a folder": (ValueError, r"must end in .npy, .npz, .*or be a folder that", lambda path: path),
     "another kind": (ValueError, r"rows.csv must end in .npy, .*got another kind", lambda path: path / "rows.csv"),
     "npy with a name": (ValueError, "one array without a name, got 'a'; leave", lambda path: npy(path, ROWS) + ":a"),
-    "npy cut short": (ValueError, "whole .npy file, got one cut short .*; write it", lambda p: cut(npy(p, ROWS))),
+    "npy cut short": (ValueError, "npy must be whole, got 172 of the 2,968 bytes", lambda p: cut(npy(p, ROWS))),
+    "npy header cut short": (
+        ValueError,
+        "whole .npy file, got one cut short .*; write",
+        lambda p: cut(npy(p, ROWS), 50),
+    ),
     "npy without rows": (ValueError, r"npy must be \(n, d\).* got \(0, 7\)", lambda path: npy(path, ROWS[:0])),
-    "npy of nothing": (ValueError, "whole .npy file", lambda path: cut(npy(path, ROWS), 0)),
+    "npy of nothing": (ValueError, "got an empty file", lambda path: cut(npy(path, ROWS), 0)),
     "npy of text": (TypeError, "rows.npy must be float16.*, got str", lambda path: npy(path, np.array([["a"]]))),
     "npy 3-D": (ValueError, r"\(n, d\).*got \(1, 53, 7\)", lambda path: npy(path, ROWS[None])),
     "tensor missing": (ValueError, r"no tensor 'a'; it holds rows", lambda path: safetensors(path, ROWS) + ":a"),
@@ -282,7 +291,7 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
         r"rows.safetensors:one must be \(n, d\).*got \(2,\)",
         lambda path: safetensors(path, ROWS, one=torch.ones(2)) + ":one",
     ),
-    "tensor of integers": (TypeError, "got I64; convert", lambda path: safetensors(path, ROWS.astype(int))),
+    "tensor of booleans": (TypeError, "got BOOL; convert", lambda path: safetensors(path, ROWS > 0)),
     "safetensors cut short": (ValueError, "whole .safetensors file", lambda path: cut(safetensors(path, ROWS))),
     "column missing": (
         ValueError,
@@ -294,7 +303,11 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
         r"parquet:column; it holds rows, more",
         lambda path: parquet(path, lists(ROWS), more=lists(ROWS)),
     ),
-    "no column of lists": (ValueError, r"one column .*it holds rows", lambda path: parquet(path, pa.array([1.0]))),
+    "no column of lists": (
+        ValueError,
+        "lists of numbers, one a row, got double",
+        lambda p: parquet(p, pa.array([1.0])),
+    ),
     "column of numbers": (
         ValueError,
         "must hold lists of numbers, one a row, got double",
@@ -308,7 +321,7 @@ BAD: dict[str, tuple[type[Exception], str, Callable[[Path], Any]]] = {
     "array missing": (ValueError, "no array 'a'; it holds rows", lambda path: npz(path, ROWS) + ":a"),
     "npz of objects": (
         TypeError,
-        "npz:rows must be float16.*got object",
+        "npz:rows must hold numbers, got Python objects",
         lambda path: npz(path, np.array([["a", None]], dtype=object)),
     ),
     "pt cut short": (ValueError, "whole .pt file", lambda path: cut(pt(path, torch.ones(9, 9)))),
@@ -397,7 +410,7 @@ def test_a_page_of_a_parquet_file_that_is_damaged_is_named(tmp_path: Path) -> No
 
 
 def test_safetensors_is_asked_for_where_it_is_missing(tmp_path: Path, monkeypatch: Any) -> None:
-    (tmp_path / "rows.safetensors").touch()
+    (tmp_path / "rows.safetensors").write_bytes(b"data")
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
     with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
         open_rows(tmp_path / "rows.safetensors")

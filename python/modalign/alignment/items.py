@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from modalign.alignment.preparation import prepare
+from modalign.common.conversion import require_same_index
 from modalign.common.labels import Labels, entries_of, label_tensor
-from modalign.files.rows import Rows, RowSource, indexable, open_rows
+from modalign.files.rows import Rows, RowSource, as_source, indexable, open_rows
 from modalign.metrics.inputs import group_weights
 
 __all__ = ["Ids", "Indexable", "Items", "paired_items"]
@@ -98,6 +99,9 @@ def paired_items(
     """
     if groups is not None and within is not None:
         raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
+    if ids is None:
+        require_same_index("align", x, y)
+    x, y = as_source("align: x", x), as_source("align: y", y)
     n = open_rows(x).shape[0]
     group_labels = None if groups is None else label_tensor("align: groups", groups, n)
     classes = None if within is None else label_tensor("align: within", within, n)

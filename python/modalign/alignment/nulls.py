@@ -93,7 +93,7 @@ def mutual_knn_null(a: Neighbors | Tensor, b: Neighbors | Tensor, score: float, 
     Raises:
         ValueError: If there are fewer than 4 items.
     """
-    left, right = (indices_of(graph) for graph in (a, b))
+    left, right = (indices_of(f"mutual_knn_null: {name}", graph).cpu() for name, graph in (("a", a), ("b", b)))
     n, k = left.shape
     if n < 4:
         raise ValueError(f"mutual_knn_null: needs at least 4 items, got {n}")

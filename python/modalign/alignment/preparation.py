@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of
-from modalign.files.rows import PIECE, Rows, open_rows
+from modalign.files.rows import PIECE, Rows, as_source, open_rows
 from modalign.ops.unit_rows import unit_rows
 
 __all__ = ["PREPARATIONS", "prepare", "prepare_layers"]
@@ -93,6 +93,7 @@ def prepare_layers(layers: Sequence[Any], how: str, *, quantile: float = 0.95, n
     one_of("prepare", "how", how, PREPARATIONS)
     if not 0 < quantile <= 1:
         raise ValueError(f"prepare: quantile must be above 0 and at most 1, got {quantile}")
+    layers = [as_source(name, layer) for layer in layers]
     sources = [open_rows(layer, name) for layer in layers]
     thresholds: list[float | None] = [None] * len(sources)
     if how == "platonic" and quantile < 1:

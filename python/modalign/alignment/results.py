@@ -11,6 +11,8 @@ from modalign.alignment.nulls import Null
 from modalign.common import provenance
 from modalign.common.doors import Plot, drawing
 from modalign.files.atomic import write_atomically
+from modalign.files.documents import read_json
+from modalign.files.paths import expanded, require_data
 from modalign.metrics.registry import METRICS
 
 if TYPE_CHECKING:
@@ -129,12 +131,12 @@ class Alignment:
         Raises:
             ValueError: If the name ends in something else.
         """
-        target = Path(path)
-        if target.suffix == ".json":
+        target = expanded(path)
+        if target.suffix.lower() == ".json":
             _write_json(self.to_dict(), target)
-        elif target.suffix == ".parquet":
+        elif target.suffix.lower() == ".parquet":
             write_atomically(target, lambda temporary: self.to_frame().to_parquet(temporary))
-        elif target.suffix == ".html":
+        elif target.suffix.lower() == ".html":
             _write_page(self, target)
         else:
             raise ValueError(f"save: path must end in .json, .parquet or .html, got {target}")
@@ -212,10 +214,10 @@ class LayerAlignment:
         Raises:
             ValueError: If the name ends in something else.
         """
-        target = Path(path)
-        if target.suffix == ".json":
+        target = expanded(path)
+        if target.suffix.lower() == ".json":
             _write_json(self.to_dict(), target)
-        elif target.suffix == ".html":
+        elif target.suffix.lower() == ".html":
             _write_page(self, target)
         else:
             raise ValueError(f"save: path must end in .json or .html, got {target}")
@@ -266,12 +268,12 @@ def load_alignment(path: str | Path) -> Alignment:
         'cka'
     """
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        saved = read_json(require_data(expanded(path)))
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']}")
         scores = tuple(_score_of_row(row) for row in saved["scores"])
         return Alignment(scores, notes=tuple(saved["notes"]), **{name: saved[name] for name in RECORDS})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} must be a file that Alignment.save wrote, got another ({type(error).__name__}: {error})"
         ) from error

@@ -84,7 +84,7 @@ def size_curve(
         >>> abs(curve.values[1] - modalign.mutual_knn(x, x[:, :4], k=10)) < 1e-12, curve.values[0] > curve.values[1]
         (True, True)
     """
-    left, right = (indices_of(graph) for graph in (a, b))
+    left, right = (indices_of(f"size_curve: {name}", graph).cpu() for name, graph in (("a", a), ("b", b)))
     m, length = left.shape
     n = m if population is None else population
     if right.shape != left.shape or not 1 <= k < length:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modalign.cli.imports import import_file_or_module
+from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
@@ -72,6 +73,7 @@ def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callabl
         @functools.wraps(function)
         def guarded(*args: object, **kwargs: object) -> None:
             with _errors_in_one_line():
+                kwargs = {name: _expanded(value) for name, value in kwargs.items()}
                 if options is None:
                     function(*args, **kwargs)
                 else:
@@ -83,6 +85,13 @@ def command(help: str, examples: str) -> Callable[[Callable[..., None]], Callabl
         return app.command(name, help=help, epilog=examples)(guarded)
 
     return register
+
+
+def _expanded(value: object) -> object:
+    """Return a path or a list of paths with ``~`` and ``$VARIABLES`` replaced; a shell leaves them in ``--out=~/x``."""
+    if isinstance(value, list):
+        return [_expanded(entry) for entry in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager
@@ -162,7 +171,7 @@ def _message(error: Exception) -> str:
 
 def require_html(out: Path | None) -> None:
     """Check, before the work, that a page can be written to ``out``; None passes."""
-    if out is not None and out.suffix != ".html":
+    if out is not None and out.suffix.lower() != ".html":
         raise ValueError(f"--out must end in .html, got {out}")
     if out is not None:
         require_writable(out)

@@ -197,7 +197,7 @@ def align(options: AlignOptions) -> None:
         _refuse_options_without_layers(options)
     for path in paths:
         require_writable(path)
-        if path.suffix == ".html":
+        if path.suffix.lower() == ".html":
             require_pictures(path)
     try:
         result = _align_layers(options) if options.layers else _align_rows(options)
@@ -210,7 +210,7 @@ def align(options: AlignOptions) -> None:
 def _check_outputs(paths: Sequence[Path], *, layers: bool) -> None:
     endings = {".json", ".html"} | (set() if layers else {".parquet"})
     for path in paths:
-        if path.suffix not in endings:
+        if path.suffix.lower() not in endings:
             raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
 
 
@@ -280,7 +280,7 @@ def _align_rows(options: AlignOptions) -> Alignment:
 
 def _write_outputs(result: Alignment | LayerAlignment, paths: Sequence[Path]) -> None:
     for path in paths:
-        if path.suffix == ".html":
+        if path.suffix.lower() == ".html":
             typer.echo(f"written: {drawing('alignment')(result, path)}")
             typer.echo(f"written: {drawing('alignment-pictures')(result, path)}")
         else:

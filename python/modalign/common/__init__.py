@@ -2,6 +2,8 @@
 
     checks          arguments that are refused: a check returns, or raises an error that says what was wanted
     labels          classes, groups, splits and names of rows: one conversion for all arguments that take them
+    conversion      arrays from data frames, Arrow, lists and tensors; masked, sparse and missing values are refused
+    tensors         rows as finite tensors, neighbours as int64 tensors
     types           types that many signatures share
     dtypes          the floating-point dtypes, and the dtype in which sums are kept
     arithmetic      floating-point modes of the calling thread

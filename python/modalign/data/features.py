@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,9 @@ from modalign.common.checks import whole_number
 from modalign.common.labels import Labels, label_array
 from modalign.data.arrays import scaled
 from modalign.data.paired import TRAIN, PairedDataset, split_of
+from modalign.files import torch_files
+from modalign.files.paths import expanded, require_data
+from modalign.files.rows import layers_of
 
 __all__ = ["platonic"]
 
@@ -33,8 +34,9 @@ def platonic(
 ) -> PairedDataset:
     """Return one layer of each of two encoders, from .pt files of features such as those of WIT.
 
-    A file is a dict whose ``feats`` is (n, layers, d), or (n, d) of one layer, in any floating dtype; its other
-    entries (``num_params``, ``mask``, ``loss``, ``bpb``) are not used. Loaded with weights_only=True: no code runs.
+    A file is a dict whose ``feats`` is (n, layers, d), (n, d) of one layer, or a list of such layers, in any floating
+    dtype; its other entries (``num_params``, ``mask``, ``loss``, ``bpb``) are not used. Loaded with weights_only=True:
+    no code runs.
 
     Args:
         x_path, y_path: paths of files of the same n items in the same order.
@@ -48,7 +50,8 @@ def platonic(
         seed: fixes the split, 70 / 15 / 15 per cent of every class.
 
     Returns: float32, centred by the training part and of mean variance 1 there.
-    Raises FileNotFoundError, and ValueError for a file of another form, a layer it has not, another n, or NaN.
+    Raises FileNotFoundError, TypeError for a file of more than tensors, and ValueError for one of another form, a layer
+    it has not, another n, or NaN.
     Memory: both files (mapped), and 24 bytes a number of one layer.
     Source: Huh et al. 2024 (arXiv:2405.07987), github.com/minyoungg/platonic-rep.
 
@@ -58,7 +61,7 @@ def platonic(
     """
     seed = whole_number("platonic", "seed", seed, least=0)
     layer_1, layer_2 = whole_number("platonic", "layer_1", layer_1), whole_number("platonic", "layer_2", layer_2)
-    first, second = _layer(Path(x_path), layer_1, "layer_1"), _layer(Path(y_path), layer_2, "layer_2")
+    first, second = _layer(expanded(x_path), layer_1, "layer_1"), _layer(expanded(y_path), layer_2, "layer_2")
     n = len(first)
     if len(second) != n:
         raise ValueError(f"platonic: both files must be of the same items, got {n} and {len(second)}")
@@ -93,28 +96,10 @@ def platonic(
 
 
 def _layer(path: Path, layer: int, name: str) -> Tensor:
-    if not path.is_file():
-        raise FileNotFoundError(f"platonic: there is no file {path}")
-    try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise ValueError(f"platonic: {path} must hold tensors alone, or it could run code ({reason})") from None
-    except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise ValueError(f"platonic: {path} must be a whole .pt file ({reason}); write it anew") from None
-    features = loaded.get("feats") if isinstance(loaded, dict) else None
-    if not isinstance(features, Tensor) or features.ndim not in (2, 3) or not features.is_floating_point():
-        what = f"a dict of {', '.join(map(str, loaded))}" if isinstance(loaded, dict) else type(loaded).__name__
-        raise ValueError(f"platonic: {path} must be a dict whose feats is (n, layers, d) floats, got {what}")
-    features = features[:, None] if features.ndim == 2 else features
-    if not -features.shape[1] <= layer < features.shape[1]:
+    layers = layers_of(torch_files.READERS[".pt"](require_data(path)), "feats")
+    if not -len(layers) <= layer < len(layers):
         raise ValueError(
-            f"platonic: {name} must be from 0 to {features.shape[1] - 1}, or negative from the end, got {layer} for "
-            f"{path}"
+            f"platonic: {name} must be from 0 to {len(layers) - 1}, or negative from the end, got {layer} for {path}"
         )
-    chosen = features[:, layer].float()
-    if not bool(chosen.isfinite().all()):
-        bad = (~chosen.isfinite().all(1)).nonzero()[:3, 0].tolist()
-        raise ValueError(f"platonic: {path} must be finite, got NaN or inf in rows {bad} (the first)")
-    return chosen
+    rows = layers[layer]
+    return rows.read(0, rows.shape[0]).float()

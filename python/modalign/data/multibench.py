@@ -19,6 +19,9 @@ from modalign.common.checks import whole_number
 from modalign.data.arrays import require_finite, require_one_of, require_two_or_more, scaled, scaled_sequences
 from modalign.data.paired import PARTS, TEST, TRAIN, VALIDATION, PairedDataset, split_of
 from modalign.data.pickles import read_plain_pickle
+from modalign.files import arrays as array_files
+from modalign.files.arrays import map_array, read_array
+from modalign.files.paths import expanded, require_data
 
 __all__ = ["affect", "av_mnist", "mm_imdb"]
 
@@ -138,7 +141,7 @@ def av_mnist(folder: str | Path, *, features: str = "flat", audio_pool: int = 1)
         >>> av_mnist("avmnist", features="tokens", audio_pool=4)  # doctest: +SKIP
     """
     require_one_of("av_mnist: features", features, ("flat", "tokens"))
-    root = Path(folder)
+    root = expanded(folder)
     labels = [_mapped(root / f"{part}_labels.npy", "av_mnist") for part in ("train", "test")]
     sizes = [len(values) for values in labels]
     for values, part in zip(labels, ("train", "test"), strict=True):
@@ -200,7 +203,7 @@ def mm_imdb(
     """
     seed = whole_number("mm_imdb", "seed", seed, least=0)
     require_two_or_more("mm_imdb", modalities, tuple(IMDB_MODALITIES))
-    arrays = _imdb_arrays(Path(path))
+    arrays = _imdb_arrays(expanded(path))
     genres = arrays["genres"]
     if genres.ndim != 2 or not np.isin(genres, (0, 1)).all():
         raise ValueError(f"mm_imdb: genres must be (n, genres) of 0 and 1, got {genres.shape} {genres.dtype}")
@@ -269,7 +272,7 @@ def _affect_labels(labels: Array, dataset: str, here: str) -> Tensor:
 def _mapped(path: Path, name: str) -> Array:
     if not path.is_file():
         raise FileNotFoundError(f"{name}: there is no file {path}")
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array: Array = map_array(require_data(path))
     if array.size == 0:
         raise ValueError(f"{name}: {path} must hold rows, it is empty")
     return array
@@ -328,9 +331,9 @@ def _imdb_arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"mm_imdb: there is no file {path}")
     wanted = (*IMDB_MODALITIES.values(), "genres")
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*wanted, "classes") if name in archive.files}
+    if path.suffix.lower() == ".npz":
+        held = array_files.READERS[".npz"](require_data(path)).shapes
+        arrays = {name: read_array(path, name) for name in (*wanted, "classes") if name in held}
     else:
         try:
             h5py = importlib.import_module("h5py")

@@ -14,6 +14,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from modalign.files.paths import expanded, require_data
+from modalign.files.pickles import require_modest_pickle
+
 __all__ = ["read_plain_pickle"]
 
 NUMBERS = re.compile(r"[<>=|]?(?:[biufc]\d{1,2}|\?)")  # what a dtype may be written as
@@ -38,8 +41,9 @@ def read_plain_pickle(path: str | Path) -> Any:
     """Return the contents of a pickle file of dict, list, tuple, str, bytes, int, float, bool, None and NumPy arrays.
 
     Arrays may be of numbers, of text, or of plain objects; files of Python 2 and of every NumPy are read. Memory: twice
-    the file. Raises FileNotFoundError for no file, ValueError for a file that is cut short, and for one that holds
-    anything else, which is named: nothing in the file is imported or called.
+    the file. Raises FileNotFoundError for no file, ValueError for a file that is cut short, for one that asks for more
+    memory than it holds or has no end, and for one that holds anything else, which is named: nothing in the file is
+    imported or called.
 
     Examples:
         >>> import pickle, tempfile, pathlib
@@ -49,11 +53,10 @@ def read_plain_pickle(path: str | Path) -> Any:
         >>> read_plain_pickle(file)
         {'a': [1, 2.5]}
     """
-    place = Path(path)
-    if not place.is_file():
-        raise FileNotFoundError(f"there is no file {place}")
+    place = require_data(expanded(path))
     with place.open("rb") as file:
         try:
+            require_modest_pickle(file)
             loaded = _Unpickler(file).load()
             return _plain(loaded)
         except _RefusedError as error:

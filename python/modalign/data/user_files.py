@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.common.conversion import as_numpy
 from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset
 from modalign.data.targets import parts_of, targets_of
+from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, read_labels
+from modalign.files.paths import expanded, require_data
 from modalign.files.pictures import PICTURES, picture_paths, pictures_in
 from modalign.files.rows import indexable, open_rows
 from modalign.files.tables import KINDS, is_table, read_table, split_column
@@ -100,7 +103,7 @@ def own(
     modality_names = tuple(modalities or ("x", "y", *(f"modality {i}" for i in range(3, 3 + len(more)))))
     if len(modality_names) != len(inputs):
         raise ValueError(f"own: modalities must name x, y and each of more, {len(inputs)} in all, got {modality_names}")
-    folders = [_images_in(Path(values)) if _is_folder(values) else None for values in inputs]
+    folders = [_images_in(expanded(values)) if _is_folder(values) else None for values in inputs]
     _require_same_names([files for files in folders if files is not None])
     rows = [
         pixels_of(files[1], size) if files is not None else _rows(values, name, size)
@@ -156,7 +159,7 @@ def _require_one_row_a_pair(tables: dict[str, Array | Tensor]) -> None:
 
 
 def _is_folder(values: Any) -> bool:
-    return isinstance(values, (str, Path)) and Path(values).is_dir()
+    return isinstance(values, (str, Path)) and expanded(values).is_dir()
 
 
 def _images_in(folder: Path) -> tuple[list[str], list[Path]]:
@@ -189,7 +192,7 @@ def _label_source(values: Any) -> Any:
     if not isinstance(values, (str, Path)):
         return values
     if str(values).lower().endswith(".txt"):
-        return read_labels(values) if Path(values).is_file() else _from_file(str(values))
+        return read_labels(values) if expanded(values).is_file() else _from_file(str(values))
     array = _from_file(str(values))
     texts = array.dtype.kind in "OU" and all(isinstance(value, str) for value in array.flat)
     return [value.strip(MARGIN) for value in array.tolist()] if texts else array
@@ -215,32 +218,17 @@ def _file_of(values: Any) -> Path | None:
     if not isinstance(values, (str, Path)):
         return None
     split = split_column(str(values))
-    return Path(values if split is None else split[0])
+    return expanded(values if split is None else split[0])
 
 
 def _array(values: Any, name: str) -> Array | Tensor:
     """Return rows as an array of one dtype, from an array, a list or a file."""
     if isinstance(values, (str, Path)):
         return _require_array(_from_file(str(values)), str(values))
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
-        return _require_array(values.numpy(), name)
-    if not isinstance(values, (np.ndarray, Sequence)) and not hasattr(values, "__array__"):
-        raise TypeError(f"own: {name} must be an array, a list or the path of a file, got {type(values).__name__}")
-    try:
-        return _require_array(np.asarray(values), name)
-    except ValueError as error:
-        if "inhomogeneous" not in str(error):
-            raise
-        raise ValueError(
-            f"own: {name} must have rows of one shape, got ragged ones; pad them on the left with 0"
-        ) from None
+    return _require_array(as_numpy(f"own: {name}", values), name)
 
 
 def _require_array(array: Array, name: str) -> Array:
-    if array.ndim and array.dtype.kind == "O" and all(isinstance(value, str) for value in array.flat):
-        array = array.astype(str)
     if array.ndim == 0 or array.dtype.kind not in "fiubU":
         raise TypeError(
             f"own: {name} must hold numbers or strings, one a row, got {array.dtype} of shape {array.shape}"
@@ -254,30 +242,14 @@ def _from_file(spec: str) -> Array:
     if match is None:
         kinds = ".npy, .npz, .pt, .safetensors or .txt, or name a FILE.parquet:COLUMN (or of .csv, .arrow, .feather)"
         raise ValueError(f"own: {spec} must be a folder of images, or end in {kinds}")
-    path, kind, member = Path(match[1]), match[2].lower(), match[3]
-    if not path.is_file():
-        where = "" if path.is_absolute() else f"; paths begin at {Path.cwd()}, where the command is given"
-        raise FileNotFoundError(f"own: there is no file {path}{where}")
+    path, kind, member = require_data(expanded(match[1])), match[2].lower(), match[3]
     if is_table(path):
         return _column(path, member)
     if kind in ("safetensors", "pt", "pth"):
         return np.asarray(indexable(open_rows(spec)))
     if kind == "txt":
         return np.array(lines_of(path))
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded as archive:
-            held = archive.files
-            chosen = held[0] if member is None and len(held) == 1 else member
-            if chosen in held:
-                array: Array = archive[chosen]
-                return array
-    except (ValueError, EOFError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"own: {path} must be a whole file of plain arrays ({reason})") from None
-    raise ValueError(f"own: {path} must be given as {path}:NAME of one of its arrays, {', '.join(held)}; got {spec}")
+    return read_array(path, member)
 
 
 def _column(path: Path, member: str | None) -> Array:

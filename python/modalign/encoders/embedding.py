@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modalign.common import provenance
+from modalign.common.conversion import as_numpy
 from modalign.common.progress import bar
 from modalign.encoders.inputs import Items, read_items
 from modalign.encoders.pretrained import Encode, load_encoder, offline
 from modalign.encoders.transformers_models import POOLINGS
+from modalign.files.arrays import map_array
+from modalign.files.atomic import named_write_errors, reserve
 from modalign.files.checkpoint import Records
 from modalign.files.locking import claimed_file
+from modalign.files.paths import expanded
 
 __all__ = ["embed", "files_of"]
 
@@ -90,8 +95,8 @@ def embed(
         >>> np.load(embed(lengths, ["banana", "kiwi"], tempfile.mkdtemp() + "/fruit.npy")).tolist()
         [[6.0, 3.0], [4.0, 0.0]]
     """
-    target = Path(out)
-    if target.suffix != ".npy":
+    target = expanded(out)
+    if target.suffix.lower() != ".npy":
         raise ValueError(f"embed: out must end in .npy, got {target}")
     if layers not in ("last", "all"):
         raise ValueError(f"embed: layers must be last or all, got {layers!r}")
@@ -165,20 +170,20 @@ class _Partial:
             )
         return settings if self.target.exists() and not finishing else None
 
-    def load(self) -> tuple[int, Any]:
-        """Return the number of finished rows and the array that holds them: (0, None) if there are none."""
+    def load(self) -> tuple[int, tuple[int, ...]]:
+        """Return the number of finished rows and the shape of the array that holds them: (0, ()) if there are none."""
         note = self.files.read_json(self.note.name)
         if note is None:
-            return 0, None
+            return 0, ()
         try:
             done, settings = int(note["done"]), note["settings"]
-            rows = np.load(self.rows, mmap_mode="r+")
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            rows = map_array(self.rows)
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise self.files.damaged(self.rows.name, f"{type(error).__name__}: {error}") from None
         self.files.require_same(settings, self.settings)
         if len(rows) != self.settings["items"] or not 0 < done <= len(rows):
             raise self.files.damaged(self.rows.name, f"{done} of {len(rows)} rows")
-        return done, rows
+        return done, rows.shape
 
     def finish(self, ids: Sequence[str]) -> None:
         """Write the record, put the file in place, and remove the note."""
@@ -200,38 +205,58 @@ def _json(path: Path) -> dict[str, Any]:
 def _holds(file: Path, settings: dict[str, Any]) -> bool:
     """Return whether a .npy file has the number of rows and the dtype that its record says."""
     try:
-        rows = np.load(file, mmap_mode="r")
+        rows = map_array(file)
         return (len(rows), rows.dtype) == (settings["items"], np.dtype(settings["dtype"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _write_rows(encode: Encode, items: Items, partial: _Partial, progress: bool) -> None:
     """Encode batch after batch into the file beside the target."""
     batch_size, dtype, n = partial.settings["batch_size"], np.dtype(partial.settings["dtype"]), len(items.ids)
-    done, rows = partial.load()
+    done, shape = partial.load()
     with bar(progress) as shown:
         task = shown.add_task("embedding", total=n, completed=done)
         for start in range(done, n, batch_size):
             stop = min(start + batch_size, n)
             values = _checked(encode(items.batch(start, stop)), stop - start, items.ids[start:stop])
             if start == 0:
-                rows = np.lib.format.open_memmap(partial.rows, "w+", dtype, (n, *values.shape[1:]))
-            elif values.shape[1:] != rows.shape[1:]:
-                raise ValueError(f"embed: batches must give one shape, got {values.shape[1:]} after {rows.shape[1:]}")
+                shape = (n, *values.shape[1:])
+                _make_rows(partial.rows, dtype, shape)
+            elif values.shape[1:] != shape[1:]:
+                raise ValueError(f"embed: batches must give one shape, got {values.shape[1:]} after {shape[1:]}")
             with np.errstate(over="ignore"):
-                rows[start:stop] = values
-            if not np.isfinite(rows[start:stop]).all():
+                stored = values.astype(dtype)
+            if not np.isfinite(stored).all():
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
-            rows.flush()
+            _write_batch(partial.rows, stored, start)
             partial.files.write_json(partial.note.name, {"settings": partial.settings, "done": stop})
             shown.advance(task, stop - start)
 
 
+def _make_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Make a .npy file of zeros, all of whose bytes are stored: a mapping of one that is not dies of a full disk."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    reserve(path, len(header.getvalue()) + math.prod(shape) * dtype.itemsize)
+    with path.open("r+b") as file:
+        file.write(header.getvalue())
+
+
+def _write_batch(path: Path, rows: NDArray[Any], start: int) -> None:
+    """Write the rows from number ``start`` on into a .npy file, and wait until they are on the disk."""
+    with named_write_errors(path), path.open("r+b") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        file.seek(start * rows[0].nbytes, os.SEEK_CUR)
+        file.write(rows.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _checked(output: object, n: int, ids: Sequence[str]) -> NDArray[np.float32]:
     """Return the encoder's output for n inputs as float32, checked to be of the right shape and finite."""
-    array = output.detach().float().cpu().numpy() if isinstance(output, Tensor) else np.asarray(output)
-    values = array.astype(np.float32)
+    values = as_numpy("embed: the encoder's output", output).astype(np.float32)
     if values.ndim not in (2, 3) or len(values) != n:
         raise ValueError(f"embed: the encoder must give (b, d) or (b, layers, d) for b = {n}, got {values.shape}")
     finite = np.isfinite(values).reshape(n, -1).all(1)

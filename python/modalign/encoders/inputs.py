@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modalign.files.paths import expanded, require_data
 from modalign.files.pictures import PICTURES, open_picture, picture_paths, pictures_in
 from modalign.files.tables import column_of, is_table, split_column
 from modalign.files.texts import lines_of, numbers_in
@@ -96,21 +97,22 @@ def read_texts(spec: str | Path) -> list[str]:
 
 def _read(spec: str) -> tuple[list[Item], list[str]]:
     """Return values and ids of a text file, a folder of images or a column."""
-    path = Path(spec)
+    path = expanded(spec)
     if path.is_dir():
         files = pictures_in(path)
         if not files:
             raise ValueError(f"{path} holds no images; they end in {', '.join(sorted(PICTURES))}")
         return list(files), [str(file.relative_to(path)) for file in files]
     if path.is_file() and not is_table(path):
-        return _texts_or_pictures(spec, lines_of(path), path.parent)
+        return _texts_or_pictures(spec, lines_of(require_data(path)), path.parent)
     name, column = split_column(spec) or spec.rpartition(":")[::2]
-    if not name or not Path(name).is_file():
+    table = expanded(name)
+    if not name or not table.is_file():
         if path.is_file():
             raise ValueError(f"{path} holds columns; say which holds the inputs as {path}:NAME")
         raise FileNotFoundError(f"there is no file or folder {spec}")
-    entries = column_of(Path(name), column, cells="texts")
-    return _texts_or_pictures(spec, [_item(spec, entry) for entry in entries], Path(name).parent)
+    entries = column_of(table, column, cells="texts")
+    return _texts_or_pictures(spec, [_item(spec, entry) for entry in entries], table.parent)
 
 
 def _item(spec: str, entry: Any) -> Item:

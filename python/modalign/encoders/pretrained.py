@@ -21,6 +21,7 @@ from modalign.encoders.transformers_models import (
     require_package,
 )
 from modalign.encoders.user_modules import named_function
+from modalign.files.paths import expanded
 
 __all__ = ["Encode", "load_encoder", "offline"]
 
@@ -81,7 +82,7 @@ def load_encoder(
         return _load_timm(place, texts, device)
     if kind == "open_clip":
         return _load_open_clip(place, texts, device)
-    folder = Path(place)
+    folder = expanded(place)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; models are read from folders, nothing is downloaded")
     if kind == "sentence-transformers":
@@ -97,12 +98,13 @@ def _load_timm(place: str, texts: bool, device: str) -> Encode:
     name, _, weights = place.partition("@")
     if texts:
         raise ValueError("embed: a timm encoder takes images, got texts")
-    if not weights or not Path(weights).is_file():
+    checkpoint = expanded(weights)
+    if not weights or not checkpoint.is_file():
         raise FileNotFoundError(
             f"there is no file {weights or 'of weights'}; give timm:{name}@WEIGHTS, nothing is downloaded"
         )
     timm = require_package("timm", "timm")
-    model = timm.create_model(name, pretrained=False, num_classes=0, checkpoint_path=weights).to(device).eval()
+    model = timm.create_model(name, pretrained=False, num_classes=0, checkpoint_path=str(checkpoint)).to(device).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model), is_training=False)
 
     @torch.inference_mode()

@@ -1,8 +1,12 @@
 """Rows, tables and labels in files, and files that survive a kill.
 
     rows            open_rows and open_layers: rows of an array, a tensor or a file, read a block at a time
-    contract        what a reader of a kind of file takes and returns
-    arrays          readers of .npy, .npz, .safetensors and .pt
+    contract        what a reader of a kind of file returns
+    paths           ~ and $VARIABLES in paths, and files that hold something else than data
+    arrays          readers of .npy, .npz and .safetensors
+    torch_files     reader of .pt: tensors, and lists and dictionaries of them
+    pickles         limits on what a pickle may ask for
+    documents       JSON and YAML within limits
     columns         readers of columns of lists: Parquet, Arrow, data sets on disk
     tables          tables with named columns: Parquet, CSV, Arrow, data sets on disk
     labels          one label a row

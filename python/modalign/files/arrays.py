@@ -1,185 +1,243 @@
-"""Arrays and tensors in files: .npy, .npz, .safetensors and .pt."""
+"""Arrays and tensors in files: .npy, .npz and .safetensors."""
 
 from __future__ import annotations
 
 import importlib
-import pickle
+import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign.common.dtypes import name_of
-from modalign.files.contract import Index, Reader, Request, Table, as_native_tensor, whole
+from modalign.files.contract import Contents, Index, Reader, Table, as_native_tensor, whole
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "map_array", "read_array"]
 
-SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I8": "int8"}
+SAFETENSORS = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "I8": "int8",
+    "U8": "uint8",
+    "I16": "int16",
+    "U16": "uint16",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "U64": "uint64",
+}
+VERSIONS = ((1, 0), (2, 0), (3, 0))  # of the .npy format
+MOST_COMPRESSED = 1100  # times that deflate makes a file smaller at most
 
 
-def _npy(request: Request) -> Table:
-    request.refuse_name("array")
-    path = request.path
+@dataclass(frozen=True)
+class _Header:
+    """The header of an array in the .npy format, and where its numbers begin."""
 
-    def load() -> NDArray[Any]:
-        with whole(path, (ValueError, EOFError, OSError)):
-            array: NDArray[Any] = np.load(path, mmap_mode="r")
-            return array
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    start: int
 
-    array = load()
+    @property
+    def order(self) -> Literal["F", "C"]:
+        return "F" if self.fortran else "C"
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def require(self, name: str, stored: int) -> None:
+        """Check that the array has plain values, all of which lie in the ``stored`` bytes of its file or member.
+
+        Raises:
+            TypeError: The array holds objects or records.
+            ValueError: The header promises more than there is.
+        """
+        if self.dtype.hasobject:
+            raise TypeError(
+                f"{name} must hold numbers, got Python objects {self.shape}, which could run code as they are read; "
+                "where they are arrays of one shape write them anew as np.stack(list(x)), text as x.astype(str)"
+            )
+        if self.dtype.names is not None or self.dtype.subdtype is not None:
+            raise TypeError(
+                f"{name} must hold numbers, got records of {self.dtype}; write "
+                "numpy.lib.recfunctions.structured_to_unstructured(x) to a file"
+            )
+        if self.start + self.bytes > stored:
+            raise ValueError(
+                f"{name} must be whole, got {max(stored - self.start, 0):,} of the {self.bytes:,} bytes that its "
+                "header promises; write or download it anew"
+            )
+
+
+def _npy(path: Path) -> Contents:
+    with whole(path), path.open("rb") as file:
+        header = _read_header(file)
+    load = _mapped(path, header, header.start)
+    return Contents(path, "array", {"": header.shape}, lambda _: _open(str(path), path, header, load))
+
+
+def _open(name: str, path: Path, header: _Header, load: Callable[[], NDArray[Any]], part: str = "") -> Table:
+    """Return a mapped array as a table."""
+    if not part:
+        header.require(name, path.stat().st_size)
     return Table(
-        name=str(path),
-        shape=array.shape,
-        dtype=array.dtype.name,
+        name=name,
+        shape=header.shape,
+        dtype=header.dtype.newbyteorder("=").name,
         fetch=lambda index: as_native_tensor(load()[index]),  # mapped anew: a mapping that is gone holds no pages
         file=path,
+        part=part,
         mapped=load,
     )
 
 
-def _npz(request: Request) -> Table:
-    path = request.path
-    with whole(path, (ValueError, EOFError, OSError, zipfile.BadZipFile, struct.error)), zipfile.ZipFile(path) as file:
-        stored = {info.filename.removesuffix(".npy"): info for info in file.infolist()}
-        headers = {name: _header(file, info) for name, info in stored.items()}
-    member = request.choose("array", {name: header.shape for name, header in headers.items()})
-    header = headers[member]
-    mappable = stored[member].compress_type == zipfile.ZIP_STORED and not header.dtype.hasobject
-    load = _mapped_member(path, stored[member], header) if mappable else _unpacked_member(path, member)
-    return Table(
-        name=f"{path}:{member}",
-        shape=header.shape,
-        dtype=header.dtype.name,
-        fetch=lambda index: as_native_tensor(load()[index]),
-        file=path,
-        part=f":{member}",
-        overhead=0 if mappable else int(np.prod(header.shape)) * header.dtype.itemsize,
-        mapped=load,
-    )
+def _npz(path: Path) -> Contents:
+    with whole(path), zipfile.ZipFile(path) as file:
+        arrays = [info for info in file.infolist() if info.filename.endswith(".npy")]
+        members = {info.filename.removesuffix(".npy"): info for info in arrays}
+        headers = {name: _member_header(file, info) for name, info in members.items()}
+        ends = _ends(file)
+
+    def table(member: str) -> Table:
+        info, header, name = members[member], headers[member], f"{path}:{member}"
+        header.require(name, info.file_size)
+        if info.compress_type != zipfile.ZIP_STORED:
+            if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > MOST_COMPRESSED * info.compress_size:
+                header.require(name, info.compress_size)  # no deflated member unpacks to so much
+            unpacked = _unpacked(path, info)
+            return Table(
+                name=name,
+                shape=header.shape,
+                dtype=header.dtype.newbyteorder("=").name,
+                fetch=lambda index: as_native_tensor(unpacked()[index]),
+                file=path,
+                part=f":{member}",
+                overhead=header.bytes,
+                mapped=unpacked,
+            )
+        with whole(path):
+            offset = _local_offset(path, info)
+        header.require(name, ends[info.header_offset] - offset)
+        return _open(name, path, header, _mapped(path, header, offset + header.start), part=f":{member}")
+
+    return Contents(path, "array", {name: header.shape for name, header in headers.items()}, table)
 
 
-def _mapped_member(path: Path, info: zipfile.ZipInfo, header: _Header) -> Callable[[], NDArray[Any]]:
-    order: Literal["F", "C"] = "F" if header.fortran else "C"
+def _ends(file: zipfile.ZipFile) -> dict[int, int]:
+    """Return where each member must end, by where it begins: at the next one, or where the table of members begins."""
+    starts = sorted({info.header_offset for info in file.infolist()})
+    return dict(zip(starts, [*starts[1:], file.start_dir], strict=True))
 
+
+def _mapped(path: Path, header: _Header, offset: int) -> Callable[[], NDArray[Any]]:
     def load() -> NDArray[Any]:
-        with whole(path, (ValueError, OSError, struct.error)):
-            offset = _offset(path, info)
-            return np.memmap(path, header.dtype, "r", offset=offset, shape=header.shape, order=order)
+        if not header.bytes:
+            return np.empty(header.shape, header.dtype)  # no system maps nothing
+        with whole(path):
+            return np.memmap(path, header.dtype, "r", offset=offset, shape=header.shape, order=header.order)
 
-    load()
     return load
 
 
-def _unpacked_member(path: Path, member: str) -> Callable[[], NDArray[Any]]:
+def _unpacked(path: Path, info: zipfile.ZipInfo) -> Callable[[], NDArray[Any]]:
     """Return a function that unpacks a compressed array when it is first called, and keeps it."""
     kept: list[NDArray[Any]] = []
 
     def load() -> NDArray[Any]:
         if not kept:
-            with whole(path, (ValueError, EOFError, OSError, zipfile.BadZipFile)), np.load(path) as archive:
-                kept.append(archive[member])
+            with whole(path), zipfile.ZipFile(path) as file, file.open(info) as member:
+                kept.append(np.lib.format.read_array(member, allow_pickle=False))
         return kept[0]
 
     return load
 
 
-@dataclass(frozen=True)
-class _Header:
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype[Any]
-
-
-def _header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
+def _member_header(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
     with file.open(info) as member:
-        return _array_header(member)
+        return _read_header(member)
 
 
-def _array_header(file: IO[bytes]) -> _Header:
+def _read_header(file: IO[bytes]) -> _Header:
     version = np.lib.format.read_magic(file)
+    if version not in VERSIONS:
+        raise ValueError(f"version {version} of the format")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    return _Header(tuple(shape), fortran, dtype)
+    if not all(isinstance(side, int) and side >= 0 for side in shape):
+        raise ValueError(f"shape {shape}")
+    return _Header(tuple(shape), fortran, dtype, file.tell())
 
 
-def _offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Return where the numbers of a member begin: after its local header, whose length no table holds, and NumPy's."""
+def _local_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Return where the bytes of a member begin: after its local header, whose length no table holds."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
-        name, extra = struct.unpack("<26xHH", file.read(30))
-        file.seek(info.header_offset + 30 + name + extra)
-        _array_header(file)
-        return file.tell()
+        signature, name, extra = struct.unpack("<4s22xHH", file.read(30))
+    if signature != b"PK\x03\x04":
+        raise ValueError(f"no member begins at byte {info.header_offset}")
+    return info.header_offset + 30 + name + extra
 
 
-def _safetensors(request: Request) -> Table:
-    path = request.path
+def _safetensors(path: Path) -> Contents:
     try:
         package = importlib.import_module("safetensors")
     except ModuleNotFoundError:
         raise ModuleNotFoundError(f"{path} needs the safetensors package: pip install safetensors") from None
-    with whole(path, (package.SafetensorError, OSError)), package.safe_open(path, framework="pt") as file:
+    with whole(path), package.safe_open(path, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
-    member = request.choose("tensor", shapes)
 
-    def fetch(index: Index) -> Tensor:
-        with package.safe_open(path, framework="pt") as file:
-            rows: Tensor = file.get_slice(member)[index if isinstance(index, slice) else index[0]]
-        return rows if isinstance(index, slice) else rows[:, index[1]]
+    def table(member: str) -> Table:
+        def fetch(index: Index) -> Tensor:
+            with whole(path), package.safe_open(path, framework="pt") as file:
+                rows: Tensor = file.get_slice(member)[index if isinstance(index, slice) else index[0]]
+            return rows if isinstance(index, slice) else rows[:, index[1]]
 
-    return Table(
-        name=f"{path}:{member}",
-        shape=shapes[member],
-        dtype=SAFETENSORS.get(dtypes[member], dtypes[member]),
-        fetch=fetch,
-        file=path,
-        part=f":{member}",
-    )
+        return Table(
+            name=f"{path}:{member}",
+            shape=shapes[member],
+            dtype=SAFETENSORS.get(dtypes[member], dtypes[member]),
+            fetch=fetch,
+            file=path,
+            part=f":{member}",
+        )
 
-
-def _pt(request: Request) -> Table:
-    path = request.path
-    with whole(path, (RuntimeError, EOFError, OSError, ValueError, KeyError)):
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            reason = str(error).splitlines()[0]
-            raise TypeError(
-                f"{path} must hold tensors alone, got other objects, which could run code ({reason}); save its tensors"
-            ) from None
-    if isinstance(content, Tensor):
-        request.refuse_name("tensor")
-        rows, part = content.detach(), ""
-    else:
-        tensors = dict(_tensors(content))
-        member = request.choose("tensor", {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        rows, part = tensors[member].detach(), f":{member}"
-    return Table(
-        name=f"{path}{part}",
-        shape=tuple(rows.shape),
-        dtype=name_of(rows.dtype),
-        fetch=lambda index: rows[index],
-        file=path,
-        part=part,
-        mapped=lambda: rows,
-    )
+    return Contents(path, "tensor", shapes, table)
 
 
-def _tensors(content: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested dictionaries by their paths."""
-    if isinstance(content, dict):
-        for key, value in content.items():
-            name = f"{prefix}{key}"
-            yield from [(name, value)] if isinstance(value, Tensor) else _tensors(value, f"{name}.")
+def read_array(path: Path, member: str | None = None) -> NDArray[Any]:
+    """Return an array of a .npy or .npz file whole; arguments and errors are those of ``map_array``."""
+    return np.array(map_array(path, member))
 
 
-READERS: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".pt": _pt, ".pth": _pt}
+def map_array(path: Path, member: str | None = None) -> NDArray[Any]:
+    """Return an array of a .npy or .npz file, mapped where it is not compressed: numbers or text of any dimensions.
+
+    Args:
+        path: The file.
+        member: The array of an .npz; None for the only one.
+
+    Raises:
+        TypeError: It holds objects or records.
+        ValueError: The file is not whole, it has no such array, or several and none is named.
+    """
+    contents = READERS[path.suffix.lower()](path)
+    table = contents.table(contents.choose(member, ()))
+    assert table.mapped is not None
+    array = table.mapped()
+    assert isinstance(array, np.ndarray)
+    return array
+
+
+READERS: dict[str, Reader] = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}

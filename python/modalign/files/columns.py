@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign.files.contract import Index, Reader, Request, Table, as_native_tensor, whole
+from modalign.common.conversion import numbers_of_lists
+from modalign.files.contract import Contents, Index, Reader, Table, as_native_tensor, whole
 from modalign.files.tables import arrow_table, saved_files
 
 if TYPE_CHECKING:
@@ -24,101 +25,101 @@ __all__ = ["READERS", "saved_to_disk"]
 ARROW = {"halffloat": "float16", "float": "float32", "double": "float64"}
 
 
-def _parquet(request: Request) -> Table:
-    from pyarrow import ArrowException
+def _parquet(path: Path) -> Contents:
     from pyarrow.parquet import ParquetFile
 
-    path = request.path
-    with whole(path, (ArrowException, OSError)):
+    with whole(path):
         file = ParquetFile(path)
-    n = file.metadata.num_rows
+        n, schema = file.metadata.num_rows, file.schema_arrow
 
     def first(member: str) -> pa.Scalar:
-        with whole(path, (ArrowException, OSError)):
+        with whole(path):
             return next(iter(file.iter_batches(1, columns=[member]))).column(0)[0]
 
-    member, dtype, width = _choose_column(request, file.schema_arrow, first if n else None)
-    column = _ParquetColumn(file, path, member, width)
-    group = int(np.diff([0, *column.stops]).max(initial=0)) * (8 * width + 8)
-    return Table(
-        name=f"{path}:{member}",
-        shape=(n, width),
-        dtype=dtype,
-        fetch=column.fetch,
-        file=path,
-        part=f":{member}",
-        overhead=3 * group,  # a row group as pages, as lists, and a copy
-    )
+    def table(member: str) -> Table:
+        dtype, width = _dtype_and_width(f"{path}:{member}", schema.field(member).type, n, lambda: first(member))
+        column = _ParquetColumn(file, path, member, width)
+        group = int(np.diff([0, *column.stops]).max(initial=0)) * (8 * width + 8)
+        return Table(
+            name=f"{path}:{member}",
+            shape=(n, width),
+            dtype=dtype,
+            fetch=column.fetch,
+            file=path,
+            part=f":{member}",
+            overhead=3 * group,  # a row group as pages, as lists, and a copy
+        )
+
+    return _columns(path, schema, n, table)
 
 
-def _arrow(request: Request) -> Table:
-    return _read_arrow([request.path], request)
+def _arrow(path: Path) -> Contents:
+    return _read_arrow([path], path)
 
 
-def saved_to_disk(folder: Path, member: str | None) -> Table:
-    """Return a column of a Hugging Face data set that save_to_disk wrote."""
-    return _read_arrow(saved_files(folder), Request(folder, member, (2,)))
+def saved_to_disk(folder: Path) -> Contents:
+    """Return the columns of a Hugging Face data set that save_to_disk wrote."""
+    return _read_arrow(saved_files(folder), folder)
 
 
-def _read_arrow(files: list[Path], request: Request) -> Table:
-    """Return a column of memory-mapped Arrow files (or streams), one after the other."""
-    import pyarrow as pa
-
-    path = request.path
-    with whole(path, (pa.ArrowException, OSError)):
+def _read_arrow(files: list[Path], path: Path) -> Contents:
+    """Return the columns of memory-mapped Arrow files (or streams), one after the other."""
+    with whole(path):
         table = arrow_table(files)
-    first = (lambda member: table.column(member)[0]) if table.num_rows else None
-    member, dtype, width = _choose_column(request, table.schema, first)
-    column = table.column(member)
-    name = f"{path}:{member}"
 
-    def fetch(index: Index) -> Tensor:
-        assert isinstance(index, slice)  # a column has no layers
-        parts, start = [], index.start
-        for chunk in column.slice(index.start, index.stop - index.start).chunks:
-            parts.append(_numbers(name, chunk, start, width))
-            start += len(chunk)
-        return as_native_tensor(np.concatenate(parts))
+    def open_column(member: str) -> Table:
+        column, name = table.column(member), f"{path}:{member}"
+        with whole(path):
+            dtype, width = _dtype_and_width(name, column.type, table.num_rows, lambda: column[0])
 
-    return Table(
-        name=name,
-        shape=(table.num_rows, width),
-        dtype=dtype,
-        fetch=fetch,
-        file=path if path.is_file() else path / "state.json",
-        part=f":{member}",
+        def fetch(index: Index) -> Tensor:
+            assert isinstance(index, slice)  # a column has no layers
+            parts, start = [], index.start
+            for chunk in column.slice(index.start, index.stop - index.start).chunks:
+                with whole(path):
+                    chunk.validate(full=True)  # offsets of a damaged file may point anywhere
+                parts.append(numbers_of_lists(name, chunk, start, width))
+                start += len(chunk)
+            return as_native_tensor(np.concatenate(parts))
+
+        return Table(
+            name=name,
+            shape=(table.num_rows, width),
+            dtype=dtype,
+            fetch=fetch,
+            file=path if path.is_file() else path / "state.json",
+            part=f":{member}",
+        )
+
+    return _columns(path, table.schema, table.num_rows, open_column)
+
+
+def _columns(path: Path, schema: pa.Schema, n: int, table: Callable[[str], Table]) -> Contents:
+    """Return the columns as arrays: those of lists have two dimensions."""
+    return Contents(
+        path, "column", {field.name: (n, 0) if _holds_lists(field.type) else (n,) for field in schema}, table
     )
 
 
-def _choose_column(
-    request: Request, schema: pa.Schema, first: Callable[[str], pa.Scalar] | None
-) -> tuple[str, str, int]:
-    """Return the name of a column of lists, the dtype of its numbers, and how many a row has.
-
-    Args:
-        request: The column asked for.
-        schema: The columns of the file.
-        first: Returns the first entry of a column; None for a file without rows.
-    """
+def _holds_lists(kind: pa.DataType) -> bool:
     from pyarrow import types
 
-    def holds_lists(kind: pa.DataType) -> bool:
-        return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
-    shapes = {field.name: (0, 0) if holds_lists(field.type) else (0,) for field in schema}
-    member = Request(request.path, request.member, (2,)).choose("column", shapes)
-    kind = schema.field(member).type
-    name = f"{request.path}:{member}"
-    if not holds_lists(kind):
+
+def _dtype_and_width(name: str, kind: pa.DataType, n: int, first: Callable[[], pa.Scalar]) -> tuple[str, int]:
+    """Return the dtype of the numbers of a column of lists, and how many a row has; ``first`` returns its first row."""
+    from pyarrow import types
+
+    if not _holds_lists(kind):
         raise ValueError(f"{name} must hold lists of numbers, one a row, got {kind}; name a column that does")
-    fixed = types.is_fixed_size_list(kind)
-    width = kind.list_size if fixed else 0
-    if first is not None and not fixed:
-        entry = first(member).as_py()
-        if not entry:
-            raise ValueError(f"{name} must hold lists of numbers, one a row, got {entry} in row 0; drop or mend it")
-        width = len(entry)
-    return member, ARROW.get(str(kind.value_type), str(kind.value_type)), width
+    dtype = ARROW.get(str(kind.value_type), str(kind.value_type))
+    if types.is_fixed_size_list(kind) or not n:
+        return dtype, kind.list_size if types.is_fixed_size_list(kind) else 0
+    entry = first().as_py()
+    if not entry:
+        raise ValueError(f"{name} must hold lists of numbers, one a row, got {entry} in row 0; drop or mend it")
+    return dtype, len(entry)
 
 
 class _ParquetColumn:
@@ -142,38 +143,16 @@ class _ParquetColumn:
         return as_native_tensor(np.concatenate(parts))
 
     def _read(self, group: int, first: int) -> NDArray[Any]:
-        from pyarrow import ArrowException
-
         if group != self.group:
             self.group, self.rows = -1, self.rows[:0].copy()  # two row groups are never held
-            with whole(self.path, (ArrowException, OSError)):
+            with whole(self.path):
                 chunks = self.file.read_row_group(group, columns=[self.member]).column(0).chunks
             parts: list[NDArray[Any]] = []
             name = f"{self.path}:{self.member}"
             for chunk in chunks:
-                parts.append(_numbers(name, chunk, first + sum(len(part) for part in parts), self.width))
+                parts.append(numbers_of_lists(name, chunk, first + sum(len(part) for part in parts), self.width))
             self.group, self.rows = group, np.concatenate(parts) if len(parts) > 1 else parts[0]
         return self.rows
-
-
-def _numbers(name: str, chunk: pa.Array, first: int, width: int) -> NDArray[Any]:
-    """Return the numbers (rows, width) of a piece of a column, which begins with row ``first``."""
-
-    def require(valid: NDArray[np.bool_], wanted: str) -> None:
-        if not valid.all():
-            bad = (np.flatnonzero(~valid)[:3] + first).tolist()
-            raise ValueError(f"{name} must hold {wanted} in rows {bad} (the first); drop or mend them")
-
-    require(~np.asarray(chunk.is_null()), "no nulls, got nulls")
-    if hasattr(chunk, "value_lengths"):
-        equal: NDArray[np.bool_] = np.asarray(chunk.value_lengths()) == width
-        require(equal, f"lists of one length, {width} as in row 0, got others")
-    values = chunk.flatten()
-    if values.null_count:
-        nulls: NDArray[np.bool_] = np.asarray(values.is_null()).reshape(-1, width).max(axis=1)
-        require(~nulls, "no nulls, got nulls")
-    numbers: NDArray[Any] = values.to_numpy().reshape(-1, width)
-    return numbers
 
 
 READERS: dict[str, Reader] = {".parquet": _parquet, ".arrow": _arrow, ".feather": _arrow}

@@ -1,9 +1,11 @@
-"""What a reader of files takes and returns: the array that is asked for, and the array as it lies in its file."""
+"""What a reader of files returns: the arrays in a file, and each of them as it lies there."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,9 +17,12 @@ from torch import Tensor
 
 from modalign.common.types import Array
 
-__all__ = ["Index", "Reader", "Request", "Table", "as_native_tensor", "whole"]
+__all__ = ["Contents", "Index", "Reader", "Table", "as_native_tensor", "whole"]
 
 Index: TypeAlias = slice | tuple[slice, int]  # rows, or rows of one layer
+
+MOST_NAMES = 8  # in a message
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.EMFILE, errno.ESTALE)  # not the file's fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,50 +50,83 @@ class Table:
     mapped: Callable[[], Array] | None = None
 
 
-@dataclass(frozen=True)
-class Request:
-    """An array that a caller asks for.
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """The arrays in a file, none of which is read yet.
 
     Attributes:
         path: The file.
-        member: The name of the array in the file, None if the caller gave none.
-        ranks: The numbers of dimensions that fit, the best first, to choose an array where no name is given.
+        kind: What the file calls its arrays, for messages: "array", "tensor" or "column".
+        shapes: The shape of each array by its name; the only array of a file without names has the name "".
+        table: Opens the array of a name.
     """
 
     path: Path
-    member: str | None
-    ranks: tuple[int, ...]
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    table: Callable[[str], Table]
 
-    def choose(self, kind: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    def choose(self, member: str | None, ranks: Sequence[int]) -> str:
         """Return the name asked for, or that of the only array of a fitting rank.
 
         Args:
-            kind: What the file calls its arrays, for messages: "array", "tensor" or "column".
-            shapes: The arrays in the file.
+            member: The name that the caller gave, or None.
+            ranks: The numbers of dimensions that fit, the best first.
 
         Raises:
             ValueError: There is no such array, or not exactly one that fits.
         """
-        names = ", ".join(shapes) or "none"
-        if self.member is None:
-            for rank in self.ranks:
-                fitting = [name for name, shape in shapes.items() if len(shape) == rank]
+        if "" in self.shapes:
+            if member is not None:
+                raise ValueError(
+                    f"{self.path} holds one {self.kind} without a name, got {member!r}; leave :{member} out"
+                )
+            return ""
+        if member is None:
+            if len(self.shapes) == 1:
+                return next(iter(self.shapes))
+            for rank in ranks:
+                fitting = [name for name, shape in self.shapes.items() if len(shape) == rank]
                 if len(fitting) == 1:
                     return fitting[0]
+            layers = "; align_layers takes all of its layers" if self.layers(None) else ""
             raise ValueError(
-                f"{self.path} must hold one {kind} of rows, or the call must name one as {self.path}:{kind}; "
-                f"it holds {names}"
+                f"{self.path} must hold one {self.kind} of rows, or the call must name one as {self.path}:{self.kind}; "
+                f"it holds {self.names}{layers}"
             )
-        if self.member not in shapes:
-            raise ValueError(f"{self.path} has no {kind} {self.member!r}; it holds {names}")
-        return self.member
+        if member not in self.shapes:
+            raise ValueError(f"{self.path} has no {self.kind} {member!r}; it holds {self.names}")
+        return member
 
-    def refuse_name(self, kind: str) -> None:
-        """Check that no name is given for a file that holds a single array without one."""
-        if self.member is not None:
-            raise ValueError(
-                f"{self.path} holds one {kind} without a name, got {self.member!r}; leave :{self.member} out"
-            )
+    @property
+    def names(self) -> str:
+        """The names of the arrays, for messages."""
+        listed = list(self.shapes)
+        rest = f" and {len(listed) - MOST_NAMES:,} more" if len(listed) > MOST_NAMES else ""
+        return f"{', '.join(listed[:MOST_NAMES])}{rest}" if listed else "none"
+
+    def layers(self, member: str | None) -> list[str]:
+        """Return the names of arrays (n, d) of the same n rows that differ only in a number, in the order of it.
+
+        Lists of tensors have such names ("0", "1"), and so do dictionaries such as {"layer_3": ..., "layer_12": ...}.
+
+        Args:
+            member: The list or dictionary that holds them, or None for any.
+
+        Returns:
+            The names, none if there are several such groups, or fewer than two of any name.
+        """
+        groups: dict[tuple[str, str], dict[int, str]] = {}
+        for name, shape in self.shapes.items():
+            match = re.fullmatch(r"(.*?)(\d+)(\D*)", name, re.DOTALL)
+            if match and len(shape) == 2 and (member is None or name.startswith(f"{member}.")):
+                groups.setdefault((match[1], match[3]), {})[int(match[2])] = name
+        fitting = [
+            names
+            for names in groups.values()
+            if len(names) > (member is None) and len({self.shapes[name][0] for name in names.values()}) == 1
+        ]
+        return [fitting[0][number] for number in sorted(fitting[0])] if len(fitting) == 1 else []
 
 
 def as_native_tensor(array: NDArray[Any]) -> Tensor:
@@ -96,16 +134,28 @@ def as_native_tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-Reader: TypeAlias = Callable[[Request], Table]
+Reader: TypeAlias = Callable[[Path], Contents]
 
 
 @contextlib.contextmanager
-def whole(path: Path, errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Raise a ValueError that says the file is damaged for the errors that its library raises then."""
+def whole(path: Path) -> Iterator[None]:
+    """Raise a ValueError that says the file is damaged for whatever a library raises over one.
+
+    Libraries raise almost anything over a damaged file (KeyError, RecursionError, zlib.error, SystemError, ...). Files
+    that cannot be opened raise OSError as they are.
+    """
     try:
         yield
-    except errors as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} must be a whole {path.suffix} file, got one cut short or of another kind ({reason}); write it anew"
-        ) from error
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            raise
+        raise _damaged(path, error) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return ValueError(
+        f"{path} must be a whole {path.suffix} file, got one cut short or of another kind ({reason}); write it anew"
+    )

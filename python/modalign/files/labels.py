@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalign.common.labels import entries_of
+from modalign.files.arrays import read_array
+from modalign.files.paths import expanded, require_data
 from modalign.files.tables import column_of, is_saved_to_disk, is_table, split_column
 from modalign.files.texts import lines_of
 
@@ -44,16 +46,12 @@ def read_labels(spec: str | Path) -> list[str]:
         >>> read_labels(file)
         ['cat', 'dog']
     """
-    whole = Path(spec)
+    whole = expanded(spec)
     if not whole.is_file():
         return _read_member(str(spec))
-    kind = whole.suffix.lower()
+    kind = require_data(whole).suffix.lower()
     if kind == ".npy":
-        try:
-            array = np.load(whole, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{whole} must be a whole .npy file of labels ({str(error).splitlines()[0]})") from None
-        return _texts(str(whole), array)
+        return _texts(str(whole), read_array(whole))
     if kind == ".npz" or is_table(whole):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
     lines = [line.strip(MARGIN) for line in lines_of(whole)]
@@ -76,15 +74,12 @@ def as_classes(labels: Sequence[str]) -> NDArray[np.int64]:
 def _read_member(spec: str) -> list[str]:
     """Read the labels of ``file:array`` or ``file:column``."""
     file, member = split_column(spec) or spec.rpartition(":")[::2]
-    path = Path(file)
+    path = expanded(file)
     if not file or not path.exists():
         known = is_table(path) or path.suffix.lower() == ".npz"
         raise FileNotFoundError(f"there is no file {path if known else spec}")
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            if member not in archive.files:
-                raise ValueError(f"{path} has no array {member!r}; it holds {', '.join(archive.files)}")
-            return _texts(spec, archive[member])
+        return _texts(spec, read_array(require_data(path), member))
     if is_table(path) or is_saved_to_disk(path):
         return _texts(spec, [_stripped(entry) for entry in column_of(path, member, cells="labels")])
     raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")

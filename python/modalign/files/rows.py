@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.checks import require_finite_rows
-from modalign.common.dtypes import FLOATS, name_of
+from modalign.common.conversion import as_array
+from modalign.common.dtypes import name_of
+from modalign.common.tensors import ADVICE, ROW_DTYPES, WIDE, require_exact
 from modalign.common.types import Array
-from modalign.files import arrays, columns
-from modalign.files.contract import Index, Request, Table, as_native_tensor
+from modalign.files import arrays, columns, torch_files
+from modalign.files.contract import Contents, Index, Table, as_native_tensor
+from modalign.files.paths import expanded, require_data
 from modalign.files.tables import is_saved_to_disk
 
-__all__ = ["RowSource", "Rows", "indexable", "open_layers", "open_rows"]
+__all__ = ["RowSource", "Rows", "as_source", "indexable", "layers_of", "open_layers", "open_rows"]
 
-DTYPES = {name_of(dtype): dtype for dtype in (*FLOATS, torch.int8)}
-READERS = {**arrays.READERS, **columns.READERS}
+DTYPES = {**ROW_DTYPES, "int8": torch.int8}  # the dtype of rows of each dtype
+READERS = {**arrays.READERS, **torch_files.READERS, **columns.READERS}
 PIECE = 1 << 22  # bytes copied at once: of a mapped file no more than this is resident
 
 
@@ -107,11 +110,14 @@ def open_rows(x: RowSource, name: str = "x") -> Rows:
     """Open the rows of ``x``; none of them is read yet.
 
     Args:
-        x: (n, d) float16, bfloat16, float32, float64 or int8: a NumPy array (memory-mapped ones too), a tensor on the
-            CPU, ``Rows``, or the path of a file:
+        x: (n, d) floats or integers, which are converted to the floating-point dtype that holds them (int8 stays): a
+            NumPy array (memory-mapped ones too), a tensor on the CPU, a data frame or a list
+            (``modalign.common.conversion``), ``Rows``, or the path of a file, in which ``~`` and ``$VARIABLES`` are
+            replaced:
 
                 rows.npy               rows.npz:array          an array; a compressed one is read whole
-                rows.safetensors:name  rows.pt:name            a tensor; rows.pt:a.b of nested dictionaries
+                rows.safetensors:name  rows.pt:name            a tensor; rows.pt:a.b of nested dictionaries, rows.pt:3
+                                                               and rows.pt:a.3 of lists
                 rows.parquet:column    rows.arrow:column       a column of lists of one length; rows.feather likewise
                 folder:column                                  of a Hugging Face data set that save_to_disk wrote
 
@@ -125,8 +131,8 @@ def open_rows(x: RowSource, name: str = "x") -> Rows:
     Raises:
         TypeError: x is something else or of another dtype; a .pt file holds more than tensors, which could run code.
         FileNotFoundError: There is no such file.
-        ValueError: x is not (n, d) with n, d >= 1; the file is not whole or of an unknown kind; it has no such array or
-            column.
+        ValueError: x is not (n, d) with n, d >= 1; the file is not whole, of an unknown kind, a pointer of git-lfs or a
+            web page; it has no such array or column.
         ModuleNotFoundError: A .safetensors file is given and the safetensors package is not installed.
 
     Examples:
@@ -138,11 +144,17 @@ def open_rows(x: RowSource, name: str = "x") -> Rows:
     if isinstance(x, Rows):
         return x
     source, layer = _layer_of(x)
-    return _rows(_table(source, name, (2,) if layer is None else (3,)), layer)
+    if not isinstance(source, (str, Path)):
+        return _rows(_memory_table(name, source), layer)
+    contents, member = _open_file(source)
+    return _rows(contents.table(contents.choose(member, (2,) if layer is None else (3,))), layer)
 
 
 def open_layers(x: RowSource, name: str = "x") -> list[Rows]:
     """Open every layer of (n, layers, d) as rows; an array (n, d) is one layer.
+
+    A file of several arrays (n, d) whose names differ in a number alone holds layers too: a list of tensors in a .pt
+    file, ``np.savez(path, *layers)``, or a dictionary such as {"layer_0": ..., "layer_1": ...}.
 
     Args:
         x: The layers, as ``open_rows`` takes them.
@@ -160,62 +172,101 @@ def open_layers(x: RowSource, name: str = "x") -> list[Rows]:
     if isinstance(x, Rows):
         return [x]
     source, layer = _layer_of(x)
-    table = _table(source, name, (3, 2) if layer is None else (3,))
-    if layer is not None or len(table.shape) != 3:
-        return [_rows(table, layer)]
+    if isinstance(source, (str, Path)):
+        contents, member = _open_file(source)
+        if layer is None:
+            return layers_of(contents, member)
+        return [_rows(contents.table(contents.choose(member, (3,))), layer)]
+    table = _memory_table(name, source)
+    return _layers(table) if layer is None else [_rows(table, layer)]
+
+
+def layers_of(contents: Contents, member: str | None) -> list[Rows]:
+    """Open every layer in a file: of its one array (n, layers, d), or its arrays (n, d) that a number tells apart.
+
+    Args:
+        contents: The arrays in the file.
+        member: The name of an array, or of a list or dictionary of layers; None for the only one.
+
+    Raises:
+        ValueError: The file has no such layers, or several arrays that could be them.
+    """
+    layers = [] if _has_one(contents, member) else contents.layers(member)
+    if layers:
+        return [_rows(contents.table(name), None) for name in layers]
+    return _layers(contents.table(contents.choose(member, (3, 2))))
+
+
+def _layers(table: Table) -> list[Rows]:
+    """Return the layers of an array (n, layers, d), or the only one of (n, d)."""
+    if len(table.shape) != 3:
+        return [_rows(table, None)]
     return [_rows(table, number) for number in range(table.shape[1])]
+
+
+def as_source(name: str, x: RowSource) -> RowSource:
+    """Return opened rows and paths as they are, and everything in memory as an array or a tensor."""
+    return x if isinstance(x, (str, Path, Rows)) else as_array(name, x)
 
 
 def indexable(rows: RowSource) -> Array:
     """Return rows that an array of indices can index: a file is mapped where it can be, else read whole."""
-    if isinstance(rows, torch.Tensor):
-        return rows.detach().cpu()
-    if isinstance(rows, np.ndarray):
-        return rows
-    source = open_rows(rows)
-    return source.mapped() if source.mapped is not None else source.read(0, source.shape[0])
+    source = as_source("rows", rows)
+    if isinstance(source, torch.Tensor):
+        return source.cpu()
+    if isinstance(source, np.ndarray):
+        return source
+    opened = open_rows(source)
+    return opened.mapped() if opened.mapped is not None else opened.read(0, opened.shape[0])
 
 
-def _layer_of(x: Array | str | Path) -> tuple[Array | str | Path, int | None]:
+def _has_one(contents: Contents, member: str | None) -> bool:
+    """Return whether there is an array of the name asked for; without a name, whether one alone is (n, layers, d)."""
+    if member is not None:
+        return member in contents.shapes
+    return sum(len(shape) == 3 for shape in contents.shapes.values()) == 1
+
+
+def _layer_of(x: RowSource) -> tuple[RowSource, int | None]:
     """Split ``[layer]`` from a path; everything else stays as it is."""
     match = re.fullmatch(r"(.+)\[(-?\d+)\]", str(x), re.DOTALL) if isinstance(x, (str, Path)) else None
     return (match[1], int(match[2])) if match else (x, None)
 
 
-def _table(x: Array | str | Path, name: str, ranks: tuple[int, ...]) -> Table:
-    """Return the array in ``x``, of the best of ``ranks`` dimensions where a file holds several."""
-    if isinstance(x, np.ndarray):
-        array = x
-        return Table(name, x.shape, x.dtype.name, _fetch_array(x), mapped=lambda: array)
-    if isinstance(x, torch.Tensor):
-        if x.device.type != "cpu" or x.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense tensor on the CPU, got {x.layout} on {x.device}; use .cpu()")
-        rows = x.detach()
-        return Table(name, tuple(x.shape), name_of(x.dtype), lambda index: rows[index], mapped=lambda: rows)
-    if not isinstance(x, (str, Path)):
-        raise TypeError(f"{name} must be a NumPy array, a torch tensor or the path of a file, got {type(x).__name__}")
+def _memory_table(name: str, x: object) -> Table:
+    """Return what is in memory as a table."""
+    array = as_array(name, x)
+    if isinstance(array, np.ndarray):
+        return Table(name, array.shape, array.dtype.newbyteorder("=").name, _fetch_array(array))
+    if array.device.type != "cpu":
+        raise TypeError(f"{name} must be on the CPU, got a tensor on {array.device}; use .cpu()")
+    return Table(name, tuple(array.shape), name_of(array.dtype), lambda index: array[index])
+
+
+def _open_file(x: str | Path) -> tuple[Contents, str | None]:
+    """Return the arrays in a file or a saved data set, and the name of the one asked for."""
     folder, _, column = str(x).partition(":")
-    if is_saved_to_disk(folder):
-        return columns.saved_to_disk(Path(folder), column or None)
+    if is_saved_to_disk(expanded(folder)):
+        return columns.saved_to_disk(expanded(folder)), column or None
     # the shortest name that ends in a known way, so that the name of a tensor or a column may hold anything
     kinds = "|".join(kind[1:] for kind in READERS)
-    match = re.fullmatch(rf"(.+?\.(?:{kinds}))(?::(.+))?", str(x), re.DOTALL)
+    match = re.fullmatch(rf"(.+?\.(?:{kinds}))(?::(.+))?", str(x), re.DOTALL | re.IGNORECASE)
     if match is None:
         raise ValueError(
             f"{x} must end in {', '.join(READERS)} (all but the first with :name), or be a folder that a Hugging Face "
             "data set was saved to, got another kind of file"
         )
-    path = Path(match[1])
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return READERS[path.suffix](Request(path, match[2], ranks))
+    path = require_data(expanded(match[1]))
+    return READERS[path.suffix.lower()](path), match[2]
 
 
 def _rows(table: Table, layer: int | None) -> Rows:
     """Return the rows of a table, or of one of its layers."""
     if table.dtype not in DTYPES:
-        raise TypeError(f"{table.name} must be {', '.join(DTYPES)}, got {table.dtype}; convert it first")
-    size, fetch, mapped = tuple(table.shape), table.fetch, table.mapped
+        kind = np.dtype(table.dtype).kind if table.dtype in np.sctypeDict else ""
+        advice = ADVICE.get(kind, "convert it first")
+        raise TypeError(f"{table.name} must be {', '.join(DTYPES)}, got {table.dtype}; {advice}")
+    size, fetch, mapped = tuple(table.shape), _exact_fetch(table), table.mapped
     common = Rows(
         name=table.name,
         shape=(size[0], size[-1]) if size else (0, 0),
@@ -241,6 +292,19 @@ def _rows(table: Table, layer: int | None) -> Rows:
         part=f"{table.part}[{layer}]",
         mapped=None if mapped is None else lambda: mapped()[:, layer],
     )
+
+
+def _exact_fetch(table: Table) -> Callable[[Index], Tensor]:
+    """Return the function that fetches rows, which refuses 64-bit integers that float64 does not hold."""
+    if table.dtype not in WIDE:
+        return table.fetch
+
+    def fetch(index: Index) -> Tensor:
+        rows = table.fetch(index).double()
+        require_exact(table.name, rows, (index if isinstance(index, slice) else index[0]).start or 0)
+        return rows
+
+    return fetch
 
 
 def _state(file: Path | None) -> tuple[int, int] | None:

@@ -10,6 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from modalign.files.contract import whole
+from modalign.files.paths import require_data
 from modalign.files.texts import encoding_of, lines_of
 
 if TYPE_CHECKING:
@@ -62,20 +64,23 @@ def read_table(path: Path, column: str | None = None, *, cells: Cells = "typed")
     Raises:
         ValueError: The file is not whole.
     """
-    import pyarrow as pa
 
-    kind = path.suffix.lower()
-    try:
-        if path.is_dir():
-            return arrow_table(saved_files(path))
+    if path.is_dir():
+        files = saved_files(path)
+        with whole(path):
+            return arrow_table(files)
+    kind = require_data(path).suffix.lower()
+    with whole(path):
         if kind == ".parquet":
             from pyarrow import parquet
 
             return parquet.read_table(path, columns=[column] if column in parquet.read_schema(path).names else None)
-        return _read_csv(path, column, cells) if kind in (".csv", ".tsv") else arrow_table([path])
-    except (pa.ArrowException, UnicodeError, csv.Error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} must be a whole {kind} file ({reason})") from None
+        if kind in (".csv", ".tsv"):
+            return _read_csv(path, column, cells)
+        table = arrow_table([path])
+        for name in table.column_names if column is None else {column} & {*table.column_names}:
+            table.column(name).validate(full=True)  # offsets of a damaged file may point anywhere
+        return table
 
 
 def read_column(path: Path, column: str, *, cells: Cells = "typed") -> pa.ChunkedArray:

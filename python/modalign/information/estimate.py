@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from modalign.common.checks import LARGEST_SEED, number, whole_number
+from modalign.common.conversion import require_same_index
 from modalign.common.labels import Labels
 from modalign.information.classifiers import (
     clustered,
@@ -175,6 +176,7 @@ def pid(
     options = _Options.checked(discretize, clusters, resamples, confidence, seed=seed)
     options.require(method)
     clusters, resamples, confidence, seed = options.clusters, options.resamples, options.confidence, options.seed
+    require_same_index("pid", x1, x2)
     labels = checked_labels("pid", y)
     sides = [checked_features("pid", name, x, len(labels)) for name, x in (("x1", x1), ("x2", x2))]
     with _one_thread():

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from modalign.common.conversion import as_numpy
 from modalign.common.labels import Labels, label_array
 
 __all__ = ["FOLDS", "Array", "Codes", "Side", "checked_features", "checked_labels", "is_codes"]
@@ -60,14 +61,19 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     Raises:
         ValueError: For another shape, NaN or inf, or features that never change.
     """
-    values = np.asarray(x)
+    values = as_numpy(f"{operation}: {name}", x)
     if values.ndim == 0 or len(values) != n:
         raise ValueError(f"{operation}: {name} must have a row for each label, {n}, got {values.shape}")
     if values.ndim == 1 and values.dtype.kind in "biu":
         return np.unique(values, return_inverse=True)[1].astype(np.int64)
-    if values.ndim != 2 or values.shape[1] == 0:
-        raise ValueError(f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape}")
-    table = values.astype(np.float64)
+    if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind == "c":
+        raise ValueError(
+            f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape} {values.dtype}"
+        )
+    try:
+        table = values.astype(np.float64)
+    except ValueError:
+        raise ValueError(f"{operation}: {name} must hold numbers, got text such as {values.flat[0]!s:.40}") from None
     if not np.isfinite(table).all():
         bad = np.flatnonzero(~np.isfinite(table).all(1))[:3].tolist()
         raise ValueError(f"{operation}: {name} must be finite, got NaN or inf in rows {bad} (the first)")

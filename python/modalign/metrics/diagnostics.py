@@ -7,9 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
 from modalign.metrics.graphs import Graph, checked_graph, row_blocks
-from modalign.neighbors.functional import as_tensor
 from modalign.ops.knn import DTYPES
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 
@@ -31,7 +31,7 @@ def reciprocity(graph: Graph) -> float:
         A number from 0 to 1. Time is O(n k^2) at most; memory is O(k) a thread and 8 n bytes.
 
     Raises:
-        TypeError: For indices that are not int64.
+        TypeError: For indices that are not integers.
         ValueError: For an index out of range, or the graph of some items only.
 
     Examples:
@@ -73,7 +73,7 @@ def hubness(graph: Graph) -> Hubness:
         The skewness, the largest N_k and the share of antihubs. Time is O(n k); memory is about 30 n bytes.
 
     Raises:
-        TypeError: For indices that are not int64.
+        TypeError: For indices that are not integers.
         ValueError: For an index out of range.
 
     Source:
@@ -119,7 +119,7 @@ def zero_rows(x: Array) -> int:
         >>> zero_rows(np.array([[1.0, 0.0], [0.0, -0.0]]))
         1
     """
-    table = as_tensor("zero_rows", "x", x, DTYPES)
+    table = as_tensor("zero_rows: x", x, DTYPES)
     return sum(int((table[block] == 0).all(1).sum()) for block in row_blocks(len(table), table.shape[1]))
 
 
@@ -144,7 +144,7 @@ def duplicates(x: Array) -> Duplicates:
         >>> duplicates(np.array([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [1.0, -0.0]]))
         Duplicates(items=3, groups=1, largest=3)
     """
-    table = as_tensor("duplicates", "x", x, DTYPES)
+    table = as_tensor("duplicates: x", x, DTYPES)
     hashes = torch.cat([_hashes(table[block]) for block in row_blocks(len(table), 2 * table.shape[1])])
     order = hashes.argsort(stable=True)
     # the rows that share a hash with another and are not equal to the first row of that hash, round by round

@@ -9,20 +9,19 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of
+from modalign.common.tensors import as_indices, as_tensor
 from modalign.common.types import Array, Integers
 from modalign.metrics.graphs import (
     Graph,
     Search,
     checked_pair,
+    paired_rows,
     require_distinct,
-    require_items,
     row_blocks,
     searched_graphs,
-    tensor_of,
 )
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.undefined import UndefinedScoreError
-from modalign.neighbors.functional import as_tensor
 from modalign.ops.edge_products import edge_products as _edge_products
 
 __all__ = ["cknna", "cknna_from_graphs", "second_order_cosine", "second_order_cosine_rows"]
@@ -90,6 +89,7 @@ def cknna(
         1.0
     """
     _require_kernel("cknna", metric, variant)
+    x, y = paired_rows("cknna", x, y)
     a, b = searched_graphs("cknna", x, y, Search(k, metric, groups, backend))
     return _cknna("cknna", Graphs(a, b, metric, (x, y)), variant)
 
@@ -124,7 +124,7 @@ def cknna_from_graphs(
     """
     operation = "cknna_from_graphs"
     _require_kernel(operation, metric, variant)
-    require_items(operation, x, y)
+    x, y = paired_rows(operation, x, y)
     left, right, n = checked_pair(operation, a, b)
     if not len(left) == n == len(x):
         raise ValueError(
@@ -176,6 +176,7 @@ def second_order_cosine(
         >>> round(second_order_cosine(x, 3 * x, k=5), 12)
         1.0
     """
+    x, y = paired_rows("second_order_cosine", x, y)
     a, b = searched_graphs("second_order_cosine", x, y, Search(k, metric, groups, backend))
     return float(_second_order("second_order_cosine", Graphs(a, b, rows=(x, y))).mean())
 
@@ -188,13 +189,13 @@ def second_order_cosine_rows(x: Array, y: Array, a: Graph, b: Graph, *, rows: In
         y: (n, d_y), row i is the same item as row i of x.
         a: (m, k) int64 indices into x or ``modalign.Neighbors``.
         b: (m, k), likewise into y.
-        rows: (m,) int64, the items whose neighbours a and b hold; None for all n of them in order.
+        rows: (m,) integers, the items whose neighbours a and b hold; None for all n of them in order.
 
     Returns:
         (m,) float64. Peak memory beyond it is a block of rows.
 
     Raises:
-        TypeError: As ``second_order_cosine``, for graphs as ``neighborhood_scores``, and for rows that are not int64.
+        TypeError: As ``second_order_cosine``, for graphs as ``neighborhood_scores``, and for rows that are no integers.
         ValueError: As ``second_order_cosine``, for graphs as ``neighborhood_scores``, and for rows that are not (m,)
             in 0 .. n - 1.
 
@@ -206,12 +207,10 @@ def second_order_cosine_rows(x: Array, y: Array, a: Graph, b: Graph, *, rows: In
         [1.0, 1.0, 1.0]
     """
     operation = "second_order_cosine_rows"
-    require_items(operation, x, y)
+    x, y = paired_rows(operation, x, y)
     left, right, _ = checked_pair(operation, a, b, len(x))
     require_distinct(operation, left, right)
-    items = None if rows is None else tensor_of(rows)
-    if items is not None and items.dtype != torch.int64:
-        raise TypeError(f"{operation}: rows must be int64, got {items.dtype}")
+    items = None if rows is None else as_indices(f"{operation}: rows", rows)
     fits = items is None or (tuple(items.shape) == (len(left),) and 0 <= int(items.min()) <= int(items.max()) < len(x))
     if not fits or (items is None and len(left) != len(x)):
         raise ValueError(
@@ -337,7 +336,7 @@ class _Table:
 
     def __init__(self, operation: str, name: str, array: Array, metric: str) -> None:
         self.operation, self.name = operation, name
-        self.table = as_tensor(operation, name, array)
+        self.table = as_tensor(f"{operation}: {name}", array)
         n, d = self.table.shape
         self.weights = self.table.new_ones(n, dtype=torch.float64)
         if metric == "cosine":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -12,26 +11,26 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import require_same_items
+from modalign.common.conversion import require_same_index
 from modalign.common.types import Array, Integers
-from modalign.files.rows import RowSource, open_rows
+from modalign.files.rows import RowSource, as_source, open_rows
 from modalign.neighbors.functional import knn
-from modalign.neighbors.graph import Neighbors
+from modalign.neighbors.graph import Neighbors, indices_of
 
 __all__ = [
     "Graph",
     "Search",
     "checked_graph",
     "checked_pair",
+    "paired_rows",
     "require_distinct",
-    "require_items",
     "row_blocks",
     "searched_graphs",
-    "tensor_of",
 ]
 
 BLOCK_ELEMENTS = 1 << 22  # numbers in a block of rows, of which float64 copies are made
 
-Graph: TypeAlias = Neighbors | Array  # (m, k) int64 indices, nearest first
+Graph: TypeAlias = Neighbors | Array  # (m, k) integers, nearest first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +52,9 @@ class Search:
 
 def searched_graphs(operation: str, x: RowSource, y: RowSource, search: Search) -> tuple[Tensor, Tensor]:
     """Return the (n, k) indices of the neighbours in x and in y, on the device of the first."""
-    require_items(operation, x, y)
     a, b = (
         torch.as_tensor(knn(rows, search.k, metric=search.metric, groups=search.groups, backend=search.backend).indices)
-        for rows in (x, y)
+        for rows in paired_rows(operation, x, y)
     )
     return a, b.to(a.device)
 
@@ -67,13 +65,11 @@ def checked_graph(operation: str, name: str, graph: Graph, candidates: int | Non
     Args:
         operation: The name of the calling function, with which error messages begin.
         name: The name of the argument, for error messages.
-        graph: (m, k) int64.
+        graph: (m, k) integers.
         candidates: The number of items; None for that of ``Neighbors``, or m.
     """
     known = graph.candidates if isinstance(graph, Neighbors) else None
-    indices = tensor_of(graph.indices if isinstance(graph, Neighbors) else graph)
-    if indices.dtype != torch.int64 or indices.ndim != 2:
-        raise TypeError(f"{operation}: {name} must be (n, k) int64, got {tuple(indices.shape)} {indices.dtype}")
+    indices = indices_of(f"{operation}: {name}", graph)
     if indices.numel() == 0:
         raise ValueError(f"{operation}: {name} must be (n, k) with n, k >= 1, got {tuple(indices.shape)}")
     n = candidates if candidates is not None else known if known is not None else len(indices)
@@ -106,22 +102,16 @@ def require_distinct(operation: str, a: Tensor, b: Tensor) -> None:
                 )
 
 
-def require_items(operation: str, x: RowSource, y: RowSource) -> None:
-    """Raise ValueError unless x and y are (n, d_x) and (n, d_y)."""
-    left, right = (
-        open_rows(rows).shape if isinstance(rows, (str, Path)) else tuple(getattr(rows, "shape", ())) for rows in (x, y)
-    )
-    require_same_items(operation, left, right)
+def paired_rows(operation: str, x: RowSource, y: RowSource) -> tuple[RowSource, RowSource]:
+    """Return x and y as arrays, tensors, opened rows or paths; ValueError unless they are (n, d_x) and (n, d_y)."""
+    require_same_index(operation, x, y)
+    left, right = as_source(f"{operation}: x", x), as_source(f"{operation}: y", y)
+    shapes = (tuple((open_rows(rows) if isinstance(rows, (str, Path)) else rows).shape) for rows in (left, right))
+    require_same_items(operation, *shapes)
+    return left, right
 
 
 def row_blocks(n: int, width: int) -> Iterator[slice]:
     """Yield consecutive slices of n rows of ``width`` numbers, each of about ``BLOCK_ELEMENTS`` numbers."""
     block = max(1, BLOCK_ELEMENTS // width)
     return (slice(start, start + block) for start in range(0, n, block))
-
-
-def tensor_of(array: Integers) -> Tensor:
-    """Return a tensor over the memory of an array."""
-    with warnings.catch_warnings():  # about a read-only array: metrics do not write to their inputs
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.as_tensor(array)

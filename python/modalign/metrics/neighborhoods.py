@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of
+from modalign.common.tensors import as_indices
 from modalign.common.types import Integers
 from modalign.files.rows import RowSource
-from modalign.metrics.graphs import Graph, Search, checked_pair, require_distinct, searched_graphs, tensor_of
+from modalign.metrics.graphs import Graph, Search, checked_pair, require_distinct, searched_graphs
 from modalign.metrics.inputs import Graphs
 from modalign.neighbors.functional import neighbor_overlap
 from modalign.ops import neighborhoods as operators
@@ -308,7 +309,7 @@ def neighborhood_scores(
         (m,) float64. Peak memory beyond it is O(k) a thread, and a block of rows for the check that they are distinct.
 
     Raises:
-        TypeError: For indices that are not (m, k) int64.
+        TypeError: For indices that are not integers.
         ValueError: For another name, shapes that differ, or an index that is out of range or twice in a row.
 
     Examples:
@@ -339,7 +340,7 @@ def relabelled_overlap(a: Graph, b: Graph, relabelling: Integers, *, backend: st
     Args:
         a: (n, k) int64 indices or ``modalign.Neighbors``, distinct in each row, which is not checked here.
         b: (n, k), likewise.
-        relabelling: The permutation s of 0 .. n - 1, (n,) int64; or p of them, (p, n), for which b is prepared once.
+        relabelling: The permutation s of 0 .. n - 1, (n,) integers; or p of them, (p, n), for which b is prepared once.
         backend: As in ``neighborhood_scores``.
 
     Returns:
@@ -357,9 +358,7 @@ def relabelled_overlap(a: Graph, b: Graph, relabelling: Integers, *, backend: st
         [4, 0]
     """
     left, right, n = checked_pair("relabelled_overlap", a, b)
-    s = tensor_of(relabelling).to(left.device)
-    if s.dtype != torch.int64:
-        raise TypeError(f"relabelled_overlap: relabelling must be int64, got {s.dtype}")
+    s = as_indices("relabelled_overlap: relabelling", relabelling).to(left.device)
     if len(left) != n or s.ndim not in (1, 2) or s.shape[-1] != n or s.numel() == 0:
         raise ValueError(
             f"relabelled_overlap: needs graphs (n, k) of all n items and relabelling (n,) or (p, n), "

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from modalign.common.conversion import as_array
 from modalign.common.types import Array
 from modalign.metrics.distances import distance_ranks
 from modalign.metrics.gaussian_kernels import Gaussian, gaussians
@@ -54,7 +55,8 @@ def relabelled_pairs(
         >>> abs(relabelled_pairs("rsa", x, y)(s) - rsa(x, y[s])) < 1e-12
         True
     """
-    score: Callable[[Tensor], float] = METRICS[name].load("relabelled")(PairedRows(x, y, metric, groups))
+    left, right = as_array(f"{name}: x", x), as_array(f"{name}: y", y)
+    score: Callable[[Tensor], float] = METRICS[name].load("relabelled")(PairedRows(left, right, metric, groups))
     return score
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import require_same_items
-from modalign.common.dtypes import FLOATS
+from modalign.common.conversion import require_same_index
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Integers
 from modalign.files.rows import Rows, RowSource, open_rows
-from modalign.neighbors.functional import as_tensor
 
 __all__ = ["Moments", "moments", "moments_of_parts", "relabelled"]
 
@@ -313,6 +313,7 @@ class _Reader:
 
 
 def _readers(operation: str, x: RowSource, y: RowSource) -> tuple[_Reader, _Reader]:
+    require_same_index(operation, x, y)
     left, right = (_reader(operation, name, rows) for name, rows in (("x", x), ("y", y)))
     require_same_items(operation, (left.n, left.d), (right.n, right.d))
     if left.device != right.device:
@@ -338,10 +339,8 @@ def _blocks(left: _Reader, right: _Reader, a: Tensor, b: Tensor) -> Iterator[tup
 def _reader(operation: str, name: str, rows: RowSource) -> _Reader:
     """Return a reader of rows; files and memory maps are read once only, arrays are checked first."""
     if not isinstance(rows, (str, Path, Rows, np.memmap)):
-        table = as_tensor(operation, name, rows)
+        table = as_tensor(f"{operation}: {name}", rows)
         n, d = table.shape
         return _Reader(n, d, table.device, lambda start, stop: table[start:stop])
     source = open_rows(rows, f"{operation}: {name}")
-    if source.dtype not in FLOATS:
-        raise TypeError(f"{operation}: {name} must be floating point, got {source.dtype}")
     return _Reader(source.shape[0], source.shape[1], torch.device("cpu"), source.read)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from modalign.common.checks import require_same_items
+from modalign.common.conversion import require_same_index
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
-from modalign.neighbors.functional import as_tensor
 
 __all__ = ["TILE", "paired_tables", "row_slices", "scaled_down", "triangle_tiles"]
 
@@ -24,7 +25,8 @@ def paired_tables(operation: str, x: Array, y: Array, fewest: int = 1) -> tuple[
         y: (n, d_y).
         fewest: The smallest n that the operation takes.
     """
-    left, right = (as_tensor(operation, name, rows).cpu() for name, rows in (("x", x), ("y", y)))
+    require_same_index(operation, x, y)
+    left, right = (as_tensor(f"{operation}: {name}", rows).cpu() for name, rows in (("x", x), ("y", y)))
     require_same_items(operation, tuple(left.shape), tuple(right.shape))
     if len(left) < fewest:
         raise ValueError(f"{operation}: needs at least {fewest} rows, got {len(left)}")

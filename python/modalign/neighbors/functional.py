@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modalign.common.arithmetic import standard_arithmetic
-from modalign.common.checks import LARGEST_SEED, require_finite_rows, whole_number
-from modalign.common.dtypes import FLOATS, accumulator, name_of
+from modalign.common.checks import LARGEST_SEED, whole_number
+from modalign.common.conversion import as_array
+from modalign.common.dtypes import accumulator
 from modalign.common.interruption import Watch, watched
 from modalign.common.labels import Labels, label_tensor, label_tensors
 from modalign.common.progress import bar
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
+from modalign.files.paths import expanded
 from modalign.files.rows import Rows, RowSource, open_rows
 from modalign.neighbors.approximate import approximate_knn
 from modalign.neighbors.block_size import bytes_of
 from modalign.neighbors.blocks import BlockOptions, Source, search_blocks
 from modalign.neighbors.candidates import require_candidates
-from modalign.neighbors.graph import Certificate, Neighbors
+from modalign.neighbors.graph import Certificate, Neighbors, indices_of
 from modalign.neighbors.rows_in_range import Scale, find_scale
 from modalign.ops.knn import DTYPES, Report, RowBlock, SearchOptions, search
 from modalign.ops.neighbor_overlap import neighbor_overlap as _neighbor_overlap
 
-__all__ = ["as_tensor", "knn", "neighbor_overlap"]
+__all__ = ["knn", "neighbor_overlap"]
 
 
 @standard_arithmetic
@@ -119,7 +120,7 @@ def knn(
     blocks = BlockOptions(
         max_memory=None if max_memory is None else bytes_of(max_memory),
         block_size=block_size,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=None if checkpoint is None else expanded(checkpoint),
         fresh=fresh,
         progress=progress,
     )
@@ -131,6 +132,8 @@ def knn(
     if not exact and groups is not None:
         raise ValueError("knn: exact=False takes no groups")
     row_groups, searching_groups = _group_labels(groups, query_groups)
+    if not isinstance(x, (str, Path, Rows)):
+        x = as_array("knn: x", x)
     if blocks.given or isinstance(x, (str, Path, Rows)):
         if queries is None and query_groups is not None:
             raise ValueError("knn: query_groups need queries, got None")
@@ -140,8 +143,8 @@ def knn(
         scores, certificate = scores.to(accumulator(source.rows.dtype)), Certificate(*report)
         candidates = source.rows.shape[0]
     else:
-        gallery = RowBlock(as_tensor("knn", "x", x, DTYPES), row_groups)
-        rows = None if queries is None else RowBlock(as_tensor("knn", "queries", queries, DTYPES), searching_groups)
+        gallery = RowBlock(as_tensor("knn: x", x, DTYPES), row_groups)
+        rows = None if queries is None else RowBlock(as_tensor("knn: queries", queries, DTYPES), searching_groups)
         require_candidates(gallery, rows, options.k)
         run = partial(_search_exactly, progress=progress) if exact else partial(_search_approximately, seed=seed)
         scale = _find_scale(gallery, rows, metric)
@@ -209,7 +212,7 @@ def neighbor_overlap(a: Neighbors | Array, b: Neighbors | Array, *, backend: str
         counts[i, r] = | {a_i0 .. a_ir} & {b_i0 .. b_ir} |
 
     Args:
-        a: ``Neighbors``, or (n, k) int64 indices, nearest first and distinct in each row.
+        a: ``Neighbors``, or (n, k) integers, nearest first and distinct in each row.
         b: The graph to compare with, of the same shape.
         backend: "auto" or a name; ``modalign.explain("neighbor_overlap", a, b)`` lists them.
 
@@ -217,18 +220,16 @@ def neighbor_overlap(a: Neighbors | Array, b: Neighbors | Array, *, backend: str
         Counts (n, k) int32, a tensor if a holds tensors, else a NumPy array. Memory: the result and O(k) a thread.
 
     Raises:
-        TypeError: The indices are not int64.
-        ValueError: The shapes differ, a row repeats an index, or an index is below 0.
+        TypeError: The indices are not integers.
+        ValueError: The shapes differ, a row repeats an index, or an index is missing: below 0, or the largest integer.
 
     Examples:
         >>> import torch, modalign
         >>> modalign.neighbor_overlap(torch.tensor([[1, 2, 3]]), torch.tensor([[2, 1, 4]])).tolist()
         [[0, 2, 2]]
     """
-    left, right = (_graph(graph) for graph in (a, b))
+    left, right = (indices_of(f"neighbor_overlap: {name}", graph) for name, graph in (("a", a), ("b", b)))
     for name, graph in (("a", left), ("b", right)):
-        if graph.dtype != torch.int64 or graph.ndim != 2:
-            raise TypeError(f"neighbor_overlap: {name} must be (n, k) int64, got {tuple(graph.shape)} {graph.dtype}")
         if bool((graph.sort(dim=1).values.diff(dim=1) == 0).any()):
             raise ValueError(f"neighbor_overlap: each row of {name} must hold distinct indices, got a repeated one")
         if graph.numel() and int(graph.min()) < 0:
@@ -240,39 +241,3 @@ def neighbor_overlap(a: Neighbors | Array, b: Neighbors | Array, *, backend: str
         )
     counts = _neighbor_overlap(left, right, backend)
     return counts if isinstance(a.indices if isinstance(a, Neighbors) else a, torch.Tensor) else counts.numpy()
-
-
-def _graph(graph: Neighbors | Array) -> Tensor:
-    indices = graph.indices if isinstance(graph, Neighbors) else graph
-    # torch has no negative strides
-    return torch.as_tensor(np.ascontiguousarray(indices) if isinstance(indices, np.ndarray) else indices)
-
-
-def as_tensor(operation: str, name: str, array: object, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
-    """Return a finite (n, d) tensor over the memory of ``array``; arrays are not copied.
-
-    Raises:
-        TypeError: The array is neither a NumPy array nor a tensor, or of another dtype.
-        ValueError: It is not (n, d) with n, d >= 1, or holds NaN or inf.
-    """
-    *names, last = map(name_of, dtypes)
-    wanted = f"{', '.join(names)} or {last}"
-    if isinstance(array, np.ndarray):
-        if array.dtype.newbyteorder("=").name not in (*names, last):
-            raise TypeError(f"{operation}: {name} must be {wanted}, got {array.dtype}")
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-        with warnings.catch_warnings():  # a memory map may be read-only: nothing here writes to its inputs
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            tensor = torch.from_numpy(array)
-    elif isinstance(array, torch.Tensor):
-        tensor = array.detach()
-    else:
-        raise TypeError(f"{operation}: {name} must be a NumPy array or a torch tensor, got {type(array).__name__}")
-    if tensor.dtype not in dtypes:
-        raise TypeError(f"{operation}: {name} must be {wanted}, got {tensor.dtype}")
-    if tensor.ndim != 2 or tensor.numel() == 0:
-        raise ValueError(f"{operation}: {name} must be (n, d) with n, d >= 1, got {tuple(tensor.shape)}")
-    step = max(1, (1 << 22) // tensor.shape[1])
-    for start in range(0, len(tensor), step):
-        require_finite_rows(f"{operation}: {name}", tensor[start : start + step], first=start)
-    return tensor

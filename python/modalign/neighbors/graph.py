@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from modalign.common.checks import one_of
+from modalign.common.tensors import as_indices
 from modalign.common.types import Array
 from modalign.neighbors.approximate import Recall
 
@@ -170,6 +171,17 @@ class Neighbors:
         return torch.stack([indices.reshape(-1), rows.reshape(-1)])
 
 
-def indices_of(graph: Neighbors | Array) -> torch.Tensor:
-    """Return the indices of a graph, or indices themselves, as a tensor on the CPU."""
-    return torch.as_tensor(graph.indices if isinstance(graph, Neighbors) else graph).cpu()
+def indices_of(name: str, graph: Neighbors | Array) -> torch.Tensor:
+    """Return the (n, k) indices of a graph, or indices themselves of any integer dtype, as an int64 tensor.
+
+    Raises:
+        TypeError: The graph is no table of integers.
+        ValueError: It is not (n, k), or holds the mark of a missing neighbour.
+    """
+    given = graph.indices if isinstance(graph, Neighbors) else graph
+    if isinstance(given, tuple) and len(given) == 2 and all(getattr(part, "ndim", 0) == 2 for part in given):
+        raise TypeError(f"{name} must be (n, k) indices, got a pair of tables, as of indices and distances; pass one")
+    indices = as_indices(name, given)
+    if indices.ndim != 2:
+        raise ValueError(f"{name} must be (n, k), the neighbours of each item, got {tuple(indices.shape)}")
+    return indices

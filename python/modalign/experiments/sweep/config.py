@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from modalign.encoders.configs import ENCODERS, EncoderConfig
 from modalign.experiments.sweep.mistakes import sentence
+from modalign.files.documents import read_yaml
+from modalign.files.paths import expanded, require_data
 from modalign.files.settings import in_words
 
 __all__ = [
@@ -230,17 +232,21 @@ def load(path: Path) -> Sweep:
         ValueError: With one line for each mistake, if the file cannot be read or is no configuration.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = expanded(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; give the YAML configuration of a sweep") from None
     except IsADirectoryError:
         raise ValueError(f"{path} is a folder; give the YAML configuration of a sweep") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if text:
+        require_data(expanded(path))
     try:
-        content = yaml.load(text, _Loader)  # a SafeLoader
+        content = read_yaml(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {_place(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from None
     return parse(content, str(path))
 
 

@@ -22,6 +22,7 @@ from modalign.experiments.sweep.schema import (
     predictor_suffixes,
     run_columns,
 )
+from modalign.files.documents import read_yaml
 
 __all__ = ["Case", "ModalityPair", "Predictor", "Results", "read"]
 
@@ -194,8 +195,8 @@ def read(folder: Path) -> Results:
 def _read_config(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = read_yaml(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {_first_line(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a mapping, got {type(config).__name__}")

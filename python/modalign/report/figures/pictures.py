@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modalign.files.atomic import write_atomically
 from modalign.files.checkpoint import Checkpoint
+from modalign.files.paths import expanded
 
 __all__ = ["Picture", "files_of", "place_of", "write_pictures"]
 
@@ -42,11 +43,11 @@ class Picture:
         Raises:
             ValueError: If the name ends in something else.
         """
-        target = Path(path)
+        target = expanded(path)
         contents = {".svg": self.svg, ".png": self.png}
-        if target.suffix not in contents:
+        if target.suffix.lower() not in contents:
             raise ValueError(f"save: path must end in .svg or .png, got {target}")
-        write_atomically(target, partial(_put, contents[target.suffix]))
+        write_atomically(target, partial(_put, contents[target.suffix.lower()]))
         return target
 
 
