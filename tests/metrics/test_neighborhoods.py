@@ -415,7 +415,7 @@ def test_refusals_of_lists_of_some_items() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match=r"rows must be int64, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"rows must hold whole numbers, got torch\.float32"):
         second_order_cosine_rows(x, y, some, some, rows=torch.tensor([0.0, 1, 2]))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickletools
-from typing import IO, Any
+from typing import IO, Any, cast
 
 __all__ = ["require_modest_pickle"]
 
@@ -58,8 +58,8 @@ def require_modest_pickle(file: IO[bytes]) -> int:
     stack: list[Any] = []
     memo: dict[int, _Part] = {}
     try:
-        for count, (code, argument, _) in enumerate(pickletools.genops(_Bounded(file, end)), 1):
-            name = code.name
+        for count, (code, given, _) in enumerate(pickletools.genops(cast("IO[bytes]", _Bounded(file, end))), 1):
+            name, argument = code.name, cast("Any", given)
             if name in CONSTANTS:
                 stack.append(LEAF)
             elif name in MEMO:
@@ -130,7 +130,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         return self.file.read(min(size, self.end - self.file.tell()) if size >= 0 else -1)
 
-    def readline(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def readline(self, size: int | None = -1) -> bytes:
         return self.file.readline()
 
     def tell(self) -> int:
