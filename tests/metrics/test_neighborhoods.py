@@ -382,8 +382,8 @@ def test_refusals_of_graphs(call: Callable[..., Any], request: pytest.FixtureReq
     too_high, negative = graph.clone(), graph.clone()
     too_high[3, 2], negative[3, 2] = 70, -1
     for wrong, error, message in (
-        (graph.int(), TypeError, r"b must be \(n, k\) int64, got \(70, 5\) torch.int32"),
-        (graph[0], TypeError, r"b must be \(n, k\) int64, got \(5,\)"),
+        (graph.float(), TypeError, r"b must hold whole numbers, got torch.float32"),
+        (graph[0], ValueError, r"b must be \(n, k\), the neighbours of each item, got \(5,\)"),
         (graph[:, :0], ValueError, "b must be .* with n, k >= 1"),
         (graph[:, :4], ValueError, "a and b must be lists of as many neighbours of the same items"),
         (too_high, ValueError, "b must hold indices from 0 to 69, got 70"),
@@ -424,7 +424,7 @@ def test_refusals_of_relabellings() -> None:
     twice = torch.arange(70)
     twice[0] = 1
     for wrong, error, message in (
-        (torch.arange(70.0), TypeError, "relabelling must be int64, got torch.float32"),
+        (torch.arange(70.0), TypeError, "relabelling must hold whole numbers, got torch.float32"),
         (torch.arange(69), ValueError, "needs graphs .* and relabelling"),
         (torch.arange(0).reshape(0, 70), ValueError, "needs graphs .* and relabelling"),
         (twice, ValueError, "each relabelling must be a permutation of 0 .. 69"),
