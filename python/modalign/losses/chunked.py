@@ -104,6 +104,12 @@ def _count_rows(inputs: tuple[object, ...]) -> int:
     tensors = list(_tensors(inputs))
     if not tensors:
         raise ValueError("chunked_forward: the inputs hold no tensor to split")
+    for tensor in tensors:
+        if tensor.layout not in (torch.strided, torch.sparse_coo):
+            raise TypeError(
+                f"chunked_forward: every tensor in the inputs must be dense or sparse_coo, got layout {tensor.layout}. "
+                "Only these can be cut into rows"
+            )
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if not all(shapes):
         raise ValueError(f"chunked_forward: every tensor in the inputs needs rows (n, ...), got shapes {shapes}")

@@ -24,6 +24,7 @@ __all__ = [
     "per_row",
     "problem_scales",
     "readable",
+    "require_real",
     "without_autocast",
 ]
 
@@ -92,7 +93,7 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
                 f"{operation}: temperature must be at least 1 / {torch.finfo(dtype).max:.2g}, got {temperature}"
             )
         return torch.full((problems, n), 1 / float(temperature), dtype=dtype, device=x.device), False
-    _require_number(operation, "temperature", temperature, x)
+    require_real(operation, "temperature", temperature, x)
     if temperature.numel() == 1:
         temperature = temperature.reshape(())
     scale = 1 / temperature.to(device=x.device, dtype=dtype)
@@ -112,11 +113,12 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
     )
 
 
-def _require_number(operation: str, name: str, value: Tensor, x: Tensor) -> None:
-    """Raise a TypeError unless a tensor is real, dense, and has a value if x has values."""
+def require_real(operation: str, name: str, value: Tensor, x: Tensor) -> None:
+    """Raise a TypeError unless a tensor is dense, holds real numbers, and has a value if x has values."""
     require_tensor(operation, name, value)
-    if value.is_complex() or (value.device.type == "meta" and x.device.type != "meta"):
-        came = f"dtype {value.dtype}" if value.is_complex() else "one on the meta device, which has no value"
+    wrong_dtype = value.is_complex() or value.dtype == torch.bool
+    if wrong_dtype or (value.device.type == "meta" and x.device.type != "meta"):
+        came = f"dtype {value.dtype}" if wrong_dtype else "one on the meta device, which has no value"
         raise TypeError(f"{operation}: {name} must be a number or a tensor of real numbers, got {came}")
 
 
@@ -136,7 +138,7 @@ def biases(bias: float | Tensor, batch: torch.Size, scale: Tensor) -> Tensor:
         if wrong or (not torch.compiler.is_compiling() and not math.isfinite(bias)):
             raise ValueError(f"sigmoid_loss: bias must be a finite number or a tensor, got {bias!r}")
         return torch.full((math.prod(batch),), float(bias), dtype=scale.dtype, device=scale.device)
-    _require_number("sigmoid_loss", "bias", bias, scale)
+    require_real("sigmoid_loss", "bias", bias, scale)
     try:
         bias = bias.reshape(()) if bias.numel() == 1 else bias
         return bias.to(device=scale.device, dtype=scale.dtype).expand(batch).reshape(-1)

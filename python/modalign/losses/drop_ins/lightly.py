@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,11 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from modalign.common.checks import number
 from modalign.losses.drop_ins.rows import (
     Gathered,
     cross_entropy,
     log_pool,
-    positive_number,
     require_finite,
     require_rows,
     unit_length,
@@ -73,7 +74,8 @@ class NTXentLoss(nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        positive_number("NTXentLoss", "temperature", temperature)
+        if not 0 < number("NTXentLoss", "temperature", temperature) < math.inf:
+            raise ValueError(f"NTXentLoss: temperature must be positive and finite, got {temperature}")
         if temperature < self.eps:
             raise ValueError(f"NTXentLoss: temperature must be at least {self.eps}, got {temperature}")
         if gather_distributed and not dist.is_available():
@@ -103,12 +105,17 @@ class NTXentLoss(nn.Module):
                 f"NTXentLoss: out0 and out1 must have one shape (n, d), not empty, "
                 f"got {tuple(out0.shape)} and {tuple(out1.shape)}"
             )
+        if out0.dtype != out1.dtype or out0.device != out1.device:
+            raise TypeError(
+                "NTXentLoss: out0 and out1 must share dtype and device, "
+                f"got {out0.dtype} {out0.device} and {out1.dtype} {out1.device}"
+            )
         require_finite("NTXentLoss", out0=out0, out1=out1)
         query, key = unit_length(out0), unit_length(out1)
         scale = 1 / self.temperature
         if self.memory_bank.size[0] == 0:
             return _loss_among_processes(query, key, scale)
-        self.memory_bank.require_width(out0)
+        self.memory_bank.require_fit(out0)
         # a copy: the bank changes before the backward pass reads it
         negatives = self.memory_bank.bank.to(query, copy=True)
         loss = cross_entropy(scale * dots(query, key), log_pool(query, negatives, scale)).mean()
@@ -134,10 +141,15 @@ class _MemoryBank(nn.Module):
         # a tensor: a compiler takes a number for a constant, and would compile every step anew
         self.register_buffer("bank_ptr", torch.zeros(1, dtype=torch.long), persistent=False)
 
-    def require_width(self, rows: Tensor) -> None:
+    def require_fit(self, rows: Tensor) -> None:
         if rows.shape[1] != self.size[1]:
             raise ValueError(
                 f"NTXentLoss: out0 and out1 must be (n, {self.size[1]}), as the memory bank is, got {tuple(rows.shape)}"
+            )
+        if rows.device.type == "meta" and self.bank.device.type != "meta":
+            raise TypeError(
+                f"NTXentLoss: out0 and out1 have no values for the memory bank on {self.bank.device}: they are on the "
+                'meta device. Move the loss there with loss.to("meta")'
             )
 
     @torch.no_grad()

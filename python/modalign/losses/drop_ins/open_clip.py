@@ -104,7 +104,7 @@ class ClipLoss(nn.Module):
         output_dict: bool = False,
     ) -> Tensor | dict[str, Tensor]:
         require_rows("ClipLoss", image_features=image_features, text_features=text_features)
-        scale = positive_number("ClipLoss", "logit_scale", logit_scale)
+        scale = positive_number("ClipLoss", "logit_scale", logit_scale, image_features)
         if isinstance(scale, Tensor):
             scale = scale.to(accumulator(image_features.dtype))
         loss = info_nce(image_features, text_features, temperature=1 / scale, normalize=False)

@@ -10,11 +10,11 @@ import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from modalign.common.checks import number, require_floats, require_tensor
+from modalign.common.checks import number, require_floats
 from modalign.common.deterministic import softplus
 from modalign.common.dtypes import accumulator
 from modalign.losses.gathering import count_processes, gather
-from modalign.losses.inputs import checks_values, readable
+from modalign.losses.inputs import checks_values, readable, require_real
 from modalign.ops.info_nce import info_nce_forward, require_finite_tables
 from modalign.ops.loss_tables import ForwardOptions, LossTables
 
@@ -83,10 +83,13 @@ def require_finite(operation: str, **tables: Tensor) -> None:
             require_finite_tables(operation, {name: table})
 
 
-def positive_number(operation: str, name: str, value: float | Tensor) -> float | Tensor:
-    """Return a positive number, or a tensor without dimensions, whose value is checked where the host can read it."""
+def positive_number(operation: str, name: str, value: float | Tensor, x: Tensor) -> float | Tensor:
+    """Return a positive number, or a tensor without dimensions, whose value is checked where the host can read it.
+
+    ``x`` are the rows that it is for.
+    """
     if isinstance(value, Tensor):
-        require_tensor(operation, name, value)
+        require_real(operation, name, value, x)
         if value.numel() != 1:
             raise ValueError(f"{operation}: {name} must have one element, got shape {tuple(value.shape)}")
         value = value.reshape(())

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modalign.common.checks import number
 from modalign.common.deterministic import softplus
 from modalign.losses.drop_ins.columns import embed_columns
-from modalign.losses.drop_ins.rows import Gathered, log_pool, positive_number, require_rows, unit_length
+from modalign.losses.drop_ins.rows import Gathered, log_pool, require_rows, unit_length
 from modalign.losses.gathering import gather
 from modalign.losses.pools import dots, union
 
@@ -122,7 +123,8 @@ class MultipleNegativesRankingLoss(nn.Module):
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__()
-        positive_number("MultipleNegativesRankingLoss", "scale", scale)
+        if not 0 < number("MultipleNegativesRankingLoss", "scale", scale) < math.inf:
+            raise ValueError(f"MultipleNegativesRankingLoss: scale must be positive and finite, got {scale}")
         directions = (directions,) if isinstance(directions, str) else tuple(directions)
         if "query_to_doc" not in directions or not set(directions) <= set(DIRECTIONS):
             raise ValueError(
