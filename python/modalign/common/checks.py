@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modalign.common.arithmetic import flushes_subnormal_numbers
 from modalign.common.dtypes import FLOATS, autocast_dtype
+from modalign.common.threads import leave_torch_threads_that_start
 
 __all__ = [
     "LARGEST_SEED",
@@ -26,6 +27,9 @@ __all__ = [
     "torch_seed",
     "whole_number",
 ]
+
+# every door imports this module
+leave_torch_threads_that_start()
 
 LARGEST_SEED = 2**32 - 1  # of scikit-learn; NumPy's seeds begin at 0 too
 

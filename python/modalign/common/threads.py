@@ -11,11 +11,12 @@ import contextlib
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ["is_forked", "startable_threads", "thread_pool"]
+__all__ = ["is_forked", "leave_torch_threads_that_start", "startable_threads", "thread_pool"]
 
 IMPORTED_BY = os.getpid()  # the process that imported the package
 _Result = TypeVar("_Result")
@@ -51,6 +52,25 @@ def startable_threads(most: int) -> int:
     for thread in threads:
         thread.join()
     return len(threads)
+
+
+def leave_torch_threads_that_start() -> None:
+    """Leave torch one thread, with a warning, if the system does not start as many as it uses.
+
+    OpenMP would end the process in the first operation on more than 32,768 numbers.
+    """
+    import torch
+
+    wanted = torch.get_num_threads()
+    running = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+    if running < wanted and startable_threads(wanted - 1) < wanted - 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            f"torch uses one thread, because the system does not start the {wanted} that it would use; raise the limit "
+            "on processes (ulimit -u), or set OMP_NUM_THREADS",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager
