@@ -88,6 +88,12 @@ def test_what_is_no_picture_is_refused_with_its_name(tmp_path: Path) -> None:
             pixels_of([tmp_path / "p.jpg"])
 
 
+def test_a_damaged_exif_block_turns_nothing(tmp_path: Path) -> None:
+    for block in (b"Exif\x00\x00", b"Exif\x00\x00II*\x00\xff\xff\xff\x00", b"Exif\x00\x00no TIFF at all"):
+        Image.new("RGB", (4, 2), "red").save(tmp_path / "p.jpg", exif=block)
+        assert open_picture(tmp_path / "p.jpg", "p").size == (4, 2)
+
+
 def mean_levels(batch: list[Any]) -> np.ndarray:
     return np.stack([np.asarray(image, np.float32).mean((0, 1)) for image in batch])
 

@@ -226,7 +226,7 @@ NAN = np.where(np.arange(180).reshape(60, 3) == 7, np.nan, X)
         ((X, X, np.zeros(60, int)), "at least 2 classes, got 1"),
         (
             (X, X, np.where(np.arange(60) == 0, 9, Y)),
-            "at least 5 items, got 1 of 3 with fewer, such as 9 with 1",
+            "at least 5 items, got 1 of 4 with fewer, such as 9 with 1",
         ),
         ((X[:50], X, Y), r"x1 must have a row for each label, 60, got \(50, 3\)"),
         ((X, X[..., None], Y), r"x2 must be \(n, d\) numbers"),
