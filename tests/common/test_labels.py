@@ -85,7 +85,26 @@ def test_every_estimate_takes_text() -> None:
     for estimate in (lambda y: pid(X, Y, y, resamples=0).synergy, lambda y: co_information(X, Y, y)):
         assert estimate(TEXT) == estimate(CODES)
     assert regime(X, Y, TEXT) == regime(X, Y, CODES)
+    assert mutual_information(TEXT, TEXT) == mutual_information(CODES, CODES)  # a modality of codes
     assert advise(X, Y, TEXT).sentences() == advise(X, Y, CODES).sentences()
+
+
+@pytest.mark.parametrize(("seed", "error"), [(1.5, TypeError), ("a", TypeError), (2**33, ValueError), (-1, ValueError)])
+def test_seeds_that_no_generator_takes_are_refused_by_name(seed: Any, error: type[Exception]) -> None:
+    calls = {
+        "pid": lambda seed: pid(X, Y, TEXT, resamples=0, seed=seed).synergy,
+        "mutual_information": lambda seed: mutual_information(X, TEXT, seed=seed),
+        "co_information": lambda seed: co_information(X, Y, TEXT, seed=seed),
+        "regime": lambda seed: regime(X, Y, TEXT, seed=seed),
+        "advise": lambda seed: advise(X, Y, TEXT, seed=seed).information.synergy,
+        "own": lambda seed: own(X, Y, TEXT, seed=seed).fingerprint(),
+    }
+    for name, call in calls.items():
+        if name != "own" or seed != 2**33:  # NumPy's generator takes larger seeds
+            with pytest.raises(error, match=f"{name}: seed must be"):
+                call(seed)
+        if seed == -1 and name != "advise":
+            assert call(np.int64(3)) == call(3)
 
 
 def test_truth_values_are_two_classes() -> None:

@@ -49,6 +49,9 @@ def test_endings_in_capitals_are_the_same_kinds(tmp_path: Path) -> None:
     (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
     (tmp_path / "L.TXT").write_text("\n".join(["cat", "dog"] * 20))
     assert own(tmp_path / "X.NPY", x, tmp_path / "L.TXT").classes == ("cat", "dog")
+    labels = pa.array(["cat", "dog"] * 20).dictionary_encode()
+    parquet.write_table(pa.table({"y": labels, "text": ["a fox", "one hen"] * 20}), tmp_path / "L.PARQUET")
+    assert own(f"{tmp_path}/L.PARQUET:text", x, f"{tmp_path}/L.PARQUET:y").classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +97,8 @@ def test_texts_keep_blank_cells_and_words_that_read_as_missing(tmp_path: Path) -
     [
         ("y,y\n1,2\n", "has 2 columns 'y'; rename them"),
         ("x,t\n1,2\n", "has no column 'y'; it holds x, t"),
-        ("", "must be a whole .csv file"),
-        ("y,t\n1,2,3\n", "must be a whole .csv file .*Expected 2 columns, got 3"),
+        ("", "must hold data, got an empty file"),
+        ("y,t\n1,2,3\n", "must be a whole .csv file.*Expected 2 columns, got 3"),
     ],
 )
 def test_a_csv_without_the_column_is_refused(content: str, message: str, tmp_path: Path) -> None:

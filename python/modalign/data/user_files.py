@@ -267,6 +267,10 @@ def _column(path: Path, member: str | None) -> Array:
             f"own: {name} must have a value in every row, {column.null_count} are missing, the first in rows {rows}; "
             "drop those rows everywhere"
         )
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        return np.array(column.to_pylist(), dtype=str)
     if not hasattr(column, "flatten") or not pyarrow.types.is_nested(column.type):
         plain: Array = column.to_numpy(zero_copy_only=False)
         return plain

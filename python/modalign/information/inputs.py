@@ -55,7 +55,7 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     Args:
         operation: The name of the calling function, with which error messages begin.
         name: The name of the argument, for error messages.
-        x: (n,) whole numbers or booleans, or (n, d) numbers.
+        x: (n,) whole numbers, booleans or text, or (n, d) numbers.
         n: The number of labels.
 
     Raises:
@@ -64,8 +64,9 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     values = as_numpy(f"{operation}: {name}", x)
     if values.ndim == 0 or len(values) != n:
         raise ValueError(f"{operation}: {name} must have a row for each label, {n}, got {values.shape}")
-    if values.ndim == 1 and values.dtype.kind in "biu":
-        return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    if values.ndim == 1 and values.dtype.kind in "biuU":
+        codes = label_array(f"{operation}: {name}", values)
+        return np.unique(codes, return_inverse=True)[1].astype(np.int64)
     if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind == "c":
         raise ValueError(
             f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape} {values.dtype}"
