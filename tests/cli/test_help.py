@@ -22,6 +22,12 @@ def help_of(command: str) -> str:
     return result.output
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_text_is_whole_on_a_terminal_of_80_columns(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "80"})
+    assert "…" not in result.output
+
+
 @pytest.mark.parametrize("command", ["", "align", "reproduce"])
 def test_a_help_text_does_not_import_torch(command: str) -> None:
     code = (

@@ -100,8 +100,8 @@ def test_a_mistake_is_one_line_without_a_traceback(
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (RuntimeError("can't start new thread"), 1, "the system gives this process no more threads; raise the limit"),
-        (MemoryError(), 1, "there is not enough memory"),
+        (RuntimeError("can't start new thread"), 2, "the system gives this process no more threads; raise the limit"),
+        (MemoryError(), 2, "there is not enough memory"),
         (KeyError("odd"), 1, "unexpected KeyError: 'odd'; MODALIGN_TRACEBACK=1 shows where"),
         (FileNotFoundError(2, "No such file or directory", "x"), 2, f"x: No such file or directory (in {os.getcwd()})"),
         (PermissionError(13, "Permission denied", "/x"), 2, "/x: Permission denied"),

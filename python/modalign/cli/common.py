@@ -96,7 +96,7 @@ def _expanded(value: object) -> object:
 
 @contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """End with a line on standard error: exit code 2 for a mistake of the user's, 1 for anything else."""
+    """End with a line on standard error: exit code 1 for an error that nobody expected, 2 for any other."""
     try:
         yield
     except Exception as error:
@@ -106,8 +106,9 @@ def _errors_in_one_line() -> Iterator[None]:
             or type(error).__module__.partition(".")[0] in COMMAND_LINE_PACKAGES
         ):
             raise
-        typer.echo(f"modalign: {_message(error)}", err=True)
-        raise typer.Exit(2 if isinstance(error, MISTAKES) or _is_storage_error(error) else 1) from None
+        message = _message(error)
+        typer.echo(f"modalign: {message or _unexpected(error)}", err=True)
+        raise typer.Exit(1 if message is None else 2) from None
 
 
 def _options_of(function: Callable[..., None]) -> type | None:
@@ -147,8 +148,12 @@ def _is_storage_error(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in STORAGE_PACKAGES
 
 
-def _message(error: Exception) -> str:
-    """Return the line that a user reads."""
+def _unexpected(error: Exception) -> str:
+    return f"unexpected {type(error).__name__}: {error}; MODALIGN_TRACEBACK=1 shows where, which belongs in a report"
+
+
+def _message(error: Exception) -> str | None:
+    """Return the line that a user reads, None for an error that nobody expected."""
     if _is_storage_error(error):
         cause = str(error.__cause__ or error).splitlines()[0]
         return (
@@ -166,7 +171,7 @@ def _message(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}{where}" if error.filename else error.strerror
     if isinstance(error, MISTAKES):
         return str(error) or type(error).__name__
-    return f"unexpected {type(error).__name__}: {error}; MODALIGN_TRACEBACK=1 shows where, which belongs in a report"
+    return None
 
 
 def require_html(out: Path | None) -> None:
@@ -241,7 +246,12 @@ Bar = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of chunks of runs that train at the same time.", show_default="one per CPU core"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Number of chunks of runs that train at the same time.",
+        show_default="one per CPU core",
+    ),
 ]
 Page = Annotated[
     Path | None,

@@ -63,12 +63,18 @@ class AlignOptions:
     a: First
     b: Second
     metrics: Annotated[
-        str, typer.Option(help=f"Metrics, separated by commas, or `all`. The metrics are {', '.join(METRICS)}.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help=f"Metrics, separated by commas, or `all`. The metrics are {', '.join(METRICS)}.",
+            show_default=", ".join(DEFAULT_METRICS),
+        ),
     ] = DEFAULT
     k: K = 10
     metric: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help=f"Similarity that defines the neighbours: {', '.join(SIMILARITIES)}; or a metric, as in --metrics.",
             show_default=SIMILARITIES[0],
         ),
@@ -134,13 +140,15 @@ class AlignOptions:
         typer.Option(help="Memory limit, such as 1GB; the neighbours are searched block by block within it."),
     ] = None
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads of the neighbour search.", show_default="all cores")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of threads of the neighbour search.", show_default="all cores"),
     ] = None
     out: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
             help="Write the result to a .json, .parquet or .html file; pictures of an .html page go to a folder beside "
-            "it. May be given several times."
+            "it. May be given several times.",
         ),
     ] = None
     quiet: Quiet = False
