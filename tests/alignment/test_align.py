@@ -174,6 +174,15 @@ def test_groups_and_classes_may_have_names() -> None:
         assert [score.value for score in numbered.scores] == [score.value for score in named.scores]
 
 
+def test_a_metric_in_place_of_a_similarity_is_told_where_it_belongs() -> None:
+    with pytest.raises(ValueError, match=r"got 'cka'; write metrics='cka'"):
+        align(*pair(50), k=3, metric="cka")
+    with pytest.raises(ValueError, match=r"got 'cosin'; did you mean cosine\?"):
+        align(*pair(50), k=3, metric="cosin")
+    with pytest.raises(ValueError, match=r"got 'mutualknn'; did you mean mutual_knn\?"):
+        align(*pair(50), "mutualknn", k=3)
+
+
 def test_saved_and_read_again(tmp_path: Path) -> None:
     result = align(*pair(200), k=3)
     read = load_alignment(result.save(tmp_path / "a.json"))

@@ -55,7 +55,7 @@ def test_what_a_stream_cannot_encode_is_written_in_plain_characters(monkeypatch:
     ("arguments", "message"),
     [
         (["align", "x.npy", "y.npy", "--metrics", "mutual-knn"], "did you mean mutual_knn?"),
-        (["align", "x.npy", "y.npy", "--metric", "euclidian"], "got 'euclidian'"),
+        (["align", "x.npy", "y.npy", "--metric", "euclidian"], "got 'euclidian'; did you mean euclidean?"),
         (["align", "x.npy", "y.npy", "--metric", "cka", "--metrics", "rsa"], "both name metrics; give one"),
         (["align", "x.npy", "y.npy", "--metric", "dot,cosine"], "--metric takes one similarity"),
         (["align", "absent.npy", "y.npy"], "absent.npy"),

@@ -20,6 +20,7 @@ from experiments.small import TWO_CASES, Impatient, assert_same_bits, configurat
 from modalign.common.progress import Reporter
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
+from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.runner import run
 from modalign.report import write
 
@@ -54,6 +55,11 @@ def test_a_folder_of_the_users_is_refused_and_nothing_is_touched(name: str, fres
     with pytest.raises(ValueError, match=r"holds something else .* nothing was touched: give an empty or a new folder"):
         run(configuration(strengths=[0]), tmp_path, fresh=fresh)
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["precious"]
+
+
+def test_variables_in_the_path_of_the_folder_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    assert Folder(Path("$SCRATCH/sweep")).path == tmp_path / "sweep"
 
 
 def test_files_that_the_user_added_stay(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+// The passes of InfoNCE over all blocks of the similarity matrix. What is done on one block, for each instruction
+// set, is in info_nce_tiles.hpp.
 #include "cpu/losses/info_nce.hpp"
 
 #include <cmath>

@@ -65,6 +65,11 @@ class Settings:
             object.__setattr__(self, "sample", whole_number(operation, "sample", self.sample))
         object.__setattr__(self, "relabellings", require_relabellings(operation, self.relabellings))
         if any(METRICS[name].needs in ("lists", "graphs") for name in self.names):
+            if self.metric in METRICS:
+                raise ValueError(
+                    f"{operation}: metric must be the similarity that defines neighbours, one of {SIMILARITIES}, got "
+                    f"{self.metric!r}; write metrics={self.metric!r}"
+                )
             one_of("knn", "metric", self.metric, SIMILARITIES)
         one_of(operation, "null", self.null, NULLS)
         if self.sample is not None and self.tolerance is not None:

@@ -10,6 +10,7 @@ import typer
 
 from modalign.cli.common import Page, Quiet, command, require_html, require_pictures, require_writable, resumable
 from modalign.common.doors import drawing
+from modalign.common.names import did_you_mean
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
@@ -157,6 +158,13 @@ class AlignOptions:
     def names(self) -> str | list[str]:
         """The metrics as ``modalign.align`` takes them: those of --metrics, or those that --metric names."""
         named = [name for name in self._metric if name not in SIMILARITIES]
+        for name in named:
+            if name not in METRICS and name != "all":
+                hint = did_you_mean(name, (*SIMILARITIES, *METRICS))
+                raise ValueError(
+                    f"--metric must be a similarity ({', '.join(SIMILARITIES)}) or a metric ({', '.join(METRICS)}), "
+                    f"got {name!r}{hint and f'; {hint}'}"
+                )
         if named and self.metrics != DEFAULT:
             raise ValueError(f"--metric {','.join(named)} and --metrics {self.metrics} both name metrics; give one")
         names = named or _split(self.metrics)

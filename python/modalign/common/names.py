@@ -44,6 +44,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         >>> did_you_mean("mutual-knn", ["mutual_knn", "cka"])
         'did you mean mutual_knn?'
     """
-    plain = {key.lower().replace("-", "_"): key for key in known}
+    plain = {str(key).lower().replace("-", "_"): key for key in known}
     near = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
     return f"did you mean {plain[near[0]]}?" if near else ""

@@ -30,6 +30,7 @@ from modalign.common import provenance
 from modalign.experiments.sweep.config import Sweep, dump, load
 from modalign.experiments.sweep.earlier import files_of_a_study, files_of_a_sweep
 from modalign.files.checkpoint import Checkpoint
+from modalign.files.paths import expanded
 from modalign.files.settings import differences, digest_of
 
 __all__ = ["Folder"]
@@ -73,7 +74,7 @@ class Folder:
     """
 
     def __init__(self, path: Path, study: str | None = None) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self.digest = ""  # of the settings and data that the parts are of
 
         def earlier(folder: Path) -> Sequence[str]:
