@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import csv, parquet
 
+from modalign.data import own
 from modalign.encoders.inputs import read_texts
 from modalign.files.labels import as_classes, read_labels
 
@@ -50,6 +52,18 @@ def test_a_line_ends_with_its_newline_alone(tmp_path: Path) -> None:
         assert read_labels(tmp_path / "texts.txt") == texts
         (tmp_path / "texts.txt").write_bytes((end.join(["", *texts]) + end).encode())
         assert read_texts(tmp_path / "texts.txt") == ["", *texts]
+
+
+def test_tensors_of_labels_are_read(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    codes = torch.arange(40) % 2
+    torch.save(codes, tmp_path / "l.pt")
+    torch.save({"labels": codes.float(), "x": torch.from_numpy(x)}, tmp_path / "all.pt")
+    assert read_labels(tmp_path / "l.pt") == [str(code) for code in codes.tolist()]
+    assert read_labels(f"{tmp_path}/all.pt:labels") == [str(code) for code in codes.tolist()]
+    expected = own(x, x, codes).fingerprint()
+    assert own(x, x, tmp_path / "l.pt").fingerprint() == expected
+    assert own(x, x, f"{tmp_path}/all.pt:labels", task="classification").fingerprint() == expected
 
 
 def test_numbers_become_text_and_classes_follow_names(tmp_path: Path) -> None:

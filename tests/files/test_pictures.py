@@ -117,6 +117,11 @@ def test_paths_of_pictures_in_a_table_are_those_pictures(photographs: Path, tmp_
         assert np.load(out).tolist() == expected
         data = own(inputs, np.random.default_rng(0).normal(size=(40, 3)), f"{photographs}/t.csv:y", size=8)
         assert data.x[:, :, 4, 4].tolist() == expected
+    opened = [Image.open(path) for path in listed]
+    stored = [Path(path).read_bytes() for path in listed]
+    for pictures in (opened, stored, [Path(path) for path in listed]):
+        data = own(pictures, np.random.default_rng(0).normal(size=(40, 3)), ["a", "b"] * 20, size=8)
+        assert data.x[:, :, 4, 4].tolist() == expected
     (photographs / "photos/7.PNG").unlink()
     for read in (
         lambda: embed(mean_levels, f"{photographs}/t.csv:path", tmp_path / "none.npy"),

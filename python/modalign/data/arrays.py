@@ -128,17 +128,17 @@ def token_ids(texts: Sequence[str], train: NDArray[np.bool_]) -> Tensor:
     return tokens
 
 
-def pixels_of(paths: Sequence[Path], size: int = 32) -> Tensor:
+def pixels_of(paths: Sequence[Any], size: int = 32) -> Tensor:
     """Read images as (n, 3, size, size) uint8, resized to fit and centred on white. Memory: the result and one image.
 
-    Pictures are opened as ``modalign.files.pictures.open_picture`` does. Raises ValueError with the path of a file that
-    is not an image.
+    paths: paths, the bytes of files, or pictures of Pillow, opened as ``modalign.files.pictures.open_picture`` does.
+    Raises ValueError with the path of a file that is not an image.
     """
     from PIL import Image
 
     pixels = np.full((len(paths), size, size, 3), 255, np.uint8)
-    for row, path in zip(pixels, paths, strict=True):
-        image = open_picture(path, str(path), "RGBA")
+    for number, (row, path) in enumerate(zip(pixels, paths, strict=True)):
+        image = open_picture(path, str(path) if isinstance(path, Path) else f"image {number}", "RGBA")
         width, height = (max(1, round(side * size / max(image.size))) for side in image.size)
         # the alpha channel weighs colours, so that transparent pixels leave no dark rim
         small = image.convert("RGBa").resize((width, height), Image.Resampling.BOX).convert("RGBA")

@@ -18,7 +18,7 @@ from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_seque
 from modalign.data.paired import TRAIN, PairedDataset
 from modalign.data.targets import parts_of, targets_of
 from modalign.files.arrays import read_array
-from modalign.files.labels import MARGIN, read_labels
+from modalign.files.labels import MARGIN, array_in, read_labels
 from modalign.files.paths import expanded, require_data
 from modalign.files.pictures import PICTURES, picture_paths, pictures_in
 from modalign.files.rows import indexable, open_rows
@@ -193,15 +193,20 @@ def _label_source(values: Any) -> Any:
         return values
     if str(values).lower().endswith(".txt"):
         return read_labels(values) if expanded(values).is_file() else _from_file(str(values))
-    array = _from_file(str(values))
-    texts = array.dtype.kind in "OU" and all(isinstance(value, str) for value in array.flat)
+    match = re.fullmatch(r"(.+?\.(?:pt|pth|safetensors))(?::(.+))?", str(values), re.DOTALL | re.IGNORECASE)
+    array: Any = _from_file(str(values)) if match is None else array_in(expanded(match[1]), match[2])
+    texts = (
+        isinstance(array, np.ndarray)
+        and array.dtype.kind in "OU"
+        and all(isinstance(value, str) for value in array.flat)
+    )
     return [value.strip(MARGIN) for value in array.tolist()] if texts else array
 
 
 def _rows(values: Any, name: str, size: int) -> Array | Tensor:
     """Return a modality, of which text may name pictures or hold numbers."""
-    if isinstance(values, (list, tuple)) and values and all(isinstance(value, Path) for value in values):
-        values = [str(value) for value in values]
+    if isinstance(values, (list, tuple)) and values and all(map(_is_picture, values)):
+        return pixels_of(values, size)
     array = _array(values, name)
     if isinstance(array, Tensor) or array.dtype.kind != "U" or array.ndim != 1:
         return array
@@ -211,6 +216,11 @@ def _rows(values: Any, name: str, size: int) -> Array | Tensor:
         return pixels_of(pictures, size)
     numbers = numbers_in(f"own: {name}", array.tolist())
     return array if numbers is None else _require_array(numbers, name)
+
+
+def _is_picture(value: object) -> bool:
+    """Return whether a value is a path, the bytes of a file, or a picture of Pillow."""
+    return isinstance(value, (Path, bytes)) or type(value).__module__.partition(".")[0] == "PIL"
 
 
 def _file_of(values: Any) -> Path | None:

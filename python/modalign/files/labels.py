@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalign.common.labels import entries_of
-from modalign.files.arrays import read_array
+from modalign.common.types import Array
 from modalign.files.paths import expanded, require_data
+from modalign.files.rows import READERS
 from modalign.files.tables import column_of, is_saved_to_disk, is_table, split_column
 from modalign.files.texts import lines_of
 
-__all__ = ["as_classes", "read_labels"]
+__all__ = ["ARRAYS", "MARGIN", "array_in", "as_classes", "read_labels"]
 
 # how pandas and R write a missing value into a text file; cells of tables have quotes for text that reads so
 MISSING = frozenset(
     ("", "#N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "n/a", "nan", "null")
 )
+ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")  # files of arrays and tensors
 MARGIN = " \t\u00a0\ufeff"  # around a label in a text file; other separators belong to it
 
 
@@ -28,7 +30,8 @@ def read_labels(spec: str | Path) -> list[str]:
     """Read one label for each row, as text.
 
     Args:
-        spec: A text file of one label a line; a .npy file of numbers or strings; ``file.npz:array``;
+        spec: A text file of one label a line; a .npy file of numbers or strings; ``file.npz:array``; ``file.pt`` or
+            ``file.safetensors:name`` of a tensor;
             ``file.parquet:column``, likewise .csv and .tsv (with a header), .arrow and .feather; ``folder:column`` of a
             Hugging Face data set that save_to_disk wrote. Text is UTF-8, or UTF-16 with a mark; spaces around a label
             and blank lines at the end do not count. Whole numbers that are saved as floats are read as 0, 1, 2.
@@ -50,8 +53,8 @@ def read_labels(spec: str | Path) -> list[str]:
     if not whole.is_file():
         return _read_member(str(spec))
     kind = require_data(whole).suffix.lower()
-    if kind == ".npy":
-        return _texts(str(whole), read_array(whole))
+    if kind in ARRAYS and kind != ".npz":
+        return _texts(str(whole), array_in(whole))
     if kind == ".npz" or is_table(whole):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
     lines = [line.strip(MARGIN) for line in lines_of(whole)]
@@ -71,15 +74,23 @@ def as_classes(labels: Sequence[str]) -> NDArray[np.int64]:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
+def array_in(path: Path, member: str | None = None) -> Array:
+    """Return the array or tensor in a file whose ending is one of ``ARRAYS``; errors are those of its reader."""
+    contents = READERS[path.suffix.lower()](require_data(path))
+    table = contents.table(contents.choose(member, ()))
+    assert table.mapped is not None
+    return table.mapped()
+
+
 def _read_member(spec: str) -> list[str]:
     """Read the labels of ``file:array`` or ``file:column``."""
     file, member = split_column(spec) or spec.rpartition(":")[::2]
     path = expanded(file)
     if not file or not path.exists():
-        known = is_table(path) or path.suffix.lower() == ".npz"
+        known = is_table(path) or path.suffix.lower() in ARRAYS
         raise FileNotFoundError(f"there is no file {path if known else spec}")
-    if path.suffix.lower() == ".npz":
-        return _texts(spec, read_array(require_data(path), member))
+    if path.suffix.lower() in ARRAYS:
+        return _texts(spec, array_in(path, member))
     if is_table(path) or is_saved_to_disk(path):
         return _texts(spec, [_stripped(entry) for entry in column_of(path, member, cells="labels")])
     raise ValueError(f"{path} has no columns to name; labels are a text file of one a line, or a table's column")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import one_of, whole_number
-from modalign.common.types import Array, Integers
+from modalign.common.labels import Labels, label_tensor
+from modalign.common.types import Array
 from modalign.metrics.graphs import row_blocks
 from modalign.metrics.inputs import PairedRows, group_weights, mean_over_items
 from modalign.metrics.tiled_scores import TiledScores
@@ -124,7 +125,7 @@ def retrieval(
     *,
     k: Sequence[int] = (1, 5, 10),
     metric: str = "cosine",
-    groups: Integers | None = None,
+    groups: Labels | None = None,
     candidates: str = "items",
 ) -> Retrieval:
     """Return the ranks at which rows find their partners across modalities, in one common space.
@@ -187,20 +188,11 @@ def retrieval(
     if groups is None:
         scores, targets = TiledScores(list(tables), metric), [torch.arange(n)] * 2
     else:
-        labels = _labels(groups, n)
+        labels = torch.unique(label_tensor("retrieval: groups", groups, n).cpu(), return_inverse=True)[1]
         kept = [_items(table, labels) if candidates == "items" else torch.arange(n) for table in tables]
         scores = TiledScores([table[rows] for table, rows in zip(tables, kept, strict=True)], metric)
         targets = [scores.best_partners(side, [labels[rows] for rows in kept]) for side in (0, 1)]
     return Retrieval(*(_summary(ranks, cutoffs) for ranks in scores.ranks(targets)))
-
-
-def _labels(groups: Integers, n: int) -> Tensor:
-    given = groups if isinstance(groups, torch.Tensor) else np.asarray(groups)
-    dtype = given.dtype if isinstance(given, np.ndarray) else given.cpu().numpy().dtype
-    if dtype.kind not in "iu" or tuple(given.shape) != (n,):
-        raise ValueError(f"retrieval: groups must be ({n},) integers, got {tuple(given.shape)} {dtype}")
-    labels: Tensor = torch.unique(torch.as_tensor(given).long().cpu(), return_inverse=True)[1]
-    return labels
 
 
 def _items(table: Tensor, labels: Tensor) -> Tensor:
