@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,15 +117,18 @@ def _load_timm(place: str, texts: bool, device: str) -> Encode:
 def _load_open_clip(place: str, texts: bool, device: str) -> Encode:
     """Load one tower of an OpenCLIP model: a folder with open_clip_config.json, or MODEL@WEIGHTS."""
     name, _, weights = place.partition("@")
-    if Path(place).is_dir():
-        name, weights = f"local-dir:{place}", ""
-    elif not weights or not Path(weights).is_file():
+    folder, checkpoint = expanded(place), expanded(weights)
+    if folder.is_dir():
+        name, weights = f"local-dir:{folder}", ""
+    elif not weights or not checkpoint.is_file():
         raise FileNotFoundError(
             f"there is no file {weights or 'of weights'}; give open_clip:{name}@WEIGHTS or open_clip:FOLDER, nothing "
             "is downloaded"
         )
     open_clip = require_package("open_clip", "open_clip_torch")
-    model, _, transform = open_clip.create_model_and_transforms(name, pretrained=weights or None, device=device)
+    model, _, transform = open_clip.create_model_and_transforms(
+        name, pretrained=str(checkpoint) if weights else None, device=device
+    )
     model.eval()
     tokenizer = open_clip.get_tokenizer(name)
 

@@ -70,7 +70,10 @@ def _read_arrow(files: list[Path], path: Path) -> Contents:
     def open_column(member: str) -> Table:
         column, name = table.column(member), f"{path}:{member}"
         with whole(path):
-            dtype, width = _dtype_and_width(name, column.type, table.num_rows, lambda: column[0])
+            column.validate()
+            column.slice(0, 1).validate(full=True)  # Arrow ends the process over an offset beyond its numbers
+            first = column[0] if table.num_rows else None
+        dtype, width = _dtype_and_width(name, column.type, table.num_rows, lambda: first)
 
         def fetch(index: Index) -> Tensor:
             assert isinstance(index, slice)  # a column has no layers
@@ -96,9 +99,9 @@ def _read_arrow(files: list[Path], path: Path) -> Contents:
 
 def _columns(path: Path, schema: pa.Schema, n: int, table: Callable[[str], Table]) -> Contents:
     """Return the columns as arrays: those of lists have two dimensions."""
-    return Contents(
-        path, "column", {field.name: (n, 0) if _holds_lists(field.type) else (n,) for field in schema}, table
-    )
+    with whole(path):
+        shapes = {field.name: (n, 0) if _holds_lists(field.type) else (n,) for field in schema}
+    return Contents(path, "column", shapes, table)
 
 
 def _holds_lists(kind: pa.DataType) -> bool:

@@ -65,22 +65,24 @@ def read_table(path: Path, column: str | None = None, *, cells: Cells = "typed")
         ValueError: The file is not whole.
     """
 
-    if path.is_dir():
-        files = saved_files(path)
-        with whole(path):
-            return arrow_table(files)
-    kind = require_data(path).suffix.lower()
+    files = saved_files(path) if path.is_dir() else [require_data(path)]
     with whole(path):
-        if kind == ".parquet":
-            from pyarrow import parquet
-
-            return parquet.read_table(path, columns=[column] if column in parquet.read_schema(path).names else None)
-        if kind in (".csv", ".tsv"):
-            return _read_csv(path, column, cells)
-        table = arrow_table([path])
-        for name in table.column_names if column is None else {column} & {*table.column_names}:
-            table.column(name).validate(full=True)  # offsets of a damaged file may point anywhere
+        table = _read_table(files, path, column, cells=cells)
+        for name, values in zip(table.column_names, table.columns, strict=True):
+            if column in (None, name):
+                values.validate(full=True)  # offsets of a damaged file may point anywhere, and its text be none
         return table
+
+
+def _read_table(files: Sequence[Path], path: Path, column: str | None, *, cells: Cells) -> pa.Table:
+    kind = path.suffix.lower()
+    if path.is_dir() or kind in (".arrow", ".feather"):
+        return arrow_table(files)
+    if kind == ".parquet":
+        from pyarrow import parquet
+
+        return parquet.read_table(path, columns=[column] if column in parquet.read_schema(path).names else None)
+    return _read_csv(path, column, cells)
 
 
 def read_column(path: Path, column: str, *, cells: Cells = "typed") -> pa.ChunkedArray:

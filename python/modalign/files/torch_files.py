@@ -25,8 +25,8 @@ LEGACY_PICKLES = 5  # at the head of a file of torch before 1.6: magic number, p
 
 
 def _pt(path: Path) -> Contents:
-    zipped = zipfile.is_zipfile(path)
     with whole(path):
+        zipped = zipfile.is_zipfile(path)
         if zipped:
             _require_whole_storages(path)
         else:
