@@ -26,6 +26,7 @@ from modalign.metrics.sums import moments_of_parts
 
 N, D = 40, 4
 X = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+IDS = (range(N), range(N))
 LISTS = pa.array(list(X), pa.list_(pa.float32()))
 
 # every door that takes rows
@@ -33,9 +34,11 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "knn": lambda x: modalign.knn(x, 3).indices,
     "knn of queries": lambda x: modalign.knn(X, 3, queries=x).indices,
     "knn by blocks": lambda x: modalign.knn(x, 3, block_size=16).indices,
-    "align": lambda x: [score.value for score in modalign.align(x, X, k=3, intervals=False, null="none").scores],
+    "align": lambda x: modalign.align(x, X, ["mutual_knn"], k=3, intervals=False, null="none")["mutual_knn"].value,
     "align y": lambda x: modalign.align(X, x, ["cka"], k=3, intervals=False, null="none")["cka"].value,
-    "align by name": lambda x: modalign.align(x, X, ["cka"], ids=(range(N), range(N)), intervals=False)["cka"].value,
+    "align by name": lambda x: (
+        modalign.align(x, X, ["cka"], ids=(range(N), range(N)), intervals=False, null="none")["cka"].value
+    ),
     "align_layers": lambda x: modalign.align_layers([x, X], [X], k=3, relabellings=0).matrix,
     "prepare": lambda x: np.asarray(read(prepare(x, "platonic"))),
     "open_rows": lambda x: open_rows(x).read(0, N),
@@ -263,7 +266,7 @@ def test_graphs_may_hold_integers_of_any_kind(kind: str) -> None:
 
 
 def test_a_graph_without_an_order_or_with_missing_neighbours_is_refused() -> None:
-    sparse = GRAPH.to_scipy("distance")
+    sparse = GRAPH.to_scipy("distance", itself=False)
     with pytest.raises(TypeError, match=r"sparse graph, which has no order; .*np\.take_along_axis"):
         modalign.neighbor_overlap(sparse, GRAPH)
     missing = GRAPH.indices.copy()

@@ -56,8 +56,9 @@ def test_embeddings_that_do_not_fit_are_refused_before_the_encoder_has_worked_th
         batches.append(batch)
         return ROWS[: len(batch)]
 
-    with pytest.raises(OSError, match=r"File too large \(it takes 3,728 bytes, [\d,]+ are free\)"):
+    with pytest.raises(OSError, match=r"File too large \(it takes 3,728 bytes, [\d,]+ are free\)") as caught:
         embed(encode, [str(i) for i in range(300)], tmp_path / "rows.npy", batch_size=10)
+    assert caught.value.filename == str(tmp_path / "rows.npy")
     assert len(batches) == 1
     assert not list(tmp_path.iterdir())
 
@@ -94,7 +95,7 @@ def test_files_have_the_permissions_of_new_files_and_the_umask_is_never_changed(
             writer.start()
         for writer in writers:
             writer.join()
-        reserve(tmp_path / "8.json", 10)
+        reserve(tmp_path / "8.json", 10, tmp_path / "8.json")
     finally:
         monkeypatch.undo()
         os.umask(before)
@@ -103,7 +104,7 @@ def test_files_have_the_permissions_of_new_files_and_the_umask_is_never_changed(
 
 
 def test_a_reserved_file_has_all_its_bytes_on_the_disk(tmp_path: Path) -> None:
-    reserve(tmp_path / "rows.npy", 100_000)
+    reserve(tmp_path / "rows.npy", 100_000, tmp_path / "rows.npy")
     status = (tmp_path / "rows.npy").stat()
     assert status.st_size == 100_000
     assert 512 * status.st_blocks >= 100_000

@@ -234,7 +234,7 @@ def _file_of(values: Any) -> Path | None:
 def _array(values: Any, name: str) -> Array | Tensor:
     """Return rows as an array of one dtype, from an array, a list or a file."""
     if isinstance(values, (str, Path)):
-        return _require_array(_from_file(str(values)), str(values))
+        return _require_array(as_numpy(f"own: {values}", _from_file(str(values))), str(values))
     return _require_array(as_numpy(f"own: {name}", values), name)
 
 

@@ -222,30 +222,30 @@ def _write_rows(encode: Encode, items: Items, partial: _Partial, progress: bool)
             values = _checked(encode(items.batch(start, stop)), stop - start, items.ids[start:stop])
             if start == 0:
                 shape = (n, *values.shape[1:])
-                _make_rows(partial.rows, dtype, shape)
+                _make_rows(partial, dtype, shape)
             elif values.shape[1:] != shape[1:]:
                 raise ValueError(f"embed: batches must give one shape, got {values.shape[1:]} after {shape[1:]}")
             with np.errstate(over="ignore"):
                 stored = values.astype(dtype)
             if not np.isfinite(stored).all():
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
-            _write_batch(partial.rows, stored, start)
+            _write_batch(partial, stored, start)
             partial.files.write_json(partial.note.name, {"settings": partial.settings, "done": stop})
             shown.advance(task, stop - start)
 
 
-def _make_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def _make_rows(partial: _Partial, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Make a .npy file of zeros, all of whose bytes are stored: a mapping of one that is not dies of a full disk."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    reserve(path, len(header.getvalue()) + math.prod(shape) * dtype.itemsize)
-    with path.open("r+b") as file:
+    reserve(partial.rows, len(header.getvalue()) + math.prod(shape) * dtype.itemsize, partial.target)
+    with partial.rows.open("r+b") as file:
         file.write(header.getvalue())
 
 
-def _write_batch(path: Path, rows: NDArray[Any], start: int) -> None:
+def _write_batch(partial: _Partial, rows: NDArray[Any], start: int) -> None:
     """Write the rows from number ``start`` on into a .npy file, and wait until they are on the disk."""
-    with named_write_errors(path), path.open("r+b") as file:
+    with named_write_errors(partial.target), partial.rows.open("r+b") as file:
         np.lib.format.read_magic(file)
         np.lib.format.read_array_header_1_0(file)
         file.seek(start * rows[0].nbytes, os.SEEK_CUR)

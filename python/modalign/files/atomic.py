@@ -37,13 +37,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def reserve(path: Path, size: int) -> None:
+def reserve(path: Path, size: int, target: Path) -> None:
     """Make a file ``size`` bytes long, all of them stored, so that no later write to them finds the disk full.
+
+    Args:
+        path: The file.
+        size: Its bytes.
+        target: The file that it becomes, which errors name.
 
     Raises:
         OSError: There is no room for them; no file is left.
     """
-    with named_write_errors(path, size=size):
+    with named_write_errors(target, size=size):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
         try:
