@@ -2,7 +2,8 @@
 
 commands    the application with all its commands; importing it registers them
 common      the application, the decorator ``command``, options that several commands share, errors
-measure     ``mutual-knn``, ``align``, ``embed`` and ``advise``
+measure     ``mutual-knn``, ``align`` and ``advise``
+encode      ``embed``
 train       ``sweep``, ``report``, ``compare``, ``tune``, ``data`` and ``demo``
 studies     ``reproduce``
 streams     output on terminals that cannot encode every character

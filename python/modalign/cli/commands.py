@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from modalign.cli import measure, studies, train  # noqa: F401  each registers its commands
+from modalign.cli import encode, measure, studies, train  # noqa: F401  each registers its commands
 from modalign.cli.common import app, command
 from modalign.cli.streams import encode_everything
 
