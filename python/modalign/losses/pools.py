@@ -90,6 +90,6 @@ def _sum_groups(b: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     # the slot after the last gathers the rows that are left out
     slots = torch.where(ids >= 0, ids, ids.shape[1])
     index = slots[..., None].expand_as(b)
-    sizes = b.new_zeros(len(ids), ids.shape[1] + 1).scatter_add(1, slots, torch.ones_like(slots, dtype=b.dtype))
-    sums = b.new_zeros(len(b), b.shape[1] + 1, b.shape[2]).scatter_add(1, index, b).gather(1, index)
+    sizes = b.new_zeros(ids.shape[0], ids.shape[1] + 1).scatter_add(1, slots, torch.ones_like(slots, dtype=b.dtype))
+    sums = b.new_zeros(b.shape[0], b.shape[1] + 1, b.shape[2]).scatter_add(1, index, b).gather(1, index)
     return sizes.gather(1, slots), sums
