@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from modalign.encoders.embedding import embed
+from modalign.files.locking import claimed_file
 
 TEXTS = [f"{'a' * (i % 5)} text number {i}" for i in range(23)]
 
@@ -136,6 +137,58 @@ def test_a_finished_file_is_left_and_another_refused(tmp_path: Path) -> None:
     ):
         embed(counts, TEXTS[1:], out)
     assert len(np.load(embed(counts, TEXTS[1:], out, fresh=True))) == 22
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("name", ["out.npy", "out.npy.json", "a link"])
+def test_a_file_of_the_users_is_refused(name: str, fresh: bool, tmp_path: Path) -> None:
+    if name == "a link":
+        (tmp_path / "precious.npy").write_text("precious")
+        (tmp_path / "out.npy").symlink_to(tmp_path / "precious.npy")
+    else:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(ValueError, match=r"was not written by embed; nothing was touched: give another place"):
+        embed(counts, TEXTS, tmp_path / "out.npy", fresh=fresh)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
+
+
+def test_rows_that_the_user_put_in_place_of_ours_are_kept(tmp_path: Path) -> None:
+    out = embed(counts, TEXTS, tmp_path / "out.npy")
+    np.save(out, np.ones((5, 2)))
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match="was not written by embed"):
+            embed(counts, TEXTS, out, fresh=fresh)
+    assert np.load(out).shape == (5, 2)
+
+
+@pytest.mark.parametrize("step", ["before the rows", "after the rows"])
+def test_a_kill_at_the_end_is_continued(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is there, and the rows are still beside their place, or the note was not yet removed."""
+    out, real = tmp_path / "out.npy", Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == ".out.npy.partial.npy":
+            if step == "after the rows":
+                real(path, target)
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            embed(counts, TEXTS, out, dtype="float32")
+    assert np.array_equal(np.load(embed(counts, TEXTS, out, dtype="float32")), counts(TEXTS))
+    assert len(np.load(embed(counts, TEXTS[1:], out, fresh=True))) == 22
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.npy.json"]
+
+
+def test_two_do_not_write_one_file(tmp_path: Path) -> None:
+    with (
+        claimed_file(tmp_path / ".out.npy.partial.npy", "writes out.npy"),
+        pytest.raises(ValueError, match=r"another process writes out\.npy; wait for it or stop it"),
+    ):
+        embed(counts, TEXTS, tmp_path / "out.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def stops(batch: list[str]) -> np.ndarray:
