@@ -1,5 +1,6 @@
 """Rows and graphs come in as anything that holds numbers without doubt; the rest is refused with what to write."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -263,6 +264,10 @@ def test_graphs_may_hold_integers_of_any_kind(kind: str) -> None:
     assert metrics.hubness(graph) == metrics.hubness(GRAPH)
     assert neighborhood_scores("mutual_knn", graph, GRAPH).mean() == 1
     assert int(relabelled_overlap(graph, GRAPH, np.arange(N, dtype=np.int32))) == 5 * N
+    neighbors = graph if kind.startswith("Neighbors") else dataclasses.replace(GRAPH, indices=graph)
+    assert (neighbors.to_scipy("connectivity") != GRAPH.to_scipy("connectivity")).nnz == 0
+    assert torch.equal(neighbors.edge_index(), GRAPH.edge_index())
+    np.testing.assert_array_equal(neighbors.to_umap()[0], GRAPH.to_umap()[0])
 
 
 def test_a_graph_without_an_order_or_with_missing_neighbours_is_refused() -> None:

@@ -16,7 +16,8 @@ from modalign.encoders.embedding import embed
 from modalign.experiments.sweep.config import load
 from modalign.files.labels import read_labels
 from modalign.files.paths import expanded
-from modalign.files.rows import open_layers, open_rows
+from modalign.files.rows import indexable, open_layers, open_rows
+from modalign.information import pid
 
 ROWS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 LABELS = ["a", "b", "c"] * 20
@@ -147,6 +148,18 @@ def test_arrays_that_are_not_layers_for_certain_are_named(tmp_path: Path) -> Non
     torch.save({"a": [1, 2]}, tmp_path / "none.pt")
     with pytest.raises(TypeError, match=r"must hold tensors, got a dict without one; save torch.as_tensor\(x\)"):
         open_rows(tmp_path / "none.pt")
+
+
+def test_files_of_bfloat16_and_of_integers_are_features_everywhere(tmp_path: Path) -> None:
+    torch.save(torch.from_numpy(ROWS).bfloat16(), tmp_path / "half.pt")
+    torch.save((100 * torch.from_numpy(ROWS)).to(torch.int16), tmp_path / "whole.pt")
+    assert own(tmp_path / "half.pt", ROWS, LABELS).x.shape == (60, 4)
+    assert open_rows(tmp_path / "whole.pt").dtype == torch.float32
+    values = pid(indexable(tmp_path / "half.pt"), indexable(tmp_path / "whole.pt"), LABELS, resamples=0)
+    assert 0 <= values.redundancy < 2
+    for name in ("half.pt", "whole.pt"):
+        assert modalign.knn(tmp_path / name, 3).indices.shape == (60, 3)
+        assert modalign.cka(str(tmp_path / name), ROWS) > 0.99
 
 
 def test_a_list_of_vectors_is_a_table(tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def align(
     null), a p-value, and a score calibrated by the null: 0 where chance could have given it, 1 for the best there is.
 
     Args:
-        x: (n, d_x) array, tensor or file. One representation; files are those that ``modalign.files.rows.open_rows``
-            takes and may be larger than memory.
-        y: (n, d_y) array, tensor or file. The other representation; row i is the same item as row i of x.
+        x: (n, d_x) array, tensor, data frame or file. One representation; files are those that
+            ``modalign.files.rows.open_rows`` takes and may be larger than memory.
+        y: (n, d_y) array, tensor, data frame or file. The other representation; row i is the same item as row i of x.
         metrics: str or list of str. Names of ``modalign.metrics.METRICS``, or "all" for every metric that is defined
             for x and y; a note names the others.
         k: int, 1 <= k <= n - 1. Number of neighbours of an item, for metrics that compare neighbours.

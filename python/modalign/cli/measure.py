@@ -330,14 +330,12 @@ def advise(
     seed: Annotated[int, typer.Option(help="Seed of folds, classifiers and clusters.")] = 0,
     out: Page = None,
 ) -> None:
-    import numpy as np
-
     from modalign.experiments import advice as adviser
     from modalign.files.labels import read_labels
-    from modalign.files.rows import indexable, open_rows
+    from modalign.files.rows import indexable
 
     require_html(out)
-    first, second = (np.asarray(indexable(open_rows(side))) for side in (x, y))
+    first, second = indexable(x), indexable(y)
     advice = adviser.advise(first, second, read_labels(labels), seed=seed)
     typer.echo(str(advice.information))
     for sentence in advice.sentences():

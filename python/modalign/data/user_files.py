@@ -21,7 +21,7 @@ from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, array_in, read_labels
 from modalign.files.paths import expanded, require_data
 from modalign.files.pictures import PICTURES, picture_paths, pictures_in
-from modalign.files.rows import indexable, open_rows
+from modalign.files.rows import indexable
 from modalign.files.tables import KINDS, is_table, read_table, split_column
 from modalign.files.texts import lines_of, numbers_in
 
@@ -256,7 +256,7 @@ def _from_file(spec: str) -> Array:
     if is_table(path):
         return _column(path, member)
     if kind in ("safetensors", "pt", "pth"):
-        return np.asarray(indexable(open_rows(spec)))
+        return as_numpy(f"own: {spec}", indexable(spec))
     if kind == "txt":
         return np.array(lines_of(path))
     return read_array(path, member)

@@ -64,8 +64,9 @@ def knn(
     excludes, so every backend, block size, thread count and machine returns the same indices.
 
     Args:
-        x: (n, d) float16, bfloat16, float32, float64 or int8. The gallery: a NumPy array (memory-mapped ones too), a
-            tensor, or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
+        x: (n, d) float16, bfloat16, float32, float64 or integers (int8 as they are, others as the floating-point dtype
+            that holds them). The gallery: a NumPy array (memory-mapped ones too), a tensor, a data frame of numbers, a
+            list of rows, or the path of a file that may be larger than memory: "rows.npy", "rows.safetensors:tensor",
             "rows.parquet:column". ``modalign.files.rows.open_rows`` lists the files; what it returns is taken too.
         k: int from 1 to n, or to n - 1 when x is searched for itself. The number of neighbours of a row.
         queries: (m, d) of x's dtype, or None. The rows that search. None: every row of x searches for the others; a row

@@ -124,7 +124,7 @@ class Neighbors:
         from scipy.sparse import csr_matrix
 
         one_of("to_scipy", "values", values, VALUES)
-        indices = torch.as_tensor(self.indices).cpu().numpy()
+        indices = indices_of("to_scipy: indices", self).cpu().numpy()
         if values == "connectivity":
             data = np.ones(indices.shape)
         else:
@@ -158,7 +158,7 @@ class Neighbors:
         Raises:
             ValueError: The graph is of queries, not of rows searched among themselves.
         """
-        indices, distances = (torch.as_tensor(table).cpu() for table in (self.indices, self.distances))
+        indices, distances = indices_of("to_umap: indices", self).cpu(), torch.as_tensor(self.distances).cpu()
         self._require_one_set("to_umap:")
         rows = torch.arange(len(indices))[:, None]
         distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], 1)
@@ -166,7 +166,7 @@ class Neighbors:
 
     def edge_index(self) -> torch.Tensor:
         """Return int64 edges (2, m k) from every neighbour to its row, as PyTorch Geometric has them."""
-        indices = torch.as_tensor(self.indices)
+        indices = indices_of("edge_index: indices", self)
         rows = torch.arange(len(indices), device=indices.device)[:, None].expand_as(indices)
         return torch.stack([indices.reshape(-1), rows.reshape(-1)])
 
