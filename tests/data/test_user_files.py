@@ -141,6 +141,8 @@ NAN = np.where(np.arange(N)[:, None] == 7, np.nan, X)
         ((X, Y), "labels must be given, unless x or y is a folder"),
         ((X[:, 0], Y, LABELS), r"x must be floats \(n, d\), .* got \(60,\) float64"),
         ((np.full((N, 2), -1), Y, LABELS), "whole numbers are token ids from 0, got -1"),
+        ((["a fox"] * 59 + [None], Y, LABELS), r"own: x must have a text in every row, got none in rows \[59\]"),
+        ((np.array(["a"] * 59 + [np.nan], object), Y, LABELS), r"own: x must have a text in every row, .* rows \[59\]"),
         ((X[:0], Y[:0], LABELS[:0]), "x must have a row per pair|labels must have a row per pair"),
         (("x.doc", Y, LABELS), r"x.doc must be a folder of images, or end in .npy, .npz, .pt"),
     ],

@@ -216,6 +216,9 @@ def nan(batch: list[str]) -> np.ndarray:
     [
         (counts, [], {}, ValueError, "the inputs are empty"),
         (counts, ["a", b"b"], {}, ValueError, "all texts or all images"),
+        (counts, ["a", None, "b", float("nan")], {}, ValueError, r"must be there, got none in rows \[1, 3\]"),
+        (counts, [1, 2], {}, ValueError, "must be texts, paths of images, their bytes or pictures of Pillow, got int"),
+        (colours, [np.zeros((4, 4, 3))], {}, ValueError, "got ndarray; .*Image.fromarray"),
         (counts, "none.txt", {}, FileNotFoundError, "there is no file or folder none.txt"),
         (nan, TEXTS, {}, ValueError, r"NaN or inf for inputs 2 \(the first\)"),
         (lambda batch: np.ones(3), TEXTS, {}, ValueError, r"must give \(b, d\) .* got \(3,\)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["Labels", "entries_of", "label_array", "label_tensor", "label_tensors"]
+__all__ = ["Labels", "entries_of", "label_array", "label_tensor", "label_tensors", "missing_rows"]
 
 # an array, a tensor, a list, or a column of pandas, Arrow or Polars
 Labels: TypeAlias = ArrayLike | Tensor
@@ -148,6 +148,17 @@ def label_tensors(labels: Mapping[str, Any]) -> tuple[Tensor, ...]:
     )
 
 
+def missing_rows(entries: Iterable[object]) -> list[int]:
+    """Return the numbers of the entries that are None, NaN, NA, NaT or masked.
+
+    Examples:
+        >>> from modalign.common.labels import missing_rows
+        >>> missing_rows(["a fox", None, "", float("nan")])
+        [1, 3]
+    """
+    return [row for row, entry in enumerate(entries) if _is_missing(entry)]
+
+
 def _is_integer(values: Tensor) -> bool:
     """Return whether a tensor holds (n,) integers or truth values, which need no look at its entries."""
     plain = values.layout == torch.strided and not values.is_meta and values.ndim == 1
@@ -189,7 +200,7 @@ def _as_array(name: str, values: Any) -> NDArray[Any]:
 def _of_objects(name: str, column: NDArray[Any]) -> NDArray[Any]:
     """Return Python objects as an array of text, bytes or numbers."""
     entries = column.tolist()
-    _require_all(name, np.array([_is_missing(entry) for entry in entries], dtype=bool))
+    _require_all(name, np.isin(np.arange(len(entries)), missing_rows(entries)))
     kinds = set(map(type, entries))
     if all(issubclass(kind, str) for kind in kinds):
         return np.array(entries, dtype=str)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from modalign.common.checks import whole_number
 from modalign.common.conversion import as_numpy
+from modalign.common.labels import missing_rows
 from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset
 from modalign.data.targets import parts_of, targets_of
 from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, array_in, read_labels
 from modalign.files.paths import expanded, require_data
-from modalign.files.pictures import PICTURES, picture_paths, pictures_in
+from modalign.files.pictures import PICTURES, is_picture, picture_paths, pictures_in
 from modalign.files.rows import indexable
 from modalign.files.tables import KINDS, is_table, read_table, split_column
 from modalign.files.texts import lines_of, numbers_in
@@ -207,6 +208,7 @@ def _rows(values: Any, name: str, size: int) -> Array | Tensor:
     """Return a modality, of which text may name pictures or hold numbers."""
     if isinstance(values, (list, tuple)) and values and all(map(_is_picture, values)):
         return pixels_of(values, size)
+    _require_texts(values, name)
     array = _array(values, name)
     if isinstance(array, Tensor) or array.dtype.kind != "U" or array.ndim != 1:
         return array
@@ -218,9 +220,21 @@ def _rows(values: Any, name: str, size: int) -> Array | Tensor:
     return array if numbers is None else _require_array(numbers, name)
 
 
+def _require_texts(values: Any, name: str) -> None:
+    """Check that a list of texts has one in every row."""
+    entries = values.tolist() if isinstance(values, np.ndarray) and values.dtype.hasobject else values
+    if isinstance(entries, (list, tuple)) and any(isinstance(entry, str) for entry in entries):
+        missing = missing_rows(entries)
+        if missing:
+            raise ValueError(
+                f"own: {name} must have a text in every row, got none in rows {missing[:3]} (the first of "
+                f"{len(missing):,}); drop these rows everywhere"
+            )
+
+
 def _is_picture(value: object) -> bool:
     """Return whether a value is a path, the bytes of a file, or a picture of Pillow."""
-    return isinstance(value, (Path, bytes)) or type(value).__module__.partition(".")[0] == "PIL"
+    return isinstance(value, (Path, bytes)) or is_picture(value)
 
 
 def _file_of(values: Any) -> Path | None:

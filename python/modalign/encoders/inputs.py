@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modalign.common.labels import missing_rows
 from modalign.files.paths import expanded, require_data
-from modalign.files.pictures import PICTURES, open_picture, picture_paths, pictures_in
+from modalign.files.pictures import PICTURES, is_picture, open_picture, picture_paths, pictures_in
 from modalign.files.tables import column_of, is_table, split_column
 from modalign.files.texts import lines_of, numbers_in
 
@@ -58,8 +59,17 @@ def read_items(inputs: str | Path | Sequence[Item]) -> Items:
     if not values:
         raise ValueError("embed: there is nothing to embed: the inputs are empty")
     texts = isinstance(values[0], str)
-    if any(isinstance(value, str) != texts or value is None for value in values):
+    missing = missing_rows(values)
+    if missing:
+        raise ValueError(f"embed: inputs must be there, got none in rows {missing[:3]} (the first of {len(missing):,})")
+    if any(isinstance(value, str) != texts for value in values):
         raise ValueError("embed: inputs must be all texts or all images, got both")
+    odd = next((value for value in values if not (isinstance(value, (str, bytes, Path)) or is_picture(value))), None)
+    if odd is not None:
+        raise ValueError(
+            f"embed: inputs must be texts, paths of images, their bytes or pictures of Pillow, got {type(odd).__name__}"
+            "; an array of pixels becomes a picture by PIL.Image.fromarray"
+        )
     digest = hashlib.sha256()
     for value in values:
         digest.update(_fingerprint(value))

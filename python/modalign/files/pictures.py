@@ -13,13 +13,18 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURES", "open_picture", "picture_paths", "pictures_in"]
+__all__ = ["PICTURES", "is_picture", "open_picture", "picture_paths", "pictures_in"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 DIRECT = ("RGB", "RGBA", "RGBa", "L", "LA", "P", "PA", "1")  # modes that Pillow converts to RGBA
 ORIENTATION = 0x0112  # the number of this tag in EXIF
 SHOWN = 3  # names in a message
+
+
+def is_picture(value: object) -> bool:
+    """Return whether a value is a picture of Pillow, which is not imported for it."""
+    return any(kind.__module__ == "PIL.Image" and kind.__name__ == "Image" for kind in type(value).__mro__)
 
 
 def pictures_in(folder: Path) -> list[Path]:
