@@ -231,7 +231,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
     (tmp_path / "gap.txt").write_text("\n".join(["a", "", *CAPTIONS[:58]]))
     for options, error, message in (
         ({"images": images, "captions": tmp_path / "fewer.txt"}, ValueError, "of the same number, got 60 in .* and 59"),
-        ({"images": images, "captions": tmp_path / "empty.txt"}, ValueError, "must hold texts, .* got nothing"),
+        ({"images": images, "captions": tmp_path / "empty.txt"}, ValueError, "must hold data, got an empty file"),
         ({"images": images, "captions": tmp_path / "gap.txt"}, ValueError, "has no words"),
         ({"images": images, "captions": tmp_path / "none.txt"}, FileNotFoundError, r"none\.txt"),
         ({"images": images}, ValueError, "give both images and captions"),

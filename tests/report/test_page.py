@@ -57,6 +57,7 @@ def page(folder: Path) -> Page:
 
 def test_write_returns_the_path_and_leaves_nothing_else(folder: Path, page: Page) -> None:
     assert {path.name for path in folder.iterdir()} == {
+        ".modalign",
         "report.html",
         "config.yaml",
         "provenance.json",
@@ -166,7 +167,7 @@ def test_what_users_wrote_is_text(tmp_path: Path) -> None:
                 seeds=[0, 1], pair="<i>-<u>")  # fmt: skip
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"name": HOSTILE, "note": HOSTILE}))
-    (tmp_path / "provenance.json").write_text(json.dumps({"command": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}}))
+    (tmp_path / "provenance.json").write_text(json.dumps({"modalign_commit": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}}))
     page = Page(report.write(tmp_path))
     assert not [tag for tag, _ in page.tags if tag == "img"]
     assert not [1 for _, attributes in page.tags for name in attributes if name.startswith("on")]
