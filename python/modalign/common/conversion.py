@@ -66,7 +66,7 @@ def as_array(name: str, value: object) -> Array:
     if hasattr(value, "__array__"):
         return _plain_array(name, np.asarray(value))
     if hasattr(value, "__dlpack__"):
-        return require_dense(name, torch.from_dlpack(value))
+        return require_dense(name, torch.utils.dlpack.from_dlpack(value))
     if isinstance(value, Sequence):
         return _from_rows(name, value)
     raise _refused(name, value)
@@ -169,7 +169,7 @@ def _sparse(name: str, kind: str, shape: Sequence[int], method: str) -> str:
     return f"{name} must be dense, got a sparse {kind}, whose zeros are not stored; write x{method}{size}"
 
 
-def _plain_array(name: str, array: NDArray[Any]) -> NDArray[Any]:
+def _plain_array(name: str, array: NDArray[Any]) -> Array:
     """Return an array without a mask and without objects."""
     mask = getattr(array, "mask", None)
     if isinstance(mask, (np.ndarray, np.bool_)):
@@ -256,7 +256,7 @@ def _from_table(name: str, value: object) -> Array | None:
     if type(value).__module__.partition(".")[0] == "pyarrow":
         value = _arrow_table(value)
     try:
-        table = nw.from_native(value, allow_series=True, pass_through=True)  # type: ignore[call-overload]
+        table = nw.from_native(value, allow_series=True, pass_through=True)
         if isinstance(table, nw.LazyFrame):
             raise TypeError(f"{name} must hold numbers, got a query that is not computed; write x.collect()")
         if isinstance(table, nw.DataFrame):
@@ -303,7 +303,7 @@ def _from_frame(name: str, frame: nw.DataFrame[Any]) -> Array:
         whole = frame.to_numpy()
         if whole.dtype == arrays[0].dtype:
             return whole
-    return np.stack(arrays, axis=1)  # type: ignore[arg-type]
+    return np.stack(arrays, axis=1)
 
 
 def _from_series(name: str, series: nw.Series[Any]) -> Array:

@@ -23,6 +23,7 @@ ROW_DTYPES = MappingProxyType(
     | {"int8": torch.float32, "uint8": torch.float32, "int16": torch.float32, "uint16": torch.float32}
     | {"int32": torch.float64, "uint32": torch.float64, "int64": torch.float64, "uint64": torch.float64}
 )
+INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 EXACT = 2**53  # float64 holds every integer below
 WIDE = ("int64", "uint64")  # dtypes with integers beyond it
 PIECE = 1 << 22  # numbers that are checked at once
@@ -108,9 +109,8 @@ def as_indices(name: str, value: object) -> Tensor:
             "g.data.reshape(n, k).argsort(1, kind='stable'), 1)"
         )
     array = as_array(name, value)
-    kind = array.dtype.kind if isinstance(array, np.ndarray) else ""
-    whole = kind in "iu" if kind else not (array.is_floating_point() or array.is_complex() or array.dtype == torch.bool)
-    if not whole:
+    own = name_of(array.dtype) if isinstance(array, Tensor) else array.dtype.newbyteorder("=").name
+    if own not in INTEGERS:
         raise TypeError(f"{name} must hold whole numbers, got {array.dtype}; write x.astype(np.int64) if it does")
     if isinstance(array, Tensor) and array.dtype not in (torch.uint32, torch.uint64):
         return array.long()

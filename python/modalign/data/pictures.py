@@ -27,6 +27,7 @@ from modalign.common.checks import whole_number
 from modalign.data.arrays import pixels_of, require_finite, require_two_or_more, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 from modalign.data.registry import CLIPART, STAMPS
+from modalign.files.paths import expanded
 
 __all__ = ["Picture", "openclipart", "openclipart_items", "tuxpaint", "tuxpaint_items"]
 
@@ -144,19 +145,19 @@ def tuxpaint(
 
 def openclipart_items(folder: str | Path = CLIPART, *, keywords: bool = False) -> list[Picture]:
     """Return the drawings of ``openclipart`` in its order; with ``keywords``, only those that have some."""
-    root = Path(folder) / "png"
+    root = expanded(folder) / "png"
     pictures = []
     for image in _files("openclipart_items", root, ".png", "openclipart-png"):
         place = image.relative_to(root)
         title = _title(image)
         if len(place.parts) < 2 or place.parts[0] == UNSORTED or not title:
             continue
-        words = _keywords(Path(folder) / "svg" / place.with_suffix(".svg")) if keywords else ()
+        words = _keywords(expanded(folder) / "svg" / place.with_suffix(".svg")) if keywords else ()
         if words or not keywords:
             pictures.append(Picture(image, title, words, None, label=place.parts[0], group=str(place.parent)))
     if keywords and not pictures:
         raise FileNotFoundError(
-            f"openclipart_items: keywords are in {Path(folder) / 'svg'}, which has none of these drawings: "
+            f"openclipart_items: keywords are in {expanded(folder) / 'svg'}, which has none of these drawings: "
             "apt-get install openclipart-svg"
         )
     return _frequent(pictures)
@@ -164,7 +165,7 @@ def openclipart_items(folder: str | Path = CLIPART, *, keywords: bool = False) -
 
 def tuxpaint_items(folder: str | Path = STAMPS, *, language: str = "fr", speech: bool = False) -> list[Picture]:
     """Return the stamps of ``tuxpaint`` in its order; with ``speech``, only those spoken in the language."""
-    root = Path(folder)
+    root = expanded(folder)
     ending = "_desc.ogg" if language == "en" else f"_desc_{language}.ogg"
     pictures = []
     for image in _files("tuxpaint_items", root, ".png", "tuxpaint-stamps-default"):

@@ -9,10 +9,10 @@ import dataclasses
 import importlib.util
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modalign.common.names import did_you_mean, require_reference, resolve
+from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
     from modalign.data.paired import PairedDataset
@@ -55,7 +55,7 @@ class Source:
         if self.named:
             return False
         installed = all(importlib.util.find_spec(package) is not None for package in self.packages)
-        return installed and (not self.folder or Path(self.folder).is_dir())
+        return installed and (not self.folder or expanded(self.folder).is_dir())
 
 
 @dataclasses.dataclass(frozen=True)

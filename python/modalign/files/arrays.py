@@ -185,7 +185,7 @@ def _local_offset(path: Path, info: zipfile.ZipInfo) -> int:
         signature, name, extra = struct.unpack("<4s22xHH", file.read(30))
     if signature != b"PK\x03\x04":
         raise ValueError(f"no member begins at byte {info.header_offset}")
-    return info.header_offset + 30 + name + extra
+    return int(info.header_offset + 30 + name + extra)
 
 
 def _safetensors(path: Path) -> Contents:

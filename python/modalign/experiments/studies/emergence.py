@@ -32,6 +32,7 @@ from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Fit, Trained, UnimodalTrainer
 from modalign.experiments.sweep.randomness import compared_pairs
+from modalign.files.paths import expanded
 
 __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "run"]
 
@@ -260,7 +261,7 @@ PAPER: dict[str, Any] = {
 
 def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
-    table = best_of_layers(Path(folder))
+    table = best_of_layers(expanded(folder))
     top = table.groupby(["uniqueness", "heterogeneity", "seed"])[[*MEASURES]].max().reset_index()
     uniqueness, heterogeneity = (sorted(top[name].unique()) for name in ("uniqueness", "heterogeneity"))
     found = []

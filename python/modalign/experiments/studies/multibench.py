@@ -35,6 +35,7 @@ from modalign.experiments.studies.unimodal import Trained, UnimodalTrainer
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.randomness import compared_pairs
 from modalign.experiments.sweep.training import inputs_of
+from modalign.files.paths import expanded
 
 __all__ = ["DATASETS", "FULL", "QUICK", "Grid", "best_of_layers", "claims", "correlations", "data_of", "run"]
 
@@ -121,7 +122,7 @@ def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
     """
     if dataset not in DATASETS:
         raise ValueError(f"multibench: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
-    place = Path(path)
+    place = expanded(path)
     if dataset == "av_mnist":
         if not place.is_dir():
             raise ValueError(f"multibench: av_mnist needs the folder with image/, audio/ and labels, got {place}")
@@ -280,7 +281,7 @@ def best_of_layers(folder: Path) -> Any:
     """Return the alignment of every encoder with the best one of the other modality, the highest of all layer pairs."""
     import pandas as pd
 
-    table = pd.read_parquet(Path(folder) / "alignment.parquet")
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
     keys = ["varying", "other", "seed", "depth"]
     return (
         table.groupby(keys, sort=False)
@@ -310,9 +311,9 @@ def claims(folder: Path) -> list[Claim]:
 
     import pandas as pd
 
-    dataset = json.loads((Path(folder) / "settings.json").read_text(encoding="utf-8"))["settings"]["dataset"]
+    dataset = json.loads((expanded(folder) / "settings.json").read_text(encoding="utf-8"))["settings"]["dataset"]
     found = []
-    table = pd.read_parquet(Path(folder) / "correlations.parquet")
+    table = pd.read_parquet(expanded(folder) / "correlations.parquet")
     for row in table[table["measure"] == MEASURES[0]].itertuples():
         paper = PAPER[dataset][row.varying, row.other]
         none = abs(paper) < ABOUT_ZERO

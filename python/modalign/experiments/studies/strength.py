@@ -27,6 +27,7 @@ from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.runner import run as run_sweep
+from modalign.files.paths import expanded
 from modalign.information import Information, pid
 
 __all__ = ["FULL", "QUICK", "Plan", "claims", "information_of", "run"]
@@ -176,7 +177,7 @@ def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the sweeps in ``folder``."""
     import pandas as pd
 
-    table = pd.read_parquet(Path(folder) / "best.parquet")
+    table = pd.read_parquet(expanded(folder) / "best.parquet")
     main = table[(table["kind"] == "synthetic") & (table["setting"] == "default") & (table["modality"] == 2)]
     main = main.set_index("case")
     found = []

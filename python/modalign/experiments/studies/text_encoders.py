@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.encoders.pretrained import Encode, load_encoder
+from modalign.files.paths import expanded
 
 __all__ = ["PACKAGED", "TextEncoder", "bits", "bits_per_byte", "text_encoders", "tfidf", "wordllama"]
 
@@ -112,11 +113,11 @@ def _resolved(asked: str) -> tuple[str, str]:
     if kind not in KINDS or not what:
         known = ", ".join([TFIDF, *PACKAGED, *(f"{kind}:..." for kind in KINDS)])
         raise ValueError(f"a text encoder must be one of {known}, got {asked!r}")
-    if kind != "python" and not Path(what).is_dir():
+    if kind != "python" and not expanded(what).is_dir():
         raise FileNotFoundError(f"there is no folder {what}; models are read from folders, nothing is downloaded")
     if kind == "python":
         load_encoder(asked)
-    return (what.rpartition(":")[2] if kind == "python" else Path(what).resolve().name).replace(" ", "-"), asked
+    return (what.rpartition(":")[2] if kind == "python" else expanded(what).resolve().name).replace(" ", "-"), asked
 
 
 def _missing(name: str) -> list[str]:
@@ -184,7 +185,7 @@ def bits_per_byte(
     if encoder.kind != "transformers":
         return None
     transformers = importlib.import_module("transformers")
-    folder = Path(encoder.spec.partition(":")[2])
+    folder = expanded(encoder.spec.partition(":")[2])
     weights = sorted(file.name for file in folder.glob("*.gguf"))
     more: dict[str, Any] = {"local_files_only": True, **({"gguf_file": weights[0]} if weights else {})}
     config = transformers.AutoConfig.from_pretrained(str(folder), **more)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modalign.experiments.studies.claims import Claim, bootstrap, pearson, spearman_of_points
+from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,14 +60,14 @@ def claims(folder: Path) -> list[Claim]:
         results.append(
             Claim("ends", text, "holds", value=float(np.mean([value >= over / 2 for value in left.values()])))
         )
-    return [*results, *_performance_claims(Path(folder))]
+    return [*results, *_performance_claims(expanded(folder))]
 
 
 def highest(folder: Path) -> pd.DataFrame:
     """Return the most aligned pair of encoders, with its chance, for each kind of change, uniqueness and seed."""
     import pandas as pd
 
-    table = pd.read_parquet(Path(folder) / "alignment.parquet")
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
     best: pd.DataFrame = table.loc[table.groupby(["kind", "uniqueness", "seed"])["mutual_knn"].idxmax()]
     return best
 

@@ -23,6 +23,7 @@ from modalign.experiments.sweep.schema import (
     run_columns,
 )
 from modalign.files.documents import read_yaml
+from modalign.files.paths import expanded
 
 __all__ = ["Case", "ModalityPair", "Predictor", "Results", "read"]
 
@@ -161,7 +162,7 @@ def read(folder: Path) -> Results:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the results folder that a sweep wrote")
     absent = [name for name in FILES if not (folder / name).is_file()]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modalign.common import provenance
 from modalign.experiments.advice import Advice, Expectation, regime_sentence, suite, trust
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -87,7 +88,7 @@ def write(advice: Advice, page: Path, settings: Mapping[str, object]) -> Path:
             reading=READING,
             folded=[("Settings", {**settings, **information.settings}), ("Provenance", provenance.collect())],
         ),
-        Path(page),
+        expanded(page),
     )
 
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Alignment, LayerAlignment, Score
+from modalign.files.paths import expanded
 from modalign.metrics.registry import METRICS
 from modalign.report.figures.pictures import write_pictures
 from modalign.report.figures.scores import alignment_sheets, extreme
@@ -45,7 +46,7 @@ def write(result: Alignment | LayerAlignment, path: str | Path) -> Path:
         result (Alignment or LayerAlignment): What ``modalign.align`` or ``modalign.align_layers`` returned.
         path (str or Path): The HTML file.
     """
-    target = Path(path)
+    target = expanded(path)
     page = _page_of_layers(result) if isinstance(result, LayerAlignment) else _page_of_scores(result)
     return write_text(target, render_page(page, pictures_beside(target).name))
 
@@ -59,7 +60,7 @@ def draw(result: Alignment | LayerAlignment, page: str | Path) -> Path:
         result (Alignment or LayerAlignment): What the page shows.
         page (str or Path): The HTML file; it need not exist.
     """
-    folder = pictures_beside(Path(page))
+    folder = pictures_beside(expanded(page))
     pictures = [draw_sheet(sheet) for sheet in alignment_sheets(result)]
     return write_pictures(folder, pictures)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from modalign.experiments.sweep.comparison import Difference, compare, different_settings
 from modalign.experiments.sweep.results import Results, read
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -68,9 +69,9 @@ def write(first: Path, second: Path, page: Path) -> Path:
     Raises:
         ValueError: If a folder holds no finished sweep, or the sweeps have no case in common.
     """
-    sweeps = read(Path(first)), read(Path(second))
+    sweeps = read(expanded(first)), read(expanded(second))
     differences = compare(first, second)
-    names = _names(sweeps, (Path(first), Path(second)))
+    names = _names(sweeps, (expanded(first), expanded(second)))
     cases = len({item.case for item in differences})
     return write_page(
         Page(
@@ -83,7 +84,7 @@ def write(first: Path, second: Path, page: Path) -> Path:
             reading=READING,
             folded=[(f"Provenance of {name}", results.provenance) for name, results in zip(names, sweeps, strict=True)],
         ),
-        Path(page),
+        expanded(page),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from modalign.experiments.studies.claims import RULES, spearman
 from modalign.experiments.studies.emergence import MEASURES, best_of_layers, correlations
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -54,7 +55,7 @@ def write(folder: Path) -> Path:
     Args:
         folder (Path): The folder of a finished study.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
     table = best_of_layers(folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.multibench import FULL, PAPER, best_of_layers
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -64,7 +65,7 @@ def write(folder: Path) -> Path:
     """
     import pandas as pd
 
-    folder = Path(folder)
+    folder = expanded(folder)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
     models, correlations = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.sweep.results import Case, Results, read
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -77,7 +78,7 @@ def write(folder: Path) -> Path:
     """
     import pandas as pd
 
-    folder = Path(folder)
+    folder = expanded(folder)
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     best = pd.read_parquet(folder / "best.parquet")
     synthetic, pairs = read(folder / "strength"), read(folder / "pairs")

@@ -13,6 +13,7 @@ from modalign.experiments.sweep.findings import Finding, findings
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.results import Case, Results, read
 from modalign.experiments.sweep.statistics import Estimate, mean_interval
+from modalign.files.paths import expanded
 from modalign.report.figures.accuracy import accuracy_figures, predictor_symbol
 from modalign.report.figures.alignment import MEASURES, alignment_figures, case_keys, scatter_figures
 from modalign.report.figures.specification import Figure, Key
@@ -68,7 +69,7 @@ def write(folder: Path) -> Path:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    return write_report(Folder(folder), render(read(Path(folder))), ())
+    return write_report(Folder(folder), render(read(expanded(folder))), ())
 
 
 def draw(folder: Path) -> Path:
@@ -85,9 +86,9 @@ def draw(folder: Path) -> Path:
     from modalign.report.figures.stills import draw_sheet
     from modalign.report.figures.sweep import sweep_sheets
 
-    sheets = sweep_sheets(read(Path(folder)))
+    sheets = sweep_sheets(read(expanded(folder)))
     write_report(Folder(folder), None, [draw_sheet(sheet) for sheet in sheets])
-    return Path(folder) / "figures"
+    return expanded(folder) / "figures"
 
 
 def conclusions(folder: Path) -> list[str]:
@@ -99,7 +100,7 @@ def conclusions(folder: Path) -> list[str]:
     Raises:
         ValueError: In one sentence, if the folder is missing, damaged or unfinished.
     """
-    return sentences(findings(read(Path(folder))))
+    return sentences(findings(read(expanded(folder))))
 
 
 def render(results: Results) -> str:

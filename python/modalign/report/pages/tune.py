@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from modalign.experiments.sweep.statistics import Estimate
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -81,7 +82,7 @@ def write(folder: Path) -> Path:
     """
     import pandas as pd
 
-    folder = Path(folder)
+    folder = expanded(folder)
     optima: dict[str, CaseOptima] = json.loads((folder / "optima.json").read_text(encoding="utf-8"))
     evaluations = pd.read_parquet(folder / "evaluations.parquet")
     return write_study_page(

@@ -13,6 +13,7 @@ import numpy as np
 from modalign.experiments.studies.claims import RULES, spearman
 from modalign.experiments.studies.vision_language import MEASURES
 from modalign.experiments.studies.vision_language_claims import PAPER, WORDS, highest
+from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
     Key,
@@ -69,7 +70,7 @@ def write(folder: Path) -> Path:
     """
     import pandas as pd
 
-    folder = Path(folder)
+    folder = expanded(folder)
     claims, notes, examples, record = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("claims", "notes", "examples", "settings")
