@@ -146,6 +146,7 @@ class Trained(nn.Module):
         return self.loss(self.encoder(x), self.encoder(y))
 
 
+@pytest.mark.filterwarnings("error:.*returned a view tensor")
 def test_a_sharded_model_trains_its_temperature(tmp_path: Path) -> None:
     dist.init_process_group("gloo", f"file://{tmp_path}/meeting", timedelta(seconds=60), 1, 0)
     try:

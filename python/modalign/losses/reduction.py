@@ -55,4 +55,5 @@ def reduce_losses(
     total = sum_rows(losses)
     if reduction == "mean":
         total = total / (losses.shape[1] if weights is None else sum_rows(weights).clamp_min(1))
-    return total.reshape(batch)
+    # a copy: the hooks of fully_shard lose a view that the user divides in place
+    return total.reshape(batch).clone()
