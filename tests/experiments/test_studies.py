@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -387,6 +388,20 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"settings\.json is damaged \(.*\); .*--fresh"), Study(tmp_path, {}).begun():
         pass
+
+
+def test_nothing_is_removed_where_the_storage_or_ray_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Study(tmp_path / "study", {"study": "emergence", **dataclasses.asdict(SMALL)}).begun():
+        (tmp_path / "study" / "notes.txt").touch()
+    before = (tmp_path / "study" / "settings.json").stat().st_mtime_ns
+    with pytest.raises(Exception, match="URL"):
+        emergence.run(SMALL, tmp_path / "study", storage="nonsense", fresh=True)
+    assert (tmp_path / "study" / "settings.json").stat().st_mtime_ns == before
+    run_sweep(configuration(strengths=[0]), tmp_path / "sweep")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install ray"):
+        run_sweep(configuration(strengths=[1]), tmp_path / "sweep", fresh=True, ray="local")
+    assert (tmp_path / "sweep" / "runs.parquet").is_file()
 
 
 def test_nothing_of_a_study_is_removed_where_one_of_its_sweeps_cannot_be(tmp_path: Path) -> None:

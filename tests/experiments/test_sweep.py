@@ -62,7 +62,7 @@ def test_accuracies_are_those_of_the_best_validation_epoch(finished: tuple[Sweep
 
 def test_files_tell_where_they_come_from(finished: tuple[Sweep, Path]) -> None:
     sweep, folder = finished
-    files = ["config.yaml", "curves.parquet", "provenance.json", "runs.parquet"]
+    files = [".modalign", "config.yaml", "curves.parquet", "provenance.json", "runs.parquet"]
     assert sorted(path.name for path in folder.iterdir()) == files
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     assert resolved["cases"][0]["data"] == {"name": "synthetic", **synthetic(redundancy=8, n=600).settings}

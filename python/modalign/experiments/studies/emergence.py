@@ -120,9 +120,11 @@ def run(
     same study is continued. Raises ValueError for a folder with something else in it.
     """
     study = Study(folder, {"study": "emergence", **dataclasses.asdict(grid)}, fresh=fresh)
+    search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
+    # a storage of the user's may fail, which must be known before an earlier study is cleared
+    tuner = None if storage is None else Tuner(search, storage, study.key)
     with study.begun():
-        search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
-        tuner = Tuner(search, storage or study.database(), study.key)
+        tuner = tuner or Tuner(search, study.database(), study.key)
         first = _first_modality(grid, study, tuner, reporter, workers=workers)
         parts = [
             Part(

@@ -182,9 +182,11 @@ def run(
     study = Study(folder, settings, fresh=fresh)
     if workers is None and grid.device != "cpu":
         workers = 1
+    search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
+    # a storage of the user's may fail, which must be known before an earlier study is cleared
+    tuner = None if storage is None else Tuner(search, storage, study.key)
     with study.begun():
-        search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
-        tuner = Tuner(search, storage or study.database(), study.key)
+        tuner = tuner or Tuner(search, study.database(), study.key)
         keys = list(itertools.product(range(len(data.modalities)), grid.depths))
         parts = [_encoders(data, grid, modality, depth, tuner=tuner) for modality, depth in keys]
         # the longest parts go first, so that no core waits for one at the end

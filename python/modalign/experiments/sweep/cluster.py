@@ -24,7 +24,7 @@ from modalign.experiments.sweep.chunks import Advance, Chunk, Control, Job, Resu
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
 
-__all__ = ["train_on_ray"]
+__all__ = ["import_ray", "train_on_ray"]
 
 RETRIES = 10  # of a chunk whose worker died
 SILENCE = 15.0  # seconds without an answer after which a cluster has vanished
@@ -141,14 +141,20 @@ def _result(ray: Any, task: Any, label: str) -> Result:
     return result
 
 
-@contextmanager
-def _cluster(address: str) -> Iterator[Any]:
-    """Connect to a cluster, or start one for "local", and shut it down or disconnect when the block ends."""
+def import_ray() -> Any:
+    """Return the package Ray; ModuleNotFoundError says what to install."""
     try:
         ray = importlib.import_module("ray")
         ray.init  # noqa: B018  a folder of that name on the path is a module, too
     except (ModuleNotFoundError, AttributeError):
         raise ModuleNotFoundError("--ray needs Ray: pip install ray") from None
+    return ray
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Any]:
+    """Connect to a cluster, or start one for "local", and shut it down or disconnect when the block ends."""
+    ray = import_ray()
     try:
         if address == "local":  # on this machine alone, whatever its network says of itself
             ray.init(

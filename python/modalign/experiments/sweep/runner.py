@@ -17,7 +17,7 @@ from modalign.data import TEST, PairedDataset
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.cases import notes_on, prepared
 from modalign.experiments.sweep.chunks import Control, Job, Result, chunks_of, count_cores, train_chunk
-from modalign.experiments.sweep.cluster import train_on_ray
+from modalign.experiments.sweep.cluster import import_ray, train_on_ray
 from modalign.experiments.sweep.config import Sweep
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.schema import curve_columns, modality_pairs, predictor_suffixes, run_columns
@@ -63,6 +63,8 @@ def run(
     with _single_thread():  # before anything is written: encoders refuse here inputs that they cannot take
         jobs = [Job(chunk, pairs, sweep) for case, pairs in enumerate(data) for chunk in chunks_of(case, pairs, sweep)]
     fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
+    if ray is not None:
+        import_ray()  # before anything is cleared
     place.identify(sweep.model_dump(mode="json"), fingerprints)
     with place.claimed():
         if fresh:
