@@ -6,6 +6,7 @@
 ``functional``      ``align``: from the arguments to an ``Alignment``
 ``layers``          ``align_layers``: one metric of every pair of layers
 ``settings``        what a caller asked for, in one frozen dataclass that checks itself
+``memory``          the memory that a call needs, for ``max_memory``
 ``items``           the rows of both representations, paired by name, and their labels
 ``scoring``         the base of the four files below: timing, what can be afforded, splits, relabelled nulls
 ``graph_scores``    metrics that compare nearest neighbours

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from modalign.alignment.graph_scores import GraphScores
 from modalign.alignment.items import Ids, Items, paired_items
+from modalign.alignment.memory import require_memory
 from modalign.alignment.moment_scores import MomentScores
 from modalign.alignment.pair_scores import PairScores
 from modalign.alignment.results import Alignment, Score
@@ -80,7 +81,8 @@ def align(
             neighbours are searched.
         confidence: float in (0, 1). Level of the intervals, and of the threshold that calibrates a score.
         seed: int. Seed of samples, splits and relabellings. The same seed gives the same numbers.
-        max_memory: int, str such as "8GB", or None. Limit for searches, as in ``modalign.knn``.
+        max_memory: int, str such as "8GB", or None. Limit of the memory beyond the arguments; a call that needs more is
+            refused with the number. For a sample it is the limit of the searches, as in ``modalign.knn``.
         num_threads: int or None. Number of threads of the searches; None for all cores.
         progress: bool. Whether to show a progress bar.
 
@@ -141,6 +143,7 @@ def _measure(items: Items, settings: Settings) -> Alignment:
         )
     _require_neighbors(items, settings)
     names = _defined_names(items, settings, record)
+    require_memory(items, settings, names)
     moments, pairs = settings.names_that_need(names, "moments"), settings.names_that_need(names, "pairs")
     neighbors = settings.names_that_need(names, "lists", "graphs")
     # all values come before the intervals and nulls, which take longer: what is not defined should be known at once

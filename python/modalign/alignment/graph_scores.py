@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modalign.alignment.intervals import SPLITS, list_length, within_part
 from modalign.alignment.items import Items
+from modalign.alignment.memory import search_limit
 from modalign.alignment.nulls import Null
 from modalign.alignment.scoring import Interval, Record, Scoring
 from modalign.alignment.settings import Settings
@@ -49,10 +50,11 @@ class GraphScores(Scoring):
     def _search(self, length: int) -> tuple[Tensor, Tensor]:
         """Return the neighbour lists of both representations."""
         with self.record.timed("graphs"):
-            graphs = [
-                knn(rows, length, groups=self.items.groups, **self.settings.search)
-                for rows in (self.items.x, self.items.y)
-            ]
+            graphs = []
+            for second, rows in enumerate((self.items.x, self.items.y)):
+                search = self.settings.search
+                search["max_memory"] = search_limit(self.items, self.settings, length, second=bool(second))
+                graphs.append(knn(rows, length, groups=self.items.groups, **search))
         self.record.facts["graphs"] = {side: str(graph.certificate) for side, graph in zip("xy", graphs, strict=True)}
         a, b = (torch.as_tensor(graph.indices).cpu() for graph in graphs)
         return a, b

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from modalign.alignment.intervals import SPLITS
 from modalign.alignment.items import Items
+from modalign.alignment.memory import bytes_left_for_tables
 from modalign.alignment.nulls import Null
 from modalign.alignment.scoring import Interval, Record, Scoring
 from modalign.alignment.settings import Settings
 from modalign.metrics.inputs import PairedRows
 from modalign.metrics.registry import METRICS
-from modalign.neighbors.blocks import bytes_of
 
 __all__ = ["PairScores"]
 
@@ -57,8 +57,8 @@ class PairScores(Scoring):
         return nulls
 
     def _null(self, name: str) -> dict[str, Null]:
-        metric, limit = METRICS[name], self.settings.max_memory
-        most = TABLE_BYTES if limit is None else min(TABLE_BYTES, bytes_of(limit))
+        metric, limit = METRICS[name], bytes_left_for_tables(self.items, self.settings)
+        most = TABLE_BYTES if limit is None else min(TABLE_BYTES, limit)
         table_bytes = metric.cost.table_bytes
         if metric.relabelled is not None and table_bytes is not None and table_bytes(self.items.n) <= most:
             score = metric.load("relabelled")(self.rows)

@@ -50,12 +50,14 @@ class Cost:
         again: Seconds of an evaluation that shares its tables with earlier ones, such as another relabelling; None
             where every evaluation takes as long as the first.
         table_bytes: Peak memory of these tables for n items, beside that of the metric; None where there are none.
+        pair_bytes: Bytes that an evaluation holds for each pair of items.
     """
 
     order: str
     first: Callable[[Sizes], float]
     again: Callable[[Sizes], float] | None = None
     table_bytes: Callable[[int], int] | None = None
+    pair_bytes: int = 0
 
     def seconds(self, sizes: Sizes, *, again: bool = False) -> float:
         """Return the seconds of one evaluation.
@@ -85,13 +87,16 @@ COLUMN_PRODUCTS = Cost("n d^2", lambda s: 1e-10 * s.n * s.d_x * s.d_y + 2e-8 * s
 COLUMN_DECOMPOSITIONS = Cost("n d^2 + d^3", lambda s: 1e-10 * s.n * s.d_x * s.d_y + 5e-10 * s.width**3)
 
 
-def tabled_pairs(pair_seconds: float) -> Cost:
+def tabled_pairs(pair_seconds: float, pair_bytes: int = 0) -> Cost:
     """Return the cost of a metric of all pairs whose relabellings look up two n x n tables.
 
     Args:
         pair_seconds: Seconds that a pair takes, its inner products aside.
+        pair_bytes: Bytes that an evaluation holds for each pair.
     """
-    return Cost("n^2 d", _all_pairs(pair_seconds), lambda s: 8e-9 * s.n * s.n, lambda n: 24 * n * n)
+    return Cost(
+        "n^2 d", _all_pairs(pair_seconds), lambda s: 8e-9 * s.n * s.n, lambda n: 24 * n * n, pair_bytes=pair_bytes
+    )
 
 
 def nearest_pairs(pair_seconds: float, table_bytes: Callable[[int], int]) -> Cost:

@@ -195,7 +195,13 @@ _ENTRIES = (
         relabelled=f"{RELABELLED}_rbf_cka",
     ),
     _metric(
-        "distances", "rsa", "RSA", "pairs", cost=tabled_pairs(1.7e-7), range=SIGNED, relabelled=f"{RELABELLED}_rsa"
+        "distances",
+        "rsa",
+        "RSA",
+        "pairs",
+        cost=tabled_pairs(1.7e-7, pair_bytes=48),
+        range=SIGNED,
+        relabelled=f"{RELABELLED}_rsa",
     ),
     _metric(
         "ranks",

@@ -10,7 +10,7 @@ from numbers import Integral
 from modalign.files.rows import Rows
 from modalign.ops.knn import merge_bytes
 
-__all__ = ["Layout", "bytes_of", "choose_block_size"]
+__all__ = ["Layout", "bytes_of", "choose_block_size", "least_bytes"]
 
 DEFAULT_MEMORY = 4 * 10**9  # bytes
 FEWEST_ROWS = 128  # in a block: below it reading and writing take longer than the search
@@ -61,23 +61,29 @@ def choose_block_size(layout: Layout, max_memory: int | None, previous: int | No
         ValueError: Not even blocks of 128 rows fit; the message names the least memory that would do.
     """
     n = max(layout.gallery.shape[0], layout.searching.shape[0])
-
-    def even(size: int) -> int:
-        """Return the size of as many blocks, all of about one size."""
-        return -(-n // -(-n // size))
-
     least, memory = min(FEWEST_ROWS, n), DEFAULT_MEMORY if max_memory is None else max_memory
     if previous is not None and (max_memory is None or layout.bytes_needed(previous) <= memory):
         return previous
-    fitting = bisect_right(range(least, n + 1), memory, key=lambda size: layout.bytes_needed(even(size)))
+    fitting = bisect_right(range(least, n + 1), memory, key=lambda size: layout.bytes_needed(_even(n, size)))
     if not fitting:
-        needed = layout.bytes_needed(even(least))
+        needed = least_bytes(layout)
         raise ValueError(
             f'knn: max_memory must be at least {needed} bytes ("{-(-needed // 10**6)}MB"), for results of '
             f"{layout.searching.shape[0]} rows and blocks of {least} rows of width {layout.gallery.shape[1]}, "
             f"got {memory}"
         )
-    return even(least + fitting - 1)
+    return _even(n, least + fitting - 1)
+
+
+def least_bytes(layout: Layout) -> int:
+    """Return the least memory that ``choose_block_size`` takes."""
+    n = max(layout.gallery.shape[0], layout.searching.shape[0])
+    return layout.bytes_needed(_even(n, min(FEWEST_ROWS, n)))
+
+
+def _even(n: int, size: int) -> int:
+    """Return the size of as many blocks of n rows, all of about one size."""
+    return -(-n // -(-n // size))
 
 
 def bytes_of(size: int | str) -> int:
