@@ -67,7 +67,8 @@ def _load(path: Path, *, mapped: bool) -> Any:
             named = OBJECT.search(str(error))
             reason = named[1] if named else str(error).splitlines()[0]
     raise TypeError(
-        f"{path} must hold tensors alone, got other objects, which could run code ({reason}); save its tensors"
+        f"{path} must hold tensors alone, got other objects, which could run code ({reason}); save its tensors, and "
+        "torch.as_tensor(x) of its arrays"
     )
 
 

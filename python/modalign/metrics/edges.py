@@ -15,7 +15,7 @@ from modalign.metrics.graphs import (
     Graph,
     Search,
     checked_pair,
-    paired_rows,
+    paired_arrays,
     require_distinct,
     row_blocks,
     searched_graphs,
@@ -89,7 +89,7 @@ def cknna(
         1.0
     """
     _require_kernel("cknna", metric, variant)
-    x, y = paired_rows("cknna", x, y)
+    x, y = paired_arrays("cknna", x, y)
     a, b = searched_graphs("cknna", x, y, Search(k, metric, groups, backend))
     return _cknna("cknna", Graphs(a, b, metric, (x, y)), variant)
 
@@ -124,7 +124,7 @@ def cknna_from_graphs(
     """
     operation = "cknna_from_graphs"
     _require_kernel(operation, metric, variant)
-    x, y = paired_rows(operation, x, y)
+    x, y = paired_arrays(operation, x, y)
     left, right, n = checked_pair(operation, a, b)
     if not len(left) == n == len(x):
         raise ValueError(
@@ -176,7 +176,7 @@ def second_order_cosine(
         >>> round(second_order_cosine(x, 3 * x, k=5), 12)
         1.0
     """
-    x, y = paired_rows("second_order_cosine", x, y)
+    x, y = paired_arrays("second_order_cosine", x, y)
     a, b = searched_graphs("second_order_cosine", x, y, Search(k, metric, groups, backend))
     return float(_second_order("second_order_cosine", Graphs(a, b, rows=(x, y))).mean())
 
@@ -207,7 +207,7 @@ def second_order_cosine_rows(x: Array, y: Array, a: Graph, b: Graph, *, rows: In
         [1.0, 1.0, 1.0]
     """
     operation = "second_order_cosine_rows"
-    x, y = paired_rows(operation, x, y)
+    x, y = paired_arrays(operation, x, y)
     left, right, _ = checked_pair(operation, a, b, len(x))
     require_distinct(operation, left, right)
     items = None if rows is None else as_indices(f"{operation}: rows", rows)

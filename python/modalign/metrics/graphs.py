@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import require_same_items
-from modalign.common.conversion import require_same_index
+from modalign.common.conversion import as_array, require_same_index
 from modalign.common.types import Array, Integers
 from modalign.files.rows import RowSource, as_source, open_rows
 from modalign.neighbors.functional import knn
@@ -22,6 +22,7 @@ __all__ = [
     "Search",
     "checked_graph",
     "checked_pair",
+    "paired_arrays",
     "paired_rows",
     "require_distinct",
     "row_blocks",
@@ -108,6 +109,14 @@ def paired_rows(operation: str, x: RowSource, y: RowSource) -> tuple[RowSource, 
     left, right = as_source(f"{operation}: x", x), as_source(f"{operation}: y", y)
     shapes = (tuple((open_rows(rows) if isinstance(rows, (str, Path)) else rows).shape) for rows in (left, right))
     require_same_items(operation, *shapes)
+    return left, right
+
+
+def paired_arrays(operation: str, x: object, y: object) -> tuple[Array, Array]:
+    """Return x and y in memory as arrays or tensors; ValueError unless they are (n, d_x) and (n, d_y)."""
+    require_same_index(operation, x, y)
+    left, right = as_array(f"{operation}: x", x), as_array(f"{operation}: y", y)
+    require_same_items(operation, tuple(left.shape), tuple(right.shape))
     return left, right
 
 
