@@ -19,6 +19,7 @@ import modalign
 from modalign.alignment.results import load_alignment
 from modalign.data.pickles import read_plain_pickle
 from modalign.experiments.sweep.config import load
+from modalign.files.arrays import map_array
 from modalign.files.documents import read_json, read_yaml
 from modalign.files.labels import read_labels
 from modalign.files.pickles import require_modest_pickle
@@ -177,6 +178,22 @@ def test_a_member_whose_size_in_the_table_is_a_lie_is_not_read_past_its_end(tmp_
         file.filelist[0].file_size = file.filelist[0].compress_size = len(header((20, 4))) + 320
     with pytest.raises(ValueError, match=r"lie.npz.*(promises|cut short)"):
         modalign.knn(f"{path}:a", 2)
+
+
+def test_a_flipped_byte_in_a_stored_member_is_named_by_its_checksum(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    np.savez(tmp_path / "c.npz", x=rows, y=rows[:, :3].T)
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    content[content.index(rows[50].tobytes()) + 2] ^= 0x40
+    (tmp_path / "c.npz").write_bytes(content)
+    for read in (open_rows, read_labels, map_array_of):
+        with pytest.raises(ValueError, match=r"c\.npz:x is damaged: .*CRC-32"):
+            read(f"{tmp_path}/c.npz:x")
+    assert open_rows(f"{tmp_path}/c.npz:y").shape == (3, 200)
+
+
+def map_array_of(spec: str) -> object:
+    return map_array(Path(spec.removesuffix(":x")), "x")
 
 
 def test_a_storage_of_torch_that_holds_less_than_its_pickle_promises_is_refused(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ SAFETENSORS = {
 }
 VERSIONS = ((1, 0), (2, 0), (3, 0))  # of the .npy format
 MOST_COMPRESSED = 1100  # times that deflate makes a file smaller at most
+CHUNK = 1 << 22  # bytes of a file that are read at once
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def _npz(path: Path) -> Contents:
         with whole(path):
             offset = _local_offset(path, info)
         header.require(name, ends[info.header_offset] - offset)
+        _require_checksum(name, path, offset, info)
         return _open(name, path, header, _mapped(path, header, offset + header.start), part=f":{member}")
 
     return Contents(path, "array", {name: header.shape for name, header in headers.items()}, table)
@@ -188,6 +192,27 @@ def _local_offset(path: Path, info: zipfile.ZipInfo) -> int:
     return int(info.header_offset + 30 + name + extra)
 
 
+def _require_checksum(name: str, path: Path, offset: int, info: zipfile.ZipInfo) -> None:
+    """Check the bytes of a stored member, which a mapping would take as they are, against the archive's checksum."""
+    status = path.stat()
+    if _checksum(path, offset, info.file_size, (status.st_size, status.st_mtime_ns)) != info.CRC:
+        raise ValueError(
+            f"{name} is damaged: its bytes do not have the CRC-32 that {path.name} records for them; write or download "
+            "it anew"
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _checksum(path: Path, start: int, size: int, state: tuple[int, int]) -> int:
+    """Return the CRC-32 of ``size`` bytes of a file, read once in a process while the ``state`` of the file lasts."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0 and (chunk := file.read(min(size, CHUNK))):
+            checksum, size = zlib.crc32(chunk, checksum), size - len(chunk)
+    return checksum
+
+
 def _safetensors(path: Path) -> Contents:
     try:
         package = importlib.import_module("safetensors")
@@ -224,13 +249,16 @@ def read_array(path: Path, member: str | None = None) -> NDArray[Any]:
 def map_array(path: Path, member: str | None = None) -> NDArray[Any]:
     """Return an array of a .npy or .npz file, mapped where it is not compressed: numbers or text of any dimensions.
 
+    An array of an .npz is read once when it is opened, a chunk at a time, and compared with the checksum that the file
+    holds: at the speed of the disk, and without a copy in memory.
+
     Args:
         path: The file.
         member: The array of an .npz; None for the only one.
 
     Raises:
         TypeError: It holds objects or records.
-        ValueError: The file is not whole, it has no such array, or several and none is named.
+        ValueError: The file is not whole or damaged, it has no such array, or several and none is named.
     """
     contents = READERS[path.suffix.lower()](path)
     table = contents.table(contents.choose(member, ()))

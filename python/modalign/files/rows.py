@@ -115,7 +115,8 @@ def open_rows(x: RowSource, name: str = "x") -> Rows:
             (``modalign.common.conversion``), ``Rows``, or the path of a file, in which ``~`` and ``$VARIABLES`` are
             replaced:
 
-                rows.npy               rows.npz:array          an array; a compressed one is read whole
+                rows.npy               rows.npz:array          an array; a compressed one is read whole, one of another
+                                                               .npz once, a chunk at a time, for its checksum
                 rows.safetensors:name  rows.pt:name            a tensor; rows.pt:a.b of nested dictionaries, rows.pt:3
                                                                and rows.pt:a.3 of lists
                 rows.parquet:column    rows.arrow:column       a column of lists of one length; rows.feather likewise
