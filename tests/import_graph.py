@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A room imports only from rooms in earlier rows.
 LAYERS = [
-    {"common", "aliases"},
+    {"common"},
+    {"aliases"},
     {"files", "ops", "information"},
     {"losses", "neighbors", "data", "encoders", "diagnosis", "reference", "kernels"},
     {"metrics"},

@@ -84,6 +84,39 @@ def test_old_modules_are_attributes_of_their_package() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", command], check=True)
 
 
+@pytest.mark.parametrize(
+    ("package", "name", "advice"),
+    [
+        ("modalign", "ClipLoss", "it is modalign.losses.drop_ins.ClipLoss"),
+        ("modalign", "NTXentLoss", "it is modalign.losses.drop_ins.NTXentLoss"),
+        ("modalign", "pid", "it is modalign.information.pid"),
+        ("modalign", "mutual_kn", "did you mean mutual_knn?"),
+        ("modalign", "retreival", "did you mean modalign.metrics.retrieval?"),
+        ("modalign", "zzz", "dir(modalign) lists its names"),
+        ("modalign.metrics", "knn", "it is modalign.knn"),
+        ("modalign.losses.drop_ins", "CLIPLoss", "did you mean ClipLoss?"),
+        ("modalign.losses.drop_ins", "SigLipLoss", "it is modalign.SigmoidLoss here"),
+    ],
+)
+def test_a_name_that_a_package_lacks_is_answered_with_its_place_or_a_similar_name(
+    package: str, name: str, advice: str
+) -> None:
+    module = importlib.import_module(package)
+    assert not hasattr(module, name)
+    with pytest.raises(AttributeError) as refusal:
+        getattr(module, name)
+    assert str(refusal.value) == f"{package} has no {name}; {advice}"
+
+
+def test_a_name_that_the_package_lacks_imports_nothing() -> None:
+    command = (
+        "import sys, modalign; first = 'difflib' in sys.modules; hasattr(modalign, 'ClipLoss'); "
+        "print(first, [name for name in ('torch', 'modalign.losses', 'rich') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False []"
+
+
 def test_importing_the_package_loads_neither_torch_nor_the_core() -> None:
     command = (
         "import sys, modalign; print([name for name in ('torch', 'modalign._core', 'rich') if name in sys.modules])"

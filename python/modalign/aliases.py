@@ -9,10 +9,12 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import re
 import sys
 import types
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
@@ -102,6 +104,8 @@ MODULES = {
     "report.sweep_pictures": "report.figures.sweep",
     "printing": "report.words",
 }
+# names that other libraries give to what has another name here
+OTHER_NAMES = {"SigLipLoss": "modalign.SigmoidLoss", "SigLIPLoss": "modalign.SigmoidLoss"}
 
 
 class _Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -151,8 +155,37 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         try:
             return load(name)
         except AttributeError:
-            if name.startswith("_") or importlib.util.find_spec(f"{package}.{name}") is None:
+            if name.startswith("_"):
                 raise
+            if importlib.util.find_spec(f"{package}.{name}") is None:
+                raise AttributeError(_no_attribute(package, name, public), name=name) from None
         return importlib.import_module(f"{package}.{name}")
 
     return find, names, public
+
+
+def _no_attribute(package: str, name: str, public: list[str]) -> str:
+    """Return the message for a name that a package lacks: where it is, or the most similar name."""
+    from modalign.common.names import did_you_mean, nearest
+
+    if name in OTHER_NAMES:
+        return f"{package} has no {name}; it is {OTHER_NAMES[name]} here"
+    places = _places_of_names()
+    hint = did_you_mean(name, public)
+    if name in places:
+        hint = f"it is {places[name]}"
+    elif not hint:
+        similar = nearest(name, places)
+        hint = f"did you mean {places[similar]}?" if similar else f"dir({package}) lists its names"
+    return f"{package} has no {name}; {hint}"
+
+
+def _places_of_names() -> dict[str, str]:
+    """Map every public name to its full name, the shortest of several; stubs are read, and nothing is imported."""
+    root = Path(__file__).parent
+    places: dict[str, str] = {}
+    for stub in sorted(root.rglob("__init__.pyi"), key=lambda path: len(path.parts)):
+        room = ".".join((root.name, *stub.parent.relative_to(root).parts))
+        for name in re.findall(r"^from \S+ import (\w+) as \1$", stub.read_text(encoding="utf-8"), re.MULTILINE):
+            places.setdefault(name, f"{room}.{name}")
+    return places

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["did_you_mean", "require_reference", "resolve"]
+__all__ = ["did_you_mean", "nearest", "require_reference", "resolve"]
 
 
 def resolve(name: str) -> Any:
@@ -44,6 +44,18 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
         >>> did_you_mean("mutual-knn", ["mutual_knn", "cka"])
         'did you mean mutual_knn?'
     """
+    similar = nearest(name, known)
+    return f"did you mean {similar}?" if similar is not None else ""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the most similar of the known names, None if none is similar; case and dashes do not count.
+
+    Examples:
+        >>> from modalign.common.names import nearest
+        >>> nearest("mutual-knn", ["mutual_knn", "cka"])
+        'mutual_knn'
+    """
     plain = {str(key).lower().replace("-", "_"): key for key in known}
     near = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
-    return f"did you mean {plain[near[0]]}?" if near else ""
+    return plain[near[0]] if near else None
