@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from modalign.data import own
+from modalign.data import own, require_trainable
 
 N = 60
 X = np.random.default_rng(0).normal(size=(N, 4))
@@ -53,6 +53,38 @@ def test_numbers_as_text_are_no_classes_without_a_task(tmp_path: Path) -> None:
         assert own(X, X, labels, task="regression").labels.dtype == torch.float32
     (tmp_path / "l.txt").write_text("\n".join(map(str, CODES)))
     assert own(X, X, tmp_path / "l.txt").classes == ("0", "1", "2")
+
+
+def test_floats_that_are_written_as_text_are_read_as_floats_and_integers_stay_names(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "l.txt", CODES.astype(float))
+    for labels in (tmp_path / "l.txt", [f"{code}.0" for code in CODES], np.array(CODES * 1.0, dtype=str)):
+        with pytest.warns(UserWarning, match=r"saved as floats, 0 to 2: taken as 3 classes"):
+            data = own(X, X, labels)
+        assert data.classes == ("0", "1", "2")
+        assert data.labels.tolist() == CODES.tolist()
+        assert own(X, X, labels, task="classification").classes == ("0", "1", "2")
+        assert own(X, X, labels, task="regression").labels.tolist() == CODES.tolist()
+    for numbers in (np.arange(N) * 1.0, 20.0 + 5 * (np.arange(N) % 12)):
+        np.savetxt(tmp_path / "l.txt", numbers)
+        with pytest.raises(ValueError, match=r"whole numbers saved as floats, .*; say task: classification"):
+            own(X, X, tmp_path / "l.txt")
+        assert own(X, X, tmp_path / "l.txt", task="regression").labels.tolist() == numbers.tolist()
+    assert own(X, X, ["3", "007"] * 30).classes == ("007", "3")
+    assert own(X, X, ["1.0", "2.0"] * 30, names=["1.0", "2.0"]).classes == ("1.0", "2.0")
+
+
+def test_labels_of_one_class_are_enough_to_measure_alignment_and_not_to_train() -> None:
+    with pytest.raises(ValueError, match="at least 2 classes in the training part, got 1"):
+        require_trainable(own(X, X, ["a"] * N))
+
+
+@pytest.mark.parametrize("word", ["", "nan", "NaN", "NaT", "<NA>"])
+def test_strings_that_numpy_and_pandas_write_for_a_missing_value_are_missing_in_memory(word: str) -> None:
+    with pytest.raises(ValueError, match="must be given for every item"):
+        own(X, X, [word, "a", "b"] * 20)
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert f'`"{word}"`' in page
+    assert own(X, X, ["NA", "null", "None"] * 20).classes == ("NA", "None", "null")
 
 
 def test_a_column_of_labels_is_one_label_a_pair() -> None:

@@ -1,6 +1,7 @@
 """A user's own pairs, from arrays and from files."""
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -64,6 +65,19 @@ def test_labels_say_what_the_task_is():
     several = own(X, Y, RNG.integers(0, 2, (N, 3)))
     assert (several.task, several.labels.shape) == ("multilabel", (N, 3))
     assert several.classes == ("label 0", "label 1", "label 2")
+
+
+def test_one_number_a_row_is_one_feature(tmp_path):
+    whole = np.arange(N) % 7
+    (tmp_path / "t.csv").write_text("num,age\n" + "\n".join(f"{v},{a}" for v, a in zip(X[:, 0], whole, strict=True)))
+    (tmp_path / "t.txt").write_text("\n".join(map(str, whole)))
+    expected = own(X[:, :1], Y, LABELS).x
+    for x in (X[:, 0], X[:, 0].tolist(), pandas.Series(X[:, 0]), torch.from_numpy(X[:, 0]), f"{tmp_path}/t.csv:num"):
+        assert torch.allclose(own(x, Y, LABELS).x, expected, atol=1e-6)
+    expected = own(whole[:, None] * 1.0, Y, LABELS).x
+    for x in (whole, whole.astype(np.uint8), f"{tmp_path}/t.csv:age", tmp_path / "t.txt"):
+        assert torch.equal(own(x, Y, LABELS).x, expected)
+        assert torch.equal(own(Y, x, LABELS, more=[x]).more[0], expected)
 
 
 def test_names_fix_the_order_of_classes():
@@ -139,7 +153,7 @@ NAN = np.where(np.arange(N)[:, None] == 7, np.nan, X)
             r"x must have rows of one length, \(1,\) as row 0 has, got others in rows \[1, 3, 5\]",
         ),
         ((X, Y), "labels must be given, unless x or y is a folder"),
-        ((X[:, 0], Y, LABELS), r"x must be floats \(n, d\), .* got \(60,\) float64"),
+        ((X[:, 0] > 0, Y, LABELS), r"x must be floats \(n, d\), .* got \(60,\) bool"),
         ((np.full((N, 2), -1), Y, LABELS), "whole numbers are token ids from 0, got -1"),
         ((["a fox"] * 59 + [None], Y, LABELS), r"own: x must have a text in every row, got none in rows \[59\]"),
         ((np.array(["a"] * 59 + [np.nan], object), Y, LABELS), r"own: x must have a text in every row, .* rows \[59\]"),
@@ -176,6 +190,13 @@ def test_rows_that_do_not_fit_are_refused(arguments, message):
 def test_settings_that_do_not_fit_are_refused(labels, settings, message):
     with pytest.raises(ValueError, match=message):
         own(X, Y, labels, **settings)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arguments in (("~/absent", Y, LABELS), (X, f"{tmp_path}/absent/", LABELS), (X, Y, f"{tmp_path}/absent")):
+        with pytest.raises(FileNotFoundError, match=rf"own: there is no file or folder {tmp_path}/absent"):
+            own(*arguments)
 
 
 def test_what_is_no_array_is_refused():

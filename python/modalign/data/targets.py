@@ -47,7 +47,8 @@ def targets_of(values: Any, task: str | None, names: Sequence[str] | None) -> Ta
     Args:
         values: (n,) labels of any kind that ``entries_of`` takes, or (n, L) numbers.
         task: The task, or None to infer it: text, whole numbers and truth values are classes, other numbers a
-            regression, (n, L) of 0 and 1 several labels.
+            regression, (n, L) of 0 and 1 several labels. Text that writes whole numbers as floats ("1.0") counts as
+            those floats; "1" and "007" are text.
         names: The names of classes or labels, or None.
 
     Raises:
@@ -61,6 +62,8 @@ def targets_of(values: Any, task: str | None, names: Sequence[str] | None) -> Ta
     if several is not None and task in (None, "multilabel"):
         return _multilabel(several, names)
     labels = entries_of("own: labels", values)
+    if labels.dtype.kind == "U" and not set(labels.tolist()) <= set(names or ()):
+        labels = _floats_as_numbers(labels)
     if task is None:
         task = _inferred_task(labels)
     if task == "multilabel":
@@ -117,6 +120,17 @@ def _multilabel(array: NDArray[Any], names: Sequence[str] | None) -> Targets:
         raise ValueError("own: labels of a multilabel task must be 0 or 1, got others")
     called = tuple(names or (f"label {i}" for i in range(array.shape[1])))
     return Targets(torch.from_numpy(array.astype(np.float32)), called, "multilabel")
+
+
+def _floats_as_numbers(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return text that writes whole numbers with a point or an exponent as these numbers; other text as it is."""
+    if all(text.strip().lstrip("+-").isdecimal() for text in labels.tolist()):
+        return labels
+    try:
+        numbers: NDArray[Any] = labels.astype(np.float64)
+    except ValueError:
+        return labels
+    return numbers if bool((np.isfinite(numbers) & (numbers == np.round(numbers))).all()) else labels
 
 
 def _inferred_task(labels: NDArray[Any]) -> str:

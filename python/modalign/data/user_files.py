@@ -60,13 +60,15 @@ def own(
                                                  likewise .csv, .tsv, .arrow and .feather
                 folder                           images in sub-folders, in the order of their paths
 
-            Floats (n, d) are features, (n, length, d) sequences with zero padding on the left, (n, channels, height,
-            width) images, likewise uint8 pixels; whole numbers (n, length) are token ids, 0 for padding; strings become
-            word ids by the words of the training texts, unless all of them are paths of pictures, which are read, or
-            lists of numbers, which are taken as numbers. Two folders must hold files of the same names.
+            Floats (n, d) are features, numbers (n,) one feature, (n, length, d) sequences with zero padding on the
+            left, (n, channels, height, width) images, likewise uint8 pixels; whole numbers (n, length) are token ids, 0
+            for padding; strings become word ids by the words of the training texts, unless all of them are paths of
+            pictures, which are read, or lists of numbers, which are taken as numbers. Two folders must hold files of
+            the same names.
         labels: strings, categories, whole numbers or booleans (n,): classes, likewise floats that count classes from 0
-            or 1 (0.0, 1.0, ...), with a warning. Other floats (n,): a regression. 0 and 1 (n, L): multilabel. An array,
-            a list, a column, or a path as above. None where x or y is a folder: the names of its sub-folders.
+            or 1 (0.0, 1.0, ..., in text too), with a warning. Other floats (n,): a regression. 0 and 1 (n, L):
+            multilabel. An array, a list, a column, or a path as above. None where x or y is a folder: the names of its
+            sub-folders.
         split: (n,) of "train", "validation" and "test", or 0, 1 and 2, or a path; None for 70 / 15 / 15 per cent of
             every class by the seed.
         task: "classification", "regression" or "multilabel"; None infers it from the labels.
@@ -211,13 +213,20 @@ def _rows(values: Any, name: str, size: int) -> Array | Tensor:
     _require_texts(values, name)
     array = _array(values, name)
     if isinstance(array, Tensor) or array.dtype.kind != "U" or array.ndim != 1:
-        return array
+        return array if isinstance(array, Tensor) else _as_features(array)
     file = _file_of(values)
     pictures = picture_paths(f"own: {name}", array.tolist(), None if file is None else file.parent)
     if pictures is not None:
         return pixels_of(pictures, size)
     numbers = numbers_in(f"own: {name}", array.tolist())
-    return array if numbers is None else _require_array(numbers, name)
+    return array if numbers is None else _as_features(_require_array(numbers, name))
+
+
+def _as_features(array: Array) -> Array:
+    """Return numbers (n,) as one feature (n, 1) of floats, anything else as it is."""
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
+        return array
+    return array[:, None] if array.dtype.kind == "f" else array[:, None].astype(np.float64)
 
 
 def _require_texts(values: Any, name: str) -> None:
@@ -264,6 +273,9 @@ def _require_array(array: Array, name: str) -> Array:
 def _from_file(spec: str) -> Array:
     match = re.fullmatch(rf"(.+?\.({'|'.join(FILES)}))(?::(.+))?", spec, re.DOTALL | re.IGNORECASE)
     if match is None:
+        folder = expanded(spec)
+        if not folder.suffix and not folder.exists():
+            raise FileNotFoundError(f"own: there is no file or folder {folder}")
         kinds = ".npy, .npz, .pt, .safetensors or .txt, or name a FILE.parquet:COLUMN (or of .csv, .arrow, .feather)"
         raise ValueError(f"own: {spec} must be a folder of images, or end in {kinds}")
     path, kind, member = require_data(expanded(match[1])), match[2].lower(), match[3]
