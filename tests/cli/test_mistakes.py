@@ -40,6 +40,9 @@ def test_python_m_modalign_is_the_command_and_an_ascii_pipe_is_no_error(tmp_path
     assert run.returncode == 0, run.stderr
     assert b"synthetic" in run.stdout
     run.stdout.decode("ascii")
+    run = subprocess.run([*command[:3], "mutual-knn", "é.npy", "é.npy"], capture_output=True, env=environment)
+    assert rb"there is no file \xe9.npy" in run.stderr
+    run.stderr.decode("ascii")
 
 
 def test_what_a_stream_cannot_encode_is_written_in_plain_characters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +66,12 @@ def test_what_a_stream_cannot_encode_is_written_in_plain_characters(monkeypatch:
         (["align", "x.npy", "y.npy", "--out", "folder.html"], "folder.html is a folder; give a file as --out"),
         (["align", "x.npy", "y.npy", "--k", "0"], "k"),
         (["align", "x.npy", "y.npy", "--layers", "--groups", "x.npy"], "--layers takes one metric"),
+        (
+            ["align", "x.npy", "short.npy"],
+            "got 60 and 50 rows; give the names of both files' rows to pair them by name: --ids",
+        ),
+        (["align", "x.npy", "y.npy", "--within", "kmean:5"], "there is no file kmean:5; did you mean kmeans:5?"),
+        (["align", "x.npy", "y.npy", "--within", "t.csv:5"], "there is no file t.csv"),
         (["mutual-knn", "x.npy", "folder.html"], "folder.html"),
         (["embed", "nothing", "x.npy", "--out", "e.npy"], "x.npy must be UTF-8 text"),
         (["embed", "python:math:sqrt", "texts.txt", "--out", "x.npy"], "was not written by embed"),
@@ -91,6 +100,7 @@ def test_a_mistake_is_one_line_without_a_traceback(
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    np.save(tmp_path / "short.npy", np.load(files[0])[:50])
     (tmp_path / "broken.py").write_text("1 / 0\n")
     before = {path: path.read_bytes() for path in files}
     assert message in refused(*arguments)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from modalign.cli import encode, measure, studies, train  # noqa: F401  each registers its commands
 from modalign.cli.common import app, command
-from modalign.cli.streams import encode_everything
+from modalign.cli.streams import echo, encode_everything
 
 __all__ = ["app", "main"]
 
@@ -18,7 +16,7 @@ __all__ = ["app", "main"]
 def doctor() -> None:
     from modalign.diagnosis import doctor as describe
 
-    typer.echo(describe())
+    echo(describe())
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modalign.cli.imports import import_file_or_module
+from modalign.cli.streams import echo
 from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _errors_in_one_line() -> Iterator[None]:
         ):
             raise
         message = _message(error)
-        typer.echo(f"modalign: {message or _unexpected(error)}", err=True)
+        echo(f"modalign: {message or _unexpected(error)}", err=True)
         raise typer.Exit(1 if message is None else 2) from None
 
 
@@ -140,7 +141,7 @@ def resumable(again: str = "the same command") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped; {again} continues where it stopped", err=True)
+        echo(f"\nstopped; {again} continues where it stopped", err=True)
         raise typer.Exit(130) from None
 
 
@@ -205,7 +206,7 @@ def require_writable(path: Path) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"modalign {importlib.metadata.version('modalign')}")
+        echo(f"modalign {importlib.metadata.version('modalign')}")
         raise typer.Exit
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from modalign.cli.common import Quiet, command, resumable
+from modalign.cli.streams import echo
 
 __all__: list[str] = []
 
@@ -72,4 +73,4 @@ def embed(options: EmbedOptions) -> None:
                 fresh=options.fresh,
                 progress=not options.quiet,
             )
-        typer.echo(f"written: {path}")
+        echo(f"written: {path}")

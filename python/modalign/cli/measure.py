@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from modalign.cli.common import Page, Quiet, command, require_html, require_pictures, require_writable
+from modalign.cli.streams import echo
 from modalign.common.doors import drawing
 from modalign.common.names import did_you_mean
+from modalign.files.paths import expanded
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def mutual_knn(a: First, b: Second, k: K = 10) -> None:
     from modalign.metrics.neighborhoods import mutual_knn
 
     value, n = mutual_knn(a, b, k=k), open_rows(a).shape[0]
-    typer.echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
+    echo(f"mutual k-NN {value:.4f} (chance {k / (n - 1):.4f}), n = {n}, k = {k}")
 
 
 def _split(names: str) -> list[str]:
@@ -218,7 +220,7 @@ def align(options: AlignOptions) -> None:
     try:
         result = _align_layers(options) if options.layers else _align_rows(options)
     except KeyboardInterrupt:
-        typer.echo("\nstopped; nothing was written", err=True)
+        echo("\nstopped; nothing was written", err=True)
         raise typer.Exit(130) from None
     _write_outputs(result, paths)
 
@@ -272,6 +274,8 @@ def _align_rows(options: AlignOptions) -> Alignment:
     from modalign.cli.tables import print_alignment
     from modalign.files.labels import as_classes, read_labels
 
+    if options.ids is None:
+        _require_same_count(options.a, options.b)
     ids = None if options.ids is None else (read_labels(options.ids[0]), read_labels(options.ids[1]))
     result = align(
         options.a,
@@ -294,13 +298,24 @@ def _align_rows(options: AlignOptions) -> Alignment:
     return result
 
 
+def _require_same_count(a: str, b: str) -> None:
+    from modalign.files.rows import open_rows
+
+    counts = [open_rows(rows).shape[0] for rows in (a, b)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"align: A and B must hold the same items in one order, got {counts[0]} and {counts[1]} rows; give the "
+            "names of both files' rows to pair them by name: --ids FILE FILE"
+        )
+
+
 def _write_outputs(result: Alignment | LayerAlignment, paths: Sequence[Path]) -> None:
     for path in paths:
         if path.suffix.lower() == ".html":
-            typer.echo(f"written: {drawing('alignment')(result, path)}")
-            typer.echo(f"written: {drawing('alignment-pictures')(result, path)}")
+            echo(f"written: {drawing('alignment')(result, path)}")
+            echo(f"written: {drawing('alignment-pictures')(result, path)}")
         else:
-            typer.echo(f"written: {result.save(path)}")
+            echo(f"written: {result.save(path)}")
 
 
 def _classes(rows: str, labels: str, seed: int) -> Labels:
@@ -309,11 +324,19 @@ def _classes(rows: str, labels: str, seed: int) -> Labels:
     from modalign.files.labels import as_classes, read_labels
 
     if not labels.startswith(KMEANS):
+        _require_no_misspelling(labels)
         return as_classes(read_labels(labels))
     count = labels.removeprefix(KMEANS)
     if not count.isdecimal():
         raise ValueError(f"--within kmeans:COUNT needs a whole number of clusters, got {labels}")
     return kmeans_cells(rows, int(count), seed=seed)
+
+
+def _require_no_misspelling(labels: str) -> None:
+    """Check that labels are no misspelt kmeans:COUNT: a word, a number behind it, and no file of that name."""
+    word, _, count = labels.rpartition(":")
+    if count.isdecimal() and did_you_mean(word, ["kmeans"]) and not expanded(word).exists():
+        raise FileNotFoundError(f"there is no file {labels}; did you mean {KMEANS}{count}?")
 
 
 @command(
@@ -337,10 +360,10 @@ def advise(
     require_html(out)
     first, second = indexable(x), indexable(y)
     advice = adviser.advise(first, second, read_labels(labels), seed=seed)
-    typer.echo(str(advice.information))
+    echo(str(advice.information))
     for sentence in advice.sentences():
-        typer.echo(f"  {sentence}")
-    typer.echo(adviser.trust())
+        echo(f"  {sentence}")
+    echo(adviser.trust())
     if out is not None:
         settings = {"x": x, "y": y, "labels": labels, "seed": seed}
-        typer.echo(f"report: {drawing('advice')(advice, out, settings)}")
+        echo(f"report: {drawing('advice')(advice, out, settings)}")

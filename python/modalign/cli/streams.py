@@ -6,7 +6,9 @@ import codecs
 import io
 import sys
 
-__all__ = ["encode_everything"]
+import typer
+
+__all__ = ["echo", "encode_everything"]
 
 PLAIN = str.maketrans(
     {
@@ -41,6 +43,11 @@ def encode_everything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="modalign")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Write a line to standard output or error as these encode it; by itself typer writes UTF-8 to an ASCII stream."""
+    typer.echo(text, file=sys.stderr if err else sys.stdout)
 
 
 def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:

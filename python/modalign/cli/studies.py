@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from modalign.cli.common import RunOptions, command, resumable
+from modalign.cli.streams import echo
 from modalign.common.doors import drawing
 from modalign.common.names import did_you_mean
 from modalign.experiments.studies.registry import STUDIES, StudyEntry, StudyOptions
@@ -108,8 +109,8 @@ def reproduce(options: ReproduceOptions) -> None:
     print_claims(folder)
     notes = folder / "notes.json"
     for note in json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else ():
-        typer.echo(f"note: {note}")
-    typer.echo(f"results: {folder}" if page is None else f"report: {page}")
+        echo(f"note: {note}")
+    echo(f"results: {folder}" if page is None else f"report: {page}")
 
 
 def _checked_study(options: ReproduceOptions) -> StudyEntry:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from modalign.cli.common import Log, Page, RunOptions, command, require_html, resumable
+from modalign.cli.streams import echo
 from modalign.common.doors import drawing
 from modalign.data.registry import DATA_SETS
 
@@ -101,7 +102,7 @@ def compare(
     require_html(out)
     print_differences(first, second)
     if out is not None:
-        typer.echo(f"report: {drawing('comparison')(first, second, out)}")
+        echo(f"report: {drawing('comparison')(first, second, out)}")
 
 
 @command(
@@ -124,7 +125,7 @@ def tune(options: TuneOptions) -> None:
     print_optima(folder)
     if options.against is not None:
         print_regret(cast("list[Regret]", tuning.against_grid(folder, options.against)))
-    typer.echo(f"report: {drawing('tune')(folder)}")
+    echo(f"report: {drawing('tune')(folder)}")
 
 
 @command(
@@ -161,14 +162,14 @@ def demo(options: RunOptions) -> None:
             place.require_removable()
     for config in configs:
         size = f"{len(config.cases)} cases x {len(config.strengths)} strengths x {len(config.seeds)} seeds"
-        typer.echo(f"\n{config.name}: {size}")
+        echo(f"\n{config.name}: {size}")
         pages.append(_sweep(config, replace(options, out=(options.out or RESULTS) / config.name), again))
-    typer.echo("\nmutual k-NN (k = 10) between the embedded emoji features")
+    echo("\nmutual k-NN (k = 10) between the embedded emoji features")
     for line in _emoji_alignment():
-        typer.echo(f"  {line}")
-    typer.echo("\nreports:")
+        echo(f"  {line}")
+    echo("\nreports:")
     for path in pages:
-        typer.echo(f"  {path}")
+        echo(f"  {path}")
 
 
 def _sweep(config: Sweep, options: RunOptions, again: Sequence[str], ray: str | None = None) -> Path:
@@ -188,8 +189,8 @@ def _report(folder: Path) -> Path:
     path = write(folder)
     draw(folder)
     for sentence in conclusions(folder):
-        typer.echo(f"  {sentence}")
-    typer.echo(f"report: {path}")
+        echo(f"  {sentence}")
+    echo(f"report: {path}")
     return path
 
 
@@ -198,7 +199,7 @@ def _log(folder: Path, trackers: Sequence[str] | None) -> None:
     from modalign.experiments.sweep.trackers import log_runs
 
     for tracker in trackers or ():
-        typer.echo(f"{tracker}: {log_runs(folder, tracker)}")
+        echo(f"{tracker}: {log_runs(folder, tracker)}")
 
 
 def _emoji_alignment() -> list[str]:
