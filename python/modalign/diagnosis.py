@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modalign.common import provenance
+from modalign.common.names import suggestion
 from modalign.ops import dispatch
 from modalign.ops.dispatch import OPERATIONS
 
@@ -37,7 +38,8 @@ def explain(operation: str, *args: Any, backend: str = "auto") -> dispatch.Choic
         'cpp'
     """
     if operation not in OPERATIONS:
-        raise ValueError(f"explain: operation must be one of {sorted(OPERATIONS)}, got {operation!r}")
+        hint = suggestion(operation, OPERATIONS)
+        raise ValueError(f"explain: operation must be one of {sorted(OPERATIONS)}, got {operation!r}{hint}")
     if not args or not isinstance(args[0], torch.Tensor):
         came = type(args[0]).__name__ if args else "nothing"
         raise TypeError(f"explain: the tensors of {operation} must follow its name, got {came}")

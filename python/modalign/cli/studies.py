@@ -13,7 +13,7 @@ import typer
 from modalign.cli.common import RunOptions, command, resumable
 from modalign.cli.streams import echo
 from modalign.common.doors import drawing
-from modalign.common.names import did_you_mean
+from modalign.common.names import suggestion
 from modalign.experiments.studies.registry import STUDIES, StudyEntry, StudyOptions
 
 __all__: list[str] = []
@@ -116,8 +116,9 @@ def reproduce(options: ReproduceOptions) -> None:
 def _checked_study(options: ReproduceOptions) -> StudyEntry:
     """Return the study that was named, or refuse a name or an option that does not exist."""
     if options.study not in STUDIES:
-        hint = did_you_mean(options.study, STUDIES)
-        raise ValueError(f"STUDY must be one of {', '.join(STUDIES)}, got {options.study!r}{hint and f'; {hint}'}")
+        raise ValueError(
+            f"STUDY must be one of {', '.join(STUDIES)}, got {options.study!r}{suggestion(options.study, STUDIES)}"
+        )
     study = STUDIES[options.study]
     for option in dict.fromkeys(name for other in STUDIES.values() for name in other.options):
         if getattr(options, option) is not None and option not in study.options:

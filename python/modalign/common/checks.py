@@ -11,7 +11,7 @@ from torch import Tensor
 
 from modalign.common.arithmetic import flushes_subnormal_numbers
 from modalign.common.dtypes import FLOATS, autocast_dtype
-from modalign.common.names import did_you_mean
+from modalign.common.names import suggestion
 from modalign.common.threads import leave_torch_threads_that_start
 
 __all__ = [
@@ -35,11 +35,10 @@ leave_torch_threads_that_start()
 LARGEST_SEED = 2**32 - 1  # of scikit-learn; NumPy's seeds begin at 0 too
 
 
-def one_of(operation: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+def one_of(operation: str, name: str, value: object, allowed: tuple[object, ...]) -> None:
     """Check that ``value`` is one of ``allowed``."""
     if value not in allowed:
-        hint = did_you_mean(value, allowed)
-        raise ValueError(f"{operation}: {name} must be one of {allowed}, got {value!r}{hint and f'; {hint}'}")
+        raise ValueError(f"{operation}: {name} must be one of {allowed}, got {value!r}{suggestion(value, allowed)}")
 
 
 def number(operation: str, name: str, value: object) -> float:

@@ -8,7 +8,19 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["did_you_mean", "nearest", "require_reference", "resolve"]
+__all__ = ["did_you_mean", "nearest", "require_reference", "resolve", "suggestion"]
+
+# what users write for a choice that has another name here; it counts only where that choice exists
+SYNONYMS = {
+    "l2": "euclidean",
+    "inner_product": "dot",
+    "ip": "dot",
+    "x2y": "x_to_y",
+    "y2x": "y_to_x",
+    "symmetric": "both",
+    "average": "mean",
+    "avg": "mean",
+}
 
 
 def resolve(name: str) -> Any:
@@ -36,7 +48,7 @@ def require_reference(name: object, what: str) -> None:
         raise ValueError(f'{what} must be "module:function", such as "my_metrics:mine", got {name!r}')
 
 
-def did_you_mean(name: object, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[object]) -> str:
     """Return a question that names the most similar of the known names; "" if none is similar.
 
     Examples:
@@ -48,7 +60,19 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     return f"did you mean {similar}?" if similar is not None else ""
 
 
-def nearest(name: object, known: Iterable[str]) -> str | None:
+def suggestion(name: object, known: Iterable[object]) -> str:
+    """Return the end of a message that names the most similar of the choices; "" if none is similar.
+
+    Examples:
+        >>> from modalign.common.names import suggestion
+        >>> suggestion("l2", ["cosine", "euclidean"])
+        '; did you mean euclidean?'
+    """
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint else ""
+
+
+def nearest(name: object, known: Iterable[object]) -> str | None:
     """Return the most similar of the known names, None if none is similar; case and dashes do not count.
 
     Examples:
@@ -56,6 +80,9 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
         >>> nearest("mutual-knn", ["mutual_knn", "cka"])
         'mutual_knn'
     """
-    plain = {str(key).lower().replace("-", "_"): key for key in known}
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), plain, 1)
+    plain = {str(key).lower().replace("-", "_"): str(key) for key in known}
+    written = str(name).lower().replace("-", "_")
+    if SYNONYMS.get(written) in plain:
+        return plain[SYNONYMS[written]]
+    near = difflib.get_close_matches(written, plain, 1)
     return plain[near[0]] if near else None

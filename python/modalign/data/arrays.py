@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.common.names import suggestion
 from modalign.files.pictures import open_picture
 
 __all__ = [
@@ -160,7 +161,7 @@ def require_finite(values: NDArray[Any], name: str) -> None:
 def require_one_of(name: str, value: Any, known: Any) -> None:
     """Raise ValueError unless a setting, named ``function: setting``, has one of the known values."""
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}{suggestion(value, known)}")
 
 
 def require_two_or_more(name: str, modalities: Sequence[str], known: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.checks import whole_number
+from modalign.data.arrays import require_one_of
 from modalign.data.paired import TRAIN, PairedDataset, split_of
 from modalign.information import Information, pid_of_joint
 
@@ -82,7 +83,7 @@ def synthetic(
     counts = _Counts.of(redundancy, unique_1, unique_2, synergy)
     _require(n >= 20, f"n must be at least 20, so that every part of the split has pairs, got {n}")
     _require(heterogeneity >= 0, f"heterogeneity is a depth and must be >= 0, got {heterogeneity}")
-    _require(variant in VARIANTS, f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    require_one_of("synthetic: variant", variant, VARIANTS)
     _require(0 < temperature < float("inf"), f"temperature must be positive and finite, got {temperature}")
     generator = np.random.default_rng(seed)
     networks, samples = generator.spawn(2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modalign.common.checks import whole_number
 from modalign.common.labels import Labels, label_array
+from modalign.common.names import suggestion
 from modalign.information import Information
 
 __all__ = ["TASKS", "TEST", "TRAIN", "VALIDATION", "PairedDataset", "require_trainable", "split_of"]
@@ -78,7 +79,8 @@ class PairedDataset:
                 f"got {self.modalities}"
             )
         if self.task not in TASKS:
-            raise ValueError(f"PairedDataset: task must be one of {', '.join(TASKS)}, got {self.task!r}")
+            hint = suggestion(self.task, TASKS)
+            raise ValueError(f"PairedDataset: task must be one of {', '.join(TASKS)}, got {self.task!r}{hint}")
         _require_labels("labels", self.labels, self.task, len(self.classes))
         if self.labels_y is not None:
             _require_labels("labels_y", self.labels_y, self.task, len(self.classes))

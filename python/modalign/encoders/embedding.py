@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from modalign.common import provenance
 from modalign.common.conversion import as_numpy
+from modalign.common.names import suggestion
 from modalign.common.progress import bar
 from modalign.encoders.inputs import Items, read_items
 from modalign.encoders.pretrained import Encode, load_encoder, offline
@@ -99,11 +100,13 @@ def embed(
     if target.suffix.lower() != ".npy":
         raise ValueError(f"embed: out must end in .npy, got {target}")
     if layers not in ("last", "all"):
-        raise ValueError(f"embed: layers must be last or all, got {layers!r}")
+        raise ValueError(f"embed: layers must be last or all, got {layers!r}{suggestion(layers, ('last', 'all'))}")
     if pooling is not None and pooling not in POOLINGS:
-        raise ValueError(f"embed: pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+        hint = suggestion(pooling, POOLINGS)
+        raise ValueError(f"embed: pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}{hint}")
     if dtype not in ("float16", "float32"):
-        raise ValueError(f"embed: dtype must be float16 or float32, got {dtype!r}")
+        hint = suggestion(dtype, ("float16", "float32"))
+        raise ValueError(f"embed: dtype must be float16 or float32, got {dtype!r}{hint}")
     if batch_size < 1:
         raise ValueError(f"embed: batch_size must be at least 1, got {batch_size}")
     items = read_items(inputs)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modalign.common.names import suggestion
 from modalign.encoders.transformers_models import (
     HiddenStates,
     load_image_model,
@@ -70,7 +71,8 @@ def load_encoder(
         return encoder
     kind, _, place = encoder.partition(":")
     if kind not in KINDS or not place:
-        raise ValueError(f"embed: encoder must be one of {', '.join(f'{k}:...' for k in KINDS)}, got {encoder!r}")
+        known = ", ".join(f"{kind}:..." for kind in KINDS)
+        raise ValueError(f"embed: encoder must be one of {known}, got {encoder!r}{suggestion(kind, KINDS)}")
     if kind == "python":
         return named_function(place, "embed: encoder")
     if layers == "all" and kind != "transformers":

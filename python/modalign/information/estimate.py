@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from numpy.typing import ArrayLike
 
-from modalign.common.checks import LARGEST_SEED, number, whole_number
+from modalign.common.checks import LARGEST_SEED, number, one_of, whole_number
 from modalign.common.conversion import require_same_index
 from modalign.common.labels import Labels
 from modalign.information.classifiers import (
@@ -100,11 +100,8 @@ class _Options:
 
     def require(self, method: str) -> None:
         """Raise ValueError for an option out of range."""
-        if method not in METHODS or self.discretize not in DISCRETIZE:
-            raise ValueError(
-                f"pid: method must be one of {', '.join(METHODS)} and discretize one of {', '.join(DISCRETIZE)}, got "
-                f"{method!r} and {self.discretize!r}"
-            )
+        one_of("pid", "method", method, METHODS)
+        one_of("pid", "discretize", self.discretize, DISCRETIZE)
         if self.resamples < 0 or self.resamples == 1 or not 0 < self.confidence < 1:
             raise ValueError(
                 "pid: resamples must be 0 or at least 2 and confidence between 0 and 1, got "

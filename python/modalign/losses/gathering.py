@@ -78,7 +78,8 @@ def require_gather(loss: str, choice: object) -> None:
     """Raise a ValueError unless the value is "unset", None, False, True or a process group."""
     groups = (dist.ProcessGroup,) if dist.is_available() else ()
     if not (choice is None or isinstance(choice, (bool, *groups)) or choice == "unset"):
-        raise ValueError(f"{loss}: gather must be 'unset', None, True or a process group, got {choice!r}")
+        hint = "; did you mean True?" if str(choice).lower() in ("yes", "on", "true", "1") else ""
+        raise ValueError(f"{loss}: gather must be 'unset', None, True or a process group, got {choice!r}{hint}")
 
 
 def gather_options(

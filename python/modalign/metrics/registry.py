@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modalign.common.names import did_you_mean, require_reference, resolve
+from modalign.common.names import did_you_mean, require_reference, resolve, suggestion
 from modalign.metrics.cost import (
     COLUMN_DECOMPOSITIONS,
     COLUMN_PRODUCTS,
@@ -87,7 +87,8 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.needs not in NEEDS:
-            raise ValueError(f"Metric {self.name}: needs must be one of {', '.join(NEEDS)}, got {self.needs!r}")
+            hint = suggestion(self.needs, NEEDS)
+            raise ValueError(f"Metric {self.name}: needs must be one of {', '.join(NEEDS)}, got {self.needs!r}{hint}")
         for role in ("score", "evaluate", *(["relabelled"] if self.relabelled is not None else [])):
             require_reference(getattr(self, role), f"Metric {self.name}: {role}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from modalign.common.names import resolve
+from modalign.common.names import resolve, suggestion
 
 __all__ = ["BACKENDS", "OPERATIONS", "Choice", "Implementation", "Operation", "choose", "load_operation", "select"]
 
@@ -128,7 +128,8 @@ def choose(operation: Operation, backend: str, arguments: tuple[Any, ...]) -> Ch
     """
     names = list(operation.backends[1:])
     if backend not in operation.backends:
-        raise ValueError(f"{operation.name}: backend must be 'auto' or one of {names}, got {backend!r}")
+        hint = suggestion(backend, names)
+        raise ValueError(f"{operation.name}: backend must be 'auto' or one of {names}, got {backend!r}{hint}")
     chosen: str | None = None
     refusals: dict[str, str] = {}
     for implementation in operation.implementations:

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from modalign.common.checks import whole_number
+from modalign.common.checks import one_of, whole_number
 from modalign.common.interruption import Watch
 
 __all__ = ["METRICS", "Best", "Report", "RowBlock", "SearchOptions"]
@@ -61,8 +61,7 @@ class SearchOptions:
     watch: Watch | None = None
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"knn: metric must be one of {METRICS}, got {self.metric!r}")
+        one_of("knn", "metric", self.metric, METRICS)
         object.__setattr__(self, "k", whole_number("knn", "k", self.k))
         if self.threads is not None:
             threads = whole_number("knn", "num_threads", self.threads, least=1, most=MOST_THREADS)

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.names import suggestion
 from modalign.common.progress import Reporter
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mnist, require_trainable
 from modalign.encoders import SequenceConfig
@@ -121,7 +122,8 @@ def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
     another form or one that is too small.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"multibench: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        hint = suggestion(dataset, DATASETS)
+        raise ValueError(f"multibench: dataset must be one of {', '.join(DATASETS)}, got {dataset!r}{hint}")
     place = expanded(path)
     if dataset == "av_mnist":
         if not place.is_dir():

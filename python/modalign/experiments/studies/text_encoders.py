@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.names import suggestion
 from modalign.encoders.pretrained import Encode, load_encoder
 from modalign.files.paths import expanded
 
@@ -111,8 +112,8 @@ def _resolved(asked: str) -> tuple[str, str]:
         return asked, PACKAGED[asked].spec(_folder(PACKAGED[asked].module))
     kind, _, what = asked.partition(":")
     if kind not in KINDS or not what:
-        known = ", ".join([TFIDF, *PACKAGED, *(f"{kind}:..." for kind in KINDS)])
-        raise ValueError(f"a text encoder must be one of {known}, got {asked!r}")
+        known = [TFIDF, *PACKAGED, *(f"{kind}:..." for kind in KINDS)]
+        raise ValueError(f"a text encoder must be one of {', '.join(known)}, got {asked!r}{suggestion(asked, known)}")
     if kind != "python" and not expanded(what).is_dir():
         raise FileNotFoundError(f"there is no folder {what}; models are read from folders, nothing is downloaded")
     if kind == "python":

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from modalign.common.names import suggestion
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.schema import KEY
 from modalign.files.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ class Run(NamedTuple):
 def require_tracker(name: str) -> None:
     """Check that a tracker is known and its package installed; ValueError otherwise."""
     if name not in TRACKERS:
-        raise ValueError(f"--log must be {' or '.join(TRACKERS)}, got {name}")
+        raise ValueError(f"--log must be {' or '.join(TRACKERS)}, got {name}{suggestion(name, TRACKERS)}")
     package = TRACKERS[name].package
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"--log {name} needs {package} (pip install 'modalign[log]')")

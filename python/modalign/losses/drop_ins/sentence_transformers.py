@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modalign.common.checks import number
+from modalign.common.checks import number, one_of
 from modalign.common.deterministic import softplus
 from modalign.losses.drop_ins.columns import embed_columns
 from modalign.losses.drop_ins.rows import Gathered, log_pool, require_rows, unit_length
@@ -141,10 +141,7 @@ class MultipleNegativesRankingLoss(nn.Module):
                 "MultipleNegativesRankingLoss: 'per_direction' is for query_to_doc and doc_to_query, whose pools hold "
                 f"the positive, got {directions}"
             )
-        if hardness_mode not in HARDNESS_MODES:
-            raise ValueError(
-                f"MultipleNegativesRankingLoss: hardness_mode must be one of {HARDNESS_MODES}, got {hardness_mode!r}"
-            )
+        one_of("MultipleNegativesRankingLoss", "hardness_mode", hardness_mode, HARDNESS_MODES)
         if not 0 <= hardness_strength < math.inf:
             raise ValueError(
                 "MultipleNegativesRankingLoss: hardness_strength must be finite and not negative, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from modalign.common.checks import one_of
 from modalign.common.dtypes import accumulator
 from modalign.losses.drop_ins.rows import (
     cross_entropy,
@@ -68,10 +69,8 @@ def info_nce_loss(
         >>> round(info_nce_loss(query, key, -torch.eye(4)[:2], temperature=0.5, reduction="none")[0].item(), 4)
         0.1429
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"info_nce_loss: reduction must be one of {REDUCTIONS}, got {reduction!r}")
-    if negative_mode not in ("unpaired", "paired"):
-        raise ValueError(f"info_nce_loss: negative_mode must be 'unpaired' or 'paired', got {negative_mode!r}")
+    one_of("info_nce_loss", "reduction", reduction, REDUCTIONS)
+    one_of("info_nce_loss", "negative_mode", negative_mode, ("unpaired", "paired"))
     require_rows("info_nce_loss", query=query, positive_key=positive_key)
     temperature = positive_number("info_nce_loss", "temperature", temperature, query)
     if query.ndim != 2 or query.shape != positive_key.shape:
