@@ -475,3 +475,30 @@ def test_a_metric_of_neighbours_that_does_not_exist_is_refused(metrics: object) 
     x = np.random.default_rng(0).normal(size=(40, 3))
     with pytest.raises(ValueError, match=r"metric must be one of .*, got 'q'"):
         modalign.align(x, x, metrics, k=3, metric="q")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": None}, TypeError, "align: metrics must be a name, a list of names, or 'all', got None"),
+        ({"metrics": [["cka"]]}, TypeError, "align: metrics must be a name, a list of names"),
+        ({"num_threads": 0}, ValueError, "align: num_threads must be at least 1, got 0"),
+        ({"max_memory": 0}, ValueError, "align: max_memory must be at least one byte, got 0"),
+        ({"max_memory": "much"}, ValueError, "align: max_memory must be a number of B, KB"),
+        ({"metric": "cosin"}, ValueError, "align: metric must be one of"),
+    ],
+)
+def test_options_are_refused_in_the_name_of_align(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        align(*pair(30), **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [("M8[s]", "int64"), ("m8[s]", "int64"), ("U20", "float64"), ("S20", "float64")]
+)
+def test_rows_of_text_and_of_times_are_refused_with_the_line_to_write(dtype: str, advice: str) -> None:
+    x, y = pair(30)
+    with pytest.raises(TypeError, match=rf"write x\.astype\(np\.{advice}\) if"):
+        align(x, y.astype(np.int64).astype(dtype))

@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "ragged Arrow": (ValueError, r"lists of one length, 1 as in row 0", lambda: pa.array([[1.0], [1.0, 2.0]])),
     "ragged tensors": (ValueError, r"tensors of one shape, \(1,\) .* in row 1", lambda: [torch.ones(1), torch.ones(2)]),
-    "None in a list": (TypeError, r"rows of numbers, got list", lambda: [[1.0, None], [1.0, 2.0]]),
+    "None in a list": (TypeError, r"with None in row 0", lambda: [[1.0, None], [1.0, 2.0]]),
     "None in objects": (TypeError, r"objects with None in row 1", lambda: np.array([[1.0, 2.0], [None, 1.0]], object)),
     "nothing": (ValueError, "at least one row, got an empty list", list),
     "masked rows in a list": (
@@ -295,3 +295,19 @@ def test_frames_of_polars_are_taken() -> None:
         np.testing.assert_array_equal(np.asarray(as_array("x", table)), X)
     with pytest.raises(TypeError, match=r"write x.collect\(\)"):
         as_array("x", polars.DataFrame(X).lazy())
+
+
+def test_a_view_of_memory_is_the_array_over_it() -> None:
+    np.testing.assert_array_equal(modalign.knn(memoryview(X), 3).indices, modalign.knn(X, 3).indices)
+    assert metrics.cka(memoryview(X), X[:, :2]) == metrics.cka(X, X[:, :2])
+    assert as_array("x", memoryview(X)).tolist() == X.tolist()
+
+
+@pytest.mark.parametrize("big", [2**70, 2**1100])
+def test_what_is_no_number_of_numpy_is_named_with_its_row(big: int) -> None:
+    with pytest.raises(TypeError, match=r"knn: x must hold numbers, got .* with None in row 1"):
+        modalign.knn([[1, 2], [3, None], [1, 1]], 1)
+    rows = [[1, 2], [3, 4], [big, 1.5 if big > 2**1000 else 1]]
+    for x in (rows, np.array(rows, dtype=object)):
+        with pytest.raises(ValueError, match=r"knn: x must hold integers below 2\^53, .* in row 2; .*np\.float64\) if"):
+            modalign.knn(x, 1)

@@ -109,3 +109,18 @@ def test_a_chunk_is_cut_from_rows() -> None:
     rows = torch.nested.nested_tensor([X, X[:2]], layout=torch.jagged)
     with pytest.raises(TypeError, match=r"must be dense or sparse_coo, got layout torch\.jagged"):
         modalign.chunked_forward(nn.Identity(), rows, chunk_size=1)
+
+
+def test_a_nested_tensor_has_our_sentence() -> None:
+    for loss in (modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss):
+        for layout in (torch.strided, torch.jagged):
+            rows = torch.nested.nested_tensor([X, X[:2]], layout=layout)
+            with pytest.raises(TypeError, match=r"y must have rows of one length, got a nested tensor\. Pass torch"):
+                loss(X, rows)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "got nan$"), (1e-40, r"got 0 or less than 1 / 3.4e\+38$")])
+def test_one_temperature_is_shown_once(value: float, message: str) -> None:
+    for loss in (modalign.info_nce, modalign.nt_xent, modalign.sigmoid_loss):
+        with pytest.raises(ValueError, match=message):
+            loss(X, X, temperature=torch.tensor(value))

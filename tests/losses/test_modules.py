@@ -167,3 +167,11 @@ def test_a_sharded_model_trains_its_temperature(tmp_path: Path) -> None:
                 sharded.loss(X, Y)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_largest_scale_is_a_finite_number(module: type[nn.Module]) -> None:
+    with pytest.raises(TypeError, match="max_scale must be a number, got 'a'"):
+        module(learnable=True, max_scale="a")
+    with pytest.raises(ValueError, match="max_scale must be finite, got inf"):
+        module(learnable=True, max_scale=float("inf"))

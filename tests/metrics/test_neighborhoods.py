@@ -495,3 +495,11 @@ def test_cknna_of_the_code_refuses_rounding() -> None:
     assert abs(cknna(x, y, 39, variant="code")) < 0.5
     with pytest.raises(ValueError, match="HSIC of x with itself is rounding"):
         cknna(x + 1e5, y, 39, variant="code")
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_score_is_a_float_for_every_kind_of_integer(name: str) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    scores = [LISTS[name](x, x[:, :2], k) for k in (3, np.int64(3), torch.tensor(3))]
+    assert [type(score) for score in scores] == [float] * 3
+    assert len(set(scores)) == 1

@@ -29,7 +29,7 @@ def test_blocks_are_as_large_as_memory_allows(merges: list[Any], monkeypatch: py
 def test_too_little_memory_says_what_would_do(queries: Rows | None) -> None:
     x = open_rows(some_rows(1000))
     with pytest.raises(
-        ValueError, match=r"max_memory must be at least \d+ bytes, .* blocks of 128 rows .*got 1000"
+        ValueError, match=r"max_memory must be at least \d+ bytes .* blocks of 128 rows .*got 1000"
     ) as caught:
         knn_out_of_core(x, K, queries=queries, metric="dot", max_memory=1000)
     least = int(re.findall(r"least (\d+) bytes", str(caught.value))[0])

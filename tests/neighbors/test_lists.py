@@ -161,6 +161,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "facts of another kind": ("checkpoint.json", lambda file: file.write_text("[1]")),
     "facts without a format": ("checkpoint.json", lambda file: file.write_text("{}")),
     "facts without a block size": ("checkpoint.json", lambda file: file.write_text('{"format": 2}')),
+    "facts with an endless block": (
+        "checkpoint.json",
+        lambda file: file.write_text(json.dumps({**json.loads(file.read_text()), "block_size": float("inf")})),
+    ),
     "facts not text": ("checkpoint.json", lambda file: file.write_bytes(b"\xff\xfe\x00")),
 }
 

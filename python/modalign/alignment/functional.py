@@ -80,7 +80,7 @@ def align(
         size_curve: bool. Whether to compute the expected mutual k-NN of subsets of the items too; lists of 10 k
             neighbours are searched.
         confidence: float in (0, 1). Level of the intervals, and of the threshold that calibrates a score.
-        seed: int. Seed of samples, splits and relabellings. The same seed gives the same numbers.
+        seed: int, -2^63 to 2^64 - 1. Seed of samples, splits and relabellings. The same seed gives the same numbers.
         max_memory: int, str such as "8GB", or None. Limit of the memory beyond the arguments; a call that needs more is
             refused with the number. For a sample it is the limit of the searches, as in ``modalign.knn``.
         num_threads: int or None. Number of threads of the searches; None for all cores.

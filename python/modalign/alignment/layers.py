@@ -60,7 +60,7 @@ def align_layers(
             a model at one value.
         relabellings: int. Number of random relabellings, at least 19; 0 for no null.
         confidence: float in (0, 1). Level of the threshold that calibrates the score.
-        seed: int. Seed of the relabellings.
+        seed: int, -2^63 to 2^64 - 1. Seed of the relabellings.
         num_threads: int or None. Number of threads of the searches; None for all cores.
         progress: bool. Whether to show a progress bar.
 

@@ -78,7 +78,7 @@ def sampled_mutual_knn(
         tolerance: float in (0, 0.5). Rows are added until the half-width of the interval is at most this. The interval
             is that of a ``ConfidenceSequence``, which is valid wherever it stops.
         confidence: float in (0, 1). Level of the interval.
-        seed: int. Seed of the drawn rows.
+        seed: int, -2^63 to 2^64 - 1. Seed of the drawn rows.
         max_memory: int, str or None. As in ``modalign.knn``.
         num_threads: int or None. As in ``modalign.knn``.
         progress: bool. Whether to show a progress bar.

@@ -9,7 +9,9 @@ from typing import TypedDict
 from modalign.alignment.relabelling import require_relabellings
 from modalign.common.checks import one_of, torch_seed, whole_number
 from modalign.metrics.registry import DEFAULT_METRICS, METRICS, metric_names
+from modalign.neighbors.block_size import bytes_of
 from modalign.ops.knn_tables import METRICS as SIMILARITIES
+from modalign.ops.knn_tables import MOST_THREADS
 
 __all__ = ["SearchOptions", "Settings"]
 
@@ -34,7 +36,7 @@ class Settings:
         metrics: "all", or the names of the metrics.
 
     Raises:
-        TypeError: If ``k`` is not an integer.
+        TypeError: If ``k`` or another number is of another type.
         ValueError: If a setting is out of range, or two of them exclude each other.
     """
 
@@ -63,6 +65,11 @@ class Settings:
         object.__setattr__(self, "seed", torch_seed(operation, self.seed))
         if self.sample is not None:
             object.__setattr__(self, "sample", whole_number(operation, "sample", self.sample))
+        if self.max_memory is not None:
+            object.__setattr__(self, "max_memory", bytes_of(self.max_memory, f"{operation}: max_memory"))
+        if self.num_threads is not None:
+            threads = whole_number(operation, "num_threads", self.num_threads, least=1, most=MOST_THREADS)
+            object.__setattr__(self, "num_threads", threads)
         object.__setattr__(self, "relabellings", require_relabellings(operation, self.relabellings))
         if any(METRICS[name].needs in ("lists", "graphs") for name in self.names):
             if self.metric in METRICS:
@@ -70,7 +77,7 @@ class Settings:
                     f"{operation}: metric must be the similarity that defines neighbours, one of {SIMILARITIES}, got "
                     f"{self.metric!r}; write metrics={self.metric!r}"
                 )
-            one_of("knn", "metric", self.metric, SIMILARITIES)
+            one_of(operation, "metric", self.metric, SIMILARITIES)
         one_of(operation, "null", self.null, NULLS)
         if self.sample is not None and self.tolerance is not None:
             raise ValueError(f"{operation}: give sample or tolerance, got both")

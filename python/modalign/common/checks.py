@@ -94,9 +94,15 @@ def require_tensor(operation: str, name: str, value: object, wanted: str = "a to
             f"{argument}.full_tensor(), or {argument}.to_local() for the part that this process holds; a parameter "
             "of a sharded module is whole within the module's forward"
         )
+    if value.is_nested:
+        raise TypeError(
+            f"{operation}: {name} must have rows of one length, got a nested tensor. Pass "
+            f"torch.nested.to_padded_tensor({argument}, 0.0), or stack rows of one length"
+        )
     if value.layout != torch.strided:
-        line = "" if value.is_nested else f". Pass {argument}.to_dense()"
-        raise TypeError(f"{operation}: {name} must be a dense tensor, got layout {value.layout}{line}")
+        raise TypeError(
+            f"{operation}: {name} must be a dense tensor, got layout {value.layout}. Pass {argument}.to_dense()"
+        )
 
 
 def _conversion(value: object, argument: str) -> str:

@@ -7,6 +7,7 @@ hide something (masked entries, missing values, zeros that are not stored, text)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     import narwhals as nw
     import pyarrow as pa
 
-__all__ = ["as_array", "as_numpy", "numbers_of_lists", "require_dense", "require_same_index"]
+__all__ = ["EXACT", "as_array", "as_numpy", "numbers_of_lists", "require_dense", "require_same_index"]
 
+EXACT = 2**53  # float64 holds every integer below
 MOST_NAMED = 3  # rows and columns in a message
 WRITTEN_INDEX = ("Unnamed: 0", "__index_level_0__")  # row numbers that pandas wrote beside the columns
 
@@ -52,8 +54,8 @@ def as_array(name: str, value: object) -> Array:
     """
     if isinstance(value, Tensor):
         return require_dense(name, value).detach()
-    if isinstance(value, np.ndarray):
-        return _plain_array(name, value)
+    if isinstance(value, (np.ndarray, memoryview)):
+        return _plain_array(name, np.asarray(value) if isinstance(value, memoryview) else value)
     if isinstance(value, (str, bytes, Mapping)) or value is None:
         raise _refused(name, value)
     if isinstance(value, (list, tuple)):
@@ -198,14 +200,35 @@ def _from_objects(name: str, array: NDArray[Any]) -> Array:
     if all(isinstance(value, str) for value in values):
         return array.astype(str)
     if all(isinstance(value, Real) for value in values):
-        return np.asarray(array.tolist())
+        return _from_numbers(name, array, values)
     if array.ndim == 1 and all(isinstance(value, (np.ndarray, Tensor, list, tuple)) for value in values):
         return _from_rows(name, values)
-    row, odd = next((row, value) for row, value in enumerate(values) if not isinstance(value, Real))
-    row //= max(1, array.size // max(1, len(array)))
+    place, odd = next((place, value) for place, value in enumerate(values) if not isinstance(value, Real))
+    row = place // max(1, array.size // max(1, len(array)))
     raise TypeError(
         f"{name} must hold numbers, got an array of objects with {_shown(odd)} in row {row}; make it one of numbers, "
         "such as np.stack(list(x)) of equal rows, or x.astype(np.float32)"
+    )
+
+
+def _from_numbers(name: str, array: NDArray[Any], values: Sequence[Any]) -> NDArray[Any]:
+    """Return an array of Python's numbers as one of NumPy's, if NumPy has a dtype for them."""
+    with contextlib.suppress(OverflowError):
+        numbers: NDArray[Any] = np.asarray(array.tolist())
+        if not numbers.dtype.hasobject:
+            return numbers
+    width = max(1, array.size // max(1, len(array)))
+    beyond = {place // width for place, value in enumerate(values) if abs(value) >= EXACT}
+    if beyond:
+        raise ValueError(
+            f"{name} must hold integers below 2^53, which float64 holds exactly, got larger ones in "
+            f"{_places('row', sorted(beyond))}; scale them down, or write np.asarray(x, dtype=np.float64) if rounding "
+            "does no harm"
+        )
+    kinds = sorted({type(value).__name__ for value in values})
+    raise TypeError(
+        f"{name} must hold numbers that NumPy has a dtype for, got {', '.join(kinds[:MOST_NAMED])}; write "
+        "np.asarray(x, dtype=np.float64)"
     )
 
 
@@ -239,7 +262,7 @@ def _from_rows(name: str, rows: Sequence[Any]) -> Array:
         ) from None
     if not array.dtype.hasobject:
         return array
-    if array.ndim == 1 and all(isinstance(value, (str, Real)) for value in rows):
+    if array.ndim > 1 or all(isinstance(value, (str, Real)) for value in rows):
         return _from_objects(name, array)
     odd = [row for row, value in enumerate(rows) if not isinstance(value, Real)]
     kinds = sorted({type(rows[row]).__name__ for row in odd})

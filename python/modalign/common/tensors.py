@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.checks import require_finite_rows
-from modalign.common.conversion import as_array
+from modalign.common.conversion import EXACT, as_array
 from modalign.common.dtypes import FLOATS, name_of
 from modalign.common.types import Array
 
@@ -24,7 +24,6 @@ ROW_DTYPES = MappingProxyType(
     | {"int32": torch.float64, "uint32": torch.float64, "int64": torch.float64, "uint64": torch.float64}
 )
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-EXACT = 2**53  # float64 holds every integer below
 WIDE = ("int64", "uint64")  # dtypes with integers beyond it
 PIECE = 1 << 22  # numbers that are checked at once
 ADVICE = {  # by NumPy's kind of a dtype
@@ -67,7 +66,8 @@ def as_rows(name: str, array: Array, dtypes: tuple[torch.dtype, ...] = FLOATS) -
     if own not in kept and own not in ROW_DTYPES:
         *names, last = kept
         kind = "" if isinstance(array, Tensor) else array.dtype.kind
-        advice = ADVICE.get(kind, "write x.float() if its numbers are features")
+        cast = "float()" if isinstance(array, Tensor) else "astype(np.float32)"
+        advice = ADVICE.get(kind, f"write x.{cast} if its numbers are features")
         raise TypeError(f"{name} must be {', '.join(names)}, {last} or integers, got {array.dtype}; {advice}")
     tensor = array if isinstance(array, Tensor) else _over_memory(array)
     if own in kept:

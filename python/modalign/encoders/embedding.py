@@ -181,7 +181,7 @@ class _Partial:
         try:
             done, settings = int(note["done"]), note["settings"]
             rows = map_array(self.rows)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, OverflowError) as error:
             raise self.files.damaged(self.rows.name, f"{type(error).__name__}: {error}") from None
         self.files.require_same(settings, self.settings)
         if len(rows) != self.settings["items"] or not 0 < done <= len(rows):

@@ -264,7 +264,8 @@ def _open_file(x: str | Path) -> tuple[Contents, str | None]:
 def _rows(table: Table, layer: int | None) -> Rows:
     """Return the rows of a table, or of one of its layers."""
     if table.dtype not in DTYPES:
-        kind = np.dtype(table.dtype).kind if table.dtype in np.sctypeDict else ""
+        stem = re.sub(r"^(str|bytes)\d+$", r"\1", table.dtype.partition("[")[0])  # of str12, datetime64[s]
+        kind = np.dtype(stem).kind if stem in np.sctypeDict else ""
         advice = ADVICE.get(kind, "convert it first")
         raise TypeError(f"{table.name} must be {', '.join(DTYPES)}, got {table.dtype}; {advice}")
     size, fetch, mapped = tuple(table.shape), _exact_fetch(table), table.mapped

@@ -31,7 +31,9 @@ class _WithTemperature(nn.Module):
         name = type(self).__name__
         if not 0 < number(name, "temperature", temperature) < math.inf:
             raise ValueError(f"{name}: temperature must be positive and finite, got {temperature}")
-        if learnable and not 1 / temperature <= max_scale < math.inf:
+        if learnable and not math.isfinite(number(name, "max_scale", max_scale)):
+            raise ValueError(f"{name}: max_scale must be finite, got {max_scale}")
+        if learnable and max_scale < 1 / temperature:
             raise ValueError(
                 f"{name}: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}"
             )

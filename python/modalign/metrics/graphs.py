@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from modalign.common.checks import require_same_items
+from modalign.common.checks import require_same_items, whole_number
 from modalign.common.conversion import as_array, require_same_index
 from modalign.common.types import Array, Integers
 from modalign.files.rows import RowSource, as_source, open_rows
@@ -43,12 +43,18 @@ class Search:
         metric: "cosine", "dot" or "euclidean".
         groups: (n,) integers; items of one group are not each other's neighbours. None for no groups.
         backend: "auto" or the name of a backend.
+
+    Raises:
+        TypeError: ``k`` is no integer.
     """
 
     k: int
     metric: str
     groups: Integers | None
     backend: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k", whole_number("knn", "k", self.k))
 
 
 def searched_graphs(operation: str, x: RowSource, y: RowSource, search: Search) -> tuple[Tensor, Tensor]:

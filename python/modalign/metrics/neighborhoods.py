@@ -71,8 +71,9 @@ def mutual_knn(
         >>> modalign.mutual_knn(x, 3 * x, k=5)
         1.0
     """
-    a, b = searched_graphs("mutual_knn", x, y, Search(k, metric, groups, backend))
-    return float(neighbor_overlap(a, b)[:, -1].double().mean()) / k
+    search = Search(k, metric, groups, backend)
+    a, b = searched_graphs("mutual_knn", x, y, search)
+    return float(neighbor_overlap(a, b)[:, -1].double().mean()) / search.k
 
 
 def jaccard_knn(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from modalign.common.names import did_you_mean, require_reference, resolve, suggestion
@@ -258,6 +258,7 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
         metrics: One name, several names, or "all" for every registered metric.
 
     Raises:
+        TypeError: For something else than a name or a list of names.
         ValueError: For an unknown name, no name, or a name that is given twice.
 
     Examples:
@@ -265,9 +266,14 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
         >>> metric_names("align", ["cka", "mutual_knn"])
         ['cka', 'mutual_knn']
     """
-    if metrics == "all":
+    if isinstance(metrics, str) and metrics == "all":
         return list(METRICS)
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    names = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, Iterable) else [metrics]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{operation}: metrics must be a name, a list of names, or 'all', got {metrics!r}; leave metrics out for "
+            f"{', '.join(DEFAULT_METRICS)}"
+        )
     for name in names:
         if name not in METRICS:
             hint = did_you_mean(name, (*METRICS, "all"))

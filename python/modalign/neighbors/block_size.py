@@ -86,8 +86,12 @@ def _even(n: int, size: int) -> int:
     return -(-n // -(-n // size))
 
 
-def bytes_of(size: int | str) -> int:
+def bytes_of(size: int | str, name: str = "a size") -> int:
     """Return a number of bytes, from a number or from "500MB", "8 GB" (powers of 1000) or "8GiB" (powers of 1024).
+
+    Args:
+        size: The number or the text.
+        name: What messages call it, such as "knn: max_memory".
 
     Raises:
         TypeError: The size is neither an integer nor a string.
@@ -99,14 +103,14 @@ def bytes_of(size: int | str) -> int:
         (1500000000, 2048)
     """
     if isinstance(size, bool) or not isinstance(size, (Integral, str)):
-        raise TypeError(f'a size must be bytes or a string such as "8GB", got {size!r}')
+        raise TypeError(f'{name} must be bytes or a string such as "8GB", got {size!r}')
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?\s*", str(size), re.IGNORECASE)
     if match is None:
         raise ValueError(
-            f'a size must be a number of B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, like "8GB", got {size!r}'
+            f'{name} must be a number of B, KB, MB, GB, TB, KiB, MiB, GiB or TiB, like "8GB", got {size!r}'
         )
     prefix = " kmgt".index((match[2] or " ").lower())
     count = int(float(match[1]) * (1024 if match[3] else 1000) ** prefix)
     if count < 1:
-        raise ValueError(f"a size must be at least one byte, got {size!r}")
+        raise ValueError(f"{name} must be at least one byte, got {size!r}")
     return count

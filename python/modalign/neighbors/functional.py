@@ -85,7 +85,7 @@ def knn(
         fresh: bool. Remove what an earlier search left in ``checkpoint`` and start over.
         num_threads: int or None. The number of threads of a search on the CPU; None for as many as torch has.
         progress: bool. Show progress on standard error: a bar on a terminal, lines in a log.
-        seed: int. The seed of an approximate search.
+        seed: int, 0 to 2^32 - 1. The seed of an approximate search.
         backend: "auto" or a name; ``modalign.explain("knn", x)`` lists them. A search by blocks runs on the CPU, or
             with "triton" on the GPU, block by block, for files and rows larger than its memory. "cuda" screens large
             galleries by a compiled kernel, on GPUs of compute capability 9.0.
@@ -119,7 +119,7 @@ def knn(
     """
     options = SearchOptions(k, metric=metric, backend=backend, threads=num_threads)
     blocks = BlockOptions(
-        max_memory=None if max_memory is None else bytes_of(max_memory),
+        max_memory=None if max_memory is None else bytes_of(max_memory, "knn: max_memory"),
         block_size=block_size,
         checkpoint=None if checkpoint is None else expanded(checkpoint),
         fresh=fresh,

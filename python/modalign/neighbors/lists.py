@@ -182,7 +182,7 @@ class GraphFolder:
             return None
         try:
             valid = record["format"] != FORMAT or (int(record["block_size"]) >= 1 and bool(record["search"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise self.checkpoint.damaged(RECORD, f"{type(error).__name__}: {error}") from error
         if not valid:
             raise self.checkpoint.damaged(RECORD, f"block_size {record['block_size']}, search {record['search']!r}")

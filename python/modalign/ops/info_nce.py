@@ -273,8 +273,13 @@ def require_scales(operation: str, logit_scale: Tensor) -> None:
     """Raise a ValueError unless every scale is positive and finite."""
     valid = (logit_scale > 0) & (logit_scale < torch.inf)
     if not bool(valid.all()):
-        wrong = (1 / logit_scale[~valid])[:3].tolist()
-        raise ValueError(f"{operation}: temperature must be positive and finite, got {wrong} (the first)")
+        # the inverse of 0 and of the smallest numbers is inf
+        shown = {torch.inf: f"0 or less than 1 / {torch.finfo(logit_scale.dtype).max:.2g}", 0.0: "inf"}
+        distinct = list(dict.fromkeys(shown.get(scale) or f"{1 / scale:g}" for scale in logit_scale[~valid].tolist()))
+        raise ValueError(
+            f"{operation}: temperature must be positive and finite, got "
+            f"{', '.join(distinct[:3])}{' (the first)' if len(distinct) > 1 else ''}"
+        )
 
 
 def raise_overflow(operation: str, x: Tensor, y: Tensor, logit_scale: Tensor) -> None:
