@@ -245,7 +245,7 @@ def test_mistakes_are_sentences(
         embed(counts, TEXTS, tmp_path / "out.bin")
 
 
-def test_a_transformers_model_from_a_folder(tmp_path: Path) -> None:
+def test_a_transformers_model_from_a_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "text", "number", "a", *map(str, range(30))]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -255,7 +255,10 @@ def test_a_transformers_model_from_a_folder(tmp_path: Path) -> None:
         vocab_size=len(words), hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=16
     )
     transformers.BertModel(config).save_pretrained(folder)
+    capfd.readouterr()
     last = np.load(embed(f"transformers:{folder}", TEXTS, tmp_path / "last.npy", dtype="float32"))
+    assert "Loading" not in capfd.readouterr().err
+    assert transformers.utils.logging.is_progress_bar_enabled()
     every = np.load(embed(f"transformers:{folder}", TEXTS, tmp_path / "all.npy", layers="all", dtype="float32"))
     assert last.shape == (23, 8)
     assert every.shape == (23, 4, 8)

@@ -121,6 +121,16 @@ def test_lists_of_numbers_in_text_are_no_words(tmp_path: Path) -> None:
             embed(lambda batch: np.ones((len(batch), 1)), source, tmp_path / "out.npy")
 
 
+@pytest.mark.parametrize("rows", [3, 300_000])
+def test_a_table_in_another_encoding_names_the_line_and_what_to_do(rows: int, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"y,z\n" + b"cat,1\n" * rows + "émeu,2\n".encode("latin-1"))
+    for read in (read_labels, read_texts, lambda spec: own(np.eye(4), np.eye(4), spec)):
+        with pytest.raises(
+            ValueError, match=rf"t.csv must be UTF-8 text, got byte 0xe9 in line {rows + 2} .*; save it as UTF-8"
+        ):
+            read(f"{tmp_path}/t.csv:y")
+
+
 def test_a_column_that_is_neither_text_nor_images_is_not_embedded(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"i": [1, 2]}), tmp_path / "t.parquet")
     with pytest.raises(ValueError, match=r"t.parquet:i must hold texts or images, got int; name a column that does"):

@@ -19,6 +19,7 @@ from modalign.encoders.transformers_models import (
     load_image_model,
     load_text_model,
     require_package,
+    without_bars,
 )
 from modalign.encoders.user_modules import named_function
 from modalign.files.paths import expanded
@@ -87,9 +88,9 @@ def load_encoder(
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; models are read from folders, nothing is downloaded")
     if kind == "sentence-transformers":
-        model = require_package("sentence_transformers", "sentence-transformers").SentenceTransformer(
-            str(folder), device=device, local_files_only=True
-        )
+        package = require_package("sentence_transformers", "sentence-transformers")
+        with without_bars():
+            model = package.SentenceTransformer(str(folder), device=device, local_files_only=True)
         return lambda batch: model.encode(list(batch), batch_size=len(batch), show_progress_bar=False)
     load = load_text_model if texts else load_image_model
     return load(folder, HiddenStates(layers == "all", pooling), device)

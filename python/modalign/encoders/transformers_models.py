@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["POOLINGS", "HiddenStates", "load_image_model", "load_text_model", "require_package"]
+__all__ = ["POOLINGS", "HiddenStates", "load_image_model", "load_text_model", "require_package", "without_bars"]
 
 POOLINGS = ("mean", "cls", "last")
 MOST_TOKENS = 512  # of a model that does not say
@@ -51,6 +52,19 @@ def require_package(module: str, name: str) -> Any:
         if error.name != module:
             raise
         raise ModuleNotFoundError(f"this encoder needs the {name} package: pip install {name}") from None
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers, which must be installed, from showing bars while it loads weights, until the block ends."""
+    logging = importlib.import_module("transformers.utils.logging")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_text_model(folder: Path, states: HiddenStates, device: str) -> Callable[[Sequence[str]], Tensor]:
@@ -122,7 +136,8 @@ def _options(folder: Path) -> dict[str, bool | str]:
 
 def _load_model(folder: Path, device: str) -> Any:
     model = require_package("transformers", "transformers").AutoModel
-    return model.from_pretrained(str(folder), **_options(folder)).to(device).eval()
+    with without_bars():
+        return model.from_pretrained(str(folder), **_options(folder)).to(device).eval()
 
 
 def _load_part(kind: str, folder: Path, inputs: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from modalign.files.contract import whole
 from modalign.files.paths import require_data
-from modalign.files.texts import encoding_of, lines_of
+from modalign.files.texts import encoding_of, lines_of, require_decodable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,10 +62,12 @@ def read_table(path: Path, column: str | None = None, *, cells: Cells = "typed")
             text of which none is missing.
 
     Raises:
-        ValueError: The file is not whole.
+        ValueError: The file is not whole, or a CSV file is in another encoding.
     """
 
     files = saved_files(path) if path.is_dir() else [require_data(path)]
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        require_decodable(path)
     with whole(path):
         table = _read_table(files, path, column, cells=cells)
         for name, values in zip(table.column_names, table.columns, strict=True):

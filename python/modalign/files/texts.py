@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["encoding_of", "lines_of", "numbers_in", "text_of"]
+__all__ = ["encoding_of", "lines_of", "numbers_in", "require_decodable", "text_of"]
 
 # the longer marks come first: UTF-16's is the beginning of UTF-32's
 MARKS = (
@@ -25,6 +25,7 @@ ARRAY = re.compile(r"\s*(?:array|tensor)\((.*?)(?:,\s*dtype=[\w.]+)?\)\s*", re.D
 LEFT_OUT = "..."  # what NumPy writes in place of most numbers of a long array
 DIGITS = 19  # of the smallest whole number beyond int64
 SHOWN = 3  # rows that a message names
+PIECE = 1 << 20  # bytes of a file that are decoded at once
 
 
 def encoding_of(path: Path) -> str:
@@ -34,19 +35,35 @@ def encoding_of(path: Path) -> str:
     return next((encoding for mark, encoding in MARKS if head.startswith(mark)), "utf-8")
 
 
+def require_decodable(path: Path) -> None:
+    """Check that a file is text in the encoding that its mark names, UTF-8 without one. Memory: a piece of 1 MiB.
+
+    Raises:
+        ValueError: It is not; the message names the first byte at fault and its line.
+    """
+    decoder, line = codecs.getincrementaldecoder(encoding_of(path))(), 1
+    with path.open("rb") as file:
+        try:
+            while piece := file.read(PIECE):
+                decoder.decode(piece)
+                line += piece.count(b"\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            line += error.object[: error.start].count(b"\n")
+            raise ValueError(
+                f"{path} must be UTF-8 text, got byte 0x{error.object[error.start]:02x} in line {line} "
+                f"({error.reason}); save it as UTF-8, such as by iconv -f latin1 -t utf-8"
+            ) from None
+
+
 def text_of(path: Path) -> str:
     """Return the text of a file, with its line ends as newlines and without a byte-order mark.
 
     Raises:
         ValueError: The file is no text in UTF-8, or in UTF-16 or UTF-32 with a mark.
     """
-    try:
-        text = path.read_text(encoding=encoding_of(path))
-    except UnicodeError as error:
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-        raise ValueError(
-            f"{path} must be UTF-8 text ({reason}); write it anew as UTF-8, such as by iconv -f latin1 -t utf-8"
-        ) from None
+    require_decodable(path)
+    text = path.read_text(encoding=encoding_of(path))
     if "\0" in text:
         raise ValueError(f"{path} must be UTF-8 text, got bytes of 0: it is another kind of file, or UTF-16")
     return text.removeprefix("\ufeff")
