@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from modalign.cli import app
 from modalign.data import own
 from modalign.data.arrays import pixels_of
 from modalign.encoders.embedding import embed
+from modalign.encoders.inputs import notes_on_pairs
 from modalign.files.pictures import open_picture
 
 RAMP = np.tile(np.linspace(0, 1, 32), (32, 1))
@@ -134,3 +137,30 @@ def test_paths_of_pictures_in_a_table_are_those_pictures(photographs: Path, tmp_
 def test_files_that_macos_writes_beside_pictures_are_no_pictures(photographs: Path, tmp_path: Path) -> None:
     (photographs / "photos/._0.PNG").write_bytes(b"\x00\x05\x16\x07")
     assert len(np.load(embed(mean_levels, photographs / "photos", tmp_path / "out.npy"))) == 40
+
+
+def test_a_folder_in_another_order_than_its_numbers_is_noted_where_it_is_paired_with_rows(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = tmp_path / "pics"
+    (folder / "a").mkdir(parents=True)
+    (tmp_path / "padded" / "a").mkdir(parents=True)
+    for i in range(12):
+        Image.new("RGB", (4, 4), (20 * i, 0, 0)).save(folder / "a" / f"{i}.png")
+        Image.new("RGB", (4, 4), (20 * i, 0, 0)).save(tmp_path / "padded" / "a" / f"{i:02}.png")
+    (tmp_path / "t.csv").write_text("caption\n" + "\n".join(f"fox {i}" for i in range(12)))
+    captions = f"{tmp_path}/t.csv:caption"
+    (note,) = notes_on_pairs([folder, captions])
+    assert "a/0.png with row 0 ('fox 0'), a/1.png with row 1 ('fox 1'), a/10.png with row 2 ('fox 2'); if" in note
+    outputs = [f"--out={tmp_path}/{name}.npy" for name in "ab"]
+    result = CliRunner().invoke(app, ["embed", "python:math:sqrt", str(folder), captions, *outputs])
+    assert f"note: {note}\n" in result.stderr
+    assert notes_on_pairs([folder, folder]) == notes_on_pairs([tmp_path / "padded", captions]) == []
+    labels = ["a", "b"] * 6
+    own(folder, folder)
+    own(tmp_path / "padded", np.eye(12), labels)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"which pairs a/0 with row 0 of y, a/1 with row 1 of y, a/10 with row 2 of y"):
+        own(folder, np.eye(12))
+    with pytest.warns(UserWarning, match=r"a/10 with row 2 of labels; if that is not meant, give the paths"):
+        own(folder, folder, labels)

@@ -44,21 +44,23 @@ class EmbedOptions:
     "sentence-transformers:FOLDER, transformers:FOLDER, open_clip:MODEL@WEIGHTS, timm:MODEL@WEIGHTS or "
     "python:module:function. INPUTS are a text file with one text a line, a folder of images, or FILE:COLUMN of a "
     ".csv, .parquet or .arrow file, of texts, images or paths of images. A model of images and texts, such as CLIP, "
-    "takes both sides of the same items in one command. An interrupted run continues where it stopped.",
+    "takes both sides of the same items in one command; the files of a folder are taken in the order of their paths "
+    "(0.png, 1.png, 10.png, 2.png). An interrupted run continues where it stopped.",
     "Examples: `modalign embed sentence-transformers:models/minilm captions.txt --out texts.npy` · "
     "`modalign embed transformers:models/dinov2 photos/ --layers all --out images.npy` · "
     "`modalign embed transformers:models/clip pairs.csv:photo pairs.csv:caption --out images.npy --out texts.npy`",
 )
 def embed(options: EmbedOptions) -> None:
     from modalign.encoders.embedding import embed as write_embeddings
-    from modalign.encoders.inputs import require_same_count
+    from modalign.encoders.inputs import notes_on_pairs
 
     if len(options.out) != len(options.inputs) or len(set(options.out)) < len(options.out):
         raise ValueError(
             f"--out must name one file for each of INPUTS, {len(options.inputs)} in all, got "
             f"{', '.join(map(str, options.out))}"
         )
-    require_same_count(options.inputs)
+    for note in notes_on_pairs(options.inputs):
+        echo(f"note: {note}", err=True)
     for inputs, out in zip(options.inputs, options.out, strict=True):
         with resumable():
             path = write_embeddings(

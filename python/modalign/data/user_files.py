@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from modalign.data.targets import parts_of, targets_of
 from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, array_in, read_labels
 from modalign.files.paths import expanded, require_data
-from modalign.files.pictures import PICTURES, is_picture, picture_paths, pictures_in
+from modalign.files.pictures import PICTURES, is_picture, note_on_order, picture_paths, pictures_in
 from modalign.files.rows import indexable
 from modalign.files.tables import KINDS, is_table, read_table, split_column
 from modalign.files.texts import lines_of, numbers_in
@@ -108,6 +109,7 @@ def own(
         raise ValueError(f"own: modalities must name x, y and each of more, {len(inputs)} in all, got {modality_names}")
     folders = [_images_in(expanded(values)) if _is_folder(values) else None for values in inputs]
     _require_same_names([files for files in folders if files is not None])
+    _warn_of_order(folders, {**dict(zip(modality_names, inputs, strict=True)), "labels": labels, "split": split})
     rows = [
         pixels_of(files[1], size) if files is not None else _rows(values, name, size)
         for files, values, name in zip(folders, inputs, modality_names, strict=True)
@@ -178,6 +180,22 @@ def _images_in(folder: Path) -> tuple[list[str], list[Path]]:
         )
     names = sorted(images)
     return names, [images[name] for name in names]
+
+
+def _warn_of_order(folders: list[tuple[list[str], list[Path]] | None], sources: dict[str, Any]) -> None:
+    """Warn if a folder's files are paired with rows of something else in an order that may not be meant.
+
+    Args:
+        folders: The images of each modality that is a folder, in the order of the modalities.
+        sources: What was given for each modality, for the labels and for the split.
+    """
+    rows = [name for name, source in sources.items() if source is not None and not _is_folder(source)]
+    for files, source in zip(folders, sources.values(), strict=False):
+        if files is not None and rows:
+            names = files[0]
+            note = note_on_order(source, names, [f"row {row} of {rows[0]}" for row in range(len(names))])
+            if note is not None:
+                warnings.warn(f"own: {note}", stacklevel=3)
 
 
 def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalign.common.labels import missing_rows
 from modalign.files.paths import expanded, require_data
-from modalign.files.pictures import PICTURES, is_picture, open_picture, picture_paths, pictures_in
+from modalign.files.pictures import PICTURES, is_picture, note_on_order, open_picture, picture_paths, pictures_in
 from modalign.files.tables import column_of, is_table, split_column
 from modalign.files.texts import lines_of, numbers_in
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Item = str | bytes | Path | Image
 
-__all__ = ["Items", "read_items", "read_texts", "require_same_count"]
+__all__ = ["Items", "notes_on_pairs", "read_items", "read_texts"]
+SHOWN = 40  # characters of a text in a note
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,38 @@ def read_items(inputs: str | Path | Sequence[Item]) -> Items:
     return Items(values, ids, texts, digest.hexdigest())
 
 
-def require_same_count(inputs: Sequence[str | Path]) -> None:
+def notes_on_pairs(inputs: Sequence[str | Path]) -> list[str]:
     """Check, before any is embedded, that inputs of the same items have as many texts or images each.
+
+    Returns:
+        A note on each folder whose files are paired with a list in another order than that of the numbers in their
+        names.
 
     Raises:
         ValueError: If they have not, or an input is empty.
         FileNotFoundError: If there is no such file or folder.
     """
     if len(inputs) < 2:
-        return
-    counts = [len(read_items(spec).ids) for spec in inputs]
+        return []
+    items = [read_items(spec) for spec in inputs]
+    counts = [len(side.ids) for side in items]
     if len(set(counts)) > 1:
         listed = ", ".join(f"{count:,} in {spec}" for count, spec in zip(counts, inputs, strict=True))
         raise ValueError(f"embed: inputs must be the same items in one order, got {listed}")
+    is_folder = [expanded(spec).is_dir() for spec in inputs]
+    if all(is_folder):
+        return []
+    listed_side = items[is_folder.index(False)]
+    partners = [
+        f"row {row} ({str(value)[:SHOWN]!r})" if isinstance(value, str) else f"row {row}"
+        for row, value in enumerate(listed_side.values)
+    ]
+    notes = [
+        note_on_order(spec, side.ids, partners)
+        for spec, side, folder in zip(inputs, items, is_folder, strict=True)
+        if folder
+    ]
+    return [note for note in notes if note is not None]
 
 
 def read_texts(spec: str | Path) -> list[str]:

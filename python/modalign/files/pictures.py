@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,13 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURES", "is_picture", "open_picture", "picture_paths", "pictures_in"]
+__all__ = ["PICTURES", "is_picture", "note_on_order", "open_picture", "picture_paths", "pictures_in"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 DIRECT = ("RGB", "RGBA", "RGBa", "L", "LA", "P", "PA", "1")  # modes that Pillow converts to RGBA
 ORIENTATION = 0x0112  # the number of this tag in EXIF
-SHOWN = 3  # names in a message
+SHOWN = 3  # names or pairs in a message
 
 
 def is_picture(value: object) -> bool:
@@ -36,6 +38,39 @@ def pictures_in(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in PICTURES and not path.name.startswith("._") and path.is_file()
+    )
+
+
+def note_on_order(folder: str | Path, names: Sequence[str], partners: Sequence[str]) -> str | None:
+    """Return a note if names in the order of their paths are not in the order of the numbers in them, else None.
+
+    Args:
+        folder: The folder of the files.
+        names: The names of its files, in the order of their paths.
+        partners: What each of the files is paired with, as the note says it.
+
+    Examples:
+        >>> from modalign.files.pictures import note_on_order
+        >>> note_on_order("photos", ["8.png", "9.png"], ["row 0", "row 1"])
+        >>> note_on_order("photos", ["10.png", "9.png"], ["row 0", "row 1"])[:72]
+        'photos: the files of a folder are taken in the order of their paths, not'
+    """
+    alike = defaultdict(list)
+    for place, name in enumerate(names):
+        alike[re.sub(r"\d+", "0", name)].append(place)
+    first = len(names)
+    for places in alike.values():  # of names that differ only in their numbers
+        numbers = [[int(number) for number in re.findall(r"\d+", names[place])] for place in places]
+        by_number = zip(places, numbers, sorted(numbers), strict=True)
+        first = min(first, next((place for place, now, natural in by_number if now != natural), first))
+    if first == len(names):
+        return None
+    start = max(0, first - SHOWN + 1)
+    pairs = [f"{name} with {partner}" for name, partner in zip(names, partners, strict=False)][start : start + SHOWN]
+    return (
+        f"{folder}: the files of a folder are taken in the order of their paths, not of the numbers in their names, "
+        f"which pairs {', '.join(pairs)}; if that is not meant, give the paths of the files in a list or a column of a "
+        "table, in the order of the rows, in place of the folder"
     )
 
 
