@@ -265,3 +265,28 @@ def test_a_transformers_model_from_a_folder(tmp_path: Path, capfd: pytest.Captur
     assert np.allclose(every[:, -1], last)
     alone = np.load(embed(f"transformers:{folder}", TEXTS, tmp_path / "one.npy", batch_size=1, dtype="float32"))
     assert np.allclose(alone, last, atol=1e-5)  # padding does not count
+
+
+def crash(batch: list[str]) -> np.ndarray:
+    if TEXTS[6] in batch:
+        raise KeyError("no such token")
+    return counts(batch)
+
+
+def test_an_encoder_that_fails_is_named_with_its_inputs_and_its_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"the encoder fails on inputs 4 to 7 \(4 to 7\): KeyError: 'no such token'"
+    ) as e:
+        embed(crash, TEXTS, tmp_path / "out.npy", batch_size=4)
+    assert isinstance(e.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_rows_beyond_float16_leave_no_file(late: bool, tmp_path: Path) -> None:
+    def grows(batch: list[str]) -> np.ndarray:
+        return counts(batch) * (1.0 if late and TEXTS[0] in batch else 1e6)
+
+    with pytest.raises(ValueError, match="exceed float16; use dtype float32"):
+        embed(grows, TEXTS, tmp_path / "big.npy", batch_size=4)
+    assert not list(tmp_path.iterdir())
+    embed(grows, TEXTS, tmp_path / "big.npy", batch_size=4, dtype="float32")

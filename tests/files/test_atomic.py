@@ -116,3 +116,13 @@ def test_temporary_files_are_known_by_their_names(tmp_path: Path) -> None:
     seen = []
     write_atomically(tmp_path / "part-3.npz", lambda place: seen.append(place.name))
     assert re.fullmatch(temporary_name(r"part-[0-9]\.npz"), seen[0])
+
+
+@pytest.mark.parametrize("limit", [1000, 20_000, 1_000_000])
+def test_pictures_of_a_page_that_do_not_fit_leave_nothing(limit: int, tmp_path: Path, small_disk: None) -> None:
+    result = modalign.align(ROWS, ROWS[:, :3], ["cka"], intervals=False, null="none")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    with pytest.raises(OSError, match="File too large") as caught:
+        result.save(tmp_path / "r.html")
+    assert "same call continues" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -340,3 +340,13 @@ def test_offsets_of_a_damaged_arrow_file_are_not_followed(tmp_path: Path) -> Non
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"rows.arrow must be a whole"):
             open_rows(path).read(0, 20)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"0.5"', "true", "null"])
+def test_a_saved_score_that_is_no_finite_number_is_refused(value: str, tmp_path: Path) -> None:
+    saved = modalign.align(ROWS, ROWS, ["cka"], k=3, intervals=False, null="none").save(tmp_path / "r.json")
+    record = json.loads(saved.read_text())
+    record["scores"][0]["value"] = "HERE"
+    saved.write_text(json.dumps(record).replace('"HERE"', value))
+    with pytest.raises(ValueError, match=r"r\.json must be a file that Alignment.save wrote"):
+        load_alignment(saved)

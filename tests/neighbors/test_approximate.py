@@ -4,11 +4,13 @@ import os
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pynndescent as library
 import pytest
 import torch
 
 import modalign
+from modalign.neighbors import approximate
 from modalign.neighbors.approximate import approximate_knn, wilson
 
 
@@ -142,3 +144,13 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pynndescent", None)
     with pytest.raises(ModuleNotFoundError, match="pip install pynndescent"):
         modalign.knn(clustered(), 5, exact=False)
+
+
+def test_the_first_search_says_once_that_it_compiles(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    approximate._announce_compilation.cache_clear()
+    modalign.knn(x, 3, exact=False)
+    assert capsys.readouterr().err == ""
+    for expected in (1, 0):
+        modalign.knn(x, 3, exact=False, progress=True)
+        assert capsys.readouterr().err.count("compiling pynndescent's search") == expected

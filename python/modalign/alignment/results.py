@@ -258,7 +258,7 @@ def load_alignment(path: str | Path) -> Alignment:
         ``Alignment``.
 
     Raises:
-        ValueError: If the file is something else.
+        ValueError: If the file is something else, or damaged.
 
     Examples:
         >>> import numpy as np, modalign
@@ -268,7 +268,7 @@ def load_alignment(path: str | Path) -> Alignment:
         'cka'
     """
     try:
-        saved = read_json(require_data(expanded(path)))
+        saved = read_json(require_data(expanded(path)), finite=True)  # as it is written
         if saved["format"] != FORMAT:
             raise ValueError(f"format {saved['format']}")
         scores = tuple(_score_of_row(row) for row in saved["scores"])
@@ -281,6 +281,8 @@ def load_alignment(path: str | Path) -> Alignment:
 
 def _score_of_row(row: Json) -> Score:
     null = None
+    if isinstance(row["value"], bool) or not isinstance(row["value"], (int, float)):
+        raise TypeError(f"the value of {row['metric']} is {row['value']!r}")
     if row["null"] is not None:
         null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
     return Score(null=null, **{name: row[name] for name in SCORE_COLUMNS})
@@ -288,8 +290,7 @@ def _score_of_row(row: Json) -> Score:
 
 def _write_page(result: Alignment | LayerAlignment, target: Path) -> None:
     """Write a page and its pictures; the pictures go first, since a folder of the user's is refused."""
-    drawing("alignment-pictures")(result, target)
-    drawing("alignment")(result, target)
+    drawing("alignment-page")(result, target)
 
 
 def _write_json(record: Json, target: Path) -> None:

@@ -19,7 +19,7 @@ DRAWINGS: dict[str, str] = {
     "alignment": "modalign.report.pages.alignment:write",
     "alignment_html": "modalign.report.notebook:alignment_html",
     "alignment_plot": "modalign.report.notebook:alignment_plot",
-    "alignment-pictures": "modalign.report.pages.alignment:draw",
+    "alignment-page": "modalign.report.pages.alignment:save",
     "sweep": "modalign.report.pages.sweep:write",
     "comparison": "modalign.report.pages.comparison:write",
     "tune": "modalign.report.pages.tune:write",

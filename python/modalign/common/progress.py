@@ -23,7 +23,7 @@ from rich.progress import (
 
 from modalign.common.threads import startable_threads
 
-__all__ = ["Reporter", "bar", "in_words"]
+__all__ = ["Reporter", "bar", "in_words", "say"]
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -40,6 +40,13 @@ def bar(shown: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     # a thread draws the bar, if there is one to be had
     return Progress(*columns, console=console, disable=not shown, auto_refresh=shown and startable_threads(1) > 0)
+
+
+def say(text: str, *, shown: bool) -> None:
+    """Print a line on standard error if ``shown`` is set or a terminal shows it; a log stays quiet otherwise."""
+    console = _standard_error()
+    if shown or console.is_terminal:
+        console.print(text, markup=False)
 
 
 class Reporter:

@@ -84,8 +84,8 @@ def embed(
         The path of the .npy file.
 
     Raises:
-        ValueError: If an input cannot be read, an embedding is not finite (both are named), an option is not known, or
-            the file is one of other settings and ``fresh`` is False, or was not written by ``embed``.
+        ValueError: If an input cannot be read, the encoder fails, an embedding is not finite (all are named), an option
+            is not known, or the file is one of other settings and ``fresh`` is False, or was not written by ``embed``.
         FileNotFoundError: If there is no such input, model or file of weights.
         ModuleNotFoundError: If a package is missing; it says what to install.
 
@@ -195,6 +195,11 @@ class _Partial:
         self.rows.replace(self.target)
         self.note.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove the finished rows and their note."""
+        self.note.unlink(missing_ok=True)
+        self.rows.unlink(missing_ok=True)
+
 
 def _json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one if there is none."""
@@ -222,19 +227,34 @@ def _write_rows(encode: Encode, items: Items, partial: _Partial, progress: bool)
         task = shown.add_task("embedding", total=n, completed=done)
         for start in range(done, n, batch_size):
             stop = min(start + batch_size, n)
-            values = _checked(encode(items.batch(start, stop)), stop - start, items.ids[start:stop])
-            if start == 0:
-                shape = (n, *values.shape[1:])
-                _make_rows(partial, dtype, shape)
-            elif values.shape[1:] != shape[1:]:
+            output = _encoded(encode, items.batch(start, stop), items.ids[start:stop], start)
+            values = _checked(output, stop - start, items.ids[start:stop])
+            if start and values.shape[1:] != shape[1:]:
                 raise ValueError(f"embed: batches must give one shape, got {values.shape[1:]} after {shape[1:]}")
             with np.errstate(over="ignore"):
                 stored = values.astype(dtype)
             if not np.isfinite(stored).all():
+                partial.remove()  # no run with this dtype finishes it
                 raise ValueError(f"embed: embeddings exceed {dtype}; use dtype float32")
+            if start == 0:
+                shape = (n, *values.shape[1:])
+                _make_rows(partial, dtype, shape)
             _write_batch(partial, stored, start)
             partial.files.write_json(partial.note.name, {"settings": partial.settings, "done": stop})
             shown.advance(task, stop - start)
+
+
+def _encoded(encode: Encode, batch: Sequence[Any], ids: Sequence[str], start: int) -> object:
+    """Return what the encoder gives for a batch; ValueError names the inputs for which it fails."""
+    try:
+        return encode(batch)
+    except Exception as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise ValueError(
+            f"embed: the encoder fails on inputs {start} to {start + len(ids) - 1} ({ids[0]} to {ids[-1]}): {reason}"
+        ) from error
 
 
 def _make_rows(partial: _Partial, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

@@ -44,11 +44,13 @@ class Records:
         content: What the files are of, for messages: "a sweep".
         advice: What the user may do about files that cannot be continued: "give another --out, or --fresh to start
             over".
+        kept: What becomes of the files when one cannot be written, for messages.
     """
 
     folder: Path
     content: str
     advice: str
+    kept: str = field(default="what is finished is kept, and the same call continues", kw_only=True)
 
     def write(self, name: str, write: Callable[[Path], object]) -> None:
         """Call ``write`` on a temporary path and put the file in place as ``name``; OSError says what is kept."""
@@ -57,9 +59,7 @@ class Records:
             write_atomically(path, write)
         except OSError as error:
             reason = error.strerror or os.strerror(error.errno or 0)
-            raise OSError(
-                error.errno, f"cannot write {path}: {reason}; what is finished is kept, and the same call continues"
-            ) from error
+            raise OSError(error.errno, f"cannot write {path}: {reason}; {self.kept}") from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file of these bytes."""

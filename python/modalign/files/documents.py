@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ MOST_VALUES = 100_000  # that the aliases of a YAML document may unfold to
 LONGEST = 1 << 22  # characters of a YAML document
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, finite: bool = False) -> Any:
     """Return what a JSON file holds.
+
+    Args:
+        path: The file.
+        finite: Whether NaN, Infinity and numbers beyond float64 are refused.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no JSON in UTF-8, or lists lie too deep in each other.
+        ValueError: The file is no JSON in UTF-8, lists lie too deep in each other, or a number is not finite.
     """
     text = path.read_bytes()
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_finite, parse_float=_finite) if finite else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be a whole JSON file, got one that cannot be read ({error})") from None
 
@@ -62,6 +67,14 @@ def read_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> obj
         raise ValueError(f"a value is not of the type that its tag says ({type(error).__name__}: {error})") from None
     finally:
         reader.dispose()
+
+
+def _finite(text: str) -> float:
+    """Return the number that a text stands for."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds {text} in place of a finite number")
+    return number
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
+import importlib.util
 import math
 import warnings
 
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.progress import say
 from modalign.ops.knn import RowBlock, SearchOptions, search
 
 __all__ = ["Recall", "approximate_knn", "wilson"]
@@ -54,6 +57,7 @@ def approximate_knn(
     metric: str = "cosine",
     seed: int = 0,
     threads: int | None = None,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor, Recall]:
     """Find most of the k nearest neighbours of each row by pynndescent's nearest-neighbour descent.
 
@@ -68,6 +72,7 @@ def approximate_knn(
         metric: "cosine" or "euclidean".
         seed: The seed. One seed gives one graph for one number of threads.
         threads: The number of threads, at most as many as numba has; None for as many as torch has.
+        progress: Whether to say that the library compiles its search, when it first does; a terminal is always told.
 
     Returns:
         Indices (m, k) int64, scores (m, k) float64, and the recall, from min(1,000, m) rows. Peak memory: float32
@@ -88,6 +93,7 @@ def approximate_knn(
         )
     if x.device.type != "cpu":
         raise NotImplementedError(f"knn: exact=False searches on the CPU, got rows on {x.device}")
+    _announce_compilation(progress)
     search = _Search(x, queries, k, metric=metric, threads=threads)
     indices, scores = search.best(search.descend(seed))
     short = (indices < 0).any(1).nonzero()[:, 0]
@@ -99,6 +105,13 @@ def approximate_knn(
     # an equally good neighbour is as right as the one of the lower index
     share = (scores[sample] >= best[:, -1:]).double().mean()
     return indices, scores, wilson(float(share), len(sample))
+
+
+@functools.cache
+def _announce_compilation(shown: bool) -> None:
+    """Say why the first search of a process takes long; a search without the library ends in an error before."""
+    if importlib.util.find_spec("pynndescent") is not None:
+        say("knn: compiling pynndescent's search, which takes up to minutes the first time", shown=shown)
 
 
 def wilson(share: float, sample: int) -> Recall:

@@ -147,7 +147,11 @@ def knn(
         gallery = RowBlock(as_tensor("knn: x", x, DTYPES), row_groups)
         rows = None if queries is None else RowBlock(as_tensor("knn: queries", queries, DTYPES), searching_groups)
         require_candidates(gallery, rows, options.k)
-        run = partial(_search_exactly, progress=progress) if exact else partial(_search_approximately, seed=seed)
+        run = (
+            partial(_search_exactly, progress=progress)
+            if exact
+            else partial(_search_approximately, seed=seed, progress=progress)
+        )
         scale = _find_scale(gallery, rows, metric)
         if scale is not None:
             gallery, rows = _scaled(gallery, scale), None if rows is None else _scaled(rows, scale)
@@ -198,11 +202,11 @@ def _search_exactly(
 
 
 def _search_approximately(
-    x: RowBlock, queries: RowBlock | None, options: SearchOptions, *, seed: int
+    x: RowBlock, queries: RowBlock | None, options: SearchOptions, *, seed: int, progress: bool
 ) -> tuple[Tensor, Tensor, Certificate]:
     rows = None if queries is None else queries.rows
     indices, scores, recall = approximate_knn(
-        x.rows, options.k, queries=rows, metric=options.metric, seed=seed, threads=options.threads
+        x.rows, options.k, queries=rows, metric=options.metric, seed=seed, threads=options.threads, progress=progress
     )
     return indices, scores, Certificate("pynndescent", 0, 0, 0, recall=recall)
 

@@ -80,12 +80,12 @@ def write_page(page: Page, path: Path) -> Path:
         page (Page): The content.
         path (Path): The HTML file.
     """
-    from modalign.report.figures.pictures import write_pictures
+    from modalign.report.figures.pictures import pictures_of_page
     from modalign.report.figures.stills import draw_sheet
 
     folder = pictures_beside(path)
-    write_pictures(folder, [draw_sheet(sheet) for sheet in page.sheets])
-    return write_text(path, render_page(page, folder.name))
+    with pictures_of_page(folder, [draw_sheet(sheet) for sheet in page.sheets]):
+        return write_text(path, render_page(page, folder.name))
 
 
 def write_study_page(page: Page, folder: Path) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from modalign.files.atomic import write_atomically
 from modalign.files.checkpoint import Checkpoint
+from modalign.files.marks import MARK
 from modalign.files.paths import expanded
 
-__all__ = ["Picture", "files_of", "place_of", "write_pictures"]
+__all__ = ["Picture", "files_of", "pictures_of_page", "place_of", "write_pictures"]
 
 # the pictures that modalign 0.1.0 wrote beside the pages of alignments, comparisons and advice
 EARLIER = ("curves", "information", "k-curve", "layers", "neighbours", "null", "scores", "size-curve")
@@ -51,23 +53,44 @@ class Picture:
         return target
 
 
+@contextlib.contextmanager
+def pictures_of_page(folder: Path, pictures: Sequence[Picture]) -> Iterator[None]:
+    """Write the pictures of a page as ``write_pictures`` does, then run the block that writes the page.
+
+    Raises:
+        ValueError: If the folder holds files that modalign did not write, and nothing else.
+        OSError: If a picture or the page cannot be written. New pictures are removed, and so is a new folder.
+    """
+    place, names = place_of(folder), files_of(pictures)
+    is_new = not folder.exists()
+    try:
+        with place.claimed():
+            for name in names:
+                place.require_free(name)
+            place.drop(*(name for name in place.mark.files if name not in names))
+            before = place.mark.existing()
+            try:
+                for name, content in names.items():
+                    place.write_bytes(name, content)
+                yield
+            except OSError:
+                place.drop(*(name for name in names if name not in before))
+                raise
+    except OSError:
+        if is_new:
+            (folder / MARK).unlink(missing_ok=True)
+            place.remove_folder("")
+        raise
+
+
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> Path:
     """Write every picture into a folder of pictures as SVG and PNG, each file whole or not at all, and return it.
 
-    Pictures that an earlier call left there and this one does not have are removed; other files stay.
-
-    Raises:
-        ValueError: If the folder holds files that this function did not write, and nothing else.
+    Pictures that an earlier call left there and this one does not have are removed; other files stay. Errors are those
+    of ``pictures_of_page``.
     """
-    place = place_of(folder)
-    with place.claimed():
-        names = files_of(pictures)
-        for name in names:
-            place.require_free(name)
-        place.drop(*(name for name in place.mark.files if name not in names))
-        for name, content in names.items():
-            place.write_bytes(name, content)
-    return folder
+    with pictures_of_page(folder, pictures):
+        return folder
 
 
 def place_of(folder: Path) -> Checkpoint:
@@ -77,6 +100,7 @@ def place_of(folder: Path) -> Checkpoint:
         content="the pictures of a page",
         advice="give another place",
         option="place of the page",
+        kept="new pictures were removed, and the page was not written",
         earlier=_earlier_pictures,
     )
 

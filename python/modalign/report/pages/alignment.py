@@ -11,7 +11,7 @@ from modalign.alignment.nulls import Null
 from modalign.alignment.results import Alignment, LayerAlignment, Score
 from modalign.files.paths import expanded
 from modalign.metrics.registry import METRICS
-from modalign.report.figures.pictures import write_pictures
+from modalign.report.figures.pictures import pictures_of_page, write_pictures
 from modalign.report.figures.scores import alignment_sheets, extreme
 from modalign.report.figures.stills import draw_sheet
 from modalign.report.html import Page, pictures_beside, render_page, write_text
@@ -49,6 +49,18 @@ def write(result: Alignment | LayerAlignment, path: str | Path) -> Path:
     target = expanded(path)
     page = _page_of_layers(result) if isinstance(result, LayerAlignment) else _page_of_scores(result)
     return write_text(target, render_page(page, pictures_beside(target).name))
+
+
+def save(result: Alignment | LayerAlignment, path: str | Path) -> Path:
+    """Write the page of an alignment after its pictures, and return its path; none of them stays if one cannot be.
+
+    Args:
+        result (Alignment or LayerAlignment): What the page shows.
+        path (str or Path): The HTML file.
+    """
+    folder = pictures_beside(expanded(path))
+    with pictures_of_page(folder, [draw_sheet(sheet) for sheet in alignment_sheets(result)]):
+        return write(result, path)
 
 
 def draw(result: Alignment | LayerAlignment, page: str | Path) -> Path:
