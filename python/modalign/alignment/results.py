@@ -290,7 +290,7 @@ def _score_of_row(row: Json) -> Score:
 
 def _write_page(result: Alignment | LayerAlignment, target: Path) -> None:
     """Write a page and its pictures; the pictures go first, since a folder of the user's is refused."""
-    drawing("alignment-page")(result, target)
+    drawing("alignment")(result, target)
 
 
 def _write_json(record: Json, target: Path) -> None:

@@ -310,12 +310,12 @@ def _require_same_count(a: str, b: str) -> None:
 
 
 def _write_outputs(result: Alignment | LayerAlignment, paths: Sequence[Path]) -> None:
+    from modalign.report.html import pictures_beside
+
     for path in paths:
+        echo(f"written: {result.save(path)}")
         if path.suffix.lower() == ".html":
-            echo(f"written: {drawing('alignment')(result, path)}")
-            echo(f"written: {drawing('alignment-pictures')(result, path)}")
-        else:
-            echo(f"written: {result.save(path)}")
+            echo(f"written: {pictures_beside(path)}")
 
 
 def _classes(rows: str, labels: str, seed: int) -> Labels:

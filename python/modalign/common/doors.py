@@ -16,10 +16,9 @@ __all__ = ["DRAWINGS", "Plot", "drawing"]
 
 # what is drawn -> "module:function" in report
 DRAWINGS: dict[str, str] = {
-    "alignment": "modalign.report.pages.alignment:write",
+    "alignment": "modalign.report.pages.alignment:save",
     "alignment_html": "modalign.report.notebook:alignment_html",
     "alignment_plot": "modalign.report.notebook:alignment_plot",
-    "alignment-page": "modalign.report.pages.alignment:save",
     "sweep": "modalign.report.pages.sweep:write",
     "comparison": "modalign.report.pages.comparison:write",
     "tune": "modalign.report.pages.tune:write",

@@ -17,7 +17,7 @@ from modalign.report.figures.stills import draw_sheet
 from modalign.report.html import Page, pictures_beside, render_page, write_text
 from modalign.report.words import Table, at_the_floor, capitalised, chance_of, fixed, interval_of, title_of
 
-__all__ = ["conclusions", "draw", "write"]
+__all__ = ["conclusions", "draw", "save", "write"]
 
 HUB = 100  # an item that is among the neighbours of more than so many times k others is reported
 SCORE = Markup(
