@@ -147,15 +147,11 @@ def knn(
         gallery = RowBlock(as_tensor("knn: x", x, DTYPES), row_groups)
         rows = None if queries is None else RowBlock(as_tensor("knn: queries", queries, DTYPES), searching_groups)
         require_candidates(gallery, rows, options.k)
-        run = (
-            partial(_search_exactly, progress=progress)
-            if exact
-            else partial(_search_approximately, seed=seed, progress=progress)
-        )
+        search_rows = _search_exactly if exact else partial(_search_approximately, seed=seed)
         scale = _find_scale(gallery, rows, metric)
         if scale is not None:
             gallery, rows = _scaled(gallery, scale), None if rows is None else _scaled(rows, scale)
-        indices, scores, certificate = run(gallery, rows, options)
+        indices, scores, certificate = search_rows(gallery, rows, options, progress=progress)
         scores = scores if scale is None else scale.restore(scores)
         scores, candidates = scores.to(accumulator(gallery.rows.dtype)), len(gallery.rows)
     if not bool(scores.isfinite().all()):
