@@ -67,6 +67,8 @@ def test_a_memory_bank_with_values_needs_rows_with_values() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
+        ("groups", list("aabbcc"), r"Pass torch\.from_numpy\(numpy\.unique\(groups, return_inverse=True\)\[1\]\)"),
+        ("groups", pd.Series(list("aabbcc")), r"Pass torch\.from_numpy\(numpy\.unique\(groups, "),
         ("groups", [0, 0, 1, 1, 2, 2], r"groups must be a tensor of int64 .*, got list\. Pass torch\.tensor\(groups\)"),
         ("groups", pd.Series(range(6)), r"got Series\. Pass torch\.from_numpy\(groups\.to_numpy\(\)\)"),
         ("groups", torch.arange(6).to_sparse(), r"groups must be a dense tensor, .* Pass groups\.to_dense\(\)"),

@@ -105,10 +105,19 @@ def require_tensor(operation: str, name: str, value: object, wanted: str = "a to
         )
 
 
+def _holds_text(value: object) -> bool:
+    """Return whether a value is a list, an array or a column that begins with text."""
+    table = value.to_numpy() if hasattr(value, "to_numpy") else value
+    entries = table.flat if isinstance(table, np.ndarray) else table
+    return isinstance(entries, (list, tuple, np.flatiter)) and isinstance(next(iter(entries), None), str)
+
+
 def _conversion(value: object, argument: str) -> str:
     """Return the end of a message: the line that makes a tensor of the value, if there is one."""
     if isinstance(value, np.ma.MaskedArray):
         return f". Replace or drop its masked entries, then pass torch.from_numpy({argument}.data)"
+    if _holds_text(value):
+        return f". Pass torch.from_numpy(numpy.unique({argument}, return_inverse=True)[1])"
     if isinstance(value, np.ndarray):
         return f". Pass torch.from_numpy({argument})"
     if hasattr(value, "toarray"):  # sparse matrices of SciPy
