@@ -85,7 +85,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--metrics", "cak"], "metrics must be among"),
         (["--out", "a.txt"], "--out must end in"),
         (["--tolerance", "2"], "tolerance must be between 0 and 0.5"),
-        (["--max-memory", "much"], "a size must be"),
+        (["--max-memory", "much"], "max_memory must be a number of B"),
         (
             ["--layers", "--within", "nowhere.txt", "--sample", "50", "--metrics", "cka,mutual_knn"],
             "leave out --within, --sample, all but one of --metrics",
