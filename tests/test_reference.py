@@ -50,7 +50,8 @@ def pieces(docstring: str) -> Iterator[str]:
 
 def shown(text: str) -> str:
     """Return what a browser shows of Markdown: no tags, entities decoded."""
-    markdown = pytest.importorskip("markdown")
+    import markdown
+
     page = markdown.markdown(text, extensions=["tables", "admonition"])
     return html.unescape(re.sub(r"</?[a-zA-Z][^>]*>", "", page))
 
@@ -83,7 +84,7 @@ def test_every_equation_of_a_page_is_shown(page: Path) -> None:
 def test_the_site_shows_every_equation(tmp_path: Path) -> None:
     """Build the site as ``make docs`` does, where its packages are installed."""
     for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
-        pytest.importorskip(package)
+        pytest.importorskip(package, reason="the tools of the documentation are an extra of their own: make docs")
     assert shutil.which("git")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     run = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)

@@ -290,7 +290,8 @@ def test_a_graph_without_an_order_or_with_missing_neighbours_is_refused() -> Non
 
 
 def test_frames_of_polars_are_taken() -> None:
-    polars = pytest.importorskip("polars")
+    import polars
+
     for table in (polars.DataFrame(X), polars.DataFrame({"e": X}), polars.Series(X)):
         np.testing.assert_array_equal(np.asarray(as_array("x", table)), X)
     with pytest.raises(TypeError, match=r"write x.collect\(\)"):

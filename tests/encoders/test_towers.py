@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,9 +18,6 @@ from modalign.encoders.embedding import embed
 
 TEXTS = ["a cat", "two dogs on a bed", "a"]
 IMAGES = [Image.new("RGB", (20, 16), (60 * i, 5, 200)) for i in range(3)]
-needs_transformers = pytest.mark.skipif(
-    importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
-)
 
 
 def tokenizer(folder: Path) -> Any:
@@ -67,7 +63,6 @@ def unit_rows(path: Path) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@needs_transformers
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_embeddings_are_those_that_the_model_compares(kind: str, tmp_path: Path) -> None:
     import transformers
@@ -87,7 +82,6 @@ def test_embeddings_are_those_that_the_model_compares(kind: str, tmp_path: Path)
     assert np.allclose(images, out.image_embeds, atol=1e-5)
 
 
-@needs_transformers
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_hidden_states_of_a_tower(kind: str, tmp_path: Path) -> None:
     two_towers(kind, tmp_path)
@@ -98,7 +92,6 @@ def test_hidden_states_of_a_tower(kind: str, tmp_path: Path) -> None:
         assert first.shape == (3, 16)
 
 
-@needs_transformers
 def test_a_model_of_images_alone_takes_no_texts(tmp_path: Path) -> None:
     import transformers
 

@@ -52,7 +52,9 @@ def write_arrow(path: Path) -> None:
 
 
 def write_safetensors(path: Path) -> None:
-    pytest.importorskip("safetensors.torch").save_file({"rows": torch.from_numpy(ROWS)}, path)
+    from safetensors.torch import save_file
+
+    save_file({"rows": torch.from_numpy(ROWS)}, path)
 
 
 def write_pickle(path: Path) -> None:
