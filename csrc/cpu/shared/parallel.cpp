@@ -42,7 +42,7 @@ std::vector<std::jthread> start_threads(int most, const std::function<void(int t
   std::vector<std::jthread> others;
   others.reserve(most - 1);
   try {
-    for (int thread = 1; thread < most; ++thread) others.emplace_back([&body, thread] { body(thread); });
+    for (int thread = 1; thread < most; ++thread) others.emplace_back(body, thread);  // copies it
   } catch (const std::system_error&) {
   }
   return others;
