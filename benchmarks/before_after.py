@@ -4,9 +4,10 @@
     python -m benchmarks.before_after OLD NEW --rounds 5    fewer rounds
 
 OLD and NEW are Python executables, each with a version of the package installed. Each round starts one process for
-either version, the order alternates, and every process takes the fastest of several calls of each operation after a
-warm-up call. Both versions must give the same bits. For each operation the script prints the median over rounds of the
-ratio new / old, and a 95 % upper bound of that median from a bootstrap over rounds.
+either version. The two processes take turns, call by call, so that a machine whose speed changes within seconds
+changes it for both; the ratio new / old of a round is the median over pairs of neighbouring calls. Both versions must
+give the same bits. For each operation the script prints the median over rounds of that ratio, and a 95 % upper bound
+of the median from a bootstrap over rounds.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import json
 import os
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
-CALLS = 8  # timed calls of an operation in one process; the fastest counts, because a disturbance only adds time
+FEWEST_CALLS = 10  # timed pairs of calls of an operation in a round
+SECONDS = 18.0  # as many more pairs as fit into this time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,26 +83,52 @@ def operations(sizes: Sizes) -> dict[str, Callable[[], Iterable[bytes]]]:
     return {"info_nce, forward and backward": info_nce, "knn, k = 10": knn, "align, two metrics": align}
 
 
-def measure(sizes: Sizes) -> dict[str, tuple[float, str]]:
-    """Return the seconds of each operation and a digest of its result, in this process."""
-    measured = {}
-    for name, operation in operations(sizes).items():
-        result, seconds = digest(operation()), []  # the first call warms up
-        for _ in range(CALLS):
-            start = time.perf_counter()
-            operation()
-            seconds.append(time.perf_counter() - start)
-        measured[name] = (min(seconds), result)
-    return measured
+def serve(sizes: Sizes) -> None:
+    """Answer each operation's name on standard input with the digest of its result and the seconds of one call."""
+    served = operations(sizes)
+    print(json.dumps(list(served)), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        result = served[line.strip()]()
+        seconds = time.perf_counter() - start
+        print(json.dumps([digest(result), seconds]), flush=True)
 
 
-def run_process(python: Path, small: bool) -> dict[str, tuple[float, str]]:
-    """Measure the version of the package that a Python executable has, in a fresh process."""
-    command = [str(python), str(Path(__file__).absolute()), "--measure", *["--small"] * small]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the package of {python} could not be measured:\n{done.stderr.strip()}")
-    return {name: (seconds, result) for name, (seconds, result) in json.loads(done.stdout.splitlines()[-1]).items()}
+class Version:
+    """A process that has one version of the package and runs one operation at a time."""
+
+    def __init__(self, python: Path, small: bool) -> None:
+        self.python = python
+        command = [str(python), str(Path(__file__).absolute()), "--serve", *["--small"] * small]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=self.errors, text=True)
+        self.operations: list[str] = self.answer()
+
+    def answer(self) -> Any:
+        """Return what the process says next; exit with its error if it ended."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            raise SystemExit(f"the package of {self.python} could not be measured:\n{self.errors.read().strip()}")
+        return json.loads(line)
+
+    def call(self, operation: str) -> tuple[str, float]:
+        """Return the digest of an operation's result and the seconds of the call."""
+        assert self.process.stdin
+        self.process.stdin.write(operation + "\n")
+        self.process.stdin.flush()
+        result, seconds = self.answer()
+        return result, seconds
+
+    def __enter__(self) -> Version:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.errors.close()
 
 
 def upper_bound(ratios: list[float]) -> float:
@@ -109,17 +141,20 @@ def upper_bound(ratios: list[float]) -> float:
     return float(np.exp(interval.confidence_interval.high))
 
 
-def compare(old: Path, new: Path, rounds: int, *, small: bool) -> dict[str, list[float]]:
-    """Return the ratios new / old of each operation, one for each round; exit if the versions differ in any bit."""
-    ratios: dict[str, list[float]] = {}
-    for number in range(rounds):
-        order = (old, new) if number % 2 == 0 else (new, old)
-        first, second = (run_process(version, small) for version in order)
-        before, after = (first, second) if number % 2 == 0 else (second, first)
-        for name, (seconds, result) in before.items():
-            if after[name][1] != result:
-                raise SystemExit(f"{name}: {old} and {new} give different bits, so their times are not compared")
-            ratios.setdefault(name, []).append(after[name][0] / seconds)
+def run_round(old: Path, new: Path, small: bool) -> dict[str, float]:
+    """Return the ratio new / old of each operation in a fresh pair of processes; exit if any bit differs."""
+    ratios = {}
+    with Version(old, small) as before, Version(new, small) as after:
+        for operation in before.operations:
+            if before.call(operation)[0] != after.call(operation)[0]:  # these calls warm up, too
+                raise SystemExit(f"{operation}: {old} and {new} give different bits, so their times are not compared")
+            pairs: list[float] = []
+            end = time.perf_counter() + (0 if small else SECONDS)
+            while len(pairs) < FEWEST_CALLS or time.perf_counter() < end:
+                first, second = (before, after) if len(pairs) % 2 == 0 else (after, before)
+                seconds = {version: version.call(operation)[1] for version in (first, second)}
+                pairs.append(seconds[after] / seconds[before])
+            ratios[operation] = statistics.median(pairs)
     return ratios
 
 
@@ -127,13 +162,13 @@ def main() -> None:
     """Parse the command line, then compare the versions or measure this process's version."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", type=Path, help="OLD and NEW: two Python executables")
-    parser.add_argument("--rounds", type=int, default=20, help="number of pairs of processes (default: 20)")
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds (default: 20)")
     parser.add_argument("--small", action="store_true", help="use small sizes, to test the script itself")
     parser.add_argument("--even-if-loaded", action="store_true", help="compare on a loaded machine too")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(SMALL if options.small else Sizes())))
+    if options.serve:
+        serve(SMALL if options.small else Sizes())
         return
     if len(options.versions) != 2:
         parser.error(f"expected two versions, OLD and NEW, got {len(options.versions)}")
@@ -145,9 +180,10 @@ def main() -> None:
     from benchmarks.load import require_idle_machine
 
     load = require_idle_machine(options.even_if_loaded)
-    ratios = compare(*options.versions, options.rounds, small=options.small)
+    rounds = [run_round(*options.versions, options.small) for _ in range(options.rounds)]
     print(f"new / old over {options.rounds} rounds; load {load:.1f} at the start on {os.cpu_count()} cores")
-    for name, values in ratios.items():
+    for name in rounds[0]:
+        values = [ratios[name] for ratios in rounds]
         print(f"{name:32s} median {statistics.median(values):.3f}   95 % upper bound {upper_bound(values):.3f}")
     print("both versions gave the same bits")
 
