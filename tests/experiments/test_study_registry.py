@@ -1,5 +1,6 @@
 """A study in a file of its own is found on the command line and in the table of the docs."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -28,13 +29,34 @@ def test_a_study_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.exit_code == 0, result.output
     assert "two is more than one" in result.output
     assert json.loads((tmp_path / "out" / "claims.json").read_text())[0]["verdict"] == "reproduced"
-    assert "| `toy` | whether two is more | none |" in registry.studies_table()
+    assert "| `toy` | whether two is more | default | none |" in registry.studies_table()
 
 
 def test_options_of_other_studies_are_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["reproduce", "align", "--storage", "sqlite://", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert "--storage is not an option of align; it is one of emergence, multibench" in result.output
+
+
+def test_a_study_refuses_a_protocol_that_it_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_study.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry.STUDIES, "toy", registry.StudyEntry("toy", "whether two is more", "toy_study:run"))
+    result = CliRunner().invoke(app, ["reproduce", "toy", "--protocol", "paper", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "reproduce toy has no protocol paper" in " ".join(result.output.split())
+    with pytest.raises(ValueError, match="got 'papers'; did you mean paper"):
+        registry.StudyOptions(tmp_path, protocol="papers")
+
+
+@pytest.mark.parametrize("study", [study for study in registry.STUDIES.values() if study.name != "align"])
+def test_a_study_has_a_grid_for_each_of_its_protocols(study: registry.StudyEntry, tmp_path: Path) -> None:
+    grids = importlib.import_module(study.function.partition(":")[0]).GRIDS
+    assert tuple(grids) == study.protocols
+    for protocol in study.protocols:
+        for full in (True, False):
+            grid = registry.StudyOptions(tmp_path, full=full, protocol=protocol).grid(grids)
+            assert grid.protocol == protocol
 
 
 def test_a_name_is_taken_once() -> None:

@@ -14,7 +14,7 @@ from modalign.cli.common import RunOptions, command, resumable
 from modalign.cli.streams import echo
 from modalign.common.doors import drawing
 from modalign.common.names import suggestion
-from modalign.experiments.studies.registry import STUDIES, StudyEntry, StudyOptions
+from modalign.experiments.studies.registry import PROTOCOLS, STUDIES, StudyEntry, StudyOptions
 
 __all__: list[str] = []
 
@@ -37,6 +37,13 @@ class ReproduceOptions(RunOptions):
 
     study: Annotated[str, typer.Argument(metavar="STUDY", help=f"Name of the study: {', '.join(STUDIES)}.")]
     full: Annotated[bool, typer.Option("--full/--quick", help="Run the paper's whole grid, or a small one.")] = False
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help=f"Follow our choices ({PROTOCOLS[0]}), or the paper's published code step by step ({PROTOCOLS[1]}), "
+            "which not every study offers."
+        ),
+    ] = "default"
     storage: Annotated[
         str | None, _option("storage", "URL of the Optuna storage for the trials.", default="SQLite in the folder")
     ] = None
@@ -66,13 +73,15 @@ class ReproduceOptions(RunOptions):
     @property
     def folder(self) -> Path:
         """The folder of the results."""
-        return self.out or Path("results") / (f"{self.study}-{self.dataset}" if self.dataset else self.study)
+        parts = [self.study, self.dataset, None if self.protocol == "default" else self.protocol]
+        return self.out or Path("results") / "-".join(part for part in parts if part)
 
     def for_study(self) -> StudyOptions:
         """Return the options as a study takes them."""
         return StudyOptions(
             folder=self.folder,
             full=self.full,
+            protocol=self.protocol,
             fresh=self.fresh,
             workers=self.workers,
             reporter=self.reporter(),
@@ -120,6 +129,8 @@ def _checked_study(options: ReproduceOptions) -> StudyEntry:
             f"STUDY must be one of {', '.join(STUDIES)}, got {options.study!r}{suggestion(options.study, STUDIES)}"
         )
     study = STUDIES[options.study]
+    if options.protocol in PROTOCOLS and options.protocol not in study.protocols:
+        raise ValueError(f"reproduce {options.study} has no protocol {options.protocol}; leave --protocol out")
     for option in dict.fromkeys(name for other in STUDIES.values() for name in other.options):
         if getattr(options, option) is not None and option not in study.options:
             raise ValueError(f"--{option} is not an option of {options.study}; it is one of {_takers(option)}")

@@ -7,9 +7,9 @@ A ``Page`` holds the sentences, tables, figures and notes; ``write_page`` render
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,9 +42,16 @@ __all__ = [
 
 FIGURES = "figures"  # the folder of the pictures in a folder of results
 LONGEST = 400  # characters of a setting that are shown
+PROTOCOL_WORDS = {
+    "default": "This study followed our own choices where we hold them to be better than the paper's. "
+    "docs/experiments.md lists every difference and its reason. A number of the paper stands only "
+    "beside a number that means the same.",
+    "paper": "This study followed the paper's published code step by step, with fewer runs unless --full was given. "
+    "docs/experiments.md lists what that code does differently from our default.",
+}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Page:
     """What a page says, in the order in which it says it.
 
@@ -91,6 +98,8 @@ def write_page(page: Page, path: Path) -> Path:
 def write_study_page(page: Page, folder: Path) -> Path:
     """Write ``report.html`` and, before it, ``figures/`` into the folder of a study, and return the page's path.
 
+    The page says which protocol the study followed.
+
     Args:
         page (Page): The content.
         folder (Path): The folder of a finished study.
@@ -101,6 +110,13 @@ def write_study_page(page: Page, folder: Path) -> Path:
     from modalign.experiments.studies.study import place_of
     from modalign.report.figures.stills import draw_sheet
 
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+    protocol = settings.get("protocol", "default")
+    page = dataclasses.replace(
+        page,
+        facts=f"{page.facts}, protocol: {protocol}",
+        reading=[("Protocol", PROTOCOL_WORDS[protocol]), *page.reading],
+    )
     pictures = [draw_sheet(sheet) for sheet in page.sheets]
     return write_report(place_of(folder), render_page(page, FIGURES), pictures)
 

@@ -65,6 +65,7 @@ class Grid:
     compared: int = 2048
     k: int = 50
     device: str = "cpu"
+    protocol: str = "default"
 
     def __post_init__(self) -> None:
         for name in ("uniqueness", "heterogeneity", "seeds", "depths_1", "depths_2"):
@@ -91,12 +92,14 @@ FULL = Grid(
     compared=4096,
     k=100,
 )
+# the whole grid and the small one of each protocol
+GRIDS = {"default": (FULL, QUICK)}
 
 
 def reproduce(options: StudyOptions) -> None:
     """Run the study as ``modalign reproduce emergence`` does."""
     run(
-        options.grid(FULL, QUICK),
+        options.grid(GRIDS),
         options.folder,
         storage=options.storage,
         fresh=options.fresh,

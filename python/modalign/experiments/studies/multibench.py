@@ -89,6 +89,7 @@ class Grid:
     compared: int = 512
     k: int = 10
     device: str = "cpu"
+    protocol: str = "default"
 
     def __post_init__(self) -> None:
         for name, fewest in (("depths", 3), ("seeds", 1)):
@@ -112,6 +113,8 @@ FULL = Grid(
     learning_rates=(1e-3, 5e-4, 1e-4, 5e-5, 1e-5),
     compared=4096,
 )
+# the whole grid and the small one of each protocol
+GRIDS = {"default": (FULL, QUICK)}
 
 
 def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
@@ -150,7 +153,7 @@ def reproduce(options: StudyOptions) -> None:
     """Run the study as ``modalign reproduce multibench`` does."""
     assert options.data is not None  # the registry requires both
     assert options.dataset is not None
-    grid = options.grid(FULL, QUICK)
+    grid = options.grid(GRIDS)
     run(
         data_of(options.data, options.dataset, grid),
         grid,

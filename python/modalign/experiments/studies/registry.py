@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modalign.common.names import require_reference, resolve
+from modalign.common.names import require_reference, resolve, suggestion
 
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
 
-__all__ = ["STUDIES", "StudyEntry", "StudyOptions", "register", "studies_table"]
+__all__ = ["PROTOCOLS", "STUDIES", "StudyEntry", "StudyOptions", "register", "studies_table"]
+
+PROTOCOLS = ("default", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class StudyOptions:
     Attributes:
         folder: the folder of the results.
         full: the paper's whole grid, or a small one.
+        protocol: one of ``PROTOCOLS``: "default", or "paper", which follows the paper's published code step by step.
         fresh: start over, and forget what the folder holds of an earlier study.
         workers: the number of parts that run at once; None for one a core.
         reporter: where progress is shown; None for nowhere.
@@ -37,6 +40,7 @@ class StudyOptions:
 
     folder: Path
     full: bool = False
+    protocol: str = "default"
     fresh: bool = False
     workers: int | None = None
     reporter: Reporter | None = None
@@ -48,8 +52,17 @@ class StudyOptions:
     data: Path | None = None
     dataset: str | None = None
 
-    def grid(self, full: Any, quick: Any) -> Any:
-        """Return the paper's grid or the small one, a dataclass, on the device that was chosen."""
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            hint = suggestion(self.protocol, PROTOCOLS)
+            raise ValueError(f"protocol must be {' or '.join(PROTOCOLS)}, got {self.protocol!r}{hint}")
+
+    def grid(self, grids: Mapping[str, tuple[Any, Any]]) -> Any:
+        """Return the grid to run, a dataclass, on the device that was chosen.
+
+        grids: for each protocol of the study its whole grid and its small one.
+        """
+        full, quick = grids[self.protocol]
         chosen = full if self.full else quick
         return chosen if self.device is None else dataclasses.replace(chosen, device=self.device)
 
@@ -66,6 +79,7 @@ class StudyEntry:
         required: those of ``options`` that must be given, each with what it is.
         where: where to get what is required.
         page: the name of its page in ``modalign.common.doors.DRAWINGS``, or None for a study that has no page.
+        protocols: those of ``PROTOCOLS`` that it can follow.
     """
 
     name: str
@@ -75,6 +89,7 @@ class StudyEntry:
     required: Mapping[str, str] = dataclasses.field(default_factory=dict)
     where: str = ""
     page: str | None = None
+    protocols: tuple[str, ...] = ("default",)
 
     def __post_init__(self) -> None:
         require_reference(self.function, f"StudyEntry {self.name}: function")
@@ -141,8 +156,9 @@ for _study in (
 
 def studies_table() -> str:
     """Return the Markdown table of studies that docs/experiments.md shows."""
-    lines = ["| study | asks | options of its own |", "|---|---|---|"]
+    lines = ["| study | asks | protocols | options of its own |", "|---|---|---|---|"]
     for study in STUDIES.values():
         options = ", ".join(f"`--{name}`" + (" (required)" if name in study.required else "") for name in study.options)
-        lines.append(f"| `{study.name}` | {study.question} | {options or 'none'} |")
+        protocols = ", ".join(study.protocols)
+        lines.append(f"| `{study.name}` | {study.question} | {protocols} | {options or 'none'} |")
     return "\n".join(lines)

@@ -74,6 +74,7 @@ class Grid:
     k: int = 10
     relabellings: int = 200
     device: str = "cpu"
+    protocol: str = "default"
 
     def __post_init__(self) -> None:
         for name in ("uniqueness", "kinds", "seeds"):
@@ -93,6 +94,8 @@ class Grid:
 
 QUICK = Grid()
 FULL = Grid(uniqueness=tuple(range(0, 101, 10)), seeds=tuple(range(5)), pairs=None, layers=None)
+# the whole grid and the small one of each protocol
+GRIDS = {"default": (FULL, QUICK)}
 
 Images = dict[str, list[Tensor]]
 Condition = tuple[int, str, int]  # uniqueness, kind of change and seed
@@ -101,7 +104,7 @@ Condition = tuple[int, str, int]  # uniqueness, kind of change and seed
 def reproduce(options: StudyOptions) -> None:
     """Run the study as ``modalign reproduce vision-language`` does."""
     run(
-        options.grid(FULL, QUICK),
+        options.grid(GRIDS),
         options.folder,
         images=options.images,
         captions=options.captions,
