@@ -98,7 +98,7 @@ def write_page(page: Page, path: Path) -> Path:
 def write_study_page(page: Page, folder: Path) -> Path:
     """Write ``report.html`` and, before it, ``figures/`` into the folder of a study, and return the page's path.
 
-    The page says which protocol the study followed.
+    The page says which protocol a study of a paper followed.
 
     Args:
         page (Page): The content.
@@ -111,12 +111,10 @@ def write_study_page(page: Page, folder: Path) -> Path:
     from modalign.report.figures.stills import draw_sheet
 
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
-    protocol = settings.get("protocol", "default")
-    page = dataclasses.replace(
-        page,
-        facts=f"{page.facts}, protocol: {protocol}",
-        reading=[("Protocol", PROTOCOL_WORDS[protocol]), *page.reading],
-    )
+    if "protocol" in settings:
+        words = PROTOCOL_WORDS[settings["protocol"]]
+        facts = f"{page.facts}, protocol: {settings['protocol']}"
+        page = dataclasses.replace(page, facts=facts, reading=[("Protocol", words), *page.reading])
     pictures = [draw_sheet(sheet) for sheet in page.sheets]
     return write_report(place_of(folder), render_page(page, FIGURES), pictures)
 
