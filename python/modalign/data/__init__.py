@@ -6,7 +6,8 @@
     emoji_sets   1,644 emoji: two drawings, two descriptions
     handwriting  digits, pairs of digits with exact information, and six descriptions of digits
     pictures     Open Clip Art and Tux Paint's stamps: pictures, words and speech
-    multibench   MultiBench's files
+    multibench   AV-MNIST and MM-IMDb of MultiBench
+    speech_files videos of speakers of MultiBench
     features     frozen features of two encoders
     user_files   the user's arrays, files and folders
     targets      labels and splits of the user's pairs

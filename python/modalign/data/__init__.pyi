@@ -6,7 +6,6 @@ from .generated import synthetic as synthetic
 from .handwriting import digit_bits as digit_bits
 from .handwriting import digits as digits
 from .handwriting import mfeat as mfeat
-from .multibench import affect as affect
 from .multibench import av_mnist as av_mnist
 from .multibench import mm_imdb as mm_imdb
 from .paired import TEST as TEST
@@ -24,6 +23,7 @@ from .registry import Entry as Entry
 from .registry import catalogue as catalogue
 from .registry import load as load
 from .registry import register as register
+from .speech_files import affect as affect
 from .user_files import own as own
 
 __all__: list[str]

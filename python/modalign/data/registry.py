@@ -170,7 +170,7 @@ for _data_set in (
     ),
     DataSet(
         name="affect",
-        function="modalign.data.multibench:affect",
+        function="modalign.data.speech_files:affect",
         modalities="vision x audio x text, 50 steps",
         task="2 classes",
         sources=(
