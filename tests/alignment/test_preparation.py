@@ -29,14 +29,18 @@ def unit(table: np.ndarray) -> np.ndarray:
 
 
 def recipe(how: str, layers: list[np.ndarray], q: float = 0.95) -> list[np.ndarray]:
-    """Return the layers prepared by the published recipes in NumPy: clamped, then divided by their norms."""
+    """Return the layers prepared by the published recipes in NumPy: clamped, then divided by their norms or not."""
     wide = [layer.astype(np.float64) for layer in layers]
     bounds = [np.inf] * len(wide)
-    if how == "platonic":
-        bounds = [np.quantile(np.abs(np.concatenate(wide, 1)), q, axis=1).mean()] * len(wide)
-    elif how == "emergence":
+    rule, every = how.removesuffix("_unnorm"), np.abs(np.concatenate(wide, 1))
+    if rule == "platonic":
+        bounds = [np.quantile(every, q, axis=1).mean()] * len(wide)
+    elif rule == "platonic_exact":
+        bounds = [np.sort(every, axis=None)[int(q * every.size)]] * len(wide)
+    elif rule == "emergence":
         bounds = [np.sort(np.abs(layer), axis=None)[int(q * layer.size)] for layer in wide]
-    return [unit(layer.clip(-bound, bound)) for layer, bound in zip(wide, bounds, strict=True)]
+    clamped = [layer.clip(-bound, bound) for layer, bound in zip(wide, bounds, strict=True)]
+    return clamped if how.endswith("_unnorm") else [unit(layer) for layer in clamped]
 
 
 @pytest.mark.parametrize("how", PREPARATIONS)
@@ -62,7 +66,7 @@ def test_a_value_is_found_at_its_place(dtype: torch.dtype, place: int, monkeypat
     table = torch.from_numpy(rows()).clamp(-127, 127).to(dtype)
     table[0, 0] = -0.0
     wanted = table.abs().flatten().double().sort().values[place]
-    assert preparation._value_at(preparation.open_rows(table), place) == wanted
+    assert preparation._value_at([preparation.open_rows(half) for half in table.split(N // 2)], place) == wanted
 
 
 @pytest.mark.parametrize("how", PREPARATIONS)
@@ -82,7 +86,8 @@ def test_files_are_prepared_as_they_are_read(how: str, tmp_path: Path) -> None:
 
 def test_prepared_rows_are_told_from_others(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows())
-    paths = {str(prepare(tmp_path / "rows.npy", how).fingerprint()["path"]) for how in PREPARATIONS}
+    layers = [tmp_path / "rows.npy", 3 * rows(seed=1)]  # the rules differ for the layers of a model
+    paths = {str(prepare_layers(layers, how)[0].fingerprint()["path"]) for how in PREPARATIONS}
     assert len(paths) == len(PREPARATIONS)
 
 
@@ -118,7 +123,7 @@ def test_bad_input(tmp_path: Path) -> None:
         prepare(rows(), "platonic", quantile=0)
     sparse = np.zeros((N, D))
     sparse[:, 0] = 1
-    for how in ("platonic", "emergence"):
+    for how in ("platonic", "platonic_exact", "emergence", "emergence_unnorm"):
         with pytest.raises(ValueError, match=r"0\.95 of the absolute values of y are 0"):
             prepare(sparse, how, quantile=0.95, name="y")
     for bad in (np.nan, np.inf):

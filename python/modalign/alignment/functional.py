@@ -54,12 +54,13 @@ def align(
             ``modalign.files.rows.open_rows`` takes and may be larger than memory.
         y: (n, d_y) array, tensor, data frame or file. The other representation; row i is the same item as row i of x.
         metrics: str or list of str. Names of ``modalign.metrics.METRICS``, or "all" for every metric that is defined
-            for x and y; a note names the others.
+            for x and y, but the "_code" variants; a note names the others.
         k: int, 1 <= k <= n - 1. Number of neighbours of an item, for metrics that compare neighbours.
         metric: "cosine", "dot" or "euclidean". The similarity by which neighbours are searched, as in ``modalign.knn``,
             those of information imbalance and retrieval included.
-        prepare: "platonic", "emergence", "unit_rows" or None. Prepares the rows as the code of a paper does
-            (``modalign.alignment.preparation``); None leaves them as they are.
+        prepare: "platonic", "platonic_exact", "emergence", "unit_rows" or None. Prepares the rows as the code of a
+            paper does (``modalign.alignment.preparation``); None leaves them as they are. With "_unnorm" after the
+            name, rows are clamped but keep their lengths.
         groups: (n,) labels (text, whole numbers, categories), or None. Items that belong together, such as the captions
             of one image: they are not each other's neighbours, a score of neighbours is the mean over groups of the
             mean within a group, and intervals and nulls move whole groups.

@@ -56,8 +56,8 @@ def align_layers(
         metric_name: str. One of ``modalign.metrics.METRICS``, except for those that look at every pair of items.
         k: int, 1 <= k <= n - 1. Number of neighbours of an item.
         metric: "cosine", "dot" or "euclidean". The similarity by which neighbours are searched.
-        prepare: "platonic", "emergence", "unit_rows" or None. As in ``modalign.align``; "platonic" clamps all layers of
-            a model at one value.
+        prepare: A name of ``modalign.alignment.preparation.PREPARATIONS``, or None. As in ``modalign.align``;
+            "platonic" and "platonic_exact" clamp all layers of a model at one value.
         relabellings: int. Number of random relabellings, at least 19; 0 for no null.
         confidence: float in (0, 1). Level of the threshold that calibrates the score.
         seed: int, -2^63 to 2^64 - 1. Seed of the relabellings.

@@ -69,7 +69,8 @@ class AlignOptions:
         str,
         typer.Option(
             metavar="NAMES",
-            help=f"Metrics, separated by commas, or `all`. The metrics are {', '.join(METRICS)}.",
+            help="Metrics, separated by commas, or `all` but the _code variants. The metrics are "
+            f"{', '.join(METRICS)}.",
             show_default=", ".join(DEFAULT_METRICS),
         ),
     ] = DEFAULT
@@ -85,7 +86,9 @@ class AlignOptions:
     prepare: Annotated[
         str | None,
         typer.Option(
-            help="Prepare the rows as a paper's code does: platonic, emergence or unit_rows.", show_default="unchanged"
+            help="Prepare the rows as a paper's code does: platonic, platonic_exact, emergence or unit_rows; names "
+            "that end in _unnorm, such as emergence_unnorm, only clamp them.",
+            show_default="unchanged",
         ),
     ] = None
     groups: Annotated[

@@ -22,11 +22,10 @@ from modalign.metrics.graphs import (
 )
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.undefined import UndefinedScoreError
+from modalign.metrics.variants import EPSILON, require_variant
 from modalign.ops.edge_products import edge_products as _edge_products
 
 __all__ = ["cknna", "cknna_from_graphs", "second_order_cosine", "second_order_cosine_rows"]
-
-VARIANTS = ("published", "code")
 
 
 def cknna(
@@ -223,10 +222,10 @@ def second_order_cosine_rows(x: Array, y: Array, a: Graph, b: Graph, *, rows: In
 # the evaluators that the registry names
 
 
-def cknna_of_graphs(graphs: Graphs) -> float:
+def cknna_of_graphs(graphs: Graphs, variant: str = "published") -> float:
     """Evaluate ``cknna`` from graphs."""
     assert graphs.rows is not None
-    return cknna_from_graphs(*graphs.rows, graphs.a, graphs.b, metric=graphs.metric)
+    return cknna_from_graphs(*graphs.rows, graphs.a, graphs.b, metric=graphs.metric, variant=variant)
 
 
 def second_order_cosine_of_graphs(graphs: Graphs) -> Tensor:
@@ -250,7 +249,7 @@ def _cknna(operation: str, graphs: Graphs, variant: str) -> float:
     common, place = place >= 0, place.clamp_(min=0)
     if variant == "code":
         norm = _hsic_norm(operation, (a, left), (b, right))
-        return _hsic(a, left * common, right.gather(1, place) * common) / (norm + 1e-6)
+        return _hsic(a, left * common, right.gather(1, place) * common) / (norm + EPSILON)
     squares = [_centre(side, edges) for side, edges in ((x, left), (y, right))]
     cross = float((left * right.gather(1, place)).mul_(common).sum())
     return cross / (math.sqrt(squares[0]) * math.sqrt(squares[1]))
@@ -395,5 +394,5 @@ def _places(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _require_kernel(operation: str, metric: str, variant: str) -> None:
-    one_of(operation, "variant", variant, VARIANTS)
+    require_variant(operation, variant)
     one_of(operation, "metric", metric, ("cosine", "dot"))

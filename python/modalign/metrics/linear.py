@@ -15,6 +15,7 @@ from modalign.files.rows import RowSource
 from modalign.metrics.canonical import cca, linear_r2, pwcca, svcca
 from modalign.metrics.sums import Moments, moments, moments_of_parts, relabelled
 from modalign.metrics.undefined import UndefinedScoreError, does_not_vary
+from modalign.metrics.variants import EPSILON, require_variant
 
 __all__ = [
     "Moments",
@@ -76,7 +77,7 @@ def cka(x: RowSource, y: RowSource) -> float:
     return cka_of_moments(moments(x, y, "cka"))
 
 
-def unbiased_cka(x: RowSource, y: RowSource) -> float:
+def unbiased_cka(x: RowSource, y: RowSource, *, variant: str = "published") -> float:
     """Return linear CKA from the unbiased estimator of HSIC, whose mean is zero for unrelated rows of any width.
 
     With K = X X' and L = Y Y' without their diagonals,
@@ -84,21 +85,26 @@ def unbiased_cka(x: RowSource, y: RowSource) -> float:
         HSIC_1(K, L) = (tr K L + 1'K1 1'L1 / ((n-1) (n-2)) - 2 / (n-2) 1'K L1) / (n (n-3))
         CKA = HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L))
 
-    and every term is a sum over features: nothing n x n is formed.
+    and every term is a sum over features: nothing n x n is formed. The program of Huh et al. adds 1e-6 to the
+    denominator (``variant="code"``), which lowers the score where HSIC_1 is of that size, as for unit rows with a mean
+    far from 0.
 
     Args:
         x: (n, d_x), as in ``cka``, n >= 4.
         y: (n, d_y), row i is the same item as row i of x.
+        variant: "published", the equation, or "code", with the 1e-6.
 
     Returns:
         A number that can be slightly negative. Time and memory are those of ``cka``.
 
     Raises:
         TypeError: As ``cka``.
-        ValueError: As ``cka``, and for n < 4 or an HSIC_1 of a representation with itself that is not positive.
+        ValueError: As ``cka``, for another variant, and for n < 4 or an HSIC_1 of a representation with itself that is
+            not positive.
 
     Source:
-        Song et al. 2012 for the estimator; Nguyen et al. 2021 (arXiv:2010.15327) for its use in CKA.
+        Song et al. 2012 for the estimator; Nguyen et al. 2021 (arXiv:2010.15327) for its use in CKA; Huh et al. 2024
+        (arXiv:2405.07987) for "code".
 
     Examples:
         >>> import numpy as np, modalign
@@ -106,7 +112,7 @@ def unbiased_cka(x: RowSource, y: RowSource) -> float:
         >>> abs(modalign.unbiased_cka(rng.normal(size=(200, 50)), rng.normal(size=(200, 50)))) < 0.1
         True
     """
-    return unbiased_cka_of_moments(moments(x, y, "unbiased_cka"))
+    return unbiased_cka_of_moments(moments(x, y, "unbiased_cka"), variant)
 
 
 def clipped_cka(x: RowSource, y: RowSource) -> float:
@@ -273,8 +279,9 @@ def cka_of_moments(sums: Moments) -> float:
 rv_of_moments = cka_of_moments
 
 
-def unbiased_cka_of_moments(sums: Moments) -> float:
+def unbiased_cka_of_moments(sums: Moments, variant: str = "published") -> float:
     """Evaluate ``unbiased_cka`` from sums."""
+    require_variant(sums.operation, variant)
     norms = _hsic_norms(sums)
     for name, norm in zip("xy", norms, strict=True):
         if sums.varies(name) and not norm > 1e-12 * sums.square(2 * name):
@@ -282,7 +289,8 @@ def unbiased_cka_of_moments(sums: Moments) -> float:
                 f"{sums.operation}: the unbiased HSIC of {name} with itself must be positive, got one of rows about "
                 "equally far apart; take more rows, or cka"
             )
-    return _ratio(sums, sums.hsic("xy"), norms)
+    added = EPSILON * sums.n * (sums.n - 3) if variant == "code" else 0.0  # hsic() is n (n - 3) times HSIC_1
+    return _ratio(sums, sums.hsic("xy"), norms, added=added)
 
 
 def clipped_cka_of_moments(sums: Moments) -> float:
@@ -314,12 +322,12 @@ def centered_cmd_of_moments(sums: Moments) -> float:
     return 1 - cka_of_moments(sums)
 
 
-def _ratio(sums: Moments, cross: float, norms: list[float]) -> float:
-    """Return cross / sqrt(norms of x and y), which must be positive."""
+def _ratio(sums: Moments, cross: float, norms: list[float], *, added: float = 0.0) -> float:
+    """Return cross / (sqrt(norms of x and y) + added); the norms must be positive."""
     for name, norm in zip("xy", norms, strict=True):
         if not norm > 0:
             raise does_not_vary(sums.operation, name)
-    return cross / (math.sqrt(norms[0]) * math.sqrt(norms[1]))
+    return cross / (math.sqrt(norms[0]) * math.sqrt(norms[1]) + added)
 
 
 def _hsic_norms(sums: Moments) -> list[float]:

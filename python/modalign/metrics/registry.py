@@ -8,8 +8,9 @@ Functions are named as "module:function" and imported when they are first called
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from modalign.common.names import did_you_mean, require_reference, resolve, suggestion
@@ -68,6 +69,8 @@ class Metric:
         reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
         same_width: Whether x and y must have the same width.
         similarities: The values of ``metric=`` that it takes.
+        options: Keyword arguments of all its functions, which make it a variant of another metric, such as
+            ``{"variant": "code"}``. "all" leaves variants out.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Metric:
     reads_rows: bool = False
     same_width: bool = False
     similarities: tuple[str, ...] = ("cosine", "dot", "euclidean")
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.needs not in NEEDS:
@@ -98,12 +102,12 @@ class Metric:
         return self.best == 0
 
     def load(self, role: str) -> Callable[..., Any]:
-        """Import and return the function of a role: "score", "evaluate" or "relabelled"."""
+        """Import and return the function of a role, "score", "evaluate" or "relabelled", with the options given."""
         name = {"score": self.score, "evaluate": self.evaluate, "relabelled": self.relabelled}[role]
         if name is None:
             raise ValueError(f"Metric {self.name} has no function {role!r}")
         function: Callable[..., Any] = resolve(name)
-        return function
+        return functools.partial(function, **self.options) if self.options else function
 
     def seconds(self, sizes: Sizes, *, again: bool = False) -> float:
         """Return the seconds of one evaluation, as ``Cost.seconds`` estimates them."""
@@ -227,6 +231,17 @@ _ENTRIES = (
     ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
+METRICS |= {
+    f"{name}_code": dataclasses.replace(
+        METRICS[name],
+        name=f"{name}_code",
+        title=f"{METRICS[name].title}, as the published code",
+        range=ANY,
+        closed_form=None,
+        options={"variant": "code"},
+    )
+    for name in ("cknna", "unbiased_cka")
+}
 
 DEFAULT_METRICS = ("mutual_knn", "jaccard_knn", "cknna", "cka", "unbiased_cka")  # of modalign.align
 
@@ -255,7 +270,7 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
 
     Args:
         operation: The name of the calling function, with which error messages begin.
-        metrics: One name, several names, or "all" for every registered metric.
+        metrics: One name, several names, or "all" for every registered metric but the variants.
 
     Raises:
         TypeError: For something else than a name or a list of names.
@@ -267,7 +282,7 @@ def metric_names(operation: str, metrics: str | Sequence[str]) -> list[str]:
         ['cka', 'mutual_knn']
     """
     if isinstance(metrics, str) and metrics == "all":
-        return list(METRICS)
+        return [name for name, metric in METRICS.items() if not metric.options]
     names = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, Iterable) else [metrics]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(
