@@ -183,14 +183,14 @@ def pid(
             sides = [np.eye(int(side.max()) + 1)[side] if is_codes(side) else side for side in sides]
             items = np.stack([labels, *codes_of(sides, labels, "predictions", clusters, seed=seed)], 1)
             parts, draws_of, notes = coupled(sides, items, max(resamples, 2), seed)
-            intervals = _hull([intervals_of(*ends, confidence, label_bits(items)) for ends in draws_of])
+            intervals = _hull([intervals_of(*ends, confidence, items) for ends in draws_of])
         else:
             items = np.stack([labels, *codes_of(sides, labels, discretize, clusters, seed=seed)], 1)
             parts, draws = resampled(items, parts_of_tables, resamples, seed)
-            intervals, notes = intervals_of(parts, draws, confidence, label_bits(items)), ()
+            intervals, notes = intervals_of(parts, draws, confidence, items), ()
     return PIDEstimate(
-        Information(**consistent(parts)),
-        widened(intervals, items),
+        Information(**consistent(parts, label_bits(items))),
+        widened(intervals, items, confidence),
         method,
         n=len(labels),
         settings=dataclasses.asdict(options),

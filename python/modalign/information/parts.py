@@ -8,7 +8,7 @@ import numpy as np
 
 from modalign.information.inputs import Array, Codes
 from modalign.information.joint import decomposed
-from modalign.information.tables import count_tables, is_filled, label_bits, mutual_nats
+from modalign.information.tables import count_tables, is_filled, label_bits, most_label_bits, mutual_nats
 
 __all__ = ["PARTS", "Intervals", "consistent", "intervals_of", "parts_of_tables", "unfilled", "widened"]
 
@@ -42,41 +42,46 @@ def parts_of_tables(tables: Sequence[Array], gap: float) -> Array:
     return np.array([values[name] for name in PARTS])
 
 
-def consistent(parts: Array) -> dict[str, float]:
-    """Return parts that are not negative and add up, from estimates of ``PARTS`` that may not.
+def consistent(parts: Array, entropy: float) -> dict[str, float]:
+    """Return parts that are not negative and add up to at most the label's entropy, from estimates that may not.
 
     They follow from what each modality tells, what both must tell at least, and what they do tell.
+
+    Args:
+        parts: Estimates of ``PARTS`` in bits.
+        entropy: The entropy of the labels in bits.
     """
-    one, two, both = parts[4:].clip(0)
-    least = parts[:3].sum().clip(max(one, two), one + two)
+    one, two, both = parts[4:].clip(0, entropy)
+    least = parts[:3].sum().clip(max(one, two), min(one + two, entropy))
     both = max(both, least)
     values = (one + two - least, least - two, least - one, both - least, one, two, both)
     return {name: max(float(value), 0.0) for name, value in zip(PARTS, values, strict=True)}
 
 
-def intervals_of(estimate: Array, draws: Array, confidence: float, bits: float) -> Intervals:
+def intervals_of(estimate: Array, draws: Array, confidence: float, items: Codes) -> Intervals:
     """Return the interval of each part: the estimate varies about the truth as samples vary about their mean.
 
     An interval reaches as far below the estimate as a sample may lie above the mean, so that nothing has an interval
     from 0; and as far above it as a sample may lie to either side, since samples of more information vary more. The
     mean of the draws, which was taken off, is itself known to their spread / sqrt(draws). A part reaches as low as the
-    information that it is a part of.
+    information that it is a part of, and no interval reaches beyond the entropy that the label may have.
 
     Args:
         estimate: ``PARTS`` in bits, their bias taken off.
         draws: (resamples, 7) ``PARTS`` of samples.
         confidence: The confidence level.
-        bits: The most that a part can be.
+        items: (n, 4) label and codes.
     """
+    most = most_label_bits(items, confidence)
     half = (1 - confidence) / 2
     below, above = np.quantile(draws - draws.mean(0), [half, 1 - half], axis=0) * np.sqrt(1 + 1 / len(draws))
-    parts = consistent(estimate)
+    parts = consistent(estimate, label_bits(items))
     low = dict(zip(PARTS, estimate - above, strict=True))
     high = dict(zip(PARTS, estimate + np.maximum(above, -below), strict=True))
     for name, wholes in WHOLES.items():
         low[name] = min(low[name], *(low[whole] for whole in wholes))
     return {
-        name: (min(max(float(low[name]), 0.0), part), max(min(float(high[name]), bits), part))
+        name: (min(max(float(low[name]), 0.0), part), max(min(float(high[name]), most), part))
         for name, part in parts.items()
     }
 
@@ -86,12 +91,11 @@ def unfilled(items: Codes) -> list[bool]:
     return [not is_filled(table) for table in count_tables(items, items.max(0) + 1)]
 
 
-def widened(intervals: Intervals, items: Codes) -> Intervals:
-    """Widen the intervals of parts that depend on an unfilled table to all that is possible, 0 to log2(classes)."""
+def widened(intervals: Intervals, items: Codes, confidence: float) -> Intervals:
+    """Widen the intervals of parts that depend on an unfilled table to all that the label may hold."""
     one, two, both = unfilled(items)
-    bits = label_bits(items)
+    bits = most_label_bits(items, confidence)
     unknown = {"mutual_1": one, "mutual_2": two, "mutual_12": both, "synergy": one or two or both}
     return {
-        name: (0.0, max(bits, high)) if unknown.get(name, one or two) else (low, high)
-        for name, (low, high) in intervals.items()
+        name: (0.0, bits) if unknown.get(name, one or two) else (low, high) for name, (low, high) in intervals.items()
     }

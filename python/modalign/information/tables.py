@@ -12,7 +12,17 @@ import numpy as np
 from modalign.information.inputs import Array, Codes
 from modalign.information.joint import GAP
 
-__all__ = ["FILLED", "chance_share", "count_tables", "is_filled", "label_bits", "mixed", "mutual_nats", "resampled"]
+__all__ = [
+    "FILLED",
+    "chance_share",
+    "count_tables",
+    "is_filled",
+    "label_bits",
+    "mixed",
+    "most_label_bits",
+    "mutual_nats",
+    "resampled",
+]
 
 FILLED = 2  # items for every cell (code, class) of a table, from which it counts as filled
 ROUGH = 1e-4  # nats to which the parts of a sample are solved
@@ -35,8 +45,23 @@ def count_tables(items: Codes, shape: Codes) -> list[Array]:
 
 
 def label_bits(items: Codes) -> float:
-    """Return log2 of the number of classes, the most that anything can tell about the label."""
-    return float(np.log2(items[:, 0].max() + 1))
+    """Return the entropy of the labels in bits, the most that anything can tell about them."""
+    shares = np.bincount(items[:, 0]) / len(items)
+    return float(-(shares * np.log2(np.where(shares > 0, shares, 1.0))).sum())
+
+
+def most_label_bits(items: Codes, confidence: float) -> float:
+    """Return the upper limit of the entropy of the label from which the items were drawn, at most log2(classes).
+
+    The limit is that of -log2 p(y) as a mean of independent items: of unequal classes, a sample has less entropy than
+    the label as often as more.
+    """
+    from scipy.stats import norm
+
+    shares = np.bincount(items[:, 0]) / len(items)
+    surprise = -np.log2(shares[items[:, 0]])
+    spread = float(norm.ppf((1 + confidence) / 2) * surprise.std() / np.sqrt(len(items)))
+    return max(min(label_bits(items) + spread, float(np.log2(len(shares)))), label_bits(items))
 
 
 def mutual_nats(table: Array) -> float:
