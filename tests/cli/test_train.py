@@ -218,3 +218,19 @@ def test_ctrl_c_says_how_to_go_on_and_the_next_call_does(tmp_path: Path) -> None
         stderr.strip().splitlines()[-1] == f"stopped; `modalign sweep {config} --out {out}` continues where it stopped"
     )
     assert "Traceback" not in stderr
+
+
+def test_a_value_of_the_labels_is_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = np.arange(120) % 4 - 1
+    for name, rows in (("x", np.random.default_rng(0).normal(size=(120, 4))), ("labels", codes)):
+        np.save(f"{name}.npy", rows)
+    case = {"label": "mine", "data": {"name": "own", "x": "x.npy", "y": "x.npy", "labels": "labels.npy"}}
+    config = written(tmp_path / "mine.yaml", cases=[case], training={"labels": None, "epochs": 1})
+    result = call("sweep", config, "--out", "mine", "--missing", "-1")
+    assert result.exit_code == 0, result.output
+    assert "30 of 93 training pairs have no label; they enter the alignment term alone" in result.output
+    assert yaml.safe_load(Path("mine/config.yaml").read_text())["cases"][0]["data"]["missing"] == "-1"
+    assert pd.read_parquet("mine/runs.parquet")["chance_1"].iloc[0] < 0.4  # of three classes, not four
+    emoji = written(tmp_path / "other.yaml")
+    assert "--missing -1 changes nothing: no case of" in refused("sweep", emoji, "--missing", "-1")

@@ -159,7 +159,6 @@ def test_every_function_names_itself_and_the_rows(kind: str) -> None:
         "mutual_information: y": lambda: mutual_information(X, labels),
         "regime: y": lambda: regime(X, Y, labels),
         "advise: labels": lambda: advise(X, Y, labels),
-        "own: labels": lambda: own(X, Y, labels),
         "own: split": lambda: own(X, Y, TEXT, split=labels),
         "knn: groups": lambda: modalign.knn(X, 3, groups=labels),
         "knn: query_groups": lambda: modalign.knn(X, 3, queries=X, groups=labels[:], query_groups=labels),

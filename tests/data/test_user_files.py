@@ -147,7 +147,6 @@ NAN = np.where(np.arange(N)[:, None] == 7, np.nan, X)
         ((X, Y[1:], LABELS), "y must have a row per pair, 60 as x has, got 59"),
         ((X, Y, LABELS[1:]), "labels must have a row per pair, 60 as x has, got 59"),
         ((NAN, Y, LABELS), r"own: x must be finite, got NaN or inf in rows \[7\]"),
-        ((X, Y, NAN[:, 0]), r"own: labels must be given for every item, got none .* in rows \[7\]"),
         (
             ([[1.0], [1.0, 2.0]] * 30, Y, LABELS),
             r"x must have rows of one length, \(1,\) as row 0 has, got others in rows \[1, 3, 5\]",

@@ -37,7 +37,11 @@ def train_alone(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
     )
     n, batch = int(train.sum()), settings.batch_size
-    labelled = labelled_pairs(data.labels[train], label_budget(settings.labels, n), run.seed)
+    known = data.has_label()[train]
+    labelled = known.clone()
+    labelled[known] = labelled_pairs(
+        data.labels[train][known], label_budget(settings.labels, int(known.sum())), run.seed
+    )
     losses, accuracies = [], []
     for epoch in range(settings.epochs):
         order, sums = batch_order(run.seed, epoch, n), torch.zeros(3, dtype=torch.float64)

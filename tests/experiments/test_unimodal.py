@@ -39,7 +39,7 @@ def score_of(task: str, said: Tensor, true: Tensor) -> float:
     if task == "classification":
         return float((said.argmax(1) == true).double().mean())
     if task == "regression":
-        return float(((said[:, 0] >= 0) == (true >= 0)).double().mean())
+        return float(((said[:, 0] > 0) == (true > 0)).double().mean())
     return float(f1_score(true.numpy(), (said > 0).numpy(), average="micro"))
 
 

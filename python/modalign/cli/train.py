@@ -25,6 +25,15 @@ __all__: list[str] = []
 CONFIGS = Path(str(files("modalign.experiments"))) / "configs"
 RESULTS = Path("results")  # the folder of results that no --out names
 Config = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration of a sweep.")]
+Missing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VALUE",
+        help="Value of the labels that stands for none, such as -1, in the cases of your own data. Training pairs "
+        "without a label enter the alignment term alone.",
+        show_default="blank, NA, NaN or null",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,7 @@ class SweepOptions(RunOptions):
         ),
     ] = None
     log: Log = None
+    missing: Missing = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +64,7 @@ class TuneOptions(RunOptions):
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of a finished sweep of the same cases to compare with."),
     ] = None
+    missing: Missing = None
 
 
 @command(
@@ -71,7 +82,8 @@ def sweep(options: SweepOptions) -> None:
     again = ["modalign", "sweep", str(options.config)]
     again += ["--out", str(options.out)] if options.out else []
     again += ["--ray", options.ray] if options.ray else []
-    page = _sweep(load(options.config), options, again, options.ray)
+    again += ["--missing", options.missing] if options.missing is not None else []
+    page = _sweep(_with_missing(load(options.config), options.missing), options, again, options.ray)
     _log(page.parent, options.log)
 
 
@@ -115,7 +127,7 @@ def tune(options: TuneOptions) -> None:
     from modalign.experiments import tuning
     from modalign.experiments.sweep.config import load
 
-    config = load(options.config)
+    config = _with_missing(load(options.config), options.missing)
     folder = options.out or RESULTS / f"{config.name}-tuned"
     budget = tuning.Budget(highest=options.highest, first=options.first, rounds=options.rounds, seeds=options.seeds)
     if options.against is not None:  # before hours of training
@@ -170,6 +182,19 @@ def demo(options: RunOptions) -> None:
     echo("\nreports:")
     for path in pages:
         echo(f"  {path}")
+
+
+def _with_missing(config: Sweep, value: str | None) -> Sweep:
+    """Return a configuration whose cases of the user's own data take ``value`` for a label that is missing."""
+    if value is None:
+        return config
+    cases = tuple(
+        case.model_copy(update={"data": {**case.data, "missing": value}}) if case.data["name"] == "own" else case
+        for case in config.cases
+    )
+    if cases == config.cases:
+        raise ValueError(f"--missing {value} changes nothing: no case of {config.name} has the data set own")
+    return config.model_copy(update={"cases": cases})
 
 
 def _sweep(config: Sweep, options: RunOptions, again: Sequence[str], ray: str | None = None) -> Path:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["Labels", "entries_of", "label_array", "label_tensor", "label_tensors", "missing_rows"]
+__all__ = ["Labels", "entries_of", "label_array", "label_tensor", "label_tensors", "labelled_entries", "missing_rows"]
 
 # an array, a tensor, a list, or a column of pandas, Arrow or Polars
 Labels: TypeAlias = ArrayLike | Tensor
@@ -157,6 +157,64 @@ def missing_rows(entries: Iterable[object]) -> list[int]:
         [1, 3]
     """
     return [row for row, entry in enumerate(entries) if _is_missing(entry)]
+
+
+def labelled_entries(
+    name: str, values: Any, missing: float | str | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the labels that are given, and which of the n items have one.
+
+    Args:
+        name: What messages call the argument, such as "own: labels".
+        values: (n,) or (n, 1) labels of any kind that ``entries_of`` takes, where None, NaN, NA, NaT, masked and blank
+            entries are missing.
+        missing: A value that stands for a missing label too, such as -1 or "unknown"; a number is found in text that
+            writes it. None for no such value.
+
+    Returns:
+        The labels that are given, as ``entries_of`` returns them, and (n,) bool.
+
+    Raises:
+        TypeError, ValueError: As ``entries_of``; ValueError also if no item has a label.
+
+    Examples:
+        >>> from modalign.common.labels import labelled_entries
+        >>> labels, known = labelled_entries("own: labels", ["cat", None, "?"], missing="?")
+        >>> labels.tolist(), known.tolist()
+        (['cat'], [True, False, False])
+    """
+    array = _as_array(name, values)
+    column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if column.ndim != 1:
+        return entries_of(name, values), np.ones(len(column), np.bool_)  # which says what the shape should be
+    known = np.array([not _is_gap(entry, missing) for entry in column.tolist()], np.bool_)
+    if len(known) and not known.any():
+        raise ValueError(f"{name} must be given for some items, got none in any of {len(known):,} rows")
+    return entries_of(name, column[known]), known
+
+
+def is_value(entry: object, value: float | str) -> bool:
+    """Return whether an entry is a value, where text that writes a number is that number.
+
+    Examples:
+        >>> from modalign.common.labels import is_value
+        >>> is_value("-1.0", -1), is_value("cat", -1), is_value("?", "?")
+        (True, False, True)
+    """
+    text = entry.decode(errors="replace") if isinstance(entry, bytes) else entry
+    if isinstance(text, str) != isinstance(value, str):
+        try:
+            return float(text) == float(value)  # type: ignore[arg-type]
+        except (ValueError, TypeError):
+            return False
+    return bool(text == value)
+
+
+def _is_gap(entry: object, missing: float | str | None) -> bool:
+    """Return whether an entry of labels is missing."""
+    text = entry.decode(errors="replace") if isinstance(entry, bytes) else entry
+    blank = isinstance(text, str) and text.removeprefix("\ufeff").strip() in MISSING_WORDS
+    return blank or _is_missing(entry) or (missing is not None and is_value(entry, missing))
 
 
 def _is_integer(values: Tensor) -> bool:

@@ -84,6 +84,7 @@ def av_mnist(
                 )
         shapes[modality] = files[0].shape[1:]
         inputs.append(_blocks(files, modality, features, audio_pool if modality == "audio" else 1))
+    given = coefficients is not None
     if coefficients is None:
         coefficients = shapes["audio"][0] != shapes["audio"][1]
     tokens = shapes["audio"][0] // audio_pool
@@ -100,7 +101,7 @@ def av_mnist(
             "folder": str(folder),
             "features": features,
             "audio_pool": audio_pool,
-            "coefficients": coefficients,
+            **({"coefficients": coefficients} if coefficients or given else {}),
         },
     )
 

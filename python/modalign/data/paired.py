@@ -38,6 +38,7 @@ class PairedDataset:
         "regression"        (n,) float32           none needed
         "multilabel"        (n, L) float32, 0/1    one name for each of the L labels
 
+    A training pair may have no label: ``labelled`` is then False, and the label -1 in a classification, NaN otherwise.
     ``labels`` are those of the modality-1 items. Where pairs were permuted, ``labels_y`` are those of the modality-2
     items; None means that they are the same. ``groups`` and ``groups_y`` are a finer grouping, if any.
     Raises ValueError where rows, modalities or labels do not fit together; ``require_trainable`` asks for more.
@@ -65,6 +66,7 @@ class PairedDataset:
     settings: dict[str, object] = field(default_factory=dict)  # the arguments that made it
     task: str = "classification"
     more: tuple[Tensor, ...] = ()  # modalities 3, 4, ...: (n, ...)
+    labelled: Tensor | None = None  # (n,) bool: whether a pair has a label; None if every pair has one
 
     def __post_init__(self) -> None:
         named = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -81,12 +83,24 @@ class PairedDataset:
         if self.task not in TASKS:
             hint = suggestion(self.task, TASKS)
             raise ValueError(f"PairedDataset: task must be one of {', '.join(TASKS)}, got {self.task!r}{hint}")
-        _require_labels("labels", self.labels, self.task, len(self.classes))
-        if self.labels_y is not None:
-            _require_labels("labels_y", self.labels_y, self.task, len(self.classes))
+        known = self.has_label()
+        if not bool(known[self.split != TRAIN].all()):
+            raise ValueError(
+                "PairedDataset: pairs of the validation and test part must have a label, which their scores need; put "
+                "pairs without one into the training part"
+            )
+        for name in ("labels", "labels_y"):
+            labels = getattr(self, name)
+            if labels is not None:
+                _require_labels(name, labels[known], self.task, len(self.classes))
+                _require_empty(name, labels[~known], self.task)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def has_label(self) -> Tensor:
+        """Return whether each pair has a label, (n,) bool."""
+        return torch.ones(len(self.labels), dtype=torch.bool) if self.labelled is None else self.labelled
 
     def fingerprint(self) -> str:
         """A digest of the values in 16 letters: data sets that share it have the same rows, labels and split."""
@@ -154,21 +168,30 @@ def _require_labels(name: str, labels: Tensor, task: str, classes: int) -> None:
         )
 
 
+def _require_empty(name: str, labels: Tensor, task: str) -> None:
+    """Check the labels of pairs that have none: whoever reads them by mistake must not take them for classes."""
+    if not bool((labels == -1 if task == "classification" else labels.isnan()).all()):
+        empty = "-1" if task == "classification" else "NaN"
+        raise ValueError(f"PairedDataset: {name} must be {empty} where labelled is False, got other values")
+
+
 def require_trainable(data: PairedDataset) -> None:
     """Check that a classifier or a regression can be trained and tested on a data set.
 
-    Every class that occurs must have 2 items in the training part, and there must be 2 classes; every label of a
-    multilabel task must occur there and be absent there; labels of a regression must differ there.
+    Every class that occurs must have 2 labelled items in the training part, and there must be 2 classes; every label of
+    a multilabel task must occur there and be absent there; labels of a regression must differ there.
     Raises ValueError with what is missing. Memory O(n).
 
     Examples:
         >>> from modalign.data import emoji, require_trainable
         >>> require_trainable(emoji())
     """
-    train = data.split == TRAIN
-    for name, labels in (("labels", data.labels), ("labels_y", data.labels_y)):
-        if labels is None:
+    known = data.has_label()
+    train = (data.split == TRAIN)[known]
+    for name, given in (("labels", data.labels), ("labels_y", data.labels_y)):
+        if given is None:
             continue
+        labels = given[known]
         trained = labels[train]
         if data.task == "classification":
             counts, all_counts = (values.bincount(minlength=len(data.classes)) for values in (trained, labels))

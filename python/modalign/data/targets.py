@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modalign.common.labels import entries_of, label_array
+from modalign.common.labels import is_value, label_array, labelled_entries
 from modalign.data.arrays import require_finite, require_one_of
 from modalign.data.paired import PARTS, TASKS, TRAIN, split_of
 from modalign.files.texts import numbers_in
@@ -34,34 +34,56 @@ class Targets:
         labels: (n,) int64 classes, (n,) float32 numbers, or (n, L) float32 of 0 and 1.
         classes: The names of the classes or of the labels.
         task: "classification", "regression" or "multilabel".
+        labelled: (n,) bool, whether a pair has a label; None if every pair has one. Labels that are not there are -1 in
+            a classification and NaN otherwise.
     """
 
     labels: Tensor
     classes: tuple[str, ...]
     task: str
+    labelled: Tensor | None = None
+
+    def spread(self, known: NDArray[np.bool_]) -> Targets:
+        """Return the targets of all pairs, where these are those of the pairs that are known."""
+        if known.all():
+            return self
+        empty = -1 if self.task == "classification" else float("nan")
+        labels = torch.full((len(known), *self.labels.shape[1:]), empty, dtype=self.labels.dtype)
+        labels[torch.from_numpy(known)] = self.labels
+        return Targets(labels, self.classes, self.task, torch.from_numpy(known))
 
 
-def targets_of(values: Any, task: str | None, names: Sequence[str] | None) -> Targets:
+def targets_of(
+    values: Any, task: str | None, names: Sequence[str] | None, missing: float | str | None = None
+) -> Targets:
     """Return the labels of ``own`` in the form of their task.
 
     Args:
-        values: (n,) labels of any kind that ``entries_of`` takes, or (n, L) numbers.
+        values: (n,) labels of any kind that ``labelled_entries`` takes, or (n, L) numbers, of which a row of NaN is
+            missing.
         task: The task, or None to infer it: text, whole numbers and truth values are classes, other numbers a
             regression, (n, L) of 0 and 1 several labels. Text that writes whole numbers as floats ("1.0") counts as
             those floats; "1" and "007" are text.
         names: The names of classes or labels, or None.
+        missing: A value that stands for a missing label, or None.
 
     Raises:
-        TypeError: As ``entries_of``.
-        ValueError: Labels are missing or do not fit the task; or they are whole numbers that are saved as floats but do
-            not count classes from 0 or 1, or numbers that are saved as text, and no task says what they are.
+        TypeError: As ``labelled_entries``.
+        ValueError: All labels are missing, or they do not fit the task; or they are whole numbers that are saved as
+            floats but do not count classes from 0 or 1, or numbers that are saved as text, and no task says what they
+            are.
     """
     if task is not None:
         require_one_of("own: task", task, TASKS)
     several = _several(values)
     if several is not None and task in (None, "multilabel"):
-        return _multilabel(several, names)
-    labels = entries_of("own: labels", values)
+        return _multilabel(several, names, missing)
+    labels, known = labelled_entries("own: labels", values, missing)
+    return _targets(labels, task, names).spread(known)
+
+
+def _targets(labels: NDArray[Any], task: str | None, names: Sequence[str] | None) -> Targets:
+    """Return the targets of pairs that all have one label."""
     if labels.dtype.kind == "U" and not set(labels.tolist()) <= set(names or ()):
         labels = _floats_as_numbers(labels)
     if task is None:
@@ -77,12 +99,19 @@ def targets_of(values: Any, task: str | None, names: Sequence[str] | None) -> Ta
     return Targets(_among_names(classes, names), tuple(names), task)
 
 
-def parts_of(split: Any, targets: Tensor, seed: int) -> Tensor:
-    """Return the part of each pair, (n,) int8: those given by name or number, or drawn by the seed for None."""
-    n = len(targets)
+def parts_of(split: Any, targets: Targets, seed: int) -> Tensor:
+    """Return the part of each pair, (n,) int8: those given by name or number, or drawn by the seed for None.
+
+    Pairs without a label belong to the training part; ValueError for a split that says otherwise.
+    """
+    n = len(targets.labels)
     if split is None:
-        strata = targets.numpy() if targets.dtype == torch.int64 else np.zeros(n, np.int64)
-        return split_of(strata, seed=seed)
+        strata = targets.labels if targets.task == "classification" else torch.zeros(n, dtype=torch.int64)
+        if targets.labelled is None:
+            return split_of(strata, seed=seed)
+        drawn = torch.full((n,), TRAIN, dtype=torch.int8)
+        drawn[targets.labelled] = split_of(strata[targets.labelled], seed=seed)
+        return drawn
     numbers = {name: part for part, name in PARTS.items()} | {str(part): part for part in PARTS}
     given = [str(entry) for entry in label_array("own: split", split).tolist()]
     odd = [entry for entry in dict.fromkeys(given) if entry not in numbers][:3]
@@ -94,6 +123,14 @@ def parts_of(split: Any, targets: Tensor, seed: int) -> Tensor:
     parts = np.array([numbers[entry] for entry in given], dtype=np.int8)
     if not (parts == TRAIN).any():
         raise ValueError("own: split must leave pairs to train on, got none")
+    if targets.labelled is not None:
+        unscored = np.flatnonzero((parts != TRAIN) & ~targets.labelled.numpy())
+        if len(unscored):
+            raise ValueError(
+                f"own: pairs of the validation and test part must have a label, which their scores need; got none in "
+                f"rows {unscored[:3].tolist()} (the first of {len(unscored):,}): put these rows into the training "
+                "part or drop them"
+            )
     return torch.from_numpy(parts)
 
 
@@ -114,12 +151,18 @@ def _several(values: Any) -> NDArray[Any] | None:
     return array if array.shape[1] > 1 or bool(np.isin(array, (0, 1)).all()) else None
 
 
-def _multilabel(array: NDArray[Any], names: Sequence[str] | None) -> Targets:
-    require_finite(array, "own: labels")
-    if not np.isin(array, (0, 1)).all():
-        raise ValueError("own: labels of a multilabel task must be 0 or 1, got others")
+def _multilabel(array: NDArray[Any], names: Sequence[str] | None, missing: float | str | None) -> Targets:
+    gaps = np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, np.bool_)
+    if missing is not None:
+        gaps |= np.isin(array, [value for value in np.unique(array) if is_value(value, missing)])
+    known = np.asarray(~gaps.all(1), np.bool_)
+    if not known.any():
+        raise ValueError(f"own: labels must be given for some pairs, got none in any of {len(array):,} rows")
+    require_finite(array[known], "own: labels")
+    if not np.isin(array[known], (0, 1)).all():
+        raise ValueError("own: labels of a multilabel task must be 0 or 1, all of a row or none, got others")
     called = tuple(names or (f"label {i}" for i in range(array.shape[1])))
-    return Targets(torch.from_numpy(array.astype(np.float32)), called, "multilabel")
+    return Targets(torch.from_numpy(array[known].astype(np.float32)), called, "multilabel").spread(known)
 
 
 def _floats_as_numbers(labels: NDArray[Any]) -> NDArray[Any]:
@@ -152,7 +195,7 @@ def _inferred_task(labels: NDArray[Any]) -> str:
     warnings.warn(
         f"own: labels are whole numbers saved as floats, {low:g} to {high:g}: taken as {len(values)} classes; say "
         "task: regression if they are numbers to predict, or task: classification to leave out this warning",
-        stacklevel=4,
+        stacklevel=5,
     )
     return "classification"
 

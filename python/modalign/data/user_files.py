@@ -20,7 +20,7 @@ from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_seque
 from modalign.data.paired import TRAIN, PairedDataset
 from modalign.data.targets import parts_of, targets_of
 from modalign.files.arrays import read_array
-from modalign.files.labels import MARGIN, array_in, read_labels
+from modalign.files.labels import MARGIN, array_in, label_lines
 from modalign.files.paths import expanded, require_data
 from modalign.files.pictures import PICTURES, is_picture, note_on_order, picture_paths, pictures_in
 from modalign.files.rows import indexable
@@ -42,6 +42,7 @@ def own(
     split: Any = None,
     task: str | None = None,
     names: Sequence[str] | None = None,
+    missing: float | str | None = None,
     more: Sequence[Any] = (),
     modalities: Sequence[str] | None = None,
     standardise: bool = True,
@@ -69,12 +70,15 @@ def own(
         labels: strings, categories, whole numbers or booleans (n,): classes, likewise floats that count classes from 0
             or 1 (0.0, 1.0, ..., in text too), with a warning. Other floats (n,): a regression. 0 and 1 (n, L):
             multilabel. An array, a list, a column, or a path as above. None where x or y is a folder: the names of its
-            sub-folders.
+            sub-folders. A training pair may have no label: None, NaN, NA or a blank (see ``missing``). It then enters
+            the alignment term and no task loss.
         split: (n,) of "train", "validation" and "test", or 0, 1 and 2, or a path; None for 70 / 15 / 15 per cent of
-            every class by the seed.
+            every class by the seed, and the training part for pairs without a label.
         task: "classification", "regression" or "multilabel"; None infers it from the labels.
         names: names of the classes, in the order of whole-number labels or of the columns; labels must then be from 0
             to len(names) - 1. None names classes by their labels, in order.
+        missing: a value of labels that stands for none, such as -1 or "unknown"; -1 is a class or a number otherwise.
+            Without it, labels that are missing are named in a warning.
         more: further modalities, each like x.
         modalities: names of x, y and more; None for "x", "y", "modality 3", ...
         standardise: centre features by the training part and scale them to mean variance 1 there, sequences to
@@ -91,8 +95,9 @@ def own(
     Raises:
         FileNotFoundError: a path does not exist.
         TypeError: a value is not an array.
-        ValueError: rows that do not match, NaN, ragged rows, labels that are missing or out of range, whole numbers
-            saved as floats of which nothing says whether they are classes, or a missing column.
+        ValueError: rows that do not match, NaN, ragged rows, labels that are out of range or missing in the validation
+            or test part, whole numbers saved as floats of which nothing says whether they are classes, or a missing
+            column.
 
     Examples:
         >>> import numpy as np
@@ -114,9 +119,15 @@ def own(
         pixels_of(files[1], size) if files is not None else _rows(values, name, size)
         for files, values, name in zip(folders, inputs, modality_names, strict=True)
     ]
-    targets = targets_of(_folder_classes(folders) if labels is None else _label_source(labels), task, names)
+    targets = targets_of(_folder_classes(folders) if labels is None else _label_source(labels), task, names, missing)
     _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, targets.labels), strict=True)))
-    parts = parts_of(None if split is None else _label_source(split), targets.labels, seed)
+    if missing is None and targets.labelled is not None:
+        gaps = int((~targets.labelled).sum())
+        warnings.warn(
+            f"own: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
+            stacklevel=2,
+        )
+    parts = parts_of(None if split is None else _label_source(split), targets, seed)
     train = parts.numpy() == TRAIN
     tables = [
         _modality(array, train, name, standardise=standardise, pca=pca)
@@ -130,6 +141,7 @@ def own(
         y=tables[1],
         more=tuple(tables[2:]),
         labels=targets.labels,
+        labelled=targets.labelled,
         split=parts,
         classes=targets.classes,
         task=targets.task,
@@ -138,6 +150,7 @@ def own(
             **{name: str(value) for name, value in arguments.items() if isinstance(value, (str, Path))},
             "task": targets.task,
             "names": None if names is None else list(names),
+            **({} if missing is None else {"missing": missing}),
             "modalities": list(modality_names),
             "standardise": standardise,
             "pca": pca,
@@ -209,19 +222,19 @@ def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:
 
 
 def _label_source(values: Any) -> Any:
-    """Return labels or the names of parts, read where a path is given; spaces around text in files do not count."""
+    """Return labels or the names of parts, read where a path is given; spaces around text in files do not count.
+
+    Entries that are missing are None or NaN.
+    """
     if not isinstance(values, (str, Path)):
         return values
     if str(values).lower().endswith(".txt"):
-        return read_labels(values) if expanded(values).is_file() else _from_file(str(values))
+        return label_lines(require_data(expanded(values))) if expanded(values).is_file() else _from_file(str(values))
     match = re.fullmatch(r"(.+?\.(?:pt|pth|safetensors))(?::(.+))?", str(values), re.DOTALL | re.IGNORECASE)
-    array: Any = _from_file(str(values)) if match is None else array_in(expanded(match[1]), match[2])
-    texts = (
-        isinstance(array, np.ndarray)
-        and array.dtype.kind in "OU"
-        and all(isinstance(value, str) for value in array.flat)
-    )
-    return [value.strip(MARGIN) for value in array.tolist()] if texts else array
+    array: Any = _from_file(str(values), gaps=True) if match is None else array_in(expanded(match[1]), match[2])
+    if isinstance(array, np.ndarray) and array.dtype.kind in "OU" and array.ndim == 1:
+        return [value.strip(MARGIN) if isinstance(value, str) else value for value in array.tolist()]
+    return array
 
 
 def _rows(values: Any, name: str, size: int) -> Array | Tensor:
@@ -288,7 +301,8 @@ def _require_array(array: Array, name: str) -> Array:
     return array
 
 
-def _from_file(spec: str) -> Array:
+def _from_file(spec: str, *, gaps: bool = False) -> Array:
+    """Return the rows of a file; a column of a table may have missing values, as None, where ``gaps`` says so."""
     match = re.fullmatch(rf"(.+?\.({'|'.join(FILES)}))(?::(.+))?", spec, re.DOTALL | re.IGNORECASE)
     if match is None:
         folder = expanded(spec)
@@ -298,7 +312,7 @@ def _from_file(spec: str) -> Array:
         raise ValueError(f"own: {spec} must be a folder of images, or end in {kinds}")
     path, kind, member = require_data(expanded(match[1])), match[2].lower(), match[3]
     if is_table(path):
-        return _column(path, member)
+        return _column(path, member, gaps=gaps)
     if kind in ("safetensors", "pt", "pth"):
         return as_numpy(f"own: {spec}", indexable(spec))
     if kind == "txt":
@@ -306,7 +320,7 @@ def _from_file(spec: str) -> Array:
     return read_array(path, member)
 
 
-def _column(path: Path, member: str | None) -> Array:
+def _column(path: Path, member: str | None, *, gaps: bool = False) -> Array:
     import pyarrow
 
     table = read_table(path, member)
@@ -315,6 +329,8 @@ def _column(path: Path, member: str | None) -> Array:
         raise ValueError(f"own: {path} must be given as {path}:COLUMN, one of {names}; got {member}")
     column = table.column(member).combine_chunks()
     name = f"{path}:{member}"
+    if column.null_count and gaps:
+        return np.array(column.to_pylist(), dtype=object)
     if column.null_count:
         rows = np.flatnonzero(np.asarray(column.is_null()))[:3].tolist()
         raise ValueError(

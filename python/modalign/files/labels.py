@@ -16,7 +16,7 @@ from modalign.files.rows import READERS
 from modalign.files.tables import column_of, is_saved_to_disk, is_table, split_column
 from modalign.files.texts import lines_of
 
-__all__ = ["ARRAYS", "MARGIN", "array_in", "as_classes", "read_labels"]
+__all__ = ["ARRAYS", "MARGIN", "array_in", "as_classes", "label_lines", "read_labels"]
 
 # how pandas and R write a missing value into a text file; cells of tables have quotes for text that reads so
 MISSING = frozenset(
@@ -57,10 +57,26 @@ def read_labels(spec: str | Path) -> list[str]:
         return _texts(str(whole), array_in(whole))
     if kind == ".npz" or is_table(whole):
         raise ValueError(f"{whole} holds columns; say which holds the labels as {whole}:NAME")
-    lines = [line.strip(MARGIN) for line in lines_of(whole)]
+    return _texts(str(whole), label_lines(whole))
+
+
+def label_lines(path: Path) -> list[str | None]:
+    """Return the label of each line of a text file, None for a line that is blank or NA, nan or null.
+
+    Spaces around a label and blank lines at the end do not count.
+
+    Examples:
+        >>> import tempfile, pathlib
+        >>> from modalign.files.labels import label_lines
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "labels.txt"
+        >>> _ = file.write_text("cat" + chr(10) + "NA" + chr(10))
+        >>> label_lines(file)
+        ['cat', None]
+    """
+    lines = [line.strip(MARGIN) for line in lines_of(path)]
     while lines and not lines[-1]:
         lines.pop()
-    return _texts(str(whole), [None if line in MISSING else line for line in lines])
+    return [None if line in MISSING else line for line in lines]
 
 
 def as_classes(labels: Sequence[str]) -> NDArray[np.int64]:

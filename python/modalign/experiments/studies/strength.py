@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from modalign.common.progress import Reporter
-from modalign.data import PairedDataset
+from modalign.data import TRAIN, PairedDataset
 from modalign.data import load as load_data
 from modalign.experiments.studies.claims import Claim, bootstrap, spearman
 from modalign.experiments.studies.registry import StudyOptions
@@ -121,11 +121,12 @@ def run(
 
 
 def information_of(data: PairedDataset, seed: int = 0) -> Information:
-    """Return the information in bits: exact where the distribution is known, else estimated from the training pairs."""
+    """Return the information in bits: exact where the distribution is known, else estimated from training pairs."""
     if data.information is not None:
         return data.information
-    part = data.part(0)
-    return pid(part.x.flatten(1).numpy(), part.y.flatten(1).numpy(), part.labels.numpy(), seed=seed).information
+    part = data.part(TRAIN)
+    x, y, labels = (values[part.has_label()] for values in (part.x, part.y, part.labels))
+    return pid(x.flatten(1).numpy(), y.flatten(1).numpy(), labels.numpy(), seed=seed).information
 
 
 def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:

@@ -79,8 +79,10 @@ class UnimodalTrainer:
         self.inputs: dict[int, Tensor] = {}
         self.labels: dict[int, Tensor] = {}
         for part in (TRAIN, VALIDATION, TEST):
-            n = min(int((one.split == part).sum()) for one in data)
-            rows = [(one.split == part).nonzero()[:n, 0] for one in data]
+            # without an alignment term nothing learns from a pair without a label
+            inside = [((one.split == part) & one.has_label()).nonzero()[:, 0] for one in data]
+            n = min(map(len, inside))
+            rows = [places[:n] for places in inside]
             pairs = list(zip(data, rows, strict=True))
             self.inputs[part] = torch.stack([inputs_of(one)[modality][of] for one, of in pairs]).to(self.device)
             labels = torch.stack([_labels(one, modality)[of] for one, of in pairs])

@@ -34,6 +34,12 @@ def notes_on(sweep: Sweep, data: Sequence[PairedDataset]) -> list[str]:
     """Return sentences about the data that a reader of the results should know."""
     notes = []
     for case, pairs in zip(sweep.cases, data, strict=True):
+        known = pairs.has_label()
+        if not bool(known.all()):
+            notes.append(
+                f"case {case.label!r}: {int((~known).sum()):,} of {int((pairs.split == TRAIN).sum()):,} training pairs "
+                "have no label; they enter the alignment term alone"
+            )
         training, test = set(_digests(pairs, TRAIN)), _digests(pairs, TEST)
         repeated = sum(digest in training for digest in test)
         if repeated:
@@ -103,6 +109,6 @@ def _require_sizes(case: Case, pairs: PairedDataset, sweep: Sweep) -> None:
             f"of case {case.label!r}"
         )
     try:
-        label_budget(sweep.training.labels, sizes[TRAIN])
+        label_budget(sweep.training.labels, int(pairs.has_label()[pairs.split == TRAIN].sum()))
     except ValueError as error:
         raise ValueError(f"case {case.label!r}: {error}") from None

@@ -36,10 +36,10 @@ def label_budget(labels: float | None, n: int) -> int:
 
     Args:
         labels: A number of pairs (int), a fraction of them (float), or None for all.
-        n: Number of training pairs.
+        n: Number of training pairs that have a label in the data.
 
     Raises:
-        ValueError: If there are fewer training pairs.
+        ValueError: If there are fewer such pairs.
 
     Examples:
         >>> from modalign.experiments.sweep.randomness import label_budget
@@ -50,7 +50,9 @@ def label_budget(labels: float | None, n: int) -> int:
         return n
     budget = max(1, round(labels * n)) if isinstance(labels, float) else labels
     if budget > n:
-        raise ValueError(f"training.labels asks for {budget} labelled pairs, but there are {n} training pairs")
+        raise ValueError(
+            f"training.labels asks for {budget} labelled pairs, but there are {n} training pairs with a label"
+        )
     return budget
 
 

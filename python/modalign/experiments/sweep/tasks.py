@@ -2,7 +2,7 @@
 
 task              loss of a pair                              score, "accuracy" in tables
 classification    cross-entropy                               share of correct classes
-regression        |prediction - label| (L1)                   share of correct signs, 0 counting as positive
+regression        |prediction - label| (L1)                   share of correct signs, 0 counting as negative
 multilabel        binary cross-entropy, mean over labels      micro-averaged F1 at probability 1/2
 """
 
@@ -63,10 +63,8 @@ class Score:
             self._hits += 2 * (predicted & true).sum((1, 2)).cpu()
             self._total += (predicted.sum((1, 2)) + true.sum((1, 2))).cpu()
             return
-        if self.task == "classification":
-            correct = logits.argmax(-1) == labels
-        else:
-            correct = (logits[..., 0] >= 0) == (labels >= 0)
+        signs = self.task == "regression"  # 0 is negative, as MultiBench counts
+        correct = (logits[..., 0] > 0) == (labels > 0) if signs else logits.argmax(-1) == labels
         self._hits += correct.sum(1).cpu()
         self._total += correct.shape[1]
 
@@ -80,7 +78,7 @@ def chance(task: str, labels: Tensor) -> float:
     if task == "classification":
         return float(labels.bincount().max()) / len(labels)
     if task == "regression":
-        positive = float((labels >= 0).double().mean())
+        positive = float((labels > 0).double().mean())
         return max(positive, 1 - positive)
     # the best constant set of labels holds the most frequent ones
     share = labels.double().mean(0).sort(descending=True).values.cumsum(0)
@@ -89,10 +87,11 @@ def chance(task: str, labels: Tensor) -> float:
 
 
 def strata(data: PairedDataset) -> Tensor:
-    """Return the classes (n,) int64 that a label budget is spread over."""
+    """Return the classes (n,) int64 that a label budget is spread over; those of pairs without a label mean nothing."""
     if data.task == "classification":
         return data.labels
     if data.task == "multilabel":
         return torch.zeros(len(data), dtype=torch.int64)
-    edges = torch.quantile(data.labels.double(), torch.arange(1, BINS, dtype=torch.float64) / BINS)
+    known = data.labels[data.has_label()].double()
+    edges = torch.quantile(known, torch.arange(1, BINS, dtype=torch.float64) / BINS)
     return torch.bucketize(data.labels.double(), edges)

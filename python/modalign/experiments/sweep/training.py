@@ -131,9 +131,12 @@ class Trainer:
         n = len(self.labels[TRAIN][0])
         self.seeds = sorted({run.seed for run in runs})
         self.seed_of_run = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
-        budget = label_budget(sweep.training.labels, n)
-        classes = tasks.strata(data)[data.split == TRAIN]
-        self.labelled = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds]).to(self.device)
+        known = data.has_label()[data.split == TRAIN]
+        budget = label_budget(sweep.training.labels, int(known.sum()))
+        classes = tasks.strata(data)[data.split == TRAIN][known]
+        self.labelled = torch.zeros(len(self.seeds), n, dtype=torch.bool)
+        self.labelled[:, known] = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds])
+        self.labelled = self.labelled.to(self.device)
         self.by_gradient = sweep.strength_kind == "gradient_ratio"
         self.strengths = torch.tensor([run.strength for run in runs], dtype=dtype, device=self.device)
         self.parameters = self.models.parameters()
@@ -361,9 +364,13 @@ def inputs_of(data: PairedDataset) -> list[Tensor]:
 def _by_split(
     data: PairedDataset, device: torch.device, dtype: torch.dtype
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Return inputs and labels as lists [part of the split][modality]."""
+    """Return inputs and labels as lists [part of the split][modality]; labels that are missing are 0."""
     inputs = inputs_of(data)
     labels = [data.labels_y if m == 1 and data.labels_y is not None else data.labels for m in range(len(inputs))]
+    labels = [values.clone() for values in labels] if data.labelled is not None else labels
+    if data.labelled is not None:
+        for values in labels:
+            values[~data.labelled] = 0
     if data.task != "classification":
         labels = [values.to(dtype) for values in labels]
     parts = [data.split == part for part in (TRAIN, VALIDATION, TEST)]

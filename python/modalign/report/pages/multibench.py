@@ -39,7 +39,7 @@ READING = (
     (
         "Score",
         "The score on the test part: the share of correct classes or, for the sentiment data sets, the share of "
-        "correct signs, where 0 counts as positive.",
+        "correct signs, where 0 counts as negative, as in MultiBench.",
     ),
     (
         "Alignment",
