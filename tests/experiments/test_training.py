@@ -159,8 +159,20 @@ def test_runs_together_have_the_accuracies_of_each_run_alone_in_float32() -> Non
         )
 
 
-def test_the_other_runs_of_a_chunk_change_nothing() -> None:
-    data, sweep = vectors(), configuration()
+def steps(data: PairedDataset) -> PairedDataset:
+    return dataclasses.replace(data, x=data.x.reshape(-1, 3, 2), y=data.y.reshape(-1, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [
+        (vectors(), {}),
+        (steps(vectors()), {"encoders": {"kind": "multibench", "dim": 4}, "training": {"epochs": 2}}),
+    ],
+    ids=["mlp", "with dropout"],
+)
+def test_the_other_runs_of_a_chunk_change_nothing(data: PairedDataset, changes: dict[str, Any]) -> None:
+    sweep = configuration(**changes)
     together = trained(data, sweep)
     for i, run in enumerate(RUNS):
         single = trained(data, sweep, [run])

@@ -18,7 +18,7 @@ from modalign.common.conversion import as_numpy
 from modalign.common.labels import missing_rows
 from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset
-from modalign.data.targets import parts_of, targets_of
+from modalign.data.targets import Targets, parts_of, targets_of
 from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, array_in, label_lines
 from modalign.files.paths import expanded, require_data
@@ -121,12 +121,8 @@ def own(
     ]
     targets = targets_of(_folder_classes(folders) if labels is None else _label_source(labels), task, names, missing)
     _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, targets.labels), strict=True)))
-    if missing is None and targets.labelled is not None:
-        gaps = int((~targets.labelled).sum())
-        warnings.warn(
-            f"own: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
-            stacklevel=2,
-        )
+    if missing is None:
+        _warn_of_gaps(targets)
     parts = parts_of(None if split is None else _label_source(split), targets, seed)
     train = parts.numpy() == TRAIN
     tables = [
@@ -158,6 +154,16 @@ def own(
             "seed": seed,
         },
     )
+
+
+def _warn_of_gaps(targets: Targets) -> None:
+    """Warn of pairs without a label, which may be a mistake."""
+    if targets.labelled is not None:
+        gaps = int((~targets.labelled).sum())
+        warnings.warn(
+            f"own: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
+            stacklevel=3,
+        )
 
 
 def _folder_classes(folders: list[tuple[list[str], list[Path]] | None]) -> list[str]:

@@ -7,6 +7,7 @@ from .configs import EncoderConfig as EncoderConfig
 from .configs import FrozenConfig as FrozenConfig
 from .configs import MLPConfig as MLPConfig
 from .configs import ModuleConfig as ModuleConfig
+from .configs import MultiBenchConfig as MultiBenchConfig
 from .configs import SequenceConfig as SequenceConfig
 from .configs import TransformerConfig as TransformerConfig
 from .configs import ViTConfig as ViTConfig
@@ -18,5 +19,6 @@ from .networks import Bag as Bag
 from .networks import SequenceTransformer as SequenceTransformer
 from .networks import Transformer as Transformer
 from .networks import VisionTransformer as VisionTransformer
+from .published import MultiBenchTransformer as MultiBenchTransformer
 
 __all__: list[str]

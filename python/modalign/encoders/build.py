@@ -21,11 +21,13 @@ from modalign.encoders.configs import (
     EncoderConfig,
     FrozenConfig,
     MLPConfig,
+    MultiBenchConfig,
     SequenceConfig,
     TransformerConfig,
     ViTConfig,
 )
 from modalign.encoders.networks import CNN, MLP, Bag, Features, SequenceTransformer, Transformer, VisionTransformer
+from modalign.encoders.published import MultiBenchTransformer
 
 __all__ = [
     "build_encoder",
@@ -33,6 +35,7 @@ __all__ = [
     "prepare_cnn",
     "prepare_frozen",
     "prepare_mlp",
+    "prepare_multibench",
     "prepare_sequence",
     "prepare_transformer",
     "prepare_vit",
@@ -130,13 +133,7 @@ def prepare_vit(config: ViTConfig, example: Tensor) -> Maker:
 
 def prepare_sequence(config: SequenceConfig, example: Tensor) -> Maker:
     """Check that the rows are steps of features and return a function that makes a transformer for them."""
-    shape = tuple(example.shape)
-    if len(shape) != 3 or not example.is_floating_point():
-        raise ValueError(
-            f"sequence encoder: the input must be steps of features (n, length, d) float, zeros for padding, "
-            f"got {shape} {example.dtype}; use transformer for token ids, mlp for features"
-        )
-    _, length, features = shape
+    length, features = _steps_of("sequence", example)
     _require_heads("sequence", config.heads, features if config.width is None else config.width)
     return lambda: SequenceTransformer(
         features=features,
@@ -146,6 +143,22 @@ def prepare_sequence(config: SequenceConfig, example: Tensor) -> Maker:
         heads=config.heads,
         dim=config.dim,
         pooling=config.pooling,
+    )
+
+
+def prepare_multibench(config: MultiBenchConfig, example: Tensor) -> Maker:
+    """Check that the rows are steps of features and return a function that makes the paper's transformer for them."""
+    length, features = _steps_of("multibench", example)
+    _require_heads("multibench", config.heads, config.dim)
+    return lambda: MultiBenchTransformer(
+        features=features,
+        length=length,
+        width=config.dim,
+        depth=config.depth,
+        heads=config.heads,
+        pooling=config.pooling,
+        dropout=config.dropout,
+        padding=config.padding,
     )
 
 
@@ -186,6 +199,17 @@ def _require_images(kind: str, example: Tensor, side: int, reason: str) -> None:
             f"{kind} encoder: the input must be images (n, channels, height, width) of at least {side} "
             f"pixels a side for {reason}, got {tuple(example.shape)}; use mlp for features"
         )
+
+
+def _steps_of(kind: str, example: Tensor) -> tuple[int, int]:
+    """Return the number of steps of a row and of features of a step; ValueError for other inputs."""
+    shape = tuple(example.shape)
+    if len(shape) != 3 or not example.is_floating_point():
+        raise ValueError(
+            f"{kind} encoder: the input must be steps of features (n, length, d) float, zeros for padding, "
+            f"got {shape} {example.dtype}; use transformer for token ids, mlp for features"
+        )
+    return shape[1], shape[2]
 
 
 def _require_tokens(kind: str, example: Tensor) -> None:

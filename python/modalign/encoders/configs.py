@@ -21,6 +21,7 @@ __all__ = [
     "FrozenConfig",
     "MLPConfig",
     "ModuleConfig",
+    "MultiBenchConfig",
     "SequenceConfig",
     "TransformerConfig",
     "ViTConfig",
@@ -84,6 +85,22 @@ class SequenceConfig(_Config):
     depth: Depth = 2
     heads: Size = 1
     pooling: Pooling = "mean"
+    dim: Size = 32
+
+
+class MultiBenchConfig(_Config):
+    """``depth`` post-norm blocks of width ``dim`` over steps of features, as in the code of Tjandrasuwita et al. 2025.
+
+    ``pooling``: the ``mean`` over all steps, padding included, or ``cls``, a learned step put before them. ``padding``:
+    whether steps of zeros before the first other one are padding. ``dropout``: share of values set to 0 in training.
+    """
+
+    kind: Literal["multibench"]
+    depth: Depth = 2
+    heads: Size = 1
+    pooling: Pooling = "mean"
+    dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    padding: Annotated[bool, Field(strict=True)] = True
     dim: Size = 32
 
 
@@ -159,6 +176,11 @@ ENCODERS: dict[str, EncoderKind] = {
         "modalign.encoders.build:prepare_sequence",
         "steps of features (n, length, d), 0 is padding",
     ),
+    "multibench": EncoderKind(
+        MultiBenchConfig,
+        "modalign.encoders.build:prepare_multibench",
+        "steps of features (n, length, d), 0 on the left is padding",
+    ),
     "transformer": EncoderKind(
         TransformerConfig, "modalign.encoders.build:prepare_transformer", "token ids (n, length), 0 is padding"
     ),
@@ -202,7 +224,9 @@ def _setting(config: type[_Config], name: str) -> str:
     field = config.model_fields[name]
     if field.is_required():
         return f"`{name}` (required)"
-    shown = {None: "null", False: "false"}.get(field.default, field.default) if field.default != {} else "{}"
+    shown = (
+        {None: "null", False: "false", True: "true"}.get(field.default, field.default) if field.default != {} else "{}"
+    )
     low, high = (
         next((getattr(limit, bound) for limit in field.metadata if hasattr(limit, bound)), None)
         for bound in ("ge", "le")

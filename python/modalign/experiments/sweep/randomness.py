@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["batch_order", "compared_pairs", "initial_seed", "label_budget", "labelled_pairs"]
+__all__ = ["batch_order", "compared_pairs", "dropout_seed", "initial_seed", "label_budget", "labelled_pairs"]
 
-STREAMS = ("order", "encoder", "head", "projection", "labels", "compared")
+STREAMS = ("order", "encoder", "head", "projection", "labels", "compared", "dropout")
 
 
 def batch_order(seed: int, epoch: int, n: int) -> Tensor:
@@ -29,6 +29,11 @@ def initial_seed(part: str, seed: int, modality: int) -> int:
         modality: Number of the modality, from 0.
     """
     return int(_generator(part, seed, modality).integers(2**62))
+
+
+def dropout_seed(seed: int, modality: int, epoch: int, step: int) -> int:
+    """Return the seed of the dropout of a run's encoder in one step of training."""
+    return int(_generator("dropout", seed, modality, epoch, step).integers(2**62))
 
 
 def label_budget(labels: float | None, n: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,10 +34,12 @@ class Stacked:
     """Modules, one for each run, with parameters of shape (runs, ...), called by ``vmap`` as if they were one.
 
     Args:
-        modules: Copies that differ in their parameters only, without buffers.
+        modules: Copies that differ in their parameters only, without buffers. Dropout is drawn for a module that has
+            ``dropout_masks(n, generator)`` and takes them as its second argument.
         layout: Which copy each run starts from, dtype and device.
 
     Attributes:
+        has_dropout: True if a training step drops values.
         parameters: Trained tensors (runs, ...) by name.
         constants: Tensors (runs, ...) by name that the module holds without training them.
     """
@@ -61,12 +63,29 @@ class Stacked:
             out: Tensor = torch.func.functional_call(skeleton, parameters, (x,))
             return out
 
+        def call_with_dropout(parameters: dict[str, Tensor], x: Tensor, masks: list[Tensor]) -> Tensor:
+            out: Tensor = torch.func.functional_call(skeleton, parameters, (x, masks))
+            return out
+
+        self._device = layout.device
+        self._draw: Callable[..., list[Tensor]] = getattr(modules[0], "dropout_masks", _no_masks)
+        self.has_dropout = self._draw is not _no_masks
         self._call_each = torch.func.vmap(call, in_dims=(0, 0))
         self._call_on_same = torch.func.vmap(call, in_dims=(0, None))
+        self._call_in_training = torch.func.vmap(call_with_dropout, in_dims=(0, 0, 0))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run."""
-        return self._call_each(self.parameters | self.constants, x)
+    def __call__(self, x: Tensor, dropout: Sequence[int] | None = None) -> Tensor:
+        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run.
+
+        dropout: The seed of each run's dropout, for a step of training; None for evaluation.
+        """
+        parameters = self.parameters | self.constants
+        if dropout is None or not self.has_dropout:
+            return self._call_each(parameters, x)
+        generators = {seed: torch.Generator(self._device).manual_seed(seed) for seed in dropout}
+        masks = {seed: self._draw(x.shape[1], generator) for seed, generator in generators.items()}
+        by_run = [torch.stack(parts) for parts in zip(*(masks[seed] for seed in dropout), strict=True)]
+        return self._call_in_training(parameters, x, by_run)
 
     def on_same(self, x: Tensor) -> Tensor:
         """Return the outputs (runs, n, dim) for x (n, ...), one batch for all runs."""
@@ -85,6 +104,8 @@ class Fixed:
         constants: Tensors (runs, ...) by name where there are several modules. A single one follows from its
             configuration and is not kept.
     """
+
+    has_dropout = False
 
     def __init__(self, modules: Sequence[nn.Module], layout: Layout) -> None:
         self.modules = [module.to(device=layout.device, dtype=layout.dtype) for module in modules]
@@ -106,8 +127,8 @@ class Fixed:
         out: Tensor = self.modules[module](x)
         return out.to(self.layout.dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run."""
+    def __call__(self, x: Tensor, dropout: Sequence[int] | None = None) -> Tensor:
+        """Return the outputs (runs, n, dim) for x (runs, n, ...), a batch for each run; nothing is dropped."""
         return torch.stack([self.features(rows, module) for rows, module in zip(x, self._module_of_run, strict=True)])
 
     def on_same(self, x: Tensor) -> Tensor:
@@ -118,6 +139,10 @@ class Fixed:
     def without_modules(self) -> Fixed:
         """Return the replacement to call where the inputs are this one's features already."""
         return Fixed([Features()], self.layout)
+
+
+def _no_masks(n: int, generator: torch.Generator) -> list[Tensor]:
+    return []
 
 
 def stacked_encoder(config: EncoderConfig, example: Tensor, seeds: Sequence[int], layout: Layout) -> Stacked | Fixed:

@@ -23,7 +23,13 @@ from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.encoders import seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep, encoders_of, pairs_of, require_comparable
-from modalign.experiments.sweep.randomness import batch_order, initial_seed, label_budget, labelled_pairs
+from modalign.experiments.sweep.randomness import (
+    batch_order,
+    dropout_seed,
+    initial_seed,
+    label_budget,
+    labelled_pairs,
+)
 from modalign.experiments.sweep.schema import KEY, curve_columns, predictor_suffixes
 from modalign.experiments.sweep.stacked import Fixed, Layout, Stacked, stacked_encoder
 from modalign.losses.functional import info_nce
@@ -148,7 +154,7 @@ class Trainer:
         )
         # without gradients four times the rows fit where a batch fits with them
         self.block = 4 * self.settings.batch_size
-        self.epoch, self.seconds = 0, 0.0
+        self.epoch, self.step_of_epoch, self.seconds = 0, 0, 0.0
         epochs = self.settings.epochs
         self.curves = torch.zeros(len(runs), epochs, len(self.columns), dtype=torch.float64)
         self.test_accuracy = torch.zeros(len(runs), epochs, len(self.predictors), dtype=torch.float64)
@@ -175,7 +181,7 @@ class Trainer:
         orders = orders.to(self.device)[self.seed_of_run]
         losses = len(self.predictors) + 3  # with gradient norms: everything that a step returns except the weight
         sums = torch.zeros(len(self.runs), losses + 1, dtype=torch.float64, device=self.device)
-        for start in range(0, n - batch + 1, batch):
+        for self.step_of_epoch, start in enumerate(range(0, n - batch + 1, batch)):
             sums += self.step(orders[:, start : start + batch])
             on_step(len(self.runs) * batch)
         means = (sums / (n // batch)).cpu()
@@ -194,7 +200,7 @@ class Trainer:
         Returns:
             (runs, columns) float64: task losses, alignment loss, norms of both gradients, weight of the alignment term.
         """
-        outputs = [encode(x[rows]) for encode, x in zip(self.models.encoders, self.inputs[TRAIN], strict=True)]
+        outputs = [self._encoded(m, x[rows]) for m, x in enumerate(self.inputs[TRAIN])]
         # both losses meet at the encoders' outputs: their gradients are taken there apart, then go on together
         embeddings = [output.detach().requires_grad_() for output in outputs]
         losses, task = self._task_gradients(embeddings, rows)
@@ -215,6 +221,13 @@ class Trainer:
         self._update([*encoders, *_parameters(self.models.heads), *_parameters(self.models.projections)], gradients)
         columns = [*losses, alignment_loss, *norms, weights]
         return torch.stack([column.detach().double() for column in columns], 1)
+
+    def _encoded(self, modality: int, x: Tensor) -> Tensor:
+        """Return the outputs (runs, batch, dim) of a modality's encoders in the present step of training."""
+        encode = self.models.encoders[modality]
+        if not encode.has_dropout:
+            return encode(x)
+        return encode(x, [dropout_seed(run.seed, modality, self.epoch, self.step_of_epoch) for run in self.runs])
 
     def _task_gradients(self, embeddings: list[Tensor], rows: Tensor) -> tuple[list[Tensor], _Gradients]:
         """Return the task loss (runs,) of each head on the labelled pairs of the batch, and their gradients."""
