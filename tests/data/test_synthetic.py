@@ -128,7 +128,18 @@ def test_variants_differ_only_in_what_they_transform():
         ({"synergy": 5}, "synergy must be from 0 to 4, got 5"),
         ({"n": 3}, "n must be at least 20"),
         ({"heterogeneity": -1}, "must be >= 0"),
-        ({"variant": "deep"}, "variant must be one of uni, multi, width, got 'deep'"),
+        ({"variant": "deep"}, "variant must be one of uni, multi, width, identity, got 'deep'"),
+        ({"nonlinearity": "relu"}, "nonlinearity must be one of tanh, sigmoid, got 'relu'"),
+        ({"sizes": {"clases": 3}}, "sizes takes shared, unique, features, classes, got 'clases'; did you mean classes"),
+        ({"sizes": {"shared": 20, "unique": 1}}, "at most 20 latent bits, got 22"),
+        ({"seeds": {"weight": 3}}, "seeds takes features, weights, networks, got 'weight'; did you mean weights"),
+        ({"draw": "theirs"}, "draw must be one of modalign, published, got 'theirs'"),
+        ({"draw": "published", "seed": 3}, "leave seed out, got 3"),
+        ({"draw": "published", "synergy": 1, "redundancy": 3}, "leave synergy out, got 1"),
+        (
+            {"draw": "published", "nonlinearity": "sigmoid", "heterogeneity": 15, "n": 50},
+            "a feature is the same for all pairs",
+        ),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"temperature": float("nan")}, "temperature must be positive"),
     ],
@@ -138,8 +149,83 @@ def test_refuses_impossible_settings(settings, message):
         synthetic(**settings)
 
 
-def test_settings_make_the_data_again():
-    data = synthetic(redundancy=3, n=60, variant="multi", seed=7)
+SIZES = {"shared": 3, "unique": 2, "features": 4, "classes": 3}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"redundancy": 3, "variant": "multi", "seed": 7},
+        {"redundancy": 2, "sizes": SIZES, "nonlinearity": "sigmoid", "seeds": {"weights": 4}},
+        {"draw": "published", "heterogeneity": 1},
+    ],
+)
+def test_settings_make_the_data_again(settings):
+    data = synthetic(n=60, **settings)
     again = synthetic(**data.settings)
     assert torch.equal(data.y, again.y)
     assert dataclasses.asdict(data.information) == dataclasses.asdict(again.information)
+
+
+# values of the published generator (commit 20f2286), 4,000 pairs: labels of the first twelve training pairs, and the
+# first four features of modality 2 of the first training and of the last test pair, standardised as it standardises
+PUBLISHED = [
+    (
+        {"redundancy": 8, "heterogeneity": 1, "nonlinearity": "sigmoid"},
+        [0, 3, 3, 2, 0, 3, 1, 2, 1, 1, 0, 2],
+        [-1.589945673942566, -0.474425733089447, 1.5879138708114624, -0.2441129982471466],
+        [0.8664328455924988, 0.2614310085773468, -0.3168407380580902, 0.29462361335754395],
+    ),
+    (
+        {"redundancy": 0, "heterogeneity": 2, "variant": "width"},
+        [1, 1, 1, 1, 3, 3, 3, 2, 2, 1, 3, 3],
+        [-0.7801030874252319, 0.02551392652094364, 1.6734082698822021, -1.4379702806472778],
+        [0.8996778622004, -0.3141458332538605, -0.004027782008051872, 1.911647915840149],
+    ),
+    (
+        {"redundancy": 5, "heterogeneity": 0, "variant": "width"},
+        [0, 0, 0, 3, 0, 0, 2, 3, 2, 2, 0, 3],
+        [-2.277750253677368, 0.8500075936317444, -0.8143773078918457, 0.058204278349876404],
+        [-0.9706385135650635, 1.1343872547149658, 2.3156611919403076, -2.6754257678985596],
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "labels", "first", "last"), PUBLISHED)
+def test_a_published_draw_has_the_values_of_the_published_code(settings, labels, first, last):
+    data = synthetic(n=4000, draw="published", information=settings["redundancy"] == 8, **settings)
+    assert data.labels[:12].tolist() == labels
+    assert data.y[0, :4].tolist() == pytest.approx(first, abs=1e-4)
+    assert data.y[-1, :4].tolist() == pytest.approx(last, abs=1e-4)
+    if data.information is not None:
+        assert data.information.mutual_12 * np.log(2) == pytest.approx(1.1588390490275, abs=1e-6)
+    assert torch.bincount(data.split.long()).tolist() == [2800, 600, 600]
+
+
+def test_sizes_and_seeds_are_those_that_are_named():
+    data = synthetic(redundancy=2, n=400, sizes=SIZES, variant="identity")
+    assert data.x.shape == data.y.shape == (400, 5)
+    assert data.classes == ("0", "1", "2")
+    assert (data.settings["unique_1"], data.settings["unique_2"]) == (1, 1)
+    assert all(len(torch.unique(data.y[:, i])) == 2 for i in range(5))
+    base, networks, weights = (synthetic(n=200, seeds=seeds) for seeds in ({}, {"networks": 5}, {"weights": 5}))
+    assert torch.equal(base.labels, networks.labels)
+    assert not torch.equal(base.y, networks.y)
+    assert base.information == networks.information != weights.information
+
+
+def test_sigmoid_networks_keep_the_states_of_modality_2_apart():
+    data = synthetic(redundancy=8, n=60_000, nonlinearity="sigmoid")
+    assert len(np.unique(data.y.numpy(), axis=0)) == 2**12
+
+
+def test_the_width_variant_has_one_hidden_layer_at_heterogeneity_0():
+    """As in the published code: modality 2 is no linear map of its bits."""
+    bits, hidden, linear = (
+        synthetic(redundancy=8, n=500, heterogeneity=0, variant=variant, information=False).y.double()
+        for variant in ("identity", "width", "uni")
+    )
+    bits = torch.cat([bits, torch.ones(500, 1)], 1)
+    left = [values - bits @ torch.linalg.lstsq(bits, values).solution for values in (hidden, linear)]
+    assert left[0].abs().max() > 0.1
+    assert left[1].abs().max() < 1e-5

@@ -3,6 +3,7 @@
     registry     every data set, declared once; load and catalogue
     paired       PairedDataset, what all data sets are, and its split
     generated    synthetic pairs whose information is known exactly
+    label_law, published_draw   the label's law and exact information; the draws of published synthetic data
     emoji_sets   1,644 emoji: two drawings, two descriptions
     handwriting  digits, pairs of digits with exact information, and six descriptions of digits
     pictures     Open Clip Art and Tux Paint's stamps: pictures, words and speech

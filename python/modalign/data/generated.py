@@ -6,9 +6,9 @@ is known, so the mutual informations and the partial information decomposition c
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import itertools
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -17,18 +17,76 @@ from torch import Tensor
 
 from modalign.common.checks import whole_number
 from modalign.data.arrays import require_one_of
+from modalign.data.label_law import Counts, Features, LabelLaw, Sizes, from_mapping
 from modalign.data.paired import TRAIN, PairedDataset, split_of
-from modalign.information import Information, pid_of_joint
+from modalign.data.published_draw import SEEDS, layer_widths, published_draw, published_views
 
 __all__ = ["synthetic"]
 
 Array = NDArray[np.float64]
 
-SHARED, UNIQUE = 8, 4  # latent bits: both modalities see the shared ones, each has unique ones of its own
-FEATURES = 8  # the number of latent features that make the label
-CLASSES = 4
-WIDTH = SHARED + UNIQUE
-VARIANTS = ("uni", "multi", "width")
+VARIANTS = ("uni", "multi", "width", "identity")
+NONLINEARITIES: dict[str, Callable[[Array], Array]] = {"tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Seeds of parts of the draw; None for those that follow from the seed of the whole.
+
+    Attributes:
+        features: The label's features.
+        weights: W.
+        networks: The networks of the modalities.
+    """
+
+    features: int | None = None
+    weights: int | None = None
+    networks: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                whole_number("synthetic: seeds", field.name, value, least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Design:
+    """The checked arguments of ``synthetic``. seeds: those that were given, by name."""
+
+    sizes: Sizes
+    counts: Counts
+    n: int
+    heterogeneity: int
+    variant: str
+    nonlinearity: str
+    temperature: float
+    seed: int
+    seeds: dict[str, int]
+    draw: str
+
+    def settings(self) -> dict[str, object]:
+        """Return the arguments that make the data again; those that few change are left out where they are usual."""
+        settings = dataclasses.asdict(self.counts)
+        for name in ("n", "heterogeneity", "variant", "temperature", "seed"):
+            settings[name] = getattr(self, name)
+        rare = {"nonlinearity": "tanh", "sizes": Sizes(), "seeds": {}, "draw": "modalign"}
+        for name, usual in rare.items():
+            value = getattr(self, name)
+            if value != usual:
+                settings[name] = dataclasses.asdict(value) if isinstance(value, Sizes) else value
+        return settings
+
+
+@dataclasses.dataclass(frozen=True)
+class _Values:
+    """The values of a data set, before they are standardised."""
+
+    law: LabelLaw
+    x: NDArray[np.floating]
+    y: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    split: Tensor
 
 
 def synthetic(
@@ -43,6 +101,10 @@ def synthetic(
     temperature: float = 0.05,
     seed: int = 0,
     information: bool = True,
+    nonlinearity: str = "tanh",
+    sizes: Sizes | Mapping[str, int] | None = None,
+    seeds: Seeds | Mapping[str, int] | None = None,
+    draw: str = "modalign",
 ) -> PairedDataset:
     """Generate pairs of 12 features each, with a label of 4 classes that depends on 8 features of their latents.
 
@@ -62,14 +124,27 @@ def synthetic(
         n: pairs.
         heterogeneity: depth of the transform of modality 2, >= 0.
         variant: "uni" as above; "multi" puts modality 1 behind a network of the same depth; "width" gives modality 2
-            one hidden layer of 12 * heterogeneity^2 units in place of depth.
+            one hidden layer of 12 * heterogeneity^2 units, and of 12 at 0, in place of depth; "identity" leaves both
+            modalities as their bits.
         temperature: > 0; larger means less information in the features. The papers use 0.05 * exp(s), s from 0 to 2.
         seed: fixes the features, W, the networks, the samples and the split.
         information: whether to compute the exact decomposition; without it, ``information`` is None.
+        nonlinearity: "tanh" or "sigmoid", between the layers of a network.
+        sizes: other sizes than those above, a mapping of some of ``shared`` 8, ``unique`` 4, ``features`` 8 and
+            ``classes`` 4. The networks are as wide as a modality, shared + unique.
+        seeds: separate seeds, a mapping of some of ``features``, ``weights`` (of W) and ``networks``; those that are
+            left out follow ``seed``.
+        draw: "modalign", for which the network of a depth begins with the layers of the smaller depths; or
+            "published", the values of the published code of Tjandrasuwita et al., which draws new networks for each
+            depth and takes its seeds, 1, 2 and 0, from ``seeds`` alone. W, features, networks and samples are then
+            the same for every caller.
 
     Returns: x, y (n, 12) float32; labels (n,); ``information``, in bits, of the latents and the label. The networks are
-    one-to-one on the finite set of latents, up to float32, so it is that of x, y and the label.
-    Raises ValueError for a count out of range or counts that do not make 8, and for n, depth, variant or temperature.
+    one-to-one on the finite set of latents, up to float32, so it is that of x, y and the label. Rows of a published
+    draw stand in the order of the parts of the split.
+    Raises ValueError for a count out of range or counts that do not make 8; for n, depth, variant or temperature; for
+    sizes and seeds of unknown names or out of range; for a network so deep that a feature no longer varies; and for a
+    seed or exclusive-ors with draw="published".
     The decomposition takes from milliseconds to a few seconds, once per distribution and process.
 
     Examples:
@@ -77,49 +152,51 @@ def synthetic(
         >>> data = synthetic(redundancy=8, n=1000)
         >>> data.x.shape, data.information.unique_1, data.information.synergy
         (torch.Size([1000, 12]), 0.0, 0.0)
+        >>> small = synthetic(redundancy=2, n=100, sizes={"shared": 3, "unique": 2, "features": 4, "classes": 2})
+        >>> small.x.shape, small.classes
+        (torch.Size([100, 5]), ('0', '1'))
     """
     n, heterogeneity = whole_number("synthetic", "n", n), whole_number("synthetic", "heterogeneity", heterogeneity)
     seed = whole_number("synthetic", "seed", seed, least=0)
-    counts = _Counts.of(redundancy, unique_1, unique_2, synergy)
+    whole = from_mapping(Sizes, "sizes", sizes)
+    given = {
+        name: value
+        for name, value in dataclasses.asdict(from_mapping(Seeds, "seeds", seeds)).items()
+        if value is not None
+    }
+    counts = Counts.of(whole, redundancy, unique_1, unique_2, synergy=synergy)
     _require(n >= 20, f"n must be at least 20, so that every part of the split has pairs, got {n}")
     _require(heterogeneity >= 0, f"heterogeneity is a depth and must be >= 0, got {heterogeneity}")
     require_one_of("synthetic: variant", variant, VARIANTS)
+    require_one_of("synthetic: nonlinearity", nonlinearity, tuple(NONLINEARITIES))
+    require_one_of("synthetic: draw", draw, tuple(DRAWS))
     _require(0 < temperature < float("inf"), f"temperature must be positive and finite, got {temperature}")
-    generator = np.random.default_rng(seed)
-    networks, samples = generator.spawn(2)
-
-    latents = samples.integers(0, 2, (n, SHARED + 2 * UNIQUE), dtype=np.int8)
-    probabilities = _label_distribution(counts, temperature, seed)
-    cell = latents @ (1 << np.arange(latents.shape[1])[::-1])
-    cumulative = probabilities.reshape(-1, CLASSES)[cell].cumsum(1)
-    labels = (samples.random((n, 1)) > cumulative[:, :-1]).sum(1)
-    split = split_of(labels, seed=seed)
-
-    x = latents[:, :WIDTH].astype(np.float64)
-    y = np.concatenate([latents[:, :SHARED], latents[:, WIDTH:]], 1).astype(np.float64)
-    y = _transform(y, heterogeneity, variant, networks)
-    if variant == "multi":
-        x = _transform(x, heterogeneity, variant, networks)
+    if draw == "published":
+        _require(seed == 0, f"published data follow `seeds` only: leave seed out, got {seed}")
+        _require(synergy == 0, f"published data hold no exclusive-ors: leave synergy out, got {synergy}")
+    design = _Design(
+        sizes=whole,
+        counts=counts,
+        n=n,
+        heterogeneity=heterogeneity,
+        variant=variant,
+        nonlinearity=nonlinearity,
+        temperature=temperature,
+        seed=seed,
+        seeds=given,
+        draw=draw,
+    )
+    values = DRAWS[draw](design)
     return PairedDataset(
         name="synthetic",
         modalities=("modality 1", "modality 2"),
-        x=_standardised(x, split),
-        y=_standardised(y, split),
-        labels=torch.from_numpy(labels.astype(np.int64)),
-        split=split,
-        classes=tuple(str(label) for label in range(CLASSES)),
-        information=_information(counts, temperature, seed) if information else None,
-        settings={
-            "redundancy": counts.redundancy,
-            "unique_1": counts.unique_1,
-            "unique_2": counts.unique_2,
-            "synergy": counts.synergy,
-            "n": n,
-            "heterogeneity": heterogeneity,
-            "variant": variant,
-            "temperature": temperature,
-            "seed": seed,
-        },
+        x=_standardised(values.x, values.split),
+        y=_standardised(values.y, values.split),
+        labels=torch.from_numpy(values.labels),
+        split=values.split,
+        classes=tuple(str(label) for label in range(whole.classes)),
+        information=values.law.information() if information else None,
+        settings=design.settings(),
     )
 
 
@@ -128,140 +205,87 @@ def _require(holds: bool, otherwise: str) -> None:
         raise ValueError(f"synthetic: {otherwise}")
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """The number of label features of each kind."""
+def _own(design: _Design) -> _Values:
+    """Draw a data set; the network of a depth begins with the layers of the smaller depths."""
+    sizes, seed = design.sizes, design.seed
+    seeds = dict.fromkeys(("features", "weights", "networks"), seed) | design.seeds
+    features, _ = _chosen(sizes, design.counts, seeds["features"])
+    _, weight = _chosen(sizes, design.counts, seeds["weights"])
+    law = LabelLaw.of(sizes, features, weight, temperature=design.temperature)
+    networks, _ = np.random.default_rng(seeds["networks"]).spawn(2)
+    _, samples = np.random.default_rng(seed).spawn(2)
 
-    redundancy: int
-    unique_1: int
-    unique_2: int
-    synergy: int
+    latents = samples.integers(0, 2, (design.n, sizes.shared + 2 * sizes.unique), dtype=np.int8)
+    cell = latents @ (1 << np.arange(latents.shape[1])[::-1])
+    cumulative = law.of_latents().reshape(-1, sizes.classes)[cell].cumsum(1)
+    labels = (samples.random((design.n, 1)) > cumulative[:, :-1]).sum(1)
+    x, y = _seen(latents, sizes)
+    if design.variant != "identity":
+        y = _transform(y, design, networks)
+    if design.variant == "multi":
+        x = _transform(x, design, networks)
+    return _Values(law, x, y, labels=labels.astype(np.int64), split=split_of(labels, seed=seed))
 
-    @classmethod
-    def of(cls, redundancy: int, unique_1: int | None, unique_2: int | None, synergy: int) -> _Counts:
-        redundancy, synergy = (
-            whole_number("synthetic", name, count) for name, count in (("redundancy", redundancy), ("synergy", synergy))
+
+def _published(design: _Design) -> _Values:
+    """Draw a data set as the published code does."""
+    sizes, depth, seeds = design.sizes, design.heterogeneity, SEEDS | design.seeds
+    drawn = published_draw(sizes, design.counts, design.temperature, n=design.n, heterogeneity=depth, seeds=seeds)
+    views = [torch.from_numpy(view).float() for view in _seen(drawn.latents, sizes)]
+    x, y = (
+        view.numpy()
+        for view in published_views(
+            (views[0], views[1]),
+            depth,
+            variant=design.variant,
+            nonlinearity=design.nonlinearity,
+            seed=seeds["networks"],
         )
-        unique_1, unique_2 = (
-            None if count is None else whole_number("synthetic", name, count)
-            for name, count in (("unique_1", unique_1), ("unique_2", unique_2))
-        )
-        _require(0 <= redundancy <= SHARED, f"redundancy must be from 0 to {SHARED}, got {redundancy}")
-        _require(0 <= synergy <= UNIQUE, f"synergy must be from 0 to {UNIQUE}, got {synergy}")
-        left = FEATURES - redundancy - synergy
-        if unique_1 is None:
-            unique_1 = left // 2 if unique_2 is None else left - unique_2
-        if unique_2 is None:
-            unique_2 = left - unique_1
-        counts = cls(redundancy, unique_1, unique_2, synergy)
-        _require(
-            redundancy + unique_1 + unique_2 + synergy == FEATURES,
-            f"redundancy + unique_1 + unique_2 + synergy must be {FEATURES}, got {counts.sum_text()}",
-        )
-        for name, value in (("unique_1", unique_1), ("unique_2", unique_2)):
-            _require(0 <= value <= UNIQUE, f"{name} must be from 0 to {UNIQUE}, got {value} ({counts.sum_text()})")
-        return counts
-
-    def sum_text(self) -> str:
-        parts = (self.redundancy, self.unique_1, self.unique_2, self.synergy)
-        return f"{' + '.join(str(part) for part in parts)} = {sum(parts)}"
+    )
+    return _Values(drawn.law, x, y, labels=drawn.labels, split=torch.from_numpy(drawn.split))
 
 
-@dataclass(frozen=True)
-class _Features:
-    """The latent bits that the label depends on."""
-
-    shared: tuple[int, ...]
-    unique_1: tuple[int, ...]
-    unique_2: tuple[int, ...]
-    synergy: tuple[tuple[int, int], ...]  # (bit of modality 1, bit of modality 2)
-
-    def used(self) -> tuple[list[int], list[int], list[int]]:
-        """Return the used bits of the shared latents and of the unique latents of either modality."""
-        return (
-            sorted(self.shared),
-            sorted({*self.unique_1, *(first for first, _ in self.synergy)}),
-            sorted({*self.unique_2, *(second for _, second in self.synergy)}),
-        )
+DRAWS = {"modalign": _own, "published": _published}
 
 
-def _chosen(counts: _Counts, seed: int) -> tuple[_Features, Array]:
+def _chosen(sizes: Sizes, counts: Counts, seed: int) -> tuple[Features, Array]:
     generator = np.random.default_rng([seed, 1])
-    shared = generator.permutation(SHARED)[: counts.redundancy]
-    first, second = generator.permutation(UNIQUE), generator.permutation(UNIQUE)
-    weight = generator.random((FEATURES, CLASSES))
+    shared = generator.permutation(sizes.shared)[: counts.redundancy]
+    first, second = generator.permutation(sizes.unique), generator.permutation(sizes.unique)
+    weight = generator.random((sizes.features, sizes.classes))
     # unique features from the front, exclusive-ors from the back: they share bits only when they must
     pairs = zip(first[::-1][: counts.synergy], second[::-1][: counts.synergy], strict=True)
-    features = _Features(
+    features = Features(
         tuple(shared.tolist()),
         tuple(first[: counts.unique_1].tolist()),
         tuple(second[: counts.unique_2].tolist()),
         tuple((int(a), int(b)) for a, b in pairs),
     )
-    return features, weight / np.linalg.norm(weight, axis=1, keepdims=True)
+    return features, weight
 
 
-def _joint_of_used_bits(counts: _Counts, temperature: float, seed: int) -> Array:
-    """p(label | used bits): (2^shared, 2^first, 2^second, 4), the first bit of each group the most significant.
-
-    The other latents are fair coins that the label ignores, so nothing is lost by leaving them out.
-    """
-    features, weight = _chosen(counts, seed)
-    groups = features.used()
-    widths = [len(group) for group in groups]
-    index = np.arange(1 << sum(widths))
-    bits = (index[:, None] >> np.arange(sum(widths))[::-1]) & 1
-    starts = np.cumsum([0, *widths])
-    column = {(kind, bit): int(starts[kind]) + at for kind, group in enumerate(groups) for at, bit in enumerate(group)}
-    columns = [bits[:, column[0, bit]] for bit in features.shared]
-    columns += [bits[:, column[1, bit]] for bit in features.unique_1]
-    columns += [bits[:, column[2, bit]] for bit in features.unique_2]
-    columns += [bits[:, column[1, a]] ^ bits[:, column[2, b]] for a, b in features.synergy]
-    logits = np.stack(columns, 1) @ weight / temperature
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    while np.abs(p.mean(0) - 1 / CLASSES).max() > 0.01:
-        p *= (1 / CLASSES) / p.mean(0)
-        p /= p.sum(1, keepdims=True)
-    shaped: Array = p.reshape(*(1 << width for width in widths), CLASSES)
-    return shaped
+def _seen(latents: NDArray[np.int8], sizes: Sizes) -> tuple[Array, Array]:
+    """Return the bits that each modality sees."""
+    bits = latents.astype(np.float64)
+    return bits[:, : sizes.width], np.concatenate([bits[:, : sizes.shared], bits[:, sizes.width :]], 1)
 
 
-def _label_distribution(counts: _Counts, temperature: float, seed: int) -> Array:
-    """p(label | latents): (2,) * 16 + (4,), in the order shared, unique of modality 1, unique of modality 2."""
-    groups = _chosen(counts, seed)[0].used()
-    latents = [*groups[0], *(SHARED + bit for bit in groups[1]), *(WIDTH + bit for bit in groups[2])]
-    shape = [1] * (SHARED + 2 * UNIQUE) + [CLASSES]
-    for bit in latents:
-        shape[bit] = 2
-    p = _joint_of_used_bits(counts, temperature, seed).reshape(shape)
-    return np.broadcast_to(p, (2,) * (SHARED + 2 * UNIQUE) + (CLASSES,))
-
-
-@functools.lru_cache(maxsize=256)
-def _information(counts: _Counts, temperature: float, seed: int) -> Information:
-    """Return the exact decomposition, from the states of the used bits: X1 = (shared, first), X2 = (shared, second)."""
-    p = _joint_of_used_bits(counts, temperature, seed)
-    shared, first, second, _ = p.shape
-    joint = np.zeros((shared, first, shared, second, CLASSES))
-    state = np.arange(shared)
-    joint[state, :, state] = p / (shared * first * second)
-    return pid_of_joint(joint.reshape(shared * first, shared * second, CLASSES))
-
-
-def _transform(bits: Array, depth: int, variant: str, generator: np.random.Generator) -> Array:
-    widths = [WIDTH] * (depth + 2)
-    if variant == "width":
-        widths = [WIDTH, WIDTH * depth**2, WIDTH] if depth else [WIDTH, WIDTH]
-    values = bits
+def _transform(bits: Array, design: _Design, generator: np.random.Generator) -> Array:
+    between, values = NONLINEARITIES[design.nonlinearity], bits
+    widths = layer_widths(design.heterogeneity, bits.shape[1], design.variant)
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         bound = fan_in**-0.5
         weight = generator.uniform(-bound, bound, (fan_in, fan_out))
         bias = generator.uniform(-bound, bound, fan_out)
-        values = (np.tanh(values) if layer else values) @ weight + bias
+        values = (between(values) if layer else values) @ weight + bias
     return values
 
 
-def _standardised(values: Array, split: Tensor) -> Tensor:
+def _standardised(values: NDArray[np.floating], split: Tensor) -> Tensor:
     train = values[split.numpy() == TRAIN]
+    if not train.std(0).all():
+        raise ValueError(
+            "synthetic: a feature is the same for all pairs, in float32, after so deep a network: take a smaller "
+            'heterogeneity, nonlinearity="tanh" or draw="modalign"'
+        )
     return torch.from_numpy(((values - train.mean(0)) / train.std(0)).astype(np.float32))
