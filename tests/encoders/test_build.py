@@ -31,6 +31,7 @@ INPUTS: dict[str, Tensor] = {
     "cnn": PIXELS,
     "vit": PIXELS,
     "sequence": STEPS,
+    "multibench": STEPS,
     "transformer": TOKENS,
     "bag": TOKENS,
 }
@@ -38,7 +39,8 @@ KINDS = list(INPUTS)
 
 
 def config(kind: str, **settings: int | str | None) -> EncoderConfig:
-    parsed: EncoderConfig = TypeAdapter(EncoderConfig).validate_python({"kind": kind, "width": 8, "dim": 5, **settings})
+    width = {} if kind == "multibench" else {"width": 8}  # its blocks are as wide as its output
+    parsed: EncoderConfig = TypeAdapter(EncoderConfig).validate_python({"kind": kind, **width, "dim": 5, **settings})
     return parsed
 
 
@@ -77,7 +79,7 @@ def test_layers_end_in_the_output_and_belong_to_their_row(kind: str) -> None:
     encoder = build_encoder(config(kind, depth=3), INPUTS[kind], seed=0).double()
     layers = encoder.every_layer(INPUTS[kind])  # type: ignore[operator]
     assert torch.equal(layers[-1], encoder(INPUTS[kind]))
-    assert len(layers) == {"mlp": 3}.get(kind, 4)
+    assert len(layers) == {"mlp": 3, "multibench": 3}.get(kind, 4)
     alone = encoder.every_layer(INPUTS[kind][1:2])  # type: ignore[operator]
     for layer, one in zip(layers, alone, strict=True):
         assert layer.ndim == 2

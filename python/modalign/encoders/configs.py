@@ -224,9 +224,7 @@ def _setting(config: type[_Config], name: str) -> str:
     field = config.model_fields[name]
     if field.is_required():
         return f"`{name}` (required)"
-    shown = (
-        {None: "null", False: "false", True: "true"}.get(field.default, field.default) if field.default != {} else "{}"
-    )
+    shown = _shown(field.default)
     low, high = (
         next((getattr(limit, bound) for limit in field.metadata if hasattr(limit, bound)), None)
         for bound in ("ge", "le")
@@ -236,3 +234,10 @@ def _setting(config: type[_Config], name: str) -> str:
     others = [value for value in get_args(field.annotation) if get_origin(field.annotation) is Literal]
     choices = f" (or {', '.join(value for value in others if value != field.default)})" if others else ""
     return f"`{name}` {shown}{limits}{choices}"
+
+
+def _shown(value: object) -> str:
+    """Return a default as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", False: "false", True: "true"}[value]
+    return str(value)
