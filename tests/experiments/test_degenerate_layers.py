@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import modalign
-from modalign.experiments.studies import emergence, vision_language
+from modalign.experiments.studies import emergence_claims, vision_language
 from modalign.experiments.studies.layer_pairs import compared_layers, highest_defined
 from modalign.metrics.undefined import UndefinedScoreError, score_or_nan
 
@@ -48,6 +48,6 @@ def test_a_pair_of_encoders_takes_its_highest_defined_score(tmp_path: Any) -> No
         {**key, "unbiased_cka": -0.2, "svcca": math.nan, "mutual_knn": 0.2},
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "alignment.parquet")
-    (best,) = emergence.best_of_layers(tmp_path).to_dict("records")
+    (best,) = emergence_claims.best_of_layers(tmp_path).to_dict("records")
     assert (best["unbiased_cka"], best["svcca"], best["mutual_knn"]) == (-0.2, 0.0, 0.2)
     assert highest_defined([math.nan]) == 0.0

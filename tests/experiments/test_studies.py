@@ -27,7 +27,7 @@ from modalign.experiments import advice as advise
 from modalign.experiments import tuning as tune
 from modalign.experiments.studies import emergence
 from modalign.experiments.studies import strength as align
-from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
+from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuner
 from modalign.experiments.studies.unimodal import Fit, UnimodalTrainer, every_layer
@@ -85,13 +85,13 @@ def test_emergence_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
     models, alignment = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "alignment"))
     assert len(models) == 6 + 3 * 3 * 3 * 2
     assert len(alignment) == 3 * 3 * 2 * (1 + 2 + 3)  # every layer of encoder 2 with the one layer of encoder 1
-    assert alignment[list(emergence.MEASURES)].notna().all().all()
+    assert alignment[list(MEASURES)].notna().all().all()
     assert (models["best_epoch"].between(1, 2)).all()
     claims = json.loads((folder / "claims.json").read_text())
     assert {claim["about"] if "about" in claim else claim["source"] for claim in claims} == {
         "uniqueness", "heterogeneity", "correlations", "heat-map",
     }  # fmt: skip
-    assert all(claim["verdict"] in ("reproduced", "partly", "not") for claim in claims)
+    assert all(claim["verdict"] in ("reproduced", "partly", "not", "undecided") for claim in claims)
     before = (folder / "alignment.parquet").read_bytes()
     emergence.run(SMALL, folder)  # finished parts are read, and give the same
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "alignment.parquet"), alignment)
@@ -138,7 +138,7 @@ def test_align_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
     assert len(best) == 2 * (5 + 3 + 3)
     assert best["redundancy"].notna().sum() == 2 * 8
     claims = json.loads((folder / "claims.json").read_text())
-    assert len([claim for claim in claims if claim["source"] == "shapes"]) == 5
+    assert len([claim for claim in claims if claim["source"] == "shapes"]) == 10
     page = align_page.write(folder).read_text()
     assert "Best strengths and information" in page
     assert (folder / "figures" / "thesis.png").stat().st_size > 1000
@@ -245,6 +245,7 @@ def test_a_budget_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
+from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.sweep import run as run_sweep
 
@@ -441,52 +442,6 @@ def test_two_studies_on_one_storage_leave_each_others_trials_alone(tmp_path: Pat
     tuner.study("text-depth1-seed0", 0)  # the same study anew
     with pytest.raises(ValueError, match="trials of this study have vanished from Optuna's storage"), tuner._writing():
         studies[0].ask()
-
-
-@pytest.mark.parametrize(
-    ("rule", "paper", "value", "low", "high", "verdict"),
-    [
-        ("strong", -0.9, -0.8, -0.95, -0.5, "reproduced"),
-        ("strong", -0.9, -0.3, -0.5, -0.1, "partly"),  # clear, but less than half as strong
-        ("strong", -0.9, -0.8, -1.0, 0.1, "partly"),
-        ("strong", 0.9, -0.8, -1.0, -0.5, "not"),
-        ("sign", 0.9, 0.2, 0.1, 0.3, "reproduced"),
-        ("none", 0.0, 0.2, 0.1, 0.3, "reproduced"),
-        ("none", 0.0, 0.5, -0.1, 0.9, "partly"),
-        ("none", 0.0, 0.5, 0.3, 0.9, "not"),
-        ("holds", None, 1.0, None, None, "reproduced"),
-        ("holds", None, 0.6, None, None, "partly"),
-        ("holds", None, 0.4, None, None, "not"),
-        ("strong", 0.5, float("nan"), None, None, "not"),
-    ],
-)
-def test_verdicts(rule: str, paper: Any, value: float, low: Any, high: Any, verdict: str) -> None:
-    assert Claim("a", "b", rule, paper=paper, value=value, low=low, high=high).verdict == verdict
-
-
-def test_correlations_and_their_intervals() -> None:
-    from scipy.stats import spearmanr
-
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 5, (2, 40))
-    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
-    assert spearman(x, np.ones(40)) == 0
-    values = -np.arange(8)[None] + 0.5 * rng.normal(size=(3, 8))
-    value, low, high = spearman_of_points(list(range(8)), values)
-    assert low <= value <= high < -0.8
-    value, low, high = bootstrap(rng.normal(size=400), lambda v: float(v.mean()))
-    assert (high - low) / 2 == pytest.approx(1.96 / 20, rel=0.15)
-
-
-def test_two_modalities_of_a_pair_count_once() -> None:
-    """Rows that say everything twice are no narrower than those that say it once."""
-    rng = np.random.default_rng(0)
-    once = pd.DataFrame({
-        "kind": "pairs", "case": [str(i) for i in range(12)], "mutual_12": 1.0, "redundancy": rng.random(12),
-        "best": rng.random(12),
-    })  # fmt: skip
-    twice = pd.concat([once, once])
-    assert align.rank_of_best(twice) == pytest.approx(align.rank_of_best(once), abs=1e-12)
 
 
 def test_regret_against_a_grid(tmp_path: Path) -> None:

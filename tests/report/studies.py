@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,15 @@ import pandas as pd
 import modalign
 from modalign.experiments import advice as advise
 from modalign.experiments import tuning as tune
-from modalign.experiments.studies import emergence, layer_pairs, multibench, vision_language, vision_language_claims
-from modalign.experiments.studies import strength as align
+from modalign.experiments.studies import (
+    emergence_claims,
+    layer_pairs,
+    multibench_claims,
+    strength_claims,
+    vision_language,
+    vision_language_claims,
+)
+from modalign.experiments.studies.claims import records
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
 from modalign.information import Information, PIDEstimate
@@ -46,13 +52,13 @@ def emergence_study(folder: Path) -> Path:
             for seed in (2, 22):
                 for depth in (1, 2, 3):
                     level = 0.9 - 0.1 * uniqueness - 0.02 * heterogeneity
-                    scores = {name: level + rng.normal(0, 0.02) for name in emergence.MEASURES}
+                    scores = {name: level + rng.normal(0, 0.02) for name in layer_pairs.MEASURES}
                     keys = {"uniqueness": uniqueness, "heterogeneity": heterogeneity, "seed": seed, "depth_1": 1}
                     rows.append(keys | {"depth_2": depth, "accuracy": 0.9 - 0.05 * depth, **scores})
     _begin(folder, {"study": "emergence", "seeds": [2, 22], "n": 1500})
     pd.DataFrame(rows).to_parquet(folder / "alignment.parquet")
     pd.DataFrame({"depth": [1]}).to_parquet(folder / "models.parquet")
-    _write_claims(folder, emergence.claims(folder))
+    _write_claims(folder, emergence_claims.claims(folder))
     return emergence_page.write(folder)
 
 
@@ -78,11 +84,11 @@ def align_study(folder: Path) -> Path:
                 "name": found.name, "best": found.best, "best_low": low, "best_high": high, "gain": found.gain.mean,
                 "gain_low": found.gain.low, "gain_high": found.gain.high, "end": found.end.mean,
                 "end_low": found.end.low, "end_high": found.end.high, "strongest": found.strongest,
-                "trend": found.trend, **{f"rise_{measure}": 0.9 for measure in align.MEASURES}, **parts,
+                "trend": found.trend, **parts,
             })  # fmt: skip
     _begin(folder, {"study": "align"})
     pd.DataFrame(rows).to_parquet(folder / "best.parquet")
-    _write_claims(folder, align.claims(folder))
+    _write_claims(folder, strength_claims.claims(folder))
     return align_page.write(folder)
 
 
@@ -138,30 +144,22 @@ def multibench_study(folder: Path) -> Path:
         for name in modalities for depth in depths for seed in seeds
         for score in [0.5 + 0.03 * depth + rng.normal(0, 0.01)]
     ]  # fmt: skip
-    rows, correlations = [], []
+    rows = []
     for varying, other in itertools.permutations(modalities, 2):
         for model in (model for model in models if model["modality"] == varying):
             keys = {"varying": varying, "other": other, "seed": model["seed"], "depth": model["depth"]}
             for layer in range(2):
                 scores = {name: 0.2 + 0.1 * model["score"] + rng.normal(0, 0.01) for name in layer_pairs.MEASURES}
                 rows.append(keys | {"depth_other": 4, "layer": layer, "score": model["score"]} | scores)
-        correlations += [
-            {"varying": varying, "other": other, "measure": name, "r": 0.4, "low": -0.1, "high": 0.8}
-            for name in layer_pairs.MEASURES
-        ]
     settings = {
         "study": "multibench", "dataset": "mosi", "seeds": list(seeds), "depths": list(depths), "epochs": 1,
         "trials": 1, "items": 40, "steps": 8, "data": {"pairs": [40, 20, 40]},
     }  # fmt: skip
     _begin(folder, settings)
-    for name, table in (("models", models), ("alignment", rows), ("correlations", correlations)):
+    for name, table in (("models", models), ("alignment", rows)):
         pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
-    claims = [
-        {"text": f"{varying}, {other}", "source": f"{varying}-{other}", "paper": paper, "value": 0.4, "low": -0.1,
-         "high": 0.8, "rule": "none", "verdict": "partly"}
-        for (varying, other), paper in multibench.PAPER["mosi"].items()
-    ]  # fmt: skip
-    (folder / "claims.json").write_text(json.dumps(claims), encoding="utf-8")
+    pd.DataFrame(multibench_claims.correlations(folder)).to_parquet(folder / "correlations.parquet")
+    _write_claims(folder, multibench_claims.claims(folder))
     return multibench_page.write(folder)
 
 
@@ -227,11 +225,10 @@ def every_page(room: Path) -> dict[str, tuple[Path, dict[str, int]]]:
     first = write_sweep(room / "first")
     second = write_sweep(room / "second", strengths=(0.0, 0.03, 0.1, 0.3, 1.0), seeds=(0, 1, 2, 3, 4))
     whole, layers = alignments()
-    with mock.patch("modalign.experiments.studies.claims.RESAMPLES", 40):  # the intervals do not matter here
-        studies = {
-            "emergence": emergence_study(room / "emergence"), "align": align_study(room / "align"),
-            "vision-language": vision_language_study(room / "vision-language"),
-        }  # fmt: skip
+    studies = {
+        "emergence": emergence_study(room / "emergence"), "align": align_study(room / "align"),
+        "vision-language": vision_language_study(room / "vision-language"),
+    }  # fmt: skip
     claims = {name: len(json.loads((page.parent / "claims.json").read_text())) for name, page in studies.items()}
     both = len(REDUNDANCIES) + len(PAIRS)
     return {
@@ -262,5 +259,4 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _write_claims(folder: Path, claims: Sequence[Any]) -> None:
-    found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims]
-    (folder / "claims.json").write_text(json.dumps(found), encoding="utf-8")
+    (folder / "claims.json").write_text(json.dumps(records(claims)), encoding="utf-8")

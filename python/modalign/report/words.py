@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
+from typing import Any
 
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Score
+from modalign.experiments.studies.characteristics import expected_by_chance
 from modalign.experiments.sweep.findings import Finding
 from modalign.experiments.sweep.statistics import Estimate
 from modalign.metrics.registry import METRICS
@@ -32,6 +35,7 @@ __all__ = [
     "strength_range",
     "title_of",
     "verdict_counts",
+    "verdict_of",
 ]
 
 
@@ -167,22 +171,30 @@ def _cost(change: Estimate) -> Estimate:
     return Estimate(-change.mean, None if low is None else -low, None if high is None else -high)
 
 
-def claims_table(claims: Sequence[Mapping[str, object]]) -> Table:
+def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table of a paper's numbers beside those of a study, with the verdicts."""
     rows = []
     for claim in claims:
-        interval = "" if claim["low"] is None else f"{rounded(claim['low'])} to {rounded(claim['high'])}"
-        measured = "" if claim["rule"] == "holds" else rounded(claim["value"])
+        known = claim["low"] is not None and isfinite(claim["value"])
+        interval = f"{rounded(claim['low'])} to {rounded(claim['high'])}" if known else ""
+        measured = "" if claim["rule"] == "holds" else rounded(claim["value"]) if known else "not measurable"
         published = "" if claim["paper"] is None else rounded(claim["paper"])
         texts = (str(claim["text"]), str(claim["source"]))
-        rows.append((*texts, published, measured, interval, str(claim["verdict"])))
+        rows.append((*texts, published, measured, interval, verdict_of(claim)))
     return Table(
         "verdicts",
         "Claims and verdicts",
-        columns=("claim", "source", "paper", "here", "95 % interval", "verdict"),
+        columns=("claim", "source", "paper", "here", "90 % interval", "verdict"),
         rows=rows,
         lead="The rules for the verdicts were fixed before anything was run; they are listed at the end of this page.",
     )
+
+
+def verdict_of(claim: Mapping[str, Any]) -> str:
+    """Return the verdict on a claim, with the number of runs that would decide an undecided one."""
+    if claim.get("needed") is None:
+        return str(claim["verdict"])
+    return f"undecided: it would take about {claim['needed']:,} runs, not {claim['runs']:,}"
 
 
 def rounded(value: object) -> str:
@@ -190,8 +202,8 @@ def rounded(value: object) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
-def verdict_counts(claims: Sequence[Mapping[str, object]], claims_name: str = "{} claims") -> str:
-    """Return how many claims of a study have each verdict, as a sentence.
+def verdict_counts(claims: Sequence[Mapping[str, Any]], claims_name: str = "{} claims") -> str:
+    """Return how many claims of a study have each verdict, and how many of them chance would reproduce.
 
     Args:
         claims (sequence of mappings): The claims with their verdicts.
@@ -199,10 +211,13 @@ def verdict_counts(claims: Sequence[Mapping[str, object]], claims_name: str = "{
     """
     verdicts = [claim["verdict"] for claim in claims]
     reproduced, partly, not_reproduced = (verdicts.count(verdict) for verdict in ("reproduced", "partly", "not"))
-    return (
+    undecided = verdicts.count("undecided")
+    counts = (
         f"Of {claims_name.format(len(claims))}, {reproduced} {'is' if reproduced == 1 else 'are'} reproduced, "
-        f"{partly} partly and {not_reproduced} not."
+        f"{partly} partly, {not_reproduced} not, and {undecided} {'is' if undecided == 1 else 'are'} undecided."
     )
+    by_chance = expected_by_chance(claims)
+    return f"{counts} If all of them were false, {by_chance:.1f} would be expected to be reproduced by chance."
 
 
 def chance_of(score: Score) -> str:

@@ -1,24 +1,47 @@
-"""Claims of a paper beside our numbers, with verdicts by rules that are fixed before anything is run."""
+"""Claims of a paper beside our numbers, with verdicts by rules that are fixed before anything is run.
+
+A verdict may be wrong in two ways, and both are simulated (``benchmarks/verdicts.py``): "reproduced" where the paper is
+wrong, at most once in twenty for each claim, and anything else where the paper is right, which is why a number that its
+interval leaves open is "undecided", with the number of runs that it would take.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from modalign.experiments.studies.characteristics import characteristics_of
+from modalign.experiments.studies.measured import Measured
 
-__all__ = ["RULES", "Claim", "bootstrap", "pearson", "pearson_of_means", "spearman", "spearman_of_points"]
+__all__ = ["RULES", "Claim", "every", "records"]
 
-RESAMPLES = 2000
+MARGIN = 0.3  # a correlation within it of 0 is none
+POWER = 0.842  # of the normal distribution, for a chance of 80 %
+QUANTILE = 1.645  # and for an end of an interval that is wrong in 5 %
 RULES = {
-    "strong": "A correlation. Reproduced if its 95 % interval leaves out 0 on the paper's side and it is at least half "
-    "as strong as the paper's; partly if only its sign is the paper's; else not.",
-    "sign": "A correlation for which the paper gives no single number. As above, but any strength will do.",
-    "none": "The paper found about 0. Reproduced within 0.3 of 0; partly if the interval holds 0; else not.",
-    "holds": "A statement. Reproduced if it holds in every case it covers; partly if in at least half; else not.",
+    "strong": "A correlation. Reproduced if its interval lies on the paper's side of 0 and it is at least half as "
+    "strong as the paper's; partly if it is weaker; not if the interval leaves out half of the paper's; else "
+    "undecided.",
+    "sign": "A correlation for which the paper gives no number that means the same. Reproduced if its interval lies "
+    f"on the paper's side of 0; not if the interval leaves out {MARGIN} on that side; else undecided.",
+    "none": f"The paper found about 0. Reproduced if the interval lies within {MARGIN} of 0; not if it lies outside; "
+    "else undecided.",
+    "above": "A number that the paper has above a bound. Reproduced if its interval lies above the bound; not if it "
+    "lies below; else undecided.",
+    "below": "A number that the paper has below a bound. Reproduced if its interval lies below the bound; not if it "
+    "lies above; else undecided.",
+    "holds": "A statement that chance has no part in. Reproduced if it holds in every case that it covers; partly if "
+    "in at least half; else not.",
+    "Parts": "A claim with parts, as at every U, is reproduced if all of them are, partly if some are and others are "
+    "not, and not if some are not and none is. The number in the table is that of the weakest part.",
+    "Intervals": "Intervals are of 90 %, so that each end is wrong in 5 %. They draw seeds, data and points, whichever "
+    "says least. Of three points or of a single seed nothing can be said.",
+    "Undecided": "The interval holds both what the paper found and what would refute it. The number of runs is what it "
+    "would take to show the paper's number in four of five studies. A number that cannot be measured, such as the "
+    "correlation of a constant, is undecided too.",
 }
-Array = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +53,14 @@ class Claim:
         text: the claim.
         rule: a key of ``RULES``.
         paper: the paper's number, or None where it made a statement.
-        value, low, high: our number and its 95 % interval, or None where there is no interval.
+        value, low, high: our number and its 90 % interval, or None where there is no interval.
+        half: half the width of the interval, of a correlation in Fisher's z, or None.
+        runs: the number of models behind our number, or None.
+        bound: the bound of the rules "above" and "below".
+        side: 1 or -1, the sign of the paper's correlation where it gives no number.
+        correlation: whether the number lies between -1 and 1.
+        design: what was measured, as the record of the rules' characteristics names it.
+        parts: claims that must all be reproduced; the number of a claim with parts is that of the weakest.
     """
 
     source: str
@@ -41,98 +71,112 @@ class Claim:
     value: float
     low: float | None = None
     high: float | None = None
+    half: float | None = None
+    runs: int | None = None
+    bound: float = 0.0
+    side: int = 1
+    correlation: bool = True
+    design: str = ""
+    parts: tuple[Claim, ...] = ()
 
     @classmethod
-    def measured(
-        cls, source: str, text: str, rule: str, *, paper: float | None, ours: tuple[float, float, float]
-    ) -> Claim:
-        """Return a claim with our number and its interval, ``ours`` = (value, low, high)."""
-        value, low, high = ours
-        return cls(source, text, rule, paper=paper, value=value, low=low, high=high)
+    def measured(cls, source: str, text: str, rule: str, ours: Measured, **facts: Any) -> Claim:
+        """Return a claim with our number and its interval; ``facts`` are paper, bound and side."""
+        return cls(source, text, rule, **dataclasses.asdict(ours), **facts)
 
     @property
     def verdict(self) -> str:
-        """The verdict by the rule: "reproduced", "partly" or "not"."""
-        value = self.value
-        if not np.isfinite(value):
-            return "not"
+        """The verdict by the rule: "reproduced", "partly", "not" or "undecided"."""
+        if self.parts:
+            return _together([part.verdict for part in self.parts])
         if self.rule == "holds":
-            return "reproduced" if value >= 1 else "partly" if value >= 0.5 else "not"
-        low, high = (value, value) if self.low is None or self.high is None else (self.low, self.high)
+            return "not" if not self.value >= 0.5 else "reproduced" if self.value >= 1 else "partly"
+        if self.low is None or self.high is None or not math.isfinite(self.value):
+            return "undecided"
         if self.rule == "none":
-            return "reproduced" if abs(value) <= 0.3 else "partly" if low <= 0 <= high else "not"
-        sign = np.sign(self.paper if self.paper is not None else 1.0)
-        clear = min(sign * low, sign * high) > 0
-        strong = self.rule == "sign" or self.paper is None or sign * value >= abs(self.paper) / 2
-        if clear and strong:
-            return "reproduced"
-        return "partly" if sign * value > 0 else "not"
+            if self.low > -MARGIN and self.high < MARGIN:
+                return "reproduced"
+            return "not" if self.low > MARGIN or self.high < -MARGIN else "undecided"
+        value, low, high = self._towards_the_paper()
+        if low > 0:
+            return "reproduced" if value >= self._half_of_the_paper() else "partly"
+        return "not" if high < self._too_little() else "undecided"
+
+    @property
+    def needed(self) -> int | None:
+        """The number of runs that would decide an undecided claim, to two digits; None where none would."""
+        if self.verdict != "undecided":
+            return None
+        if self.parts:
+            needed = [part.needed for part in self.parts if part.verdict == "undecided"]
+            return None if any(n is None for n in needed) else max(n for n in needed if n is not None)
+        if self.half is None or self.runs is None or not math.isfinite(self.value):
+            return None
+        scale = _fisher if self.correlation else float
+        half = max(self.half, 1e-9)
+        if self.rule == "none":
+            # both ends must stay inside the margin
+            factors = [(QUANTILE + 1.282) / QUANTILE * half / _fisher(MARGIN)]
+        else:
+            value = scale(self._towards_the_paper()[0])
+            factors = [half / max(abs(value), abs(scale(self._too_little()) - value), 1e-9)]
+            expected = (
+                abs(self.paper - self.bound) if self.paper is not None else 2 * MARGIN if self.correlation else None
+            )
+            if expected:
+                factors.append((QUANTILE + POWER) / QUANTILE * half / scale(expected))
+        digits = math.ceil(self.runs * max(1.1, *factors) ** 2)
+        return int(float(f"{digits:.2g}"))
+
+    def record(self) -> dict[str, Any]:
+        """Return the claim as claims.json holds it: with its verdict and the characteristics of its rule."""
+        facts = dataclasses.asdict(self)
+        facts["parts"] = [part.record() for part in self.parts]
+        known = characteristics_of(self.rule, self.paper, self.design)
+        return facts | {"verdict": self.verdict, "needed": self.needed, "characteristics": known}
+
+    def _towards_the_paper(self) -> tuple[float, float, float]:
+        """Return our number and its interval so that the paper's side is the positive one."""
+        assert self.low is not None
+        assert self.high is not None
+        value, low, high = (end - self.bound for end in (self.value, self.low, self.high))
+        side = self.side if self.paper is None else math.copysign(1, self.paper)
+        negative = self.rule == "below" or (self.rule != "above" and side < 0)
+        return (-value, -high, -low) if negative else (value, low, high)
+
+    def _half_of_the_paper(self) -> float:
+        """Return the least number of a reproduced claim on the paper's side."""
+        return abs(self.paper) / 2 if self.rule == "strong" and self.paper is not None else 0.0
+
+    def _too_little(self) -> float:
+        """Return the number on the paper's side that an interval must hold for the claim to stay open."""
+        if self.rule in ("above", "below"):
+            return 0.0
+        return self._half_of_the_paper() if self.rule == "strong" and self.paper is not None else MARGIN
 
 
-def spearman(x: Array, y: Array) -> float:
-    """Return Spearman's rank correlation, ties by their mean rank; 0 where one side is constant."""
-    from scipy.stats import rankdata
-
-    return pearson(rankdata(x), rankdata(y))
-
-
-def pearson(x: Array, y: Array) -> float:
-    """Return Pearson's correlation; 0 where one side is constant."""
-    a, b = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum() / norm) if norm > 0 else 0.0
+def every(source: str, text: str, parts: Sequence[Claim], *, design: str = "") -> Claim:
+    """Return the claim that all of ``parts`` hold, with the number of the weakest, which the text names."""
+    order = ("not", "undecided", "partly", "reproduced")
+    weakest = min(parts, key=lambda part: (order.index(part.verdict), part._towards_the_paper()[1]))
+    runs = sum(part.runs or 0 for part in parts)
+    return dataclasses.replace(
+        weakest, source=source, text=f"{text} (weakest: {weakest.text})", parts=tuple(parts), design=design, runs=runs
+    )
 
 
-def spearman_of_points(x: Sequence[float], values: Array, *, seed: int = 0) -> tuple[float, float, float]:
-    """Return Spearman's correlation of x with the mean over seeds of values (seeds, points), and its interval.
-
-    The 95 % interval draws the seeds of every point again, separately for each point, 2,000 times.
-    """
-    at = np.asarray(x, np.float64)
-    rng = np.random.default_rng(seed)
-    seeds, points = values.shape
-    drawn = rng.integers(0, seeds, (RESAMPLES, seeds, points))
-    means = np.take_along_axis(values[None], drawn, 1).mean(1)
-    found = np.array([spearman(at, mean) for mean in means])
-    low, high = np.quantile(found, [0.025, 0.975])
-    return spearman(at, values.mean(0)), float(low), float(high)
+def records(claims: Sequence[Claim]) -> list[dict[str, Any]]:
+    """Return claims as claims.json holds them."""
+    return [claim.record() for claim in claims]
 
 
-def pearson_of_means(x: Array, y: Array, *, seed: int = 0) -> tuple[float, float, float]:
-    """Return Pearson's correlation over points of the means over seeds of x and y, (seeds, points), and its interval.
-
-    The 95 % interval draws the points again, and the seeds of each drawn point, 2,000 times. A draw of a single
-    repeated point has no correlation and is left out.
-    """
-    seeds, points = x.shape
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, points, (RESAMPLES, 1, points))
-    of_seeds = rng.integers(0, seeds, (RESAMPLES, seeds, points))
-    several = (drawn[:, 0] != drawn[:, 0, :1]).any(1)
-    a, b = (values[of_seeds, drawn].mean(1)[several] for values in (x, y))
-    a, b = (values - values.mean(1, keepdims=True) for values in (a, b))
-    norm = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    found = np.divide((a * b).sum(1), norm, out=np.zeros_like(norm), where=norm > 0).clip(-1, 1)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return pearson(x.mean(0), y.mean(0)), float(low), float(high)
+def _together(verdicts: Sequence[str]) -> str:
+    """Return the verdict on a claim whose parts have these verdicts."""
+    if "not" in verdicts:
+        return "partly" if "reproduced" in verdicts else "not"
+    return next((verdict for verdict in ("undecided", "partly") if verdict in verdicts), "reproduced")
 
 
-def bootstrap(
-    values: Array, statistic: Callable[[Array], float], *, clusters: Sequence[object] | None = None, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return a statistic of independent values (n,) and its 95 % percentile interval from 2,000 bootstrap samples.
-
-    clusters: n keys; values of one key depend on each other and are drawn together.
-    """
-    rng = np.random.default_rng(seed)
-    keys = list(range(len(values)) if clusters is None else clusters)
-    members: dict[object, list[int]] = {}
-    for i, key in enumerate(keys):
-        members.setdefault(key, []).append(i)
-    rows = list(members.values())
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = rng.integers(0, len(rows), len(rows))
-        found.append(statistic(values[[i for which in drawn for i in rows[which]]]))
-    low, high = np.quantile(found, [0.025, 0.975])
-    return statistic(values), float(low), float(high)
+def _fisher(value: float) -> float:
+    """Return Fisher's z of a correlation, finite for 1."""
+    return math.atanh(min(0.999, max(-0.999, value)))

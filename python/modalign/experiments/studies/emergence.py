@@ -18,21 +18,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from modalign.common.progress import Reporter
 from modalign.data import TEST, PairedDataset, synthetic
 from modalign.encoders import MLPConfig
-from modalign.experiments.studies.claims import Claim, bootstrap, spearman, spearman_of_points
-from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, highest_defined, layers_of
+from modalign.experiments.studies.claims import records
+from modalign.experiments.studies.emergence_claims import claims
+from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, layers_of
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Fit, Trained, UnimodalTrainer
 from modalign.experiments.sweep.randomness import compared_pairs
-from modalign.files.paths import expanded
 
 __all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "run"]
 
@@ -145,8 +143,7 @@ def run(
         models = [row for found in (*first.values(), *second) for row in found["models"]]
         study.write_table("models.parquet", models)
         study.write_table("alignment.parquet", [row for found in second for row in found["alignment"]])
-        found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
-        study.write_json("claims.json", found)
+        study.write_json("claims.json", records(claims(study.path)))
     return study.path
 
 
@@ -247,99 +244,3 @@ def _rows(
         }
         for i, ((uniqueness, heterogeneity, seed), fit) in enumerate(zip(keys, fits, strict=True))
     ]
-
-
-PAPER: dict[str, Any] = {
-    # alignment against uniqueness, Spearman, by heterogeneity (unbiased CKA)
-    "uniqueness": {1: -0.950, 3: -0.833, 5: -0.983, 7: -0.983, 9: -1.000},
-    # alignment against heterogeneity, by uniqueness
-    "heterogeneity": {
-        "unbiased_cka": {0: -0.915, 2: -0.709, 4: -0.442, 6: -0.770},
-        "mutual_knn": {0: -0.939, 2: -0.648, 4: -0.309, 6: -0.588},
-        "svcca": {0: -0.673, 2: -0.782, 4: -0.624, 6: -0.576},
-    },
-    # median Spearman of alignment and performance over depth
-    "performance": {0: 0.68, 4: 0.27, 7: 0.0},
-    "depth": {0: 0.93, 6: 0.0},
-}
-
-
-def claims(folder: Path) -> list[Claim]:
-    """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
-    table = best_of_layers(expanded(folder))
-    top = table.groupby(["uniqueness", "heterogeneity", "seed"])[[*MEASURES]].max().reset_index()
-    uniqueness, heterogeneity = (sorted(top[name].unique()) for name in ("uniqueness", "heterogeneity"))
-    found = []
-    if len(uniqueness) > 2:
-        for d in heterogeneity:
-            grid = _grid(top[top["heterogeneity"] == d], "uniqueness", "unbiased_cka")
-            text = f"alignment falls with uniqueness, heterogeneity {d}"
-            paper, ours = PAPER["uniqueness"].get(d), spearman_of_points(uniqueness, grid)
-            found.append(Claim.measured("uniqueness", text, "strong", paper=paper, ours=ours))
-        ends = top.groupby("uniqueness")["unbiased_cka"].mean()
-        if {0, 8} <= set(uniqueness):
-            share = float(ends.loc[0] >= 0.5) / 2 + float(ends.loc[8] <= 0.1) / 2
-            text = f"from high ({ends.loc[0]:.2f}) at U = 0 to none ({ends.loc[8]:.2f}) at U = 8"
-            found.append(Claim("uniqueness", text, "holds", value=share))
-    if len(heterogeneity) > 2:
-        for name, numbers in PAPER["heterogeneity"].items():
-            for u, paper in numbers.items():
-                if u in uniqueness:
-                    grid = _grid(top[top["uniqueness"] == u], "heterogeneity", name)
-                    text = f"alignment ({name}) falls with heterogeneity, U = {u}"
-                    ours = spearman_of_points(heterogeneity, grid)
-                    found.append(Claim.measured("heterogeneity", text, "strong", paper=paper, ours=ours))
-    for which, text in (("performance", "alignment goes with performance"), ("depth", "alignment grows with depth")):
-        for u, paper in PAPER[which].items():
-            values = correlations(table, "unbiased_cka", "accuracy" if which == "performance" else "depth_2", u)
-            if len(values):
-                rule = "none" if paper == 0 else "strong"
-                words = text if paper else text.replace("goes", "no longer goes").replace("grows", "no longer grows")
-                found.append(
-                    Claim.measured(
-                        "correlations", f"{words}, U = {u}", rule, paper=paper, ours=bootstrap(values, _median)
-                    )
-                )
-    deeper = [correlations(table, "accuracy", "depth_2", u) for u in uniqueness]
-    if all(len(values) for values in deeper):
-        text = "performance grows with depth at every U (median 0.5 to 0.76)"
-        found.append(
-            Claim.measured("correlations", text, "sign", paper=0.6, ours=bootstrap(np.concatenate(deeper), _median))
-        )
-    if 0 in uniqueness and len(heterogeneity) > 2:
-        grid = (
-            table[table["uniqueness"] == 0].groupby(["depth_2", "heterogeneity"])["unbiased_cka"].mean().reset_index()
-        )
-        value = spearman(grid["depth_2"] - grid["heterogeneity"], grid["unbiased_cka"])
-        found.append(
-            Claim("heat-map", "at U = 0 alignment is high where depth exceeds heterogeneity", "sign", value=value)
-        )
-    return found
-
-
-def best_of_layers(folder: Path) -> Any:
-    """Return the alignment of every pair of encoders: the highest of all pairs of layers, for each measure."""
-    import pandas as pd
-
-    table = pd.read_parquet(folder / "alignment.parquet")
-    keys = ["uniqueness", "heterogeneity", "seed", "depth_1", "depth_2"]
-    best = table.groupby(keys).agg({**dict.fromkeys(MEASURES, highest_defined), "accuracy": "first"}).reset_index()
-    # the protocol of one fixed encoder: the shallowest of modality 1
-    return best[best["depth_1"] == best["depth_1"].min()]
-
-
-def correlations(table: Any, one: str, two: str, uniqueness: int) -> NDArray[np.float64]:
-    """Return Spearman's correlations over the depths of encoder 2, for every heterogeneity and seed at a uniqueness."""
-    mine = table[table["uniqueness"] == uniqueness]
-    groups = [group for _, group in mine.groupby(["heterogeneity", "seed"]) if len(group) > 2]
-    return np.array([spearman(group[one], group[two]) for group in groups])
-
-
-def _grid(top: Any, points: str, measure: str) -> NDArray[np.float64]:
-    """Return a measure as (seeds, points)."""
-    values: NDArray[np.float64] = top.pivot(index="seed", columns=points, values=measure).to_numpy()
-    return values
-
-
-def _median(values: NDArray[np.float64]) -> float:
-    return float(np.median(values))

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modalign.common.names import suggestion
 from modalign.common.progress import Reporter
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mnist, require_trainable
 from modalign.encoders import SequenceConfig
-from modalign.experiments.studies.claims import Claim, pearson_of_means
-from modalign.experiments.studies.layer_pairs import MEASURES, Layers, compared_layers, highest_defined, layers_of
+from modalign.experiments.studies.claims import records
+from modalign.experiments.studies.layer_pairs import Layers, compared_layers, layers_of
+from modalign.experiments.studies.multibench_claims import claims, correlations
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.trials import Search, Tuned, Tuner
@@ -38,33 +38,13 @@ from modalign.experiments.sweep.randomness import compared_pairs
 from modalign.experiments.sweep.training import inputs_of
 from modalign.files.paths import expanded
 
-__all__ = ["DATASETS", "FULL", "QUICK", "Grid", "best_of_layers", "claims", "correlations", "data_of", "run"]
+__all__ = ["DATASETS", "FULL", "QUICK", "Grid", "data_of", "run"]
 
 # the usual name of the file of each affect data set
 AFFECT_FILES = {"mosi": "mosi_raw.pkl", "mosei": "mosei_senti_data.pkl", "humor": "humor.pkl", "sarcasm": "sarcasm.pkl"}
 DATASETS = (*AFFECT_FILES, "av_mnist")
 SPECTROGRAM, POOL = (112, 112), 4
 BLOCK = 512  # sequences that go through all layers at once
-
-# Pearson's r by the modality whose depth varies; the image of AV-MNIST is its vision
-PAPER: dict[str, dict[tuple[str, str], float]] = {
-    dataset: {
-        ("vision", "audio"): va,
-        ("audio", "vision"): av,
-        ("vision", "text"): vt,
-        ("text", "vision"): tv,
-        ("audio", "text"): at,
-        ("text", "audio"): ta,
-    }
-    for dataset, (va, av, vt, tv, at, ta) in {
-        "mosei": (-0.223, -0.172, -0.093, -0.482, -0.145, -0.641),
-        "mosi": (-0.014, 0.313, 0.116, -0.413, 0.403, -0.386),
-        "humor": (-0.332, -0.336, -0.232, 0.284, -0.373, 0.083),
-        "sarcasm": (0.381, 0.208, 0.436, 0.019, 0.216, 0.438),
-    }.items()
-} | {"av_mnist": {("image", "audio"): 0.887, ("audio", "image"): 0.723}}
-# over ten depths, a smaller correlation says nothing: the claim is then that there is none
-ABOUT_ZERO = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +189,7 @@ def run(
         study.write_table("models.parquet", models)
         study.write_table("alignment.parquet", [row for found in compared for row in found["alignment"]])
         study.write_table("correlations.parquet", correlations(study.path))
-        study.write_json("claims.json", [dataclasses.asdict(c) | {"verdict": c.verdict} for c in claims(study.path)])
+        study.write_json("claims.json", records(claims(study.path)))
     return study.path
 
 
@@ -284,66 +264,11 @@ def _alignment(
     return Part(name, len(grid.seeds) * len(grid.depths), make)
 
 
-def best_of_layers(folder: Path) -> Any:
-    """Return the alignment of every encoder with the best one of the other modality, the highest of all layer pairs."""
-    import pandas as pd
-
-    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
-    keys = ["varying", "other", "seed", "depth"]
-    return (
-        table.groupby(keys, sort=False)
-        .agg({**dict.fromkeys(MEASURES, highest_defined), "score": "first"})
-        .reset_index()
-    )
-
-
-def correlations(folder: Path) -> list[dict[str, Any]]:
-    """Return Pearson's r of alignment and test score over depths, for every column of the table and every measure.
-
-    Scores are means over seeds; the interval is a bootstrap over depths and seeds (``pearson_of_means``).
-    """
-    table = best_of_layers(folder)
-    rows = []
-    for (varying, other), mine in table.groupby(["varying", "other"], sort=False):
-        for measure in MEASURES:
-            alignment, score = (_points(mine, name) for name in (measure, "score"))
-            value, low, high = pearson_of_means(alignment, score)
-            rows.append({"varying": varying, "other": other, "measure": measure, "r": value, "low": low, "high": high})
-    return rows
-
-
-def claims(folder: Path) -> list[Claim]:
-    """Return the paper's table beside ours, by unbiased CKA and the rules of ``claims.py``."""
-    import json
-
-    import pandas as pd
-
-    dataset = json.loads((expanded(folder) / "settings.json").read_text(encoding="utf-8"))["settings"]["dataset"]
-    found = []
-    table = pd.read_parquet(expanded(folder) / "correlations.parquet")
-    for row in table[table["measure"] == MEASURES[0]].itertuples():
-        paper = PAPER[dataset][row.varying, row.other]
-        none = abs(paper) < ABOUT_ZERO
-        goes = "has little to do with" if none else "goes with" if paper > 0 else "goes against"
-        text = f"over depths of {row.varying}, alignment with the best {row.other} encoder {goes} performance"
-        rule = "none" if none else "strong"
-        found.append(
-            Claim(f"{row.varying}-{row.other}", text, rule, paper=paper, value=row.r, low=row.low, high=row.high)
-        )
-    return found
-
-
 def _config(data: PairedDataset, modality: int, depth: int) -> SequenceConfig:
     width = inputs_of(data)[modality].shape[2]
     return SequenceConfig(
         kind="sequence", depth=depth, heads=1, pooling="mean" if data.task == "regression" else "cls", dim=width
     )
-
-
-def _points(rows: Any, name: str) -> NDArray[np.float64]:
-    """Return a column as (seeds, depths)."""
-    values: NDArray[np.float64] = rows.pivot(index="seed", columns="depth", values=name).to_numpy()
-    return values
 
 
 def _chance(data: PairedDataset) -> float:

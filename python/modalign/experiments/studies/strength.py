@@ -17,23 +17,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modalign.common.progress import Reporter
 from modalign.data import TRAIN, PairedDataset
 from modalign.data import load as load_data
-from modalign.experiments.studies.claims import Claim, bootstrap, spearman
+from modalign.experiments.studies.claims import records
 from modalign.experiments.studies.registry import StudyOptions
+from modalign.experiments.studies.strength_claims import claims, folder_of
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.runner import run as run_sweep
-from modalign.files.paths import expanded
 from modalign.information import Information, pid
 
 __all__ = ["FULL", "QUICK", "Plan", "claims", "information_of", "run"]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-MEASURES = ("cka", "svcca", "mutual_knn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,19 +101,18 @@ def run(
     """
     sweeps = {"strength": plan.strength, "pairs": plan.pairs, **plan.sensitivity}
     settings = {"study": "align", **dataclasses.asdict(plan)}
-    study = Study(folder, settings, sweeps=[_folder(name) for name in sweeps], fresh=fresh)
+    study = Study(folder, settings, sweeps=[folder_of(name) for name in sweeps], fresh=fresh)
     reporter = reporter or Reporter("none")
     with study.begun():
         for name, content in sweeps.items():
             sweep = parse({**content, "name": name}, name)
-            run_sweep(sweep, study.path / _folder(name), reporter=reporter, workers=workers)
+            run_sweep(sweep, study.path / folder_of(name), reporter=reporter, workers=workers)
         rows = []
         for name in sweeps:
             setting = name if name not in ("strength", "pairs") else "default"
-            rows += _best(study.path / _folder(name), "pairs" if name == "pairs" else "synthetic", setting)
+            rows += _best(study.path / folder_of(name), "pairs" if name == "pairs" else "synthetic", setting)
         study.write_table("best.parquet", rows)
-        found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
-        study.write_json("claims.json", found)
+        study.write_json("claims.json", records(claims(study.path)))
     return study.path
 
 
@@ -143,9 +139,6 @@ def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
     rows = []
     for found in findings(results):
         validation = results.grid(found.case, f"validation_accuracy_{found.modality}")
-        rising = {
-            name: spearman(np.array(results.strengths), results.grid(found.case, name).mean(0)) for name in MEASURES
-        }
         low, high = found.best_range or (math.nan, math.nan)
         parts = dataclasses.asdict(known[found.case.label]) if found.case.label in known else {}
         rows.append(
@@ -167,71 +160,7 @@ def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
                 "end_high": found.end.high,
                 "strongest": found.strongest,
                 "trend": found.trend,
-                **{f"rise_{name}": value for name, value in rising.items()},
                 **parts,
             }
         )
     return rows
-
-
-def claims(folder: Path) -> list[Claim]:
-    """Return the paper's claims beside the numbers of the sweeps in ``folder``."""
-    import pandas as pd
-
-    table = pd.read_parquet(expanded(folder) / "best.parquet")
-    main = table[(table["kind"] == "synthetic") & (table["setting"] == "default") & (table["modality"] == 2)]
-    main = main.set_index("case")
-    found = []
-    for label in ("R = 0", "R = 2"):
-        row = main.loc[label]
-        text = f"{label}: accuracy falls (here {row['trend']}, {100 * row['end']:+.1f} points at {row['strongest']:g})"
-        found.append(Claim("shapes", text, "holds", value=float(row["trend"] == "falls")))
-    row = main.loc["R = 4"]
-    inverted = (row["trend"] == "peaks between") / 2 + (0.2 <= row["best"] <= 1) / 2
-    text = f"R = 4: an inverted U, best strength 0.4 to 0.6 (here {row['trend']}, best {row['best']:g})"
-    found.append(Claim("shapes", text, "holds", value=float(inverted)))
-    for label in ("R = 6", "R = 8"):
-        row = main.loc[label]
-        better = row["trend"] in ("rises", "peaks between")
-        text = f"{label}: accuracy rises (here {row['trend']}, {100 * row['gain']:+.1f} points at {row['best']:g})"
-        found.append(Claim("shapes", text, "holds", value=float(better)))
-    text = "the best strength grows with redundancy (synthetic, modality 2)"
-    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(main.reset_index())))
-    for name in MEASURES:
-        share = float((main[f"rise_{name}"] >= 0.9).mean())
-        found.append(Claim("alignment", f"{name} rises with strength at every R", "holds", value=share))
-    real = table[table["kind"] == "pairs"]
-    text = "the best strength grows with redundancy (real pairs, both modalities)"
-    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(real)))
-    both = table[table["setting"] == "default"]
-    text = "the best strength grows with the redundant share of the information (all pairs)"
-    found.append(Claim.measured("thesis", text, "sign", paper=None, ours=rank_of_best(both)))
-    for setting in table[table["setting"] != "default"]["setting"].unique():
-        mine = table[(table["setting"] == setting) & (table["modality"] == 2)].set_index("case")
-        grows = mine.loc["R = 0", "best"] < mine.loc["R = 8", "best"] and mine.loc["R = 8", "gain_low"] > 0
-        harms = mine.loc["R = 0", "end_high"] < 0
-        text = (
-            f"{setting}: R = 8 gains {100 * mine.loc['R = 8', 'gain']:+.1f} points at {mine.loc['R = 8', 'best']:g}, "
-            f"R = 0 loses {-100 * mine.loc['R = 0', 'end']:.1f} at the strongest"
-        )
-        found.append(Claim("sensitivity", text, "holds", value=(float(grows) + float(harms)) / 2))
-    return found
-
-
-def rank_of_best(rows: Any) -> tuple[float, float, float]:
-    """Return Spearman's correlation of redundancy and best strength over rows of best.parquet, with an interval.
-
-    Redundancy is its share of the information of both modalities, R / I(X1, X2; Y). The two rows of a pair of
-    modalities share it, so the bootstrap draws pairs.
-    """
-    known = rows[rows["mutual_12"] > 0.02]
-    pairs = np.stack([(known["redundancy"] / known["mutual_12"]).to_numpy(), known["best"].to_numpy()], 1)
-
-    def correlation(drawn: Any) -> float:
-        return spearman(drawn[:, 0], drawn[:, 1])
-
-    return bootstrap(pairs, correlation, clusters=list(zip(known["kind"], known["case"], strict=True)))
-
-
-def _folder(name: str) -> str:
-    return name.replace(" ", "-").replace(".", "_")

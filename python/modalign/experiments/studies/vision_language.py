@@ -31,6 +31,7 @@ from modalign.encoders.embedding import embed, files_of
 from modalign.encoders.inputs import read_texts
 from modalign.encoders.pretrained import Encode, offline
 from modalign.experiments.studies.caption_changes import KINDS, changed_captions
+from modalign.experiments.studies.claims import records
 from modalign.experiments.studies.layer_pairs import highest_defined
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
@@ -173,8 +174,7 @@ def run(
         study.place.checkpoint.remove_folder("embeddings")
         _write_tables(study, grid, chosen, asked=work, compared=done[: len(parts)], performances=done[len(parts) :])
         study.write_json("examples.json", _examples(texts, grid))
-        found = [dataclasses.asdict(claim) | {"verdict": claim.verdict} for claim in claims(study.path)]
-        study.write_json("claims.json", found)
+        study.write_json("claims.json", records(claims(study.path)))
         study.write_json("notes.json", notes(study.path))
     return study.path
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modalign.experiments.studies.claims import Claim, bootstrap, pearson, spearman_of_points
+from modalign.experiments.studies.claims import Claim, every
+from modalign.experiments.studies.measured import mean_over_draws, pooled_correlation, trend
 from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ __all__ = ["PAPER", "WORDS", "claims", "highest", "notes"]
 ENOUGH = 5  # the smallest number of models for a correlation with their performance
 
 PAPER: dict[str, Any] = {
-    # the highest alignment of all pairs of models at U = 10 and 100 %, and Spearman's correlation with U
+    # the highest alignment of all pairs of models at U = 10 and 100 %
     "ends": {10: 0.159, 100: 0.062},
     "chance": 10 / 1023,  # of 10 neighbours among 1,024 pairs
-    "uniqueness": -0.950,
-    # Pearson's correlation of alignment with - bits per byte over language models
+    # Spearman's correlation with U of the highest alignment, which falls strictly, and of the alignment of all pairs of
+    # models, the mean over vision models
+    "uniqueness": -1.0,
+    "all pairs": -0.950,
+    # Spearman's correlation of alignment with - bits per byte over language models, the mean over vision models
     "performance": {10: 0.852, 50: 0.900, 90: 0.612},
 }
 WORDS = {"deleted": "words deleted", "replaced": "words replaced"}
@@ -31,36 +35,63 @@ WORDS = {"deleted": "words deleted", "replaced": "words replaced"}
 
 def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
-    top = highest(folder)
-    results: list[Claim] = []
-    halved, left = {}, {}
-    low, high = PAPER["ends"]
-    for kind, rows in top.groupby("kind"):
-        # the paper's captions begin at 10 %
-        points = sorted(value for value in rows["uniqueness"].unique() if value >= low)
-        if len(points) > 2:
-            grid = rows[rows["uniqueness"].isin(points)].pivot(index="seed", columns="uniqueness", values="mutual_knn")
+    import pandas as pd
+
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
+    return [*_uniqueness_claims(highest(folder), table), *_ends_claims(highest(folder)), *_performance_claims(folder)]
+
+
+def _uniqueness_claims(top: pd.DataFrame, table: pd.DataFrame) -> list[Claim]:
+    first = min(PAPER["ends"])  # the paper's captions begin at 10 %
+    results = []
+    for kind, rows in top[top["uniqueness"] >= first].groupby("kind"):
+        grid = rows.pivot(index="seed", columns="uniqueness", values="mutual_knn")
+        if grid.shape[1] > 2:
             text = f"the highest alignment falls with uniqueness, {WORDS[str(kind)]}"
-            ours = spearman_of_points(points, grid.to_numpy())
-            results.append(Claim.measured("uniqueness", text, "strong", paper=PAPER["uniqueness"], ours=ours))
-        ends = rows[rows["uniqueness"].isin([low, high])].groupby("uniqueness")["mutual_knn"].mean()
-        if len(ends) == 2:
-            halved[kind] = (ends.loc[low], ends.loc[high])
-            last = rows[rows["uniqueness"] == high]
-            left[kind] = (last["mutual_knn"] - last["chance"]).mean()
-    if halved:
-        numbers = ", ".join(f"{a:.3f} to {b:.3f} {kind}" for kind, (a, b) in halved.items())
-        text = f"it falls by half or more from U = 10 to 100 % (paper 0.159 to 0.062; here {numbers})"
-        results.append(Claim("ends", text, "holds", value=float(np.mean([b <= a / 2 for a, b in halved.values()]))))
-        over = PAPER["ends"][high] - PAPER["chance"]
-        numbers = ", ".join(f"{value:.3f} {kind}" for kind, value in left.items())
-        text = (
-            f"some is left at U = 100 %: half as much over chance as in the paper ({over:.3f}) or more (here {numbers})"
-        )
-        results.append(
-            Claim("ends", text, "holds", value=float(np.mean([value >= over / 2 for value in left.values()])))
-        )
-    return [*results, *_performance_claims(expanded(folder))]
+            ours = trend(list(grid.columns), grid.to_numpy())
+            results.append(Claim.measured("uniqueness", text, "strong", ours, paper=PAPER["uniqueness"]))
+    for kind, rows in table[table["uniqueness"] >= first].groupby("kind"):
+        values = _models_by(rows, "uniqueness")
+        if values.shape[1] > 1 and values.shape[2] > 2:
+            text = f"alignment of all pairs of models falls with uniqueness, {WORDS[str(kind)]}"
+            points = np.sort(rows["uniqueness"].unique()).astype(np.float64)
+            ours = pooled_correlation(points, values, ranks=True, runs=len(rows))
+            results.append(Claim.measured("uniqueness", text, "strong", ours, paper=PAPER["all pairs"]))
+    return results
+
+
+def _ends_claims(top: pd.DataFrame) -> list[Claim]:
+    first, last = PAPER["ends"]
+    over = PAPER["ends"][last] - PAPER["chance"]
+    falls, left = [], []
+    for kind, rows in top.groupby("kind"):
+        grid = rows.pivot(index="seed", columns="uniqueness", values="mutual_knn")
+        if {first, last} <= set(grid.columns):
+            ends = [grid[u].to_numpy() for u in (first, last)]
+            text = f"{ends[0].mean():.3f} to {ends[1].mean():.3f} {kind}"
+            paper = PAPER["ends"][last] / PAPER["ends"][first]
+            ours = mean_over_draws(ends[1] / ends[0])
+            falls.append(Claim.measured("ends", text, "below", ours, paper=paper, bound=0.5))
+            ours = mean_over_draws((rows["mutual_knn"] - rows["chance"])[rows["uniqueness"] == last].to_numpy())
+            text = f"{ours.value:.3f} {kind}"
+            left.append(Claim.measured("ends", text, "above", ours, paper=over, bound=over / 2))
+    if not falls:
+        return []
+    design = f"every {len(falls)} {falls[0].design}"
+    text = "it falls by half or more from U = 10 to 100 %, in the paper 0.159 to 0.062"
+    remains = f"some is left at U = 100 %, half as much over chance as the paper's {over:.3f} or more"
+    return [every("ends", text, falls, design=design), every("ends", remains, left, design=design)]
+
+
+def _models_by(rows: pd.DataFrame, points: str) -> NDArray[np.float64]:
+    """Return mutual k-NN, the mean over seeds and kinds, as (vision models, rows, points).
+
+    The points are encoders, with a single row, or uniqueness, with a row for each encoder.
+    """
+    means = rows.groupby(["images", "encoder", "uniqueness"])["mutual_knn"].mean()
+    shape = [rows[name].nunique() for name in ("images", "encoder", "uniqueness")]
+    values: NDArray[np.float64] = means.sort_index().to_numpy(np.float64).reshape(shape)
+    return values if points == "uniqueness" else values.transpose(0, 2, 1)
 
 
 def highest(folder: Path) -> pd.DataFrame:
@@ -83,25 +114,19 @@ def _models(folder: Path) -> pd.DataFrame:
 def _performance_claims(folder: Path) -> list[Claim]:
     import pandas as pd
 
-    models = _models(folder)
+    models = _models(expanded(folder))
     if len(models) < ENOUGH:
         return []
-    table = pd.read_parquet(folder / "alignment.parquet").merge(models, on="encoder")
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet").merge(models, on="encoder")
+    bits = models.set_index("encoder")["bits_per_byte"].sort_index().to_numpy(np.float64)
     results: list[Claim] = []
     for uniqueness, paper in PAPER["performance"].items():
         rows = table[table["uniqueness"] == uniqueness]
         if len(rows):
-            by_seed = rows.groupby(["encoder", "kind", "seed"])[["mutual_knn", "bits_per_byte"]]
-            each = by_seed.agg({"mutual_knn": "max", "bits_per_byte": "first"}).groupby("encoder").mean()
-            points = np.stack([each["mutual_knn"], -each["bits_per_byte"]], 1)
-            text = f"alignment goes with - bits per byte over {len(each)} language models, U = {uniqueness} %"
-            results.append(Claim.measured("performance", text, "strong", paper=paper, ours=bootstrap(points, _pearson)))
+            ours = pooled_correlation(-bits, _models_by(rows, "encoder"), ranks=True, runs=len(models))
+            text = f"alignment goes with - bits per byte over {len(models)} language models, U = {uniqueness} %"
+            results.append(Claim.measured("performance", text, "strong", ours, paper=paper))
     return results
-
-
-def _pearson(points: NDArray[np.float64]) -> float:
-    """Return Pearson's correlation of the two columns of points (n, 2)."""
-    return pearson(points[:, 0], points[:, 1])
 
 
 def notes(folder: Path) -> list[str]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modalign.experiments.studies.claims import RULES, spearman
-from modalign.experiments.studies.emergence import MEASURES, best_of_layers, correlations
+from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.emergence_claims import best_of_layers, correlations
+from modalign.experiments.studies.layer_pairs import MEASURES
+from modalign.experiments.studies.measured import spearman
 from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,

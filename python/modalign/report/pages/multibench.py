@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.layer_pairs import MEASURES
-from modalign.experiments.studies.multibench import FULL, PAPER, best_of_layers
+from modalign.experiments.studies.multibench import FULL
+from modalign.experiments.studies.multibench_claims import PAPER, best_of_layers
 from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
@@ -49,8 +50,8 @@ READING = (
     ),
     (
         "r",
-        "Pearson's correlation, over depths, of alignment and score, each averaged over seeds. Its interval comes from "
-        "2,000 bootstrap samples of depths and, within each depth, of seeds.",
+        "Pearson's correlation, over depths, of alignment and score, each averaged over seeds. Its 90 % interval "
+        "leaves out 0 where a permutation of the depths would give as strong a correlation in less than 5 %.",
     ),
     ("Verdicts", "The verdicts rest on unbiased CKA; mutual k-NN and SVCCA are given for comparison."),
     *RULES.items(),
@@ -91,7 +92,7 @@ def _sentences(
     claims: Sequence[Mapping[str, float]], settings: Mapping[str, object], models: pd.DataFrame
 ) -> list[str]:
     sentences = [verdict_counts(claims, "the paper's {} numbers")]
-    clear = [claim for claim in claims if claim["low"] > 0 or claim["high"] < 0]
+    clear = [claim for claim in claims if claim["low"] > 0 or claim["high"] < 0]  # 1 and -1 if not measurable
     listed = ", ".join(f"{claim['source']} {rounded(claim['value'])}" for claim in clear)
     sentences.append(f"{len(clear)} of the {len(claims)} intervals exclude 0{f': {listed}' if clear else ''}.")
     means = models.groupby(["modality", "depth"])[["score", "chance"]].mean().reset_index()
@@ -128,7 +129,7 @@ def _correlations(correlations: pd.DataFrame, dataset: str) -> Table:
             cells.append(f"{r} [{low}, {high}]")
         rows.append((varying, other, rounded(PAPER[dataset][varying, other]), *cells))
     columns = ("depth varies", "best encoder of", "paper", *(NAMES[name] for name in MEASURES))
-    return Table("correlations", "r of alignment and performance, by measure", columns, rows)
+    return Table("correlations", "r of alignment and performance, by measure, with 90 % intervals", columns, rows)
 
 
 def _encoders(models: pd.DataFrame) -> Table:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from modalign.experiments.studies.claims import RULES, spearman
+from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.measured import spearman
 from modalign.experiments.studies.vision_language import MEASURES
 from modalign.experiments.studies.vision_language_claims import PAPER, WORDS, highest
 from modalign.files.paths import expanded

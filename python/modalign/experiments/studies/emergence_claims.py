@@ -1,0 +1,178 @@
+"""The claims of the emergence study: the paper's numbers beside ours, from the tables that the study left."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modalign.experiments.studies.claims import Claim, every
+from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
+from modalign.experiments.studies.measured import (
+    grid_correlation,
+    mean_over_draws,
+    median_correlation,
+    spearman,
+    trend,
+)
+from modalign.files.paths import expanded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PAPER", "Levels", "best_of_layers", "claims", "claims_of", "correlations", "levels_of"]
+
+FEATURES = 8  # features of the label
+# the paper's points at U = 8 are zeros that its script never filled in
+LAST = 7
+PAPER: dict[str, Any] = {
+    # alignment against uniqueness up to 7, Spearman, by heterogeneity (unbiased CKA): the paper's -.950, -.833, -.983,
+    # -.983 and -1.000 without the zero at 8
+    "uniqueness": {1: -0.929, 3: -0.762, 5: -0.976, 7: -0.976, 9: -1.000},
+    # the highest alignment at the ends, by its figures 4 and 6
+    "ends": {0: 0.9, 8: 0.01},
+    # alignment against heterogeneity, by uniqueness
+    "heterogeneity": {
+        "unbiased_cka": {0: -0.915, 2: -0.709, 4: -0.442, 6: -0.770},
+        "mutual_knn": {0: -0.939, 2: -0.648, 4: -0.309, 6: -0.588},
+        "svcca": {0: -0.673, 2: -0.782, 4: -0.624, 6: -0.576},
+    },
+    # median Spearman of alignment and performance over depth
+    "performance": {0: 0.68, 4: 0.27, 7: 0.0},
+    "depth": {0: 0.93, 6: 0.0},
+    # the least median over U of the correlation of performance and depth
+    "deeper": 0.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """The table of the study: the levels of its factors, and values (seeds, uniqueness, heterogeneity, depths).
+
+    values: the alignment of the best layers by measure, and under "accuracy" the accuracy of encoder 2.
+    """
+
+    uniqueness: tuple[int, ...]
+    heterogeneity: tuple[int, ...]
+    depths: tuple[int, ...]
+    values: Mapping[str, NDArray[np.float64]]
+
+
+def claims(folder: Path) -> list[Claim]:
+    """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
+    return claims_of(levels_of(best_of_layers(expanded(folder))))
+
+
+def levels_of(table: pd.DataFrame) -> Levels:
+    """Return the rows of ``best_of_layers`` as arrays."""
+    keys = ["seed", "uniqueness", "heterogeneity", "depth_2"]
+    axes = [sorted(table[key].unique()) for key in keys]
+    ordered = table.set_index(keys).sort_index()
+    shape = [len(axis) for axis in axes]
+    values = {name: ordered[name].to_numpy(np.float64).reshape(shape) for name in (*MEASURES, "accuracy")}
+    uniqueness, heterogeneity, depths = (tuple(int(value) for value in axis) for axis in axes[1:])
+    return Levels(uniqueness, heterogeneity, depths, values)
+
+
+def claims_of(levels: Levels) -> list[Claim]:
+    """Return the claims beside the numbers of a table."""
+    return [
+        *_against_uniqueness(levels),
+        *_against_heterogeneity(levels),
+        *_correlation_claims(levels),
+        *_heat_map(levels),
+    ]
+
+
+def _against_uniqueness(levels: Levels) -> list[Claim]:
+    claims = []
+    highest = levels.values["unbiased_cka"].max(3)
+    kept = [i for i, u in enumerate(levels.uniqueness) if u <= LAST]
+    if len(kept) > 2:
+        for j, d in enumerate(levels.heterogeneity):
+            ours = trend([levels.uniqueness[i] for i in kept], highest[:, kept, j])
+            text, paper = f"alignment falls with uniqueness up to {LAST}, heterogeneity {d}", PAPER["uniqueness"].get(d)
+            rule = "sign" if paper is None else "strong"
+            claims.append(Claim.measured("uniqueness", text, rule, ours, paper=paper, side=-1))
+    if {0, FEATURES} <= set(levels.uniqueness):
+        first, last = (mean_over_draws(highest[:, levels.uniqueness.index(u)]) for u in (0, FEATURES))
+        text = f"from high ({first.value:.2f}) at U = 0 to none ({last.value:.2f}) at U = 8"
+        parts = [
+            Claim.measured("uniqueness", "above 0.5 at U = 0", "above", first, paper=PAPER["ends"][0], bound=0.5),
+            Claim.measured("uniqueness", "below 0.1 at U = 8", "below", last, paper=PAPER["ends"][8], bound=0.1),
+        ]
+        claims.append(every("uniqueness", text, parts, design=f"ends {first.design}"))
+    return claims
+
+
+def _against_heterogeneity(levels: Levels) -> list[Claim]:
+    claims = []
+    if len(levels.heterogeneity) > 2:
+        for name, numbers in PAPER["heterogeneity"].items():
+            for u, paper in numbers.items():
+                if u in levels.uniqueness:
+                    values = levels.values[name][:, levels.uniqueness.index(u)].max(2)
+                    text = f"alignment ({name}) falls with heterogeneity, U = {u}"
+                    ours = trend(levels.heterogeneity, values)
+                    claims.append(Claim.measured("heterogeneity", text, "strong", ours, paper=paper))
+    return claims
+
+
+def _correlation_claims(levels: Levels) -> list[Claim]:
+    claims = []
+    if len(levels.depths) < 3:
+        return []
+    depths = np.asarray(levels.depths, np.float64)
+
+    def at(name: str, u: int) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = levels.values[name][:, levels.uniqueness.index(u)]
+        return values
+
+    for which, text in (("performance", "alignment goes with performance"), ("depth", "alignment grows with depth")):
+        for u, paper in PAPER[which].items():
+            if u in levels.uniqueness:
+                side = at("accuracy", u) if which == "performance" else depths
+                rule = "none" if paper == 0 else "strong"
+                words = text if paper else text.replace("goes", "no longer goes").replace("grows", "no longer grows")
+                ours = median_correlation(side, at("unbiased_cka", u))
+                claims.append(Claim.measured("correlations", f"{words}, U = {u}", rule, ours, paper=paper))
+    parts = [
+        Claim.measured(
+            "correlations", f"U = {u}", "strong", median_correlation(depths, at("accuracy", u)), paper=PAPER["deeper"]
+        )
+        for u in levels.uniqueness
+    ]
+    design = f"every {len(parts)} {parts[0].design}"
+    claims.append(every("correlations", "performance grows with depth at every U", parts, design=design))
+    return claims
+
+
+def _heat_map(levels: Levels) -> list[Claim]:
+    if 0 not in levels.uniqueness or min(len(levels.depths), len(levels.heterogeneity)) < 3:
+        return []
+    values = levels.values["unbiased_cka"][:, levels.uniqueness.index(0)].transpose(0, 2, 1)
+    ours = grid_correlation(levels.depths, levels.heterogeneity, values)
+    text = "at U = 0 alignment is high where depth exceeds heterogeneity"
+    return [Claim.measured("heat-map", text, "sign", ours)]
+
+
+def best_of_layers(folder: Path) -> Any:
+    """Return the alignment of every pair of encoders: the highest of all pairs of layers, for each measure."""
+    import pandas as pd
+
+    table = pd.read_parquet(folder / "alignment.parquet")
+    keys = ["uniqueness", "heterogeneity", "seed", "depth_1", "depth_2"]
+    best = table.groupby(keys).agg({**dict.fromkeys(MEASURES, highest_defined), "accuracy": "first"}).reset_index()
+    # the protocol of one fixed encoder: the shallowest of modality 1
+    return best[best["depth_1"] == best["depth_1"].min()]
+
+
+def correlations(table: Any, one: str, two: str, uniqueness: int) -> NDArray[np.float64]:
+    """Return Spearman's correlations over the depths of encoder 2, for every heterogeneity and seed at a uniqueness."""
+    mine = table[table["uniqueness"] == uniqueness]
+    groups = [group for _, group in mine.groupby(["heterogeneity", "seed"]) if len(group) > 2]
+    return np.array([spearman(group[one], group[two]) for group in groups])

@@ -1,0 +1,95 @@
+"""The claims of the study of MultiBench: the paper's table beside ours, from the tables that the study left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modalign.experiments.studies.claims import Claim
+from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
+from modalign.experiments.studies.measured import Measured, pooled_correlation
+from modalign.files.paths import expanded
+
+__all__ = ["PAPER", "best_of_layers", "claims", "correlations"]
+
+# Pearson's r by the modality whose depth varies; the image of AV-MNIST is its vision
+PAPER: dict[str, dict[tuple[str, str], float]] = {
+    dataset: {
+        ("vision", "audio"): va,
+        ("audio", "vision"): av,
+        ("vision", "text"): vt,
+        ("text", "vision"): tv,
+        ("audio", "text"): at,
+        ("text", "audio"): ta,
+    }
+    for dataset, (va, av, vt, tv, at, ta) in {
+        "mosei": (-0.223, -0.172, -0.093, -0.482, -0.145, -0.641),
+        "mosi": (-0.014, 0.313, 0.116, -0.413, 0.403, -0.386),
+        "humor": (-0.332, -0.336, -0.232, 0.284, -0.373, 0.083),
+        "sarcasm": (0.381, 0.208, 0.436, 0.019, 0.216, 0.438),
+    }.items()
+} | {"av_mnist": {("image", "audio"): 0.887, ("audio", "image"): 0.723}}
+# over ten depths, a smaller correlation says nothing: the claim is then that there is none
+ABOUT_ZERO = 0.2
+
+
+def best_of_layers(folder: Path) -> Any:
+    """Return the alignment of every encoder with the best one of the other modality, the highest of all layer pairs."""
+    import pandas as pd
+
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
+    keys = ["varying", "other", "seed", "depth"]
+    return (
+        table.groupby(keys, sort=False)
+        .agg({**dict.fromkeys(MEASURES, highest_defined), "score": "first"})
+        .reset_index()
+    )
+
+
+def correlations(folder: Path) -> list[dict[str, Any]]:
+    """Return Pearson's r of alignment and test score over depths, for every column of the table and every measure.
+
+    Alignment and score are means over seeds. The 90 % interval draws depths (``pooled_correlation``).
+    """
+    table = best_of_layers(folder)
+    rows = []
+    for (varying, other), mine in table.groupby(["varying", "other"], sort=False):
+        for measure in MEASURES:
+            ours = correlation(*(_points(mine, name) for name in (measure, "score")))
+            keys = {"varying": varying, "other": other, "measure": measure}
+            facts = {"r": ours.value, "low": ours.low, "high": ours.high, "half": ours.half}
+            rows.append({**keys, **facts, "runs": ours.runs, "design": ours.design})
+    return rows
+
+
+def correlation(alignment: NDArray[np.float64], score: NDArray[np.float64]) -> Measured:
+    """Return Pearson's r over depths of the means over seeds of alignment and score (seeds, depths)."""
+    return pooled_correlation(alignment.mean(0, keepdims=True), score.mean(0, keepdims=True), runs=score.size)
+
+
+def claims(folder: Path) -> list[Claim]:
+    """Return the paper's table beside ours, by unbiased CKA and the rules of ``claims.py``."""
+    import pandas as pd
+
+    dataset = json.loads((expanded(folder) / "settings.json").read_text(encoding="utf-8"))["settings"]["dataset"]
+    table = pd.read_parquet(expanded(folder) / "correlations.parquet")
+    results = []
+    for row in table[table["measure"] == MEASURES[0]].itertuples():
+        paper = PAPER[dataset][row.varying, row.other]
+        none = abs(paper) < ABOUT_ZERO
+        goes = "has little to do with" if none else "goes with" if paper > 0 else "goes against"
+        text = f"over depths of {row.varying}, alignment with the best {row.other} encoder {goes} performance"
+        ours = Measured(row.r, row.low, row.high, half=row.half, runs=int(row.runs), design=row.design)
+        rule = "none" if none else "strong"
+        results.append(Claim.measured(f"{row.varying}-{row.other}", text, rule, ours, paper=paper))
+    return results
+
+
+def _points(rows: Any, name: str) -> NDArray[np.float64]:
+    """Return a column as (seeds, depths)."""
+    values: NDArray[np.float64] = rows.pivot(index="seed", columns="depth", values=name).to_numpy()
+    return values
