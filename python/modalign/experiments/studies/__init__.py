@@ -1,8 +1,11 @@
 """Studies of papers: each trains or compares what a paper did, and sets the paper's numbers beside ours with a verdict.
 
     registry         every study, declared once
-    study, claims    the folder of a study and its resumable parts; claims, rules and verdicts
-    emergence, strength, multibench, vision_language (with vision_language_claims)   the studies
+    study            the folder of a study and its resumable parts
+    measured         statistics with intervals that hold every source of chance
+    claims, characteristics   claims, rules and verdicts, and how often the rules are right
+    emergence, strength, multibench, vision_language   the studies, each with its claims in emergence_claims,
+                     strength_claims, multibench_claims and vision_language_claims
     unimodal, trials, layer_pairs    training of separate encoders, search of their settings, alignment of their layers
     text_encoders, caption_changes   text encoders that are installed, and captions with fewer shared words
 
