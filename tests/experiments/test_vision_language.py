@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from modalign.alignment.preparation import prepare_layers
 from modalign.cli import app
 from modalign.data import emoji, emoji_texts
-from modalign.experiments.studies import vision_language
+from modalign.experiments.studies import vision_language, vision_language_claims
 from modalign.experiments.studies.caption_changes import EMPTY, KINDS, changed_captions, changes
 from modalign.experiments.studies.claims import Claim
 from modalign.experiments.studies.text_encoders import bits, bits_per_byte, text_encoders, tfidf
@@ -150,8 +150,8 @@ def test_the_study_ends_with_tables_verdicts_and_a_page(study: Path) -> None:
     assert (table[table["uniqueness"] == 0]["p"] == 1 / 20).all()
     assert (table[(table["uniqueness"] == 100) & (table["kind"] == "deleted")]["unbiased_cka"] == 0).all()
     claims = json.loads((study / "claims.json").read_text())
-    assert [claim["verdict"] for claim in claims] == ["reproduced", "reproduced", "reproduced", "not"]
-    assert claims[0]["paper"] == -0.95
+    assert [claim["verdict"] for claim in claims] == ["undecided", "undecided", "reproduced", "not"]
+    assert claims[0]["paper"] == -1.0
     (note,) = json.loads((study / "notes.json").read_text())
     assert note.startswith(
         "No correlation of alignment with performance: it needs 5 causal language models or more, got 0"
@@ -319,13 +319,12 @@ def test_performance_is_judged_over_enough_models_alone(study: Path, tmp_path: P
         names = [f"model {i}" for i in range(count)]
         values = [2 - 0.1 * i for i in range(count)]  # better with i
         models.loc[[0] * count].assign(encoder=names, bits_per_byte=values).to_parquet(folder / "models.parquet")
-        found = [claim for claim in vision_language.claims(folder) if claim.source == "performance"]
+        found = [claim for claim in vision_language_claims.claims(folder) if claim.source == "performance"]
         assert len(found) == expected
-        assert len(vision_language.notes(folder)) == (1 if not expected else 0)
+        assert len(vision_language_claims.notes(folder)) == (1 if not expected else 0)
         for claim in found:
             assert isinstance(claim, Claim)
-            x = 0.01 * np.arange(count) + 0.002 * (np.arange(count) % 2)
-            assert claim.value == pytest.approx(np.corrcoef(x, np.arange(count))[0, 1])
+            assert claim.value == pytest.approx(1)  # Spearman's: alignment rises with every model
             assert claim.verdict == "reproduced"
 
 

@@ -178,7 +178,7 @@ def mean_over_draws(values: Array, *, runs: int | None = None) -> Measured:
     half = max(widths)
     known = [width for width in widths if math.isfinite(width)]
     finite = max(known) if known else abs(value)
-    return Measured(value, value - half, value + half, finite, count, name, correlation=False)
+    return Measured(value, value - half, value + half, half=finite, runs=count, design=name, correlation=False)
 
 
 def _unit(side: Array) -> Array | None:
@@ -250,7 +250,7 @@ def _correlation(
         if math.isfinite(width):
             finite = max(finite, width)
     low, high = max(-1.0, min(low, value)), min(1.0, max(high, value))
-    return Measured(value, low, high, finite, runs, design)
+    return Measured(value, low, high, half=finite, runs=runs, design=design)
 
 
 def _critical(null: Array) -> float | None:
@@ -264,4 +264,4 @@ def _critical(null: Array) -> float | None:
 def _nothing(runs: int, design: str, *, correlation: bool = True) -> Measured:
     """Return what is measured where nothing can be."""
     bound = 1.0 if correlation else math.inf
-    return Measured(math.nan, -bound, bound, math.nan, runs, design, correlation)
+    return Measured(math.nan, -bound, bound, half=math.nan, runs=runs, design=design, correlation=correlation)

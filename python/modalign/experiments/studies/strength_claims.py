@@ -76,7 +76,8 @@ class Curves:
         ends = best_column_range(self.validation) or (0, -1)
         low, high = (self.strengths[end] for end in ends)
         design = f"best {'x'.join(map(str, self.test.shape))}"
-        return Measured(value, low, high, (high - low) / 2, self.test.size, design, correlation=False)
+        half, runs = (high - low) / 2, self.test.size
+        return Measured(value, low, high, half=half, runs=runs, design=design, correlation=False)
 
     @property
     def shape(self) -> str:
