@@ -8,6 +8,7 @@ edges             scores of the neighbours and their similarities: ``cknna``, ``
 graphs            searches and checks of graphs, for these two
 linear            ``cka``, ``unbiased_cka``, ``rv``, ``procrustes``, ``cmd``
 canonical         ``cca``, ``svcca``, ``pwcca``, ``linear_r2``
+published_svcca   ``svcca_code``: SVCCA as published programs compute it
 sums              the sums over rows that linear and canonical scores are functions of
 variants          the equation of a paper, or what its program computes, for ``cknna`` and ``unbiased_cka``
 gaussian_kernels  ``rbf_cka``, exactly and from random features

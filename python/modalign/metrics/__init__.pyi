@@ -27,6 +27,7 @@ from .neighborhoods import jaccard_knn as jaccard_knn
 from .neighborhoods import lcs_knn as lcs_knn
 from .neighborhoods import mutual_knn as mutual_knn
 from .neighborhoods import rank_similarity as rank_similarity
+from .published_svcca import svcca_code as svcca_code
 from .ranks import InformationImbalance as InformationImbalance
 from .ranks import Ranks as Ranks
 from .ranks import Retrieval as Retrieval

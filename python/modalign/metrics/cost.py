@@ -13,6 +13,7 @@ __all__ = [
     "AFFORDED",
     "COLUMN_DECOMPOSITIONS",
     "COLUMN_PRODUCTS",
+    "COLUMN_SUBSPACES",
     "LIST_POSITIONS",
     "LIST_SETS",
     "NEIGHBOR_ROWS",
@@ -85,6 +86,8 @@ NEIGHBOR_ROWS = Cost("n k d", lambda s: 2e-9 * s.n * s.k * s.width)
 COLUMN_PRODUCTS = Cost("n d^2", lambda s: 1e-10 * s.n * s.d_x * s.d_y + 2e-8 * s.width**2)
 # The sums of products are decomposed too.
 COLUMN_DECOMPOSITIONS = Cost("n d^2 + d^3", lambda s: 1e-10 * s.n * s.d_x * s.d_y + 5e-10 * s.width**3)
+# Ten directions of either side are found by products with all rows; relabellings compare these alone.
+COLUMN_SUBSPACES = Cost("n d", lambda s: 3e-8 * s.n * s.width, lambda s: 1e-6 * s.n, lambda n: 160 * n)
 
 
 def tabled_pairs(pair_seconds: float, pair_bytes: int = 0) -> Cost:

@@ -17,6 +17,7 @@ from modalign.common.names import did_you_mean, require_reference, resolve, sugg
 from modalign.metrics.cost import (
     COLUMN_DECOMPOSITIONS,
     COLUMN_PRODUCTS,
+    COLUMN_SUBSPACES,
     LIST_POSITIONS,
     LIST_SETS,
     NEIGHBOR_ROWS,
@@ -231,6 +232,15 @@ _ENTRIES = (
     ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}
+METRICS["svcca_code"] = _metric(
+    "published_svcca",
+    "svcca_code",
+    "SVCCA, as the published code",
+    "pairs",
+    cost=COLUMN_SUBSPACES,
+    relabelled="modalign.metrics.published_svcca:relabelled_svcca_code",
+    options={"components": 10},
+)
 METRICS |= {
     f"{name}_code": dataclasses.replace(
         METRICS[name],
