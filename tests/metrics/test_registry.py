@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def rows(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, 5))
-    return x, np.tanh(x) + 0.3 * rng.normal(size=(n, 5))
+    x = rng.normal(size=(n, 10))
+    return x, np.tanh(x) + 0.3 * rng.normal(size=(n, 10))
 
 
 @pytest.fixture
@@ -95,7 +95,9 @@ def test_defaults_are_registered_and_options_exist() -> None:
     assert metric_names("align", DEFAULT_METRICS) == list(DEFAULT_METRICS)
     for metric in METRICS.values():
         options = inspect.signature(metric.load("score")).parameters
-        assert ("metric" in options) == (metric.needs != "moments" and metric.name not in ("rsa", "rbf_cka"))
+        assert ("metric" in options) == (
+            metric.needs != "moments" and metric.name not in ("rsa", "rbf_cka", "svcca_code")
+        )
 
 
 def test_importing_the_registry_does_not_import_torch() -> None:
