@@ -76,3 +76,13 @@ def test_every_mfcc_coefficient_has_mean_0_and_variance_1_and_labels_may_be_floa
     whole = av_mnist(digits, features="tokens", coefficients=False).y[:55]
     assert whole.mean().abs() < 1e-4
     assert whole.mean((0, 2)).abs().max() > 0.5
+
+
+def test_pixels_are_divided_by_255_as_the_papers_code_does(digits):
+    data = av_mnist(digits, standardise="multibench")
+    raw = np.load(digits / "image" / "train_data.npy")
+    assert data.x[:60].numpy() == pytest.approx(raw / 255, abs=1e-6)
+    assert torch.equal(data.y, av_mnist(digits).y)
+    assert torch.equal(av_mnist(**data.settings).x, data.x)
+    with pytest.raises(ValueError, match="standardise must be one of True, multibench"):
+        av_mnist(digits, standardise=False)

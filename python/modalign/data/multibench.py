@@ -32,7 +32,12 @@ IMDB_PARTS = (15552, 2608, 7799)  # films in the parts of the published split, i
 
 
 def av_mnist(
-    folder: str | Path, *, features: str = "flat", audio_pool: int = 1, coefficients: bool | None = None
+    folder: str | Path,
+    *,
+    features: str = "flat",
+    audio_pool: int = 1,
+    coefficients: bool | None = None,
+    standardise: bool | str = True,
 ) -> PairedDataset:
     """Return pictures of digits and spectrograms of spoken digits, 10 classes: MultiBench's AV-MNIST.
 
@@ -45,6 +50,7 @@ def av_mnist(
         audio_pool: average windows of so many rows and columns of the audio, for less memory (4 gives 28 x 28).
         coefficients: whether the rows of the audio are coefficients of different size, such as MFCC, of which each is
             standardised on its own; None for audio that is not square, as a spectrogram is.
+        standardise: "multibench" divides pixels by 255 and does no more to them, as the code of Tjandrasuwita et al.
 
     Returns: float32; of each modality, or each coefficient, one mean and one variance of the training part become 0
         and 1.
@@ -58,6 +64,7 @@ def av_mnist(
         >>> av_mnist("avmnist", features="tokens", audio_pool=4)  # doctest: +SKIP
     """
     require_one_of("av_mnist: features", features, ("flat", "tokens"))
+    require_one_of("av_mnist: standardise", standardise, (True, "multibench"))
     root = expanded(folder)
     labels = [_mapped(root / f"{part}_labels.npy", "av_mnist") for part in ("train", "test")]
     sizes = [len(values) for values in labels]
@@ -84,15 +91,15 @@ def av_mnist(
                 )
         shapes[modality] = files[0].shape[1:]
         inputs.append(_blocks(files, modality, features, audio_pool if modality == "audio" else 1))
-    given = coefficients is not None
-    if coefficients is None:
-        coefficients = shapes["audio"][0] != shapes["audio"][1]
-    tokens = shapes["audio"][0] // audio_pool
-    audio = _by_coefficient(inputs[1], trained, tokens) if coefficients else _standardised(inputs[1], trained)
+    square = shapes["audio"][0] == shapes["audio"][1]
+    coefficients = not square if coefficients is None else coefficients
+    rows = shapes["audio"][0] // audio_pool
+    image = _standardised(inputs[0], trained) if standardise is True else _pixels(inputs[0])
+    audio = _by_coefficient(inputs[1], trained, rows) if coefficients else _standardised(inputs[1], trained)
     return PairedDataset(
         name="av_mnist",
         modalities=("image", "audio"),
-        x=_standardised(inputs[0], trained),
+        x=image,
         y=audio,
         labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)),
         split=torch.from_numpy(split),
@@ -101,7 +108,9 @@ def av_mnist(
             "folder": str(folder),
             "features": features,
             "audio_pool": audio_pool,
-            **({"coefficients": coefficients} if coefficients or given else {}),
+            # folders of results that were made before these settings go on
+            **({} if square and not coefficients else {"coefficients": coefficients}),
+            **({} if standardise is True else {"standardise": standardise}),
         },
     )
 
@@ -221,6 +230,11 @@ def _standardised(values: Array, trained: int) -> Tensor:
     values -= mean
     values /= np.sqrt(square)
     return torch.from_numpy(values)
+
+
+def _pixels(values: Array) -> Tensor:
+    require_finite(values, "av_mnist")
+    return torch.from_numpy(values / np.float32(255))
 
 
 def _by_coefficient(values: Array, trained: int, rows: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from modalign.alignment.preparation import prepare
 from modalign.encoders import EncoderConfig
 from modalign.experiments.studies.unimodal import Trained, every_layer
 from modalign.metrics import svcca, unbiased_cka
@@ -25,10 +26,24 @@ MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
 Layers = list[tuple[Tensor, Tensor]]
 
 
-def layers_of(config: EncoderConfig, trained: Trained, fit: int, x: Tensor, k: int, *, block: int = 4096) -> Layers:
-    """Return the layers of one trained encoder for the items x (n, ...), computed ``block`` items at a time."""
+def layers_of(
+    config: EncoderConfig,
+    trained: Trained,
+    fit: int,
+    x: Tensor,
+    k: int,
+    *,
+    block: int = 4096,
+    quantile: float = 1.0,
+) -> Layers:
+    """Return the layers of one trained encoder for the items x (n, ...), computed ``block`` items at a time.
+
+    quantile: rows are clamped at this quantile of a layer's absolute values before they are scaled to unit length, as
+    ``modalign.alignment.preparation.prepare`` does for "emergence"; 1 clamps nothing.
+    """
     blocks = [every_layer(config, trained, fit, rows, example=x) for rows in torch.split(x, block)]
-    layers = [F.normalize(torch.cat(parts).double(), dim=1) for parts in zip(*blocks, strict=True)]
+    layers = [torch.cat(parts).double() for parts in zip(*blocks, strict=True)]
+    layers = [prepare(rows, "emergence", quantile=quantile) if quantile < 1 else F.normalize(rows) for rows in layers]
     return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
 
 

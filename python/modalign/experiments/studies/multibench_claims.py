@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modalign.experiments.studies.claims import Claim
 from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
 from modalign.experiments.studies.measured import Measured, pooled_correlation
+from modalign.experiments.studies.multibench_published import has_published_widths
 from modalign.files.paths import expanded
 
 __all__ = ["PAPER", "best_of_layers", "claims", "correlations"]
@@ -42,7 +43,7 @@ def best_of_layers(folder: Path) -> Any:
     import pandas as pd
 
     table = pd.read_parquet(expanded(folder) / "alignment.parquet")
-    keys = ["varying", "other", "seed", "depth"]
+    keys = ["part", "varying", "other", "seed", "depth"]
     return (
         table.groupby(keys, sort=False)
         .agg({**dict.fromkeys(MEASURES, highest_defined), "score": "first"})
@@ -51,16 +52,18 @@ def best_of_layers(folder: Path) -> Any:
 
 
 def correlations(folder: Path) -> list[dict[str, Any]]:
-    """Return Pearson's r of alignment and test score over depths, for every column of the table and every measure.
+    """Return Pearson's r of alignment and score over depths, for every column of the table and every measure.
 
-    Alignment and score are means over seeds. The 90 % interval draws depths (``pooled_correlation``).
+    Alignment and score are means over seeds or, under the paper's protocol, of every depth and seed. The 90 % interval
+    draws depths (``pooled_correlation``).
     """
-    table = best_of_layers(folder)
+    table, paper = best_of_layers(folder), _settings(folder)["protocol"] == "paper"
     rows = []
-    for (varying, other), mine in table.groupby(["varying", "other"], sort=False):
+    for (part, varying, other), mine in table.groupby(["part", "varying", "other"], sort=False):
         for measure in MEASURES:
-            ours = correlation(*(_points(mine, name) for name in (measure, "score")))
-            keys = {"varying": varying, "other": other, "measure": measure}
+            sides = [_points(mine, name) for name in (measure, "score")]
+            ours = pooled_correlation(*sides) if paper else correlation(*sides)
+            keys = {"part": part, "varying": varying, "other": other, "measure": measure}
             facts = {"r": ours.value, "low": ours.low, "high": ours.high, "half": ours.half}
             rows.append({**keys, **facts, "runs": ours.runs, "design": ours.design})
     return rows
@@ -72,21 +75,33 @@ def correlation(alignment: NDArray[np.float64], score: NDArray[np.float64]) -> M
 
 
 def claims(folder: Path) -> list[Claim]:
-    """Return the paper's table beside ours, by unbiased CKA and the rules of ``claims.py``."""
+    """Return the paper's table beside ours, by unbiased CKA and the rules of ``claims.py``.
+
+    The paper's numbers stand beside those that mean the same: r over depths and seeds, of its encoders on its features.
+    Otherwise the claim is the paper's side of 0.
+    """
     import pandas as pd
 
-    dataset = json.loads((expanded(folder) / "settings.json").read_text(encoding="utf-8"))["settings"]["dataset"]
+    settings = _settings(folder)
+    same = has_published_widths(settings)
     table = pd.read_parquet(expanded(folder) / "correlations.parquet")
     results = []
-    for row in table[table["measure"] == MEASURES[0]].itertuples():
-        paper = PAPER[dataset][row.varying, row.other]
+    for row in table[(table["measure"] == MEASURES[0]) & (table["part"] == "test")].itertuples():
+        paper = PAPER[settings["dataset"]][row.varying, row.other]
         none = abs(paper) < ABOUT_ZERO
         goes = "has little to do with" if none else "goes with" if paper > 0 else "goes against"
         text = f"over depths of {row.varying}, alignment with the best {row.other} encoder {goes} performance"
         ours = Measured(row.r, row.low, row.high, half=row.half, runs=int(row.runs), design=row.design)
-        rule = "none" if none else "strong"
-        results.append(Claim.measured(f"{row.varying}-{row.other}", text, rule, ours, paper=paper))
+        rule = "none" if none else "strong" if same else "sign"
+        facts: dict[str, Any] = {"paper": paper} if same else {"side": 1 if paper > 0 else -1}
+        results.append(Claim.measured(f"{row.varying}-{row.other}", text, rule, ours, **facts))
     return results
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    record = json.loads((expanded(folder) / "settings.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = record["settings"]
+    return settings
 
 
 def _points(rows: Any, name: str) -> NDArray[np.float64]:

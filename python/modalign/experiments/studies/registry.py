@@ -135,6 +135,7 @@ for _study in (
         "multibench",
         question="whether alignment goes with performance, on your copy of MultiBench's files",
         function="modalign.experiments.studies.multibench:reproduce",
+        protocols=("default", "paper"),
         options=("storage", "device", "data", "dataset"),
         required={
             "data": "a file of MultiBench or the folder of AV-MNIST",

@@ -1,8 +1,8 @@
 """Training of many separate unimodal encoders at once: one architecture, any number of data sets and seeds.
 
 Every fit has its own data set, initial weights, batches, learning rate and weight decay; the epoch with the best
-validation score is kept (the first of equals). The numbers of a fit do not depend on the fits beside it, up to the
-rounding of batched products.
+validation score, or the lowest validation loss, is kept (the first of equals). The numbers of a fit do not depend on
+the fits beside it, up to the rounding of batched products.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modalign.common.checks import one_of
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.encoders import EncoderConfig, build_encoder, seeded_module, width_of
 from modalign.experiments.sweep import tasks
-from modalign.experiments.sweep.randomness import batch_order, initial_seed
+from modalign.experiments.sweep.randomness import batch_order, dropout_seed, initial_seed
 from modalign.experiments.sweep.stacked import Layout, Stacked, stacked_encoder
 from modalign.experiments.sweep.training import inputs_of
 
@@ -51,8 +52,9 @@ class UnimodalTrainer:
 
     Losses and scores are those of the data's task (see ``tasks``).
     data: sets of one task whose inputs have one shape; parts are cut to the smallest set's sizes.
-    clip: the largest gradient norm of a fit. Raises ValueError for a modality that the data does not have,
-    and for several tasks.
+    clip: the largest gradient norm of a fit. last_batch: whether an epoch ends with a batch of the pairs that are left.
+    kept_by: "score" or "loss", the validation number that chooses the epoch. Raises ValueError for a modality
+    that the data does not have, and for several tasks.
     """
 
     def __init__(
@@ -63,11 +65,15 @@ class UnimodalTrainer:
         *,
         batch_size: int = 512,
         clip: float | None = 8.0,
+        last_batch: bool = False,
+        kept_by: str = "score",
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> None:
         self.config, self.modality, self.dtype, self.device = encoder, modality, dtype, torch.device(device)
         self.batch_size, self.clip = batch_size, clip
+        one_of("UnimodalTrainer", "kept_by", kept_by, ("score", "loss"))
+        self.last_batch, self.kept_by = last_batch, kept_by
         self.block = 4 * batch_size  # without gradients four times the rows fit
         kinds = sorted({one.task for one in data})
         if len(kinds) != 1:
@@ -104,30 +110,41 @@ class UnimodalTrainer:
         optimizer = _AdamW(models.parameters, fits)
         n = self.inputs[TRAIN].shape[1]
         batch = min(self.batch_size, n)
-        best = torch.full((len(fits),), -1.0, device=self.device)
-        test, epoch_of = torch.zeros_like(best), torch.zeros(len(fits), dtype=torch.int64)
+        best = torch.full((len(fits),), -torch.inf, device=self.device)
+        validation, test = torch.zeros_like(best), torch.zeros_like(best)
+        epoch_of = torch.zeros(len(fits), dtype=torch.int64)
         kept = {name: value.detach().clone() for name, value in models.parameters.items()}
         for epoch in range(epochs):
             orders = torch.stack([batch_order(seed, epoch, n) for seed in seeds])[of_seed].to(self.device)
-            for start in range(0, n - batch + 1, batch):
+            for step, start in enumerate(range(0, n if self.last_batch else n - batch + 1, batch)):
                 rows = orders[:, start : start + batch]
                 x, labels = self.inputs[TRAIN][which[:, None], rows], self.labels[TRAIN][which[:, None], rows]
-                logits = models(x)
+                logits = models(x, models.dropout(fits, epoch, step))
                 losses = tasks.losses(self.task, logits, labels)
                 # a fit's parameters affect only its own loss, so the gradient of the sum holds every fit's
                 gradients = torch.autograd.grad(losses.mean(1).sum(), list(models.parameters.values()))
                 optimizer.step(gradients, self.clip)
                 on_step()
-            score = models.score(VALIDATION, which)
-            better = score > best
+            score, loss = models.evaluated(VALIDATION, which)
+            worth = score if self.kept_by == "score" else -loss
+            better = worth > best
             if bool(better.any()):
-                best = torch.where(better, score, best)
-                test = torch.where(better, models.score(TEST, which), test)
+                best, validation = torch.where(better, worth, best), torch.where(better, score, validation)
+                test = torch.where(better, models.evaluated(TEST, which)[0], test)
                 epoch_of[better.cpu()] = epoch + 1
                 for name, value in models.parameters.items():
                     kept[name][better] = value.detach()[better]
             on_epoch()
-        return Trained(kept | models.constants, best.double().cpu(), test.double().cpu(), epoch_of)
+        return Trained(kept | models.constants, validation.double().cpu(), test.double().cpu(), epoch_of)
+
+    def scores(self, trained: Trained, fits: Sequence[Fit], part: int) -> Tensor:
+        """Return the scores (fits,) of trained fits on a part of the split."""
+        models = _Models(self, fits)
+        with torch.no_grad():
+            for name, value in models.parameters.items():
+                value.copy_(trained.parameters[name])
+        which = torch.tensor([fit.data for fit in fits], device=self.device)
+        return models.evaluated(part, which)[0].double().cpu()
 
 
 class _Models:
@@ -152,22 +169,32 @@ class _Models:
         self.parameters = {f"encoder.{name}": value for name, value in self.encoder.parameters.items()}
         self.parameters |= {f"head.{name}": value for name, value in self.head.parameters.items()}
 
-    def __call__(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(x))
+    def dropout(self, fits: Sequence[Fit], epoch: int, step: int) -> list[int] | None:
+        """Return the seed of each fit's dropout in a step, None for encoders without it."""
+        if not self.encoder.has_dropout:
+            return None
+        return [dropout_seed(fit.seed, self.trainer.modality, epoch, step) for fit in fits]
+
+    def __call__(self, x: Tensor, dropout: Sequence[int] | None = None) -> Tensor:
+        logits: Tensor = self.head(self.encoder(x, dropout))
         return logits
 
     @torch.no_grad()
-    def score(self, part: int, which: Tensor) -> Tensor:
+    def evaluated(self, part: int, which: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score and the mean loss (fits,) on a part of the split."""
         inputs, labels = self.trainer.inputs[part], self.trainer.labels[part]
         found = tasks.Score(self.trainer.task, len(which))
+        loss = torch.zeros(len(which), dtype=torch.float64, device=which.device)
         finite = torch.ones(len(which), dtype=torch.bool, device=which.device)
         for start in range(0, inputs.shape[1], self.trainer.block):
             rows = slice(start, start + self.trainer.block)
             logits = self(inputs[which, rows])
             finite &= logits.isfinite().flatten(1).all(1)
             found.add(logits, labels[which, rows])
-        # a fit that diverged scores 0
-        return torch.where(finite, found.value().to(which.device).float(), 0.0)
+            loss += tasks.losses(self.trainer.task, logits, labels[which, rows]).double().sum(1)
+        # a fit that diverged scores 0 and has no finite loss
+        score = torch.where(finite, found.value().to(which.device).float(), 0.0)
+        return score, torch.where(finite, loss / inputs.shape[1], torch.inf)
 
 
 @torch.no_grad()

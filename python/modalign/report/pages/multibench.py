@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.layer_pairs import MEASURES
-from modalign.experiments.studies.multibench import FULL
 from modalign.experiments.studies.multibench_claims import PAPER, best_of_layers
+from modalign.experiments.studies.multibench_grid import FULL
+from modalign.experiments.studies.multibench_published import has_published_widths
 from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
@@ -36,6 +37,17 @@ __all__ = ["write"]
 NAMES = {"unbiased_cka": "unbiased CKA", "mutual_knn": "mutual k-NN", "svcca": "SVCCA"}
 PAIR = ["varying", "other"]  # the modality whose depth varies, and the one whose best encoder it is compared with
 ABREAST = 3  # panels side by side
+INTERVAL = (
+    "Its 90 % interval leaves out 0 where a permutation of the depths would give as strong a correlation in less than "
+    "5 %."
+)
+CORRELATION = {
+    "default": "Pearson's correlation, over depths, of alignment and score, each averaged over seeds. The alignment is "
+    f"that with the best encoder of the same seed. {INTERVAL} The paper's numbers are correlations over depths and "
+    "seeds of other encoders (see --protocol paper) and do not stand beside these.",
+    "paper": "Pearson's correlation, over all depths and seeds, of score and alignment with the encoder of the other "
+    f"modality that is best over all depths and seeds. {INTERVAL}",
+}
 READING = (
     (
         "Score",
@@ -47,11 +59,6 @@ READING = (
         "The alignment of an encoder with the encoder of the other modality that has the best validation score: the "
         "highest score of all pairs of layers, on held-out pairs. A layer is the output of a block, pooled as the "
         "output of the encoder is.",
-    ),
-    (
-        "r",
-        "Pearson's correlation, over depths, of alignment and score, each averaged over seeds. Its 90 % interval "
-        "leaves out 0 where a permutation of the depths would give as strong a correlation in less than 5 %.",
     ),
     ("Verdicts", "The verdicts rest on unbiased CKA; mutual k-NN and SVCCA are given for comparison."),
     *RULES.items(),
@@ -71,6 +78,11 @@ def write(folder: Path) -> Path:
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
     models, correlations = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))
     table = best_of_layers(folder)
+    table, by_part = table[table["part"] == "test"], dict(list(correlations.groupby("part", sort=False)))
+    papers = PAPER[settings["dataset"]] if has_published_widths(settings) else None
+    tables = [claims_table(claims), _correlations(by_part["test"], papers)]
+    if "train" in by_part:
+        tables.append(_correlations(by_part["train"], None, part="train"))
     train, validation, test = settings["data"]["pairs"]
     return write_study_page(
         Page(
@@ -79,9 +91,9 @@ def write(folder: Path) -> Path:
             facts=f"{settings['dataset']}: {train:,} training, {validation:,} validation and {test:,} test items, "
             f"{len(models)} Transformers trained independently, {len(settings['seeds'])} seeds",
             sentences=_sentences(claims, settings, models),
-            tables=[claims_table(claims), _correlations(correlations, settings["dataset"]), _encoders(models)],
-            sheets=[_performance(table, correlations), _depths(table, models)],
-            reading=READING,
+            tables=[*tables, _encoders(models)],
+            sheets=[_performance(table, by_part["test"]), _depths(table, models)],
+            reading=[READING[0], READING[1], ("r", CORRELATION[settings["protocol"]]), *READING[2:]],
             folded=folded_settings(folder),
         ),
         folder,
@@ -102,7 +114,9 @@ def _sentences(
             f"No depth of {' or '.join(poor)} is better than the best constant prediction "
             f"({models['chance'].iloc[0]:.1%}), so a correlation with its scores says little."
         )
-    paper = {"depths": len(FULL.depths), "epochs": FULL.epochs, "trials": FULL.trials}
+    paper = {"depths": len(FULL.depths), "epochs": FULL.epochs}
+    if settings["protocol"] == "default":
+        paper["trials"] = FULL.trials
     counts = {name: _count(settings[name]) for name in paper}
     cuts = [f"{counts[name]} of {paper[name]} {name}" for name in paper if counts[name] < paper[name]]
     if settings["items"] is not None:
@@ -118,7 +132,10 @@ def _count(value: object) -> int:
     return len(value) if isinstance(value, list) else int(str(value))
 
 
-def _correlations(correlations: pd.DataFrame, dataset: str) -> Table:
+def _correlations(
+    correlations: pd.DataFrame, papers: Mapping[tuple[str, str], float] | None, part: str = "test"
+) -> Table:
+    """Return the correlations on a part of the split, beside the paper's where they mean the same."""
     rows = []
     for pair, group in correlations.groupby(PAIR, sort=False):
         varying, other = (str(name) for name in pair)
@@ -127,9 +144,13 @@ def _correlations(correlations: pd.DataFrame, dataset: str) -> Table:
         for name in MEASURES:
             r, low, high = (rounded(by_measure.loc[name, column]) for column in ("r", "low", "high"))
             cells.append(f"{r} [{low}, {high}]")
-        rows.append((varying, other, rounded(PAPER[dataset][varying, other]), *cells))
-    columns = ("depth varies", "best encoder of", "paper", *(NAMES[name] for name in MEASURES))
-    return Table("correlations", "r of alignment and performance, by measure, with 90 % intervals", columns, rows)
+        beside = () if papers is None else (rounded(papers[varying, other]),)
+        rows.append((varying, other, *beside, *cells))
+    columns = ("depth varies", "best encoder of", *(() if papers is None else ("paper",)))
+    title = "r of alignment and performance, by measure, with 90 % intervals"
+    name = "correlations" if part == "test" else "correlations-train"
+    heading = title if part == "test" else f"{title}, on the training part"
+    return Table(name, heading, (*columns, *(NAMES[name] for name in MEASURES)), rows)
 
 
 def _encoders(models: pd.DataFrame) -> Table:
