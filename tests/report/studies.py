@@ -147,13 +147,15 @@ def multibench_study(folder: Path) -> Path:
     rows = []
     for varying, other in itertools.permutations(modalities, 2):
         for model in (model for model in models if model["modality"] == varying):
-            keys = {"varying": varying, "other": other, "seed": model["seed"], "depth": model["depth"]}
+            keys = {
+                "part": "test", "varying": varying, "other": other, "seed": model["seed"], "depth": model["depth"],
+            }  # fmt: skip
             for layer in range(2):
                 scores = {name: 0.2 + 0.1 * model["score"] + rng.normal(0, 0.01) for name in layer_pairs.MEASURES}
                 rows.append(keys | {"depth_other": 4, "layer": layer, "score": model["score"]} | scores)
     settings = {
         "study": "multibench", "dataset": "mosi", "seeds": list(seeds), "depths": list(depths), "epochs": 1,
-        "trials": 1, "items": 40, "steps": 8, "data": {"pairs": [40, 20, 40]},
+        "trials": 1, "items": 40, "steps": 8, "data": {"pairs": [40, 20, 40]}, "protocol": "default",
     }  # fmt: skip
     _begin(folder, settings)
     for name, table in (("models", models), ("alignment", rows)):

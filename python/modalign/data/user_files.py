@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Sequence
@@ -119,16 +120,13 @@ def own(
         pixels_of(files[1], size) if files is not None else _rows(values, name, size)
         for files, values, name in zip(folders, inputs, modality_names, strict=True)
     ]
-    targets = targets_of(_folder_classes(folders) if labels is None else _label_source(labels), task, names, missing)
+    targets = targets_of(_label_source(labels, folders), task, names, missing)
     _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, targets.labels), strict=True)))
-    if missing is None:
-        _warn_of_gaps(targets)
-    parts = parts_of(None if split is None else _label_source(split), targets, seed)
+    _warn_of_gaps(targets, missing)
+    parts = parts_of(_label_source(split), targets, seed)
     train = parts.numpy() == TRAIN
-    tables = [
-        _modality(array, train, name, standardise=standardise, pca=pca)
-        for array, name in zip(rows, modality_names, strict=True)
-    ]
+    scale = functools.partial(_modality, train=train, standardise=standardise, pca=pca)
+    tables = [scale(array, name=name) for array, name in zip(rows, modality_names, strict=True)]
     arguments = {"x": x, "y": y, "labels": labels, "split": split, "more": list(more) or None}
     return PairedDataset(
         name="own",
@@ -156,9 +154,9 @@ def own(
     )
 
 
-def _warn_of_gaps(targets: Targets) -> None:
-    """Warn of pairs without a label, which may be a mistake."""
-    if targets.labelled is not None:
+def _warn_of_gaps(targets: Targets, missing: float | str | None) -> None:
+    """Warn of pairs without a label, which may be a mistake where no value was said to be missing."""
+    if missing is None and targets.labelled is not None:
         gaps = int((~targets.labelled).sum())
         warnings.warn(
             f"own: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
@@ -227,11 +225,13 @@ def _require_same_names(folders: list[tuple[list[str], list[Path]]]) -> None:
             )
 
 
-def _label_source(values: Any) -> Any:
+def _label_source(values: Any, folders: list[tuple[list[str], list[Path]] | None] | None = None) -> Any:
     """Return labels or the names of parts, read where a path is given; spaces around text in files do not count.
 
-    Entries that are missing are None or NaN.
+    Entries that are missing are None or NaN. folders: where labels that are not given come from.
     """
+    if values is None:
+        return None if folders is None else _folder_classes(folders)
     if not isinstance(values, (str, Path)):
         return values
     if str(values).lower().endswith(".txt"):
@@ -363,7 +363,7 @@ def _column(path: Path, member: str | None, *, gaps: bool = False) -> Array:
 
 
 def _modality(
-    values: Array | Tensor, train: NDArray[np.bool_], name: str, *, standardise: bool, pca: int | None
+    values: Array | Tensor, *, train: NDArray[np.bool_], name: str, standardise: bool, pca: int | None
 ) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind == "U" and array.ndim == 1:

@@ -85,5 +85,7 @@ def best_model(models: Mapping[int, Sequence[Mapping[str, Any]]], seeds: Sequenc
 
 def has_published_widths(settings: Mapping[str, Any]) -> bool:
     """Return whether a study, by its settings, followed the paper's protocol on features of the paper's widths."""
+    if settings["protocol"] != "paper":
+        return False
     widths = {name: shape[-1] for name, shape in settings["data"]["modalities"].items()}
-    return settings["protocol"] == "paper" and widths == WIDTHS[settings["dataset"]]
+    return widths == WIDTHS[settings["dataset"]]

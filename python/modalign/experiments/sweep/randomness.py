@@ -33,7 +33,8 @@ def initial_seed(part: str, seed: int, modality: int) -> int:
 
 def dropout_seed(seed: int, modality: int, epoch: int, step: int) -> int:
     """Return the seed of the dropout of a run's encoder in one step of training."""
-    return int(_generator("dropout", seed, modality, epoch, step).integers(2**62))
+    place = (seed, modality, epoch, step)
+    return int(_generator("dropout", *place).integers(2**62))
 
 
 def label_budget(labels: float | None, n: int) -> int:
