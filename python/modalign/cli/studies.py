@@ -18,7 +18,7 @@ from modalign.experiments.studies.registry import PROTOCOLS, STUDIES, StudyEntry
 
 __all__: list[str] = []
 
-DATASETS = STUDIES["multibench"].required["dataset"]
+ALIGN = "mosei, sarcasm, av_mnist or synergy"
 
 
 def _takers(option: str) -> str:
@@ -63,17 +63,28 @@ class ReproduceOptions(RunOptions):
         ),
     ] = None
     data: Annotated[
-        Path | None, _option("data", "the pickle file, or the folder of AV-MNIST.", metavar="FILE_OR_FOLDER")
+        Path | None,
+        _option(
+            "data",
+            "the pickle file, a folder that holds it, or the folder of AV-MNIST; align takes synergy, too.",
+            metavar="FILE_OR_FOLDER",
+        ),
     ] = None
     dataset: Annotated[
-        str | None, _option("dataset", f"one of {STUDIES['multibench'].required['dataset']}.", metavar="NAME")
+        str | None,
+        _option(
+            "dataset",
+            f"one of {STUDIES['multibench'].required['dataset']}; align: {ALIGN}, told by the files' names otherwise.",
+            metavar="NAME",
+        ),
     ] = None
     device: Annotated[str | None, _option("device", "device of the encoders, such as cuda.", default="cpu")] = None
 
     @property
     def folder(self) -> Path:
         """The folder of the results."""
-        parts = [self.study, self.dataset, None if self.protocol == "default" else self.protocol]
+        named = self.dataset or (None if self.data is None or self.study != "align" else self.data.stem)
+        parts = [self.study, named, None if self.protocol == "default" else self.protocol]
         return self.out or Path("results") / "-".join(part for part in parts if part)
 
     def for_study(self) -> StudyOptions:

@@ -38,6 +38,7 @@ def av_mnist(
     audio_pool: int = 1,
     coefficients: bool | None = None,
     standardise: bool | str = True,
+    items: int | None = None,
 ) -> PairedDataset:
     """Return pictures of digits and spectrograms of spoken digits, 10 classes: MultiBench's AV-MNIST.
 
@@ -50,6 +51,7 @@ def av_mnist(
         audio_pool: average windows of so many rows and columns of the audio, for less memory (4 gives 28 x 28).
         coefficients: whether the rows of the audio are coefficients of different size, such as MFCC, of which each is
             standardised on its own; None for audio that is not square, as a spectrogram is.
+        items: at most so many pairs of each part, a fixed random choice; None for all.
         standardise: "multibench" divides pixels by 255 and does no more to them, as the code of Tjandrasuwita et al.
 
     Returns: float32; of each modality, or each coefficient, one mean and one variance of the training part become 0
@@ -96,7 +98,7 @@ def av_mnist(
     rows = shapes["audio"][0] // audio_pool
     image = _standardised(inputs[0], trained) if standardise is True else _pixels(inputs[0])
     audio = _by_coefficient(inputs[1], trained, rows) if coefficients else _standardised(inputs[1], trained)
-    return PairedDataset(
+    data = PairedDataset(
         name="av_mnist",
         modalities=("image", "audio"),
         x=image,
@@ -111,8 +113,10 @@ def av_mnist(
             # folders of results that were made before these settings go on
             **({} if square and not coefficients else {"coefficients": coefficients}),
             **({} if standardise is True else {"standardise": standardise}),
+            **({} if items is None else {"items": items}),
         },
     )
+    return data if items is None else data.sample(whole_number("av_mnist", "items", items, least=1))
 
 
 def mm_imdb(

@@ -117,10 +117,22 @@ class PairedDataset:
         """Return the pairs of one part of the split: TRAIN, VALIDATION or TEST."""
         if which not in PARTS:
             raise ValueError(f"part: which must be one of {PARTS}, got {which!r}")
-        rows = self.split == which
+        return self._rows(self.split == which)
+
+    def _rows(self, rows: Tensor) -> PairedDataset:
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         kept = {name: value[rows] for name, value in values.items() if isinstance(value, Tensor)}
         return PairedDataset(**(values | kept | {"more": tuple(value[rows] for value in self.more)}))
+
+    def sample(self, items: int) -> PairedDataset:
+        """Return at most ``items`` pairs of each part of the split, a fixed random choice of them in their order."""
+        kept = []
+        for part in PARTS:
+            rows = (self.split == part).nonzero()[:, 0]
+            # the stream that picks the pairs which studies compare
+            order = np.random.default_rng([5]).permutation(len(rows))[:items]
+            kept.append(rows[np.sort(order)] if len(rows) > items else rows)
+        return self._rows(torch.cat(kept))
 
     def pair(self, i: int, j: int) -> PairedDataset:
         """Return modalities i and j, counted from 0, as a data set of two.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modalign.common.checks import whole_number
 from modalign.data.arrays import require_finite, require_one_of, require_two_or_more, scaled_sequences
 from modalign.data.paired import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.data.pickles import read_plain_pickle
@@ -36,6 +37,8 @@ def affect(
     modalities: Sequence[str] = ("vision", "text"),
     *,
     standardise: bool | str = True,
+    steps: int | None = None,
+    items: int | None = None,
 ) -> PairedDataset:
     """Return videos of speakers as sequences of 50 steps (faces, voice, words) from one of MultiBench's affect pickles.
 
@@ -52,6 +55,8 @@ def affect(
             leaves the values of the file. "multibench" does as the code of Tjandrasuwita et al.: vision and audio get
             mean 0 and variance 1 over all steps of the training part, padding included, the text stays as it is, and
             the steps before the first word become padding in every modality.
+        steps: how many of the last steps to keep, of sequences that were standardised whole; None for all.
+        items: at most so many pairs of each part, a fixed random choice; None for all.
 
     Returns: float32 (n, 50, d) for each modality. Memory: the file twice, and 24 bytes a number of one modality.
     Raises FileNotFoundError, and ValueError for a file of another form, with code, or with NaN.
@@ -93,8 +98,12 @@ def affect(
         _standardised(name, values, standardise, train=split == TRAIN, begun=read["begun"])
         for name, values in zip(modalities, inputs, strict=True)
     ]
+    if steps is not None:  # padding is on the left
+        steps = whole_number("affect", "steps", steps, least=1)
+        tensors = [x[:, -steps:].contiguous() for x in tensors]
     task, classes = AFFECT[dataset]
-    return PairedDataset(
+    cuts = {name: value for name, value in (("steps", steps), ("items", items)) if value is not None}
+    data = PairedDataset(
         name=dataset,
         modalities=tuple(modalities),
         x=tensors[0],
@@ -109,8 +118,10 @@ def affect(
             "dataset": dataset,
             "modalities": list(modalities),
             "standardise": standardise,
+            **cuts,
         },
     )
+    return data if items is None else data.sample(whole_number("affect", "items", items, least=1))
 
 
 def _member(part: dict[str, Any], name: str, here: str) -> Any:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from modalign.common.names import suggestion
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, affect, av_mnist, require_trainable
 from modalign.experiments.studies.multibench_grid import Grid
-from modalign.experiments.sweep.randomness import compared_pairs
 from modalign.experiments.sweep.training import inputs_of
 from modalign.files.paths import expanded
 
@@ -59,13 +54,17 @@ def data_of(path: str | Path, dataset: str, grid: Grid) -> PairedDataset:
             features="tokens",
             audio_pool=POOL if shape == SPECTROGRAM else 1,
             standardise="multibench" if published else True,
+            items=grid.items,
         )
     else:
-        data = affect(place, dataset, ("vision", "audio", "text"), standardise="multibench" if published else True)
-        if grid.steps is not None:  # padding is on the left
-            data = _with(data, [x[:, -grid.steps :] for x in inputs_of(data)])
-    if grid.items is not None:
-        data = _some(data, grid.items)
+        data = affect(
+            place,
+            dataset,
+            ("vision", "audio", "text"),
+            standardise="multibench" if published else True,
+            steps=grid.steps,
+            items=grid.items,
+        )
     require_trainable(data)
     held = min(int((data.split == TEST).sum()), grid.compared)
     if not grid.k < held:
@@ -99,25 +98,3 @@ def facts_of(data: PairedDataset) -> dict[str, Any]:
         "pairs": [int((data.split == part).sum()) for part in (TRAIN, VALIDATION, TEST)],
         "fingerprint": data.fingerprint(),
     }
-
-
-def _with(data: PairedDataset, inputs: Sequence[Tensor]) -> PairedDataset:
-    x, y, *more = (x.contiguous() for x in inputs)
-    return dataclasses.replace(data, x=x, y=y, more=tuple(more))
-
-
-def _some(data: PairedDataset, most: int) -> PairedDataset:
-    rows = torch.cat(
-        [
-            (inside := (data.split == part).nonzero()[:, 0])[compared_pairs(len(inside), most)]
-            for part in (TRAIN, VALIDATION, TEST)
-        ]
-    )
-    return dataclasses.replace(
-        data,
-        x=data.x[rows],
-        y=data.y[rows],
-        more=tuple(x[rows] for x in data.more),
-        labels=data.labels[rows],
-        split=data.split[rows],
-    )

@@ -35,7 +35,7 @@ class StudyOptions:
         storage: URL of Optuna's storage; None for SQLite in the folder.
         device: where encoders run; None for the CPU.
         images, captions, encoders: image features, texts and text encoders of vision-language; None for its defaults.
-        data, dataset: files and name of a MultiBench data set.
+        data, dataset: files and name of a data set of MultiBench.
     """
 
     folder: Path
@@ -129,6 +129,8 @@ for _study in (
         "align",
         question="what alignment of a chosen strength does to each modality",
         function="modalign.experiments.studies.strength:reproduce",
+        protocols=("default", "paper"),
+        options=("device", "data", "dataset"),
         page="align",
     ),
     StudyEntry(

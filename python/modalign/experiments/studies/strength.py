@@ -20,6 +20,7 @@ from typing import Any
 from modalign.common.progress import Reporter
 from modalign.data import TRAIN, PairedDataset
 from modalign.data import load as load_data
+from modalign.experiments.studies import strength_real
 from modalign.experiments.studies.claims import records
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.strength_claims import claims, folder_of
@@ -83,6 +84,17 @@ FULL = _plan(65536, [i / 5 for i in range(11)], [i / 10 for i in range(41)], 10)
 
 def reproduce(options: StudyOptions) -> None:
     """Run the study as ``modalign reproduce align`` does."""
+    if options.data is not None:
+        strength_real.reproduce(options)
+        return
+    for name, value in (("--dataset", options.dataset), ("--device", options.device)):
+        if value is not None:
+            raise ValueError(f"reproduce align takes {name} beside --data, the real data or synergy, which is missing")
+    if options.protocol == "paper":
+        raise ValueError(
+            "reproduce align --protocol paper is for real data: give --data; --full has the paper's strengths on "
+            "synthetic data"
+        )
     plan = FULL if options.full else QUICK
     run(plan, options.folder, fresh=options.fresh, reporter=options.reporter, workers=options.workers)
 

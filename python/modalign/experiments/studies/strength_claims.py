@@ -112,15 +112,15 @@ def rises(curves: Curves, text: str) -> Claim:
     return every("shapes", text, parts, design=f"rises {curves.shape}")
 
 
-def rises_then_falls(curves: Curves, text: str) -> Claim:
-    """Return the claim that accuracy has an inverted U with its best strength in ``BEST``."""
-    gain, drop, best = curves.gain, curves.drop, curves.best
-    low, high = BEST
+def rises_then_falls(curves: Curves, text: str, best: tuple[float, float] = BEST) -> Claim:
+    """Return the claim that accuracy has an inverted U with its best strength in ``best``."""
+    gain, drop, chosen = curves.gain, curves.drop, curves.best
+    low, high = best
     parts = [
         Claim.measured("shapes", f"{_points(gain)} at the chosen strength", "above", gain),
         Claim.measured("shapes", f"{_points(drop)} from there to {curves.strengths[-1]:g}", "below", drop),
-        Claim.measured("shapes", f"best strength {best.value:g}", "above", best, bound=low),
-        Claim.measured("shapes", f"best strength {best.value:g}", "below", best, bound=high),
+        Claim.measured("shapes", f"best strength {chosen.value:g}", "above", chosen, bound=low),
+        Claim.measured("shapes", f"best strength {chosen.value:g}", "below", chosen, bound=high),
     ]
     return every("shapes", text, parts, design=f"rises then falls {curves.shape}")
 
@@ -136,7 +136,7 @@ def claims(folder: Path) -> list[Claim]:
     return [
         *_shape_claims(synthetic),
         _thesis(synthetic, redundancies),
-        *_alignment_claims(synthetic),
+        *alignment_claims(synthetic),
         *_pair_claims(table[table["setting"] == "default"]),
         *_sensitivity_claims(folder, list(table["setting"].unique())),
     ]
@@ -154,25 +154,26 @@ def _shape_claims(results: Results) -> list[Claim]:
     for case in results.cases:
         claim, words = shapes[case.label]
         for modality in (2, 1):  # the one behind the transform first
-            curves = _curves(results, case, modality).up_to(HIGHEST)
+            curves = curves_of(results, case, modality).up_to(HIGHEST)
             claims.append(claim(curves, f"{case.label}: accuracy of modality {modality} {words}"))
     return claims
 
 
 def _thesis(results: Results, redundancies: Sequence[float]) -> Claim:
-    best = np.stack([_best_of_draws(_curves(results, case, 2)) for case in results.cases], 1)
+    best = np.stack([_best_of_draws(curves_of(results, case, 2)) for case in results.cases], 1)
     text = "the best strength grows with redundancy (synthetic, modality 2)"
     return Claim.measured("thesis", text, "sign", trend(redundancies, best))
 
 
-def _alignment_claims(results: Results) -> list[Claim]:
+def alignment_claims(results: Results) -> list[Claim]:
     claims = []
     for name in MEASURES:
         parts = [
             Claim.measured("alignment", case.label, "sign", trend(results.strengths, results.grid(case, name)))
             for case in results.cases
         ]
-        text, design = f"{name} rises with strength at every R", f"every {len(parts)} {parts[0].design}"
+        text = f"{name} rises with strength" + (" at every R" if len(parts) > 1 else "")
+        design = f"every {len(parts)} {parts[0].design}"
         claims.append(every("alignment", text, parts, design=design))
     return claims
 
@@ -202,7 +203,7 @@ def _sensitivity_claims(folder: Path, settings: Sequence[str]) -> list[Claim]:
             continue
         results = read(folder / folder_of(setting))
         cases = {case.label: case for case in results.cases}
-        gain, end = _curves(results, cases["R = 8"], 2).gain, _curves(results, cases["R = 0"], 2).end
+        gain, end = curves_of(results, cases["R = 8"], 2).gain, curves_of(results, cases["R = 0"], 2).end
         parts = [
             Claim.measured("sensitivity", f"R = 8 {_points(gain)} at the chosen strength", "above", gain),
             Claim.measured("sensitivity", f"R = 0 {_points(end)} at {results.strengths[-1]:g}", "below", end),
@@ -213,7 +214,7 @@ def _sensitivity_claims(folder: Path, settings: Sequence[str]) -> list[Claim]:
     return claims
 
 
-def _curves(results: Results, case: Case, modality: int) -> Curves:
+def curves_of(results: Results, case: Case, modality: int) -> Curves:
     validation, test = (results.grid(case, f"{kind}_{modality}") for kind in ("validation_accuracy", "accuracy"))
     return Curves(results.strengths, validation, test)
 
