@@ -28,6 +28,7 @@ for row, padding in enumerate((0, 2, 5, 6)):  # the last row is padding alone
     STEPS[row, :padding] = 0
 INPUTS: dict[str, Tensor] = {
     "mlp": torch.randn(4, 2, 7, generator=torch.Generator().manual_seed(0)),
+    "leaky_mlp": torch.randn(4, 2, 7, generator=torch.Generator().manual_seed(0)),
     "cnn": PIXELS,
     "vit": PIXELS,
     "sequence": STEPS,
@@ -39,7 +40,7 @@ KINDS = list(INPUTS)
 
 
 def config(kind: str, **settings: int | str | None) -> EncoderConfig:
-    width = {} if kind == "multibench" else {"width": 8}  # its blocks are as wide as its output
+    width = {} if kind in ("multibench", "leaky_mlp") else {"width": 8}  # its blocks are as wide as its output
     parsed: EncoderConfig = TypeAdapter(EncoderConfig).validate_python({"kind": kind, **width, "dim": 5, **settings})
     return parsed
 
@@ -79,7 +80,7 @@ def test_layers_end_in_the_output_and_belong_to_their_row(kind: str) -> None:
     encoder = build_encoder(config(kind, depth=3), INPUTS[kind], seed=0).double()
     layers = encoder.every_layer(INPUTS[kind])  # type: ignore[operator]
     assert torch.equal(layers[-1], encoder(INPUTS[kind]))
-    assert len(layers) == {"mlp": 3, "multibench": 3}.get(kind, 4)
+    assert len(layers) == {"mlp": 3, "multibench": 3, "leaky_mlp": 3}.get(kind, 4)
     alone = encoder.every_layer(INPUTS[kind][1:2])  # type: ignore[operator]
     for layer, one in zip(layers, alone, strict=True):
         assert layer.ndim == 2

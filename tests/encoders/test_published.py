@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modalign.encoders import MultiBenchConfig, MultiBenchTransformer, build_encoder
+from modalign.encoders import LeakyMLP, MultiBenchConfig, MultiBenchTransformer, build_encoder
 from modalign.experiments.sweep.randomness import dropout_seed
 from modalign.experiments.sweep.stacked import Layout, Stacked
 
@@ -107,3 +107,24 @@ def test_dropout_keeps_the_mean_drops_its_share_and_follows_the_seed_of_the_run(
     # one masked product has the mean of the product without a mask
     kept = torch.stack([module._dropped(x, [torch.rand(x.shape) > 0.25]) for _ in range(3000)]).mean(0)
     assert (kept - x).abs().max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("depth", "first", "last"),
+    # outputs of the public CustomMLP (commit 20f2286) after torch.manual_seed(depth)
+    [
+        (1, [-0.01812622882425785, 0.03672339767217636, -0.006373770534992218],
+         [0.4330762028694153, -0.03732636198401451, -0.001379086053930223]),
+        (3, [-0.0301180612295866, 0.014475256204605103, 0.4131300747394562],
+         [0.049904514104127884, -0.008898940868675709, -0.02096600830554962]),
+    ],
+)  # fmt: skip
+def test_the_mlp_of_the_public_code_has_a_nonlinearity_after_every_layer(
+    depth: int, first: list[float], last: list[float]
+) -> None:
+    torch.manual_seed(depth)
+    module = LeakyMLP(12, depth, 12)
+    layers = module.every_layer(torch.linspace(-2, 2, 60).reshape(5, 12))
+    assert len(layers) == depth
+    assert layers[-1][0, :3].tolist() == pytest.approx(first, abs=1e-6)
+    assert layers[-1][4, :3].tolist() == pytest.approx(last, abs=1e-6)

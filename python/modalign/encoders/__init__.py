@@ -1,10 +1,10 @@
 """Unimodal encoders: networks that map a batch of one modality to ``dim`` features a row.
 
-    configs         configurations, and the registry of kinds: mlp, cnn, vit, sequence, multibench, transformer, bag,
-                    frozen, module
+    configs         configurations, and the registry of kinds: mlp, leaky_mlp, cnn, vit, sequence, multibench,
+                    transformer, bag, frozen, module
     build           the encoder of a configuration, for given inputs and seed
     networks        the networks themselves
-    published       the Transformer of the code of Tjandrasuwita et al.
+    published       the MLP and the Transformer of the code of Tjandrasuwita et al.
     user_modules    encoders that a function of the user's returns, and the checks they must pass
     pretrained      encoders on this machine by name: sentence-transformers, transformers, OpenCLIP, timm or a function
     transformers_models  models of transformers: texts, images, and both towers of CLIP and SigLIP

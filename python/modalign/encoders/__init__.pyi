@@ -5,6 +5,7 @@ from .configs import BagConfig as BagConfig
 from .configs import CNNConfig as CNNConfig
 from .configs import EncoderConfig as EncoderConfig
 from .configs import FrozenConfig as FrozenConfig
+from .configs import LeakyMLPConfig as LeakyMLPConfig
 from .configs import MLPConfig as MLPConfig
 from .configs import ModuleConfig as ModuleConfig
 from .configs import MultiBenchConfig as MultiBenchConfig
@@ -19,6 +20,7 @@ from .networks import Bag as Bag
 from .networks import SequenceTransformer as SequenceTransformer
 from .networks import Transformer as Transformer
 from .networks import VisionTransformer as VisionTransformer
+from .published import LeakyMLP as LeakyMLP
 from .published import MultiBenchTransformer as MultiBenchTransformer
 
 __all__: list[str]

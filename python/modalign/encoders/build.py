@@ -20,6 +20,7 @@ from modalign.encoders.configs import (
     CNNConfig,
     EncoderConfig,
     FrozenConfig,
+    LeakyMLPConfig,
     MLPConfig,
     MultiBenchConfig,
     SequenceConfig,
@@ -27,13 +28,14 @@ from modalign.encoders.configs import (
     ViTConfig,
 )
 from modalign.encoders.networks import CNN, MLP, Bag, Features, SequenceTransformer, Transformer, VisionTransformer
-from modalign.encoders.published import MultiBenchTransformer
+from modalign.encoders.published import LeakyMLP, MultiBenchTransformer
 
 __all__ = [
     "build_encoder",
     "prepare_bag",
     "prepare_cnn",
     "prepare_frozen",
+    "prepare_leaky_mlp",
     "prepare_mlp",
     "prepare_multibench",
     "prepare_sequence",
@@ -102,6 +104,11 @@ def seeded_module(make: Callable[[], Module], seed: int | None) -> Module:
 def prepare_mlp(config: MLPConfig, example: Tensor) -> Maker:
     """Return a function that makes an MLP for rows of any shape."""
     return lambda: MLP(example[0].numel(), config.width, config.depth, config.dim)
+
+
+def prepare_leaky_mlp(config: LeakyMLPConfig, example: Tensor) -> Maker:
+    """Return a function that makes the paper's MLP for rows of any shape."""
+    return lambda: LeakyMLP(example[0].numel(), config.depth, config.dim)
 
 
 def prepare_cnn(config: CNNConfig, example: Tensor) -> Maker:

@@ -19,6 +19,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderKind",
     "FrozenConfig",
+    "LeakyMLPConfig",
     "MLPConfig",
     "ModuleConfig",
     "MultiBenchConfig",
@@ -48,6 +49,14 @@ class MLPConfig(_Config):
 
     kind: Literal["mlp"]
     width: Size = 32
+    depth: Depth = 2
+    dim: Size = 32
+
+
+class LeakyMLPConfig(_Config):
+    """``depth`` layers of ``dim`` units, each followed by LeakyReLU of slope 0.1: that of Tjandrasuwita et al."""
+
+    kind: Literal["leaky_mlp"]
     depth: Depth = 2
     dim: Size = 32
 
@@ -169,6 +178,9 @@ class EncoderKind:
 
 ENCODERS: dict[str, EncoderKind] = {
     "mlp": EncoderKind(MLPConfig, "modalign.encoders.build:prepare_mlp", "any numbers (n, ...), flattened"),
+    "leaky_mlp": EncoderKind(
+        LeakyMLPConfig, "modalign.encoders.build:prepare_leaky_mlp", "any numbers (n, ...), flattened"
+    ),
     "cnn": EncoderKind(CNNConfig, "modalign.encoders.build:prepare_cnn", "images (n, channels, h, w), uint8 or float"),
     "vit": EncoderKind(ViTConfig, "modalign.encoders.build:prepare_vit", "images, whose sides the patch divides"),
     "sequence": EncoderKind(

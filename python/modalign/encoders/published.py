@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from modalign.encoders.networks import Layered
+from modalign.encoders.networks import Layered, as_float
 
-__all__ = ["MultiBenchTransformer"]
+__all__ = ["LeakyMLP", "MultiBenchTransformer"]
+
+
+class LeakyMLP(Layered):
+    """The MLP that Tjandrasuwita et al. train on synthetic data: LeakyReLU of slope 0.1 follows every layer.
+
+    Args:
+        features: Number of values of a row.
+        depth: Number of layers.
+        dim: Width of every layer.
+    """
+
+    def __init__(self, features: int, depth: int, dim: int) -> None:
+        super().__init__()
+        sizes = [features, *[dim] * depth]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+
+    def every_layer(self, x: Tensor) -> list[Tensor]:
+        x = as_float(x, self.layers[0].weight.dtype).flatten(1)  # type: ignore[arg-type]
+        outputs = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            outputs.append(x)
+        return outputs
 
 
 class MultiBenchTransformer(Layered):

@@ -7,11 +7,13 @@ all pairs of layers.
 
     run(QUICK, folder)      some ten minutes on two cores
     run(FULL, folder)       the paper's grid
+    run(GRIDS["paper"][1], folder)     the paper's protocol, small
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -21,10 +23,10 @@ from typing import Any
 import torch
 
 from modalign.common.progress import Reporter
-from modalign.data import TEST, PairedDataset, synthetic
-from modalign.encoders import MLPConfig
+from modalign.data import TEST, PairedDataset
 from modalign.experiments.studies.claims import records
 from modalign.experiments.studies.emergence_claims import claims
+from modalign.experiments.studies.emergence_grid import FULL, GRIDS, PUBLISHED, QUICK, Cell, Grid
 from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers, layers_of
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
@@ -32,66 +34,11 @@ from modalign.experiments.studies.trials import Search, Tuned, Tuner
 from modalign.experiments.studies.unimodal import Fit, Trained, UnimodalTrainer
 from modalign.experiments.sweep.randomness import compared_pairs
 
-__all__ = ["FULL", "MEASURES", "QUICK", "Grid", "claims", "run"]
+__all__ = ["FULL", "GRIDS", "MEASURES", "QUICK", "Grid", "claims", "run"]
 
-WIDTH = 12
-FEATURES = 8  # features of the label
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What the study trains and compares.
-
-    ``trials`` pairs of learning rate and weight decay are tried for each encoder by Optuna, ``trials_at_once`` at once.
-    ``compared`` held-out pairs are compared, with ``k`` neighbours among them.
-    """
-
-    uniqueness: tuple[int, ...] = tuple(range(9))
-    heterogeneity: tuple[int, ...] = (1, 3, 5, 7, 9)
-    seeds: tuple[int, ...] = (2, 22, 42)
-    depths_1: tuple[int, ...] = (1,)
-    depths_2: tuple[int, ...] = (1, 2, 3, 5, 8)
-    n: int = 16384
-    epochs_1: int = 20
-    epochs_2: int = 30
-    batch_size: int = 512
-    clip: float = 8.0
-    trials: int = 3
-    trials_at_once: int = 3
-    learning_rates: tuple[float, ...] = (1e-3, 5e-3, 1e-2, 5e-2)
-    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
-    compared: int = 2048
-    k: int = 50
-    device: str = "cpu"
-    protocol: str = "default"
-
-    def __post_init__(self) -> None:
-        for name in ("uniqueness", "heterogeneity", "seeds", "depths_1", "depths_2"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values) or min(values) < (name.startswith("depth")):
-                raise ValueError(f"emergence: {name} must hold different whole numbers, got {values}")
-        if max(self.uniqueness) > FEATURES or max(*self.depths_1, *self.depths_2) > 10:
-            raise ValueError("emergence: uniqueness goes from 0 to 8 and depth from 1 to 10")
-        if not 1 <= self.trials_at_once <= self.trials:
-            raise ValueError(f"emergence: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
-
-
-# a quarter of the paper's pairs and a tenth of its epochs; k is the same share of the compared pairs
-QUICK = Grid()
-FULL = Grid(
-    heterogeneity=tuple(range(1, 11)),
-    depths_1=tuple(range(1, 11)),
-    depths_2=tuple(range(1, 11)),
-    n=65536,
-    epochs_1=50,
-    epochs_2=300,
-    trials=8,
-    trials_at_once=4,
-    compared=4096,
-    k=100,
-)
-# the whole grid and the small one of each protocol
-GRIDS = {"default": (FULL, QUICK)}
+Chosen = dict[Cell, tuple[float, float]] | None
+FACTORS = ("uniqueness", "heterogeneity", "temperature", "seed", "depth_1", "depth_2", "layer_1", "layer_2")
+COLUMNS = (*FACTORS, *MEASURES, "accuracy")  # of alignment.parquet
 
 
 def reproduce(options: StudyOptions) -> None:
@@ -126,20 +73,15 @@ def run(
     tuner = None if storage is None else Tuner(search, storage, study.key)
     with study.begun():
         tuner = tuner or Tuner(search, study.database(), study.key)
-        first = _first_modality(grid, study, tuner, reporter, workers=workers)
-        parts = [
-            Part(
-                f"modality2-depth{depth}-heterogeneity{heterogeneity}",
-                grid.epochs_2 * math.ceil(grid.trials / grid.trials_at_once) * (2 + depth),
-                _second_modality(grid, depth, heterogeneity, tuner, first=first),
-            )
-            for depth, heterogeneity in itertools.product(grid.depths_2, grid.heterogeneity)
-        ]
-        # the deepest take longest and go first, so that no core waits for one at the end
-        order = sorted(range(len(parts)), key=lambda i: -parts[i].work)
-        done = study.run([parts[i] for i in order], "emergence, modality 2", workers=workers, reporter=reporter)
-        by_part = dict(zip(order, done, strict=True))
-        second = [by_part[i] for i in range(len(parts))]
+        shown: dict[str, Any] = {"workers": workers, "reporter": reporter}
+        chosen = _chosen(grid, study, tuner, shown)
+        keys = list(itertools.product(grid.depths_1, grid.trained_for))
+        parts = [_part(_Encoders(grid, 0, *key), tuner, chosen[0]) for key in keys]
+        done = _longest_first(study, parts, "emergence, modality 1", shown)
+        first = dict(zip(keys, done, strict=True))
+        pairs = itertools.product(grid.depths_2, grid.heterogeneity)
+        parts = [_part(_Encoders(grid, 1, *pair), tuner, chosen[1], first=first) for pair in pairs]
+        second = _longest_first(study, parts, "emergence, modality 2", shown)
         models = [row for found in (*first.values(), *second) for row in found["models"]]
         study.write_table("models.parquet", models)
         study.write_table("alignment.parquet", [row for found in second for row in found["alignment"]])
@@ -147,94 +89,157 @@ def run(
     return study.path
 
 
-def _data(grid: Grid, uniqueness: int, heterogeneity: int, seed: int) -> PairedDataset:
-    return synthetic(
-        redundancy=FEATURES - uniqueness, n=grid.n, heterogeneity=heterogeneity, seed=seed, information=False
-    )
+def _longest_first(study: Study, parts: Sequence[Part], title: str, shown: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the results of the parts in their order; the longest go first, so that no core waits at the end."""
+    order = sorted(range(len(parts)), key=lambda i: -parts[i].work)
+    done = study.run([parts[i] for i in order], title, **shown)
+    by_part = dict(zip(order, done, strict=True))
+    return [by_part[i] for i in range(len(parts))]
 
 
-def _first_modality(
-    grid: Grid, study: Study, tuner: Tuner, reporter: Reporter | None, workers: int | None
-) -> dict[int, dict[str, Any]]:
-    """Train the encoders of modality 1, by depth: heterogeneity does not affect it, so one set serves all."""
-    parts = []
-    for depth in grid.depths_1:
+class _Encoders:
+    """The encoders of one depth for one modality and heterogeneity: one for each cell and seed."""
 
-        def make(advance: Callable[[int], None], depth: int = depth) -> dict[str, Any]:
-            keys = list(itertools.product(grid.uniqueness, grid.seeds))
-            data = [_data(grid, uniqueness, 0, seed) for uniqueness, seed in keys]
-            trainer = _trainer(grid, data, 0, depth)
-            encoders = _tuned(f"modality1-depth{depth}", keys)
-            trained, fits = tuner.tuned(trainer, encoders, grid.epochs_1, lambda: advance(2 + depth))
-            rows = _rows(1, depth, [(u, -1, seed) for u, seed in keys], trained, fits=fits)
-            return {"models": rows, "parameters": trained.parameters}
+    def __init__(self, grid: Grid, modality: int, depth: int, heterogeneity: int) -> None:
+        self.grid, self.modality, self.depth, self.heterogeneity = grid, modality, depth, heterogeneity
+        self.keys = list(itertools.product(grid.cells(), grid.seeds))
+        self.epochs = (grid.epochs_1, grid.epochs_2)[modality]
+        # in steps of training, of any one of the trials that run at once
+        self.trials = math.ceil(grid.trials / grid.trials_at_once) if grid.tuning == "each" else 1
+        name = f"modality{modality + 1}-depth{depth}"
+        self.name = name if grid.trained_for == (0,) and modality == 0 else f"{name}-heterogeneity{heterogeneity}"
 
-        work = grid.epochs_1 * math.ceil(grid.trials / grid.trials_at_once) * (2 + depth)
-        parts.append(Part(f"modality1-depth{depth}", work, make))
-    found = study.run(parts, "emergence, modality 1", workers=workers, reporter=reporter)
-    return dict(zip(grid.depths_1, found, strict=True))
+    def data(self) -> tuple[list[PairedDataset], list[int]]:
+        """Return the data sets, and the number of the data set of each key."""
+        grid = self.grid
+        if grid.paper:  # seeds share the data
+            sets = [grid.data(cell, self.heterogeneity, 0) for cell in grid.cells()]
+            return sets, [i // len(grid.seeds) for i in range(len(self.keys))]
+        return [grid.data(cell, self.heterogeneity, seed) for cell, seed in self.keys], list(range(len(self.keys)))
+
+    def trainer(self, sets: Sequence[PairedDataset]) -> UnimodalTrainer:
+        grid = self.grid
+        encoder = grid.encoder(self.depth)
+        return UnimodalTrainer(
+            sets, self.modality, encoder, batch_size=grid.batch_size, clip=grid.clip, device=grid.device
+        )
+
+    def train(
+        self,
+        sets: Sequence[PairedDataset],
+        of: Sequence[int],
+        *,
+        tuner: Tuner,
+        chosen: Chosen,
+        on_epoch: Callable[[], object],
+    ) -> tuple[Trained, list[Fit]]:
+        """Return the trained encoders, tuned each or with the settings of their cell."""
+        seeds = [self.grid.training_seed(seed, self.heterogeneity, self.depth) for _, seed in self.keys]
+        if chosen is None:
+            titles = [self.name + _cell_name(cell, self.grid) + f"-seed{seed}" for cell, seed in self.keys]
+            encoders = [Tuned(*found) for found in zip(titles, of, seeds, strict=True)]
+            return tuner.tuned(self.trainer(sets), encoders, self.epochs, on_epoch)
+        fits = [Fit(i, seed, *chosen[cell]) for i, seed, (cell, _) in zip(of, seeds, self.keys, strict=True)]
+        return self.trainer(sets).train(fits, self.epochs, on_epoch), fits
 
 
-def _second_modality(
-    grid: Grid, depth: int, heterogeneity: int, tuner: Tuner, first: dict[int, dict[str, Any]]
-) -> Callable[[Callable[[int], None]], dict[str, Any]]:
+def _part(
+    encoders: _Encoders, tuner: Tuner, chosen: Chosen, *, first: dict[tuple[int, int], Any] | None = None
+) -> Part:
+    """Return the part that trains the encoders and, for modality 2, aligns them with those of modality 1."""
+
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
-        keys = list(itertools.product(grid.uniqueness, grid.seeds))
-        data = [_data(grid, uniqueness, heterogeneity, seed) for uniqueness, seed in keys]
-        trainer = _trainer(grid, data, 1, depth)
-        name = f"modality2-depth{depth}-heterogeneity{heterogeneity}"
-        trained, fits = tuner.tuned(trainer, _tuned(name, keys), grid.epochs_2, lambda: advance(2 + depth))
-        models = _rows(2, depth, [(u, heterogeneity, seed) for u, seed in keys], trained, fits=fits)
+        sets, of = encoders.data()
+        trained, fits = encoders.train(
+            sets, of, tuner=tuner, chosen=chosen, on_epoch=lambda: advance(2 + encoders.depth)
+        )
+        models = _rows(encoders, trained, fits)
+        if first is None:
+            return {"models": models, "parameters": trained.parameters}
         alignment = []
-        for i, (uniqueness, seed) in enumerate(keys):
+        for i in range(len(encoders.keys)):
             advance(0)
-            held = data[i].part(TEST)
-            rows = compared_pairs(len(held), grid.compared)
-            layers_2 = layers_of(_encoder(depth), trained, i, held.y[rows], k=grid.k)
-            for depth_1, encoders in first.items():
-                of_first = Trained(encoders["parameters"], *[torch.zeros(0)] * 3)
-                layers_1 = layers_of(_encoder(depth_1), of_first, i, held.x[rows], k=grid.k)
-                for pair in compared_layers(layers_1, layers_2):
-                    alignment.append(
-                        {
-                            "uniqueness": uniqueness,
-                            "heterogeneity": heterogeneity,
-                            "seed": seed,
-                            "depth_1": depth_1,
-                            "depth_2": depth,
-                            **pair,
-                            "accuracy": models[i]["accuracy"],
-                        }
-                    )
-        return {"models": models, "alignment": alignment}
+            found = _aligned(encoders, trained, i, sets[of[i]], first=first)
+            alignment += [models[i] | pair for pair in found]
+        return {"models": models, "alignment": [{name: row[name] for name in COLUMNS} for row in alignment]}
 
-    return make
+    return Part(encoders.name, encoders.epochs * encoders.trials * (2 + encoders.depth), make)
 
 
-def _tuned(name: str, keys: Sequence[tuple[int, int]]) -> list[Tuned]:
-    """Return the encoders to tune, where data set i has keys[i] = (uniqueness, seed)."""
-    return [Tuned(f"{name}-uniqueness{uniqueness}-seed{seed}", i, seed) for i, (uniqueness, seed) in enumerate(keys)]
-
-
-def _encoder(depth: int) -> MLPConfig:
-    return MLPConfig(kind="mlp", width=WIDTH, depth=depth, dim=WIDTH)
-
-
-def _trainer(grid: Grid, data: Sequence[PairedDataset], modality: int, depth: int) -> UnimodalTrainer:
-    return UnimodalTrainer(
-        data, modality, _encoder(depth), batch_size=grid.batch_size, clip=grid.clip, device=grid.device
-    )
-
-
-def _rows(
-    modality: int, depth: int, keys: Sequence[tuple[int, int, int]], trained: Trained, fits: Sequence[Fit]
+def _aligned(
+    encoders: _Encoders, trained: Trained, fit: int, data: PairedDataset, *, first: dict[tuple[int, int], Any]
 ) -> list[dict[str, Any]]:
+    """Return the alignment of one encoder of modality 2 with those of modality 1, for every pair of layers."""
+    grid, held = encoders.grid, data.part(TEST)
+    rows = torch.arange(len(held))[: grid.compared] if grid.paper else compared_pairs(len(held), grid.compared)
+    layers_2 = layers_of(grid.encoder(encoders.depth), trained, fit, held.y[rows], k=grid.k)
+    of_first = encoders.heterogeneity if encoders.heterogeneity in grid.trained_for else 0
+    found = []
+    for depth_1 in grid.depths_1:
+        other = Trained(first[depth_1, of_first]["parameters"], *[torch.zeros(0)] * 3)
+        layers_1 = layers_of(grid.encoder(depth_1), other, fit, held.x[rows], k=grid.k)
+        for pair in compared_layers(layers_1, layers_2, published=grid.paper):
+            found.append({"depth_1": depth_1, "depth_2": encoders.depth, **pair})
+    return found
+
+
+def _chosen(grid: Grid, study: Study, tuner: Tuner, shown: dict[str, Any]) -> tuple[Chosen, Chosen]:
+    """Return learning rate and weight decay by cell for both modalities; None where every encoder is tuned."""
+    if grid.tuning == "each":
+        return None, None
+    if grid.tuning == "published":
+        first, second = ({cell: PUBLISHED[8 - cell.uniqueness][side] for cell in grid.cells()} for side in (0, 1))
+        return first, second
+    parts = [_tuning(grid, modality, tuner) for modality in (0, 1)]
+    found = study.run(parts, "emergence, tuning", **shown)
+    one, two = (dict(zip(grid.cells(), map(tuple, part["settings"]), strict=True)) for part in found)
+    return one, two
+
+
+def _tuning(grid: Grid, modality: int, tuner: Tuner) -> Part:
+    """Return the part that tunes for each cell, by the mean score of several depths and heterogeneities, one seed."""
+    pairs = [(depth, d) for d in range(1, 5) for depth in (d - 1, d) if depth]
+    if modality == 0 and grid.trained_for == (0,):
+        pairs = [(depth, 0) for depth in range(1, 5)]
+    epochs = (grid.epochs_1, grid.epochs_2)[modality]
+    work = epochs * grid.trials * sum(2 + depth for depth, _ in pairs)
+
+    def make(advance: Callable[[int], None]) -> dict[str, Any]:
+        one_seed = dataclasses.replace(grid, seeds=grid.seeds[:1])
+        models, shares = [], []
+        for depth, heterogeneity in pairs:
+            encoders = _Encoders(one_seed, modality, depth, heterogeneity)
+            models.append(encoders.trainer(encoders.data()[0]))
+            shares.append((2 + depth, grid.training_seed(grid.seeds[0], heterogeneity, depth)))
+        titles = [f"modality{modality + 1}" + _cell_name(cell, grid) for cell in grid.cells()]
+
+        def scores(rates: list[tuple[float, float]]) -> list[float]:
+            total = torch.zeros(len(titles), dtype=torch.float64)
+            for trainer, (share, seed) in zip(models, shares, strict=True):
+                fits = [Fit(i, seed, *rate) for i, rate in enumerate(rates)]
+                total += trainer.train(fits, epochs, functools.partial(advance, share)).validation
+            mean: list[float] = (total / len(models)).tolist()
+            return mean
+
+        return {"settings": tuner.together(titles, scores)}
+
+    return Part(f"tuning-modality{modality + 1}", work, make)
+
+
+def _cell_name(cell: Cell, grid: Grid) -> str:
+    level = f"-temperature{cell.temperature}" if len(grid.temperatures) > 1 else ""
+    return f"{level}-uniqueness{cell.uniqueness}"
+
+
+def _rows(encoders: _Encoders, trained: Trained, fits: Sequence[Fit]) -> list[dict[str, Any]]:
+    shown = -1 if encoders.modality == 0 and encoders.heterogeneity == 0 else encoders.heterogeneity
     return [
         {
-            "modality": modality,
-            "depth": depth,
-            "uniqueness": uniqueness,
-            "heterogeneity": heterogeneity,
+            "modality": encoders.modality + 1,
+            "depth": encoders.depth,
+            "uniqueness": cell.uniqueness,
+            "heterogeneity": shown,
+            "temperature": cell.temperature,
             "seed": seed,
             "learning_rate": fit.learning_rate,
             "weight_decay": fit.weight_decay,
@@ -242,5 +247,5 @@ def _rows(
             "accuracy": float(trained.test[i]),
             "best_epoch": int(trained.epoch[i]),
         }
-        for i, ((uniqueness, heterogeneity, seed), fit) in enumerate(zip(keys, fits, strict=True))
+        for i, ((cell, seed), fit) in enumerate(zip(encoders.keys, fits, strict=True))
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from modalign.files.paths import expanded
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PAPER", "Levels", "best_of_layers", "claims", "claims_of", "correlations", "levels_of"]
+__all__ = ["PAPER", "Levels", "best_of_layers", "claims", "claims_of", "correlations", "levels_of", "protocol_of"]
 
 FEATURES = 8  # features of the label
 # the paper's points at U = 8 are zeros that its script never filled in
@@ -64,7 +65,14 @@ class Levels:
 
 def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
-    return claims_of(levels_of(best_of_layers(expanded(folder))))
+    folder = expanded(folder)
+    return claims_of(levels_of(best_of_layers(folder)), paper=protocol_of(folder) == "paper")
+
+
+def protocol_of(folder: Path) -> str:
+    """Return the protocol that the study in a folder followed."""
+    record = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return str(record["settings"].get("protocol", "default"))
 
 
 def levels_of(table: pd.DataFrame) -> Levels:
@@ -78,11 +86,15 @@ def levels_of(table: pd.DataFrame) -> Levels:
     return Levels(uniqueness, heterogeneity, depths, values)
 
 
-def claims_of(levels: Levels) -> list[Claim]:
-    """Return the claims beside the numbers of a table."""
+def claims_of(levels: Levels, *, paper: bool = True) -> list[Claim]:
+    """Return the claims beside the numbers of a table.
+
+    paper: whether the table follows the paper's protocol. By the default protocol mutual k-NN is of other pairs, whose
+    chance is another, and SVCCA is exact, so that the paper's numbers do not mean the same and are left out.
+    """
     return [
         *_against_uniqueness(levels),
-        *_against_heterogeneity(levels),
+        *_against_heterogeneity(levels, () if paper else ("mutual_knn", "svcca")),
         *_correlation_claims(levels),
         *_heat_map(levels),
     ]
@@ -109,7 +121,8 @@ def _against_uniqueness(levels: Levels) -> list[Claim]:
     return claims
 
 
-def _against_heterogeneity(levels: Levels) -> list[Claim]:
+def _against_heterogeneity(levels: Levels, apart: Sequence[str]) -> list[Claim]:
+    """Return the claims on heterogeneity; measures ``apart`` carry no number of the paper."""
     claims = []
     if len(levels.heterogeneity) > 2:
         for name, numbers in PAPER["heterogeneity"].items():
@@ -118,7 +131,10 @@ def _against_heterogeneity(levels: Levels) -> list[Claim]:
                     values = levels.values[name][:, levels.uniqueness.index(u)].max(2)
                     text = f"alignment ({name}) falls with heterogeneity, U = {u}"
                     ours = trend(levels.heterogeneity, values)
-                    claims.append(Claim.measured("heterogeneity", text, "strong", ours, paper=paper))
+                    if name in apart:
+                        claims.append(Claim.measured("heterogeneity", text, "sign", ours, side=-1))
+                    else:
+                        claims.append(Claim.measured("heterogeneity", text, "strong", ours, paper=paper))
     return claims
 
 
@@ -160,12 +176,19 @@ def _heat_map(levels: Levels) -> list[Claim]:
     return [Claim.measured("heat-map", text, "sign", ours)]
 
 
-def best_of_layers(folder: Path) -> Any:
-    """Return the alignment of every pair of encoders: the highest of all pairs of layers, for each measure."""
+def best_of_layers(folder: Path, *, levels: bool = False) -> Any:
+    """Return the alignment of every pair of encoders: the highest of all pairs of layers, for each measure.
+
+    levels: whether to return every level of information, by its temperature, and not the first alone.
+    """
     import pandas as pd
 
     table = pd.read_parquet(folder / "alignment.parquet")
-    keys = ["uniqueness", "heterogeneity", "seed", "depth_1", "depth_2"]
+    if "temperature" not in table:
+        table["temperature"] = 0.05
+    if not levels:
+        table = table[table["temperature"] == table["temperature"].min()]
+    keys = ["temperature", "uniqueness", "heterogeneity", "seed", "depth_1", "depth_2"]
     best = table.groupby(keys).agg({**dict.fromkeys(MEASURES, highest_defined), "accuracy": "first"}).reset_index()
     # the protocol of one fixed encoder: the shallowest of modality 1
     return best[best["depth_1"] == best["depth_1"].min()]

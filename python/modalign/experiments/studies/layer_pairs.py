@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from torch import Tensor
 from modalign.alignment.preparation import prepare
 from modalign.encoders import EncoderConfig
 from modalign.experiments.studies.unimodal import Trained, every_layer
-from modalign.metrics import svcca, unbiased_cka
+from modalign.metrics import clipped_cka, svcca, svcca_code, unbiased_cka
 from modalign.metrics.undefined import score_or_nan
 from modalign.neighbors.functional import knn, neighbor_overlap
 
 __all__ = ["MEASURES", "Layers", "compared_layers", "highest_defined", "layers_of"]
 
 MEASURES = ("unbiased_cka", "mutual_knn", "svcca")
+SCORES: dict[str, Callable[..., float]] = {"unbiased_cka": unbiased_cka, "svcca": svcca}
+PUBLISHED_SCORES: dict[str, Callable[..., float]] = {"unbiased_cka": clipped_cka, "svcca": svcca_code}
 # for every layer, its rows scaled to unit length and their k-NN graph
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -47,19 +49,25 @@ def layers_of(
     return [(rows, torch.as_tensor(knn(rows, min(k, len(rows) - 1)).indices)) for rows in layers]
 
 
-def compared_layers(one: Layers, two: Layers) -> Sequence[dict[str, Any]]:
-    """Return a row for every pair of layers: layer_1 and layer_2, counted from 1, and every measure."""
+def compared_layers(one: Layers, two: Layers, *, published: bool = False) -> Sequence[dict[str, Any]]:
+    """Return a row for every pair of layers: layer_1 and layer_2, counted from 1, and every measure.
+
+    published: whether unbiased CKA is clipped at 0 and SVCCA is ``svcca_code``, as in the published code.
+    """
+    scores = PUBLISHED_SCORES if published else SCORES
     return [
-        {"layer_1": i + 1, "layer_2": j + 1, **_compared(x, y)}
+        {"layer_1": i + 1, "layer_2": j + 1, **_compared(x, y, scores)}
         for (i, x), (j, y) in itertools.product(enumerate(one), enumerate(two))
     ]
 
 
-def _compared(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> dict[str, float]:
+def _compared(
+    one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor], scores: Mapping[str, Callable[..., float]]
+) -> dict[str, float]:
     (x, graph_x), (y, graph_y) = one, two
     k = graph_x.shape[1]
     found = {"mutual_knn": float(neighbor_overlap(graph_x, graph_y)[:, -1].double().mean()) / k}
-    for name, score in (("unbiased_cka", unbiased_cka), ("svcca", svcca)):
+    for name, score in scores.items():
         found[name] = score_or_nan(score, x, y)
     return found
 

@@ -124,6 +124,7 @@ for _study in (
         function="modalign.experiments.studies.emergence:reproduce",
         options=("storage", "device"),
         page="emergence",
+        protocols=PROTOCOLS,
     ),
     StudyEntry(
         "align",

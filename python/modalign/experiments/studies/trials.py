@@ -107,6 +107,33 @@ class Tuner:
         assert best is not None
         return best, chosen
 
+    def together(
+        self, titles: Sequence[str], scores: Callable[[list[tuple[float, float]]], list[float]], *, seed: int = 42
+    ) -> list[tuple[float, float]]:
+        """Return the best learning rate and weight decay for each title, one trial after another.
+
+        scores: returns a score for each title, given its learning rate and weight decay.
+        """
+        search = self.search
+        with self._writing():
+            studies = [self.study(title, seed) for title in titles]
+        for _ in range(search.trials):
+            with self._writing():
+                trials = [study.ask() for study in studies]
+                rates = [
+                    (
+                        trial.suggest_categorical("learning_rate", search.learning_rates),
+                        trial.suggest_categorical("weight_decay", search.weight_decays),
+                    )
+                    for trial in trials
+                ]
+            found = scores(rates)
+            with self._writing():
+                for study, trial, score in zip(studies, trials, found, strict=True):
+                    study.tell(trial, score)
+        with self._writing():
+            return [(study.best_params["learning_rate"], study.best_params["weight_decay"]) for study in studies]
+
 
 def _best(scores: list[float], whose: list[int], count: int) -> list[int]:
     """Return the best trial of each encoder, the first of equals."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +76,10 @@ def write(folder: Path) -> Path:
                 _heat_maps(table),
                 _correlations(table),
                 _performance(table),
+                _deepest(table),
+                *_levels(folder),
             ],
+            notes=_notes(settings),
             reading=READING,
             folded=folded_settings(folder),
         ),
@@ -83,9 +87,26 @@ def write(folder: Path) -> Path:
     )
 
 
+def _notes(settings: Mapping[str, Any]) -> list[str]:
+    """Return what the numbers of a protocol depend on."""
+    if "compared" not in settings:
+        return []
+    k, compared = settings["k"], settings["compared"]
+    notes = [
+        f"Mutual k-NN of unrelated encoders is {k / (compared - 1):.3f}: {k} neighbours among {compared:,} pairs. The "
+        "highest score of several pairs of layers lies above it."
+    ]
+    if settings.get("protocol") == "paper":
+        notes.append(
+            "As in the published code, all seeds train on one draw of the data: an interval over seeds says nothing "
+            "about other draws. The default protocol draws the data anew for each seed."
+        )
+    return notes
+
+
 def _highest(table: pd.DataFrame) -> pd.DataFrame:
     """Return the highest alignment over the depths of encoder 2."""
-    highest: pd.DataFrame = table.groupby([*FACTORS, "seed"])[list(MEASURES)].max().reset_index()
+    highest: pd.DataFrame = table.groupby([*FACTORS, "temperature", "seed"])[list(MEASURES)].max().reset_index()
     return highest
 
 
@@ -104,6 +125,7 @@ def _sentences(table: pd.DataFrame) -> list[str]:
 def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
     """Return the highest alignment against one factor, a panel for each measure and a line for each other factor."""
     highest = _highest(table)
+    name = f"{x}-by-level" if lines == "temperature" else x
     values = sorted(highest[lines].unique())
     if lines == "uniqueness":
         values = [value for value in values if value % 2 == 0]
@@ -127,11 +149,17 @@ def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
         label = f"{NAMES[measure]} against {x}, one line for each {lines}, with Spearman's correlation ρ"
         figures.append(
             Figure(
-                f"{x}-{measure}", NAMES[measure], label, data=traces, layout=layout, keys=tuple(keys), keys_title=lines
+                f"{name}-{measure}",
+                NAMES[measure],
+                label,
+                data=traces,
+                layout=layout,
+                keys=tuple(keys),
+                keys_title=lines,
             )
         )
     return Sheet(
-        f"alignment-{x}",
+        f"alignment-{name}",
         f"Alignment against {x}",
         f"highest alignment against {x}, one line for each {lines}, mean over seeds",
         figures=figures,
@@ -231,3 +259,42 @@ def _performance(table: pd.DataFrame) -> Sheet:
         keys_title="heterogeneity",
         height=2.9,
     )
+
+
+def _deepest(table: pd.DataFrame) -> Sheet:
+    """Return alignment against performance over heterogeneities, for the deepest encoder of modality 2."""
+    depth = int(table["depth_2"].max())
+    rows = table[table["depth_2"] == depth]
+    kinds = sorted(rows["heterogeneity"].unique())
+    figures = []
+    for value in (value for value in sorted(rows["uniqueness"].unique()) if value % 2 == 0):
+        traces = []
+        for index, kind in enumerate(kinds):
+            some = rows[(rows["uniqueness"] == value) & (rows["heterogeneity"] == kind)]
+            hover = f"heterogeneity {kind}: %{{y:.3f}} at %{{x:.1f}} %"
+            role = step(index, len(kinds))
+            traces.append(points(100 * some["accuracy"], some["unbiased_cka"], role, size=5, hover=hover))
+        layout = panel_layout(
+            260, xaxis=value_axis("accuracy, %"), yaxis=value_axis(), annotations=[title_above("unbiased CKA")]
+        )
+        label = f"alignment of the encoder of depth {depth} against its accuracy at uniqueness {value}"
+        figures.append(Figure(f"deepest-{value}", f"U = {value}", label, data=traces, layout=layout))
+    return Sheet(
+        "deepest",
+        f"Alignment against performance at depth {depth}",
+        "unbiased CKA of the deepest encoder of modality 2 against its test accuracy, a point for each heterogeneity "
+        "and seed",
+        figures=figures,
+        columns=len(figures),
+        keys=[Key(step(index, len(kinds)), str(kind), line=False) for index, kind in enumerate(kinds)],
+        keys_title="heterogeneity",
+        height=2.9,
+    )
+
+
+def _levels(folder: Path) -> list[Sheet]:
+    """Return alignment against uniqueness by level of information, where the study has several."""
+    table = best_of_layers(folder, levels=True)
+    if table["temperature"].nunique() == 1:
+        return []
+    return [_against(table, "uniqueness", "temperature")]

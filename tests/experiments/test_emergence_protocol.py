@@ -1,0 +1,125 @@
+"""The emergence study by the paper's protocol: its data, encoders, settings, measures and what its page says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from modalign.data import synthetic
+from modalign.encoders import LeakyMLPConfig
+from modalign.experiments.studies import emergence
+from modalign.experiments.studies.emergence_claims import best_of_layers, claims
+from modalign.experiments.studies.emergence_grid import PUBLISHED, Cell
+from modalign.experiments.studies.layer_pairs import compared_layers
+from modalign.metrics import clipped_cka, svcca_code
+from modalign.neighbors import knn
+from modalign.report.pages import emergence as page
+
+PAPER = dataclasses.replace(
+    emergence.GRIDS["paper"][1], uniqueness=(0, 4, 8), heterogeneity=(1, 3, 5), seeds=(2, 22), depths_2=(1, 2, 3),
+    n=600, temperatures=(0.05, 0.2), epochs_1=1, epochs_2=1, batch_size=128, compared=80, k=20,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return emergence.run(PAPER, tmp_path_factory.mktemp("emergence") / "paper")
+
+
+def test_the_whole_grid_is_that_of_the_paper() -> None:
+    full = emergence.GRIDS["paper"][0]
+    assert (full.compared, full.k, full.n, full.seeds) == (512, 100, 65536, (2, 22, 42))
+    assert (full.tuning, full.trials, full.trials_at_once) == ("once", 8, 1)
+    assert (full.epochs_1, full.epochs_2, full.heterogeneity) == (50, 300, tuple(range(1, 11)))
+
+
+def test_all_seeds_train_on_the_published_draw() -> None:
+    cell = Cell(0.05, 4)
+    published = synthetic(redundancy=4, n=600, heterogeneity=3, draw="published", information=False)
+    for seed in (2, 22):
+        assert torch.equal(PAPER.data(cell, 3, seed).y, published.y)
+    drawn = [dataclasses.replace(PAPER, protocol="default").data(cell, 3, seed).y for seed in (2, 22)]
+    assert not torch.equal(*drawn)
+
+
+def test_encoders_have_as_many_nonlinear_layers_as_their_depth(folder: Path) -> None:
+    assert PAPER.encoder(3) == LeakyMLPConfig(kind="leaky_mlp", depth=3, dim=12)
+    layers = pd.read_parquet(folder / "alignment.parquet").groupby("depth_2")["layer_2"].max()
+    assert layers.to_dict() == {1: 1, 2: 2, 3: 3}
+    wide = dataclasses.replace(PAPER, growth="width")
+    assert wide.encoder(3) == LeakyMLPConfig(kind="leaky_mlp", depth=1, dim=108)
+
+
+def test_quick_encoders_take_the_published_settings(folder: Path) -> None:
+    models = pd.read_parquet(folder / "models.parquet")
+    for row in models.itertuples():
+        assert (row.learning_rate, row.weight_decay) == PUBLISHED[8 - row.uniqueness][row.modality - 1]
+    # the published data are split anew for each heterogeneity, so that modality 1 is trained for each
+    assert sorted(models[models["modality"] == 1]["heterogeneity"].unique()) == [1, 3, 5]
+
+
+def test_the_measures_are_those_of_the_published_code() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.nn.functional.normalize(torch.randn(60, 12, generator=generator).double()) for _ in range(2))
+    layers = [[(rows, torch.as_tensor(knn(rows, 5).indices))] for rows in (x, y)]
+    row = compared_layers(*layers, published=True)[0]
+    assert (row["unbiased_cka"], row["svcca"]) == (clipped_cka(x, y), svcca_code(x, y))
+
+
+def test_tuning_once_gives_a_cell_one_setting(tmp_path: Path) -> None:
+    grid = dataclasses.replace(
+        PAPER,
+        tuning="once",
+        trials=2,
+        trials_at_once=1,
+        uniqueness=(0, 4),
+        heterogeneity=(1,),
+        depths_2=(1, 2),
+        temperatures=(0.05,),
+    )
+    models = pd.read_parquet(emergence.run(grid, tmp_path / "once") / "models.parquet")
+    settings = models.groupby(["modality", "uniqueness"])[["learning_rate", "weight_decay"]].nunique()
+    assert settings.to_numpy().tolist() == [[1, 1]] * 4
+
+
+def test_the_page_shows_protocol_chance_and_every_level_of_information(folder: Path) -> None:
+    table = pd.read_parquet(folder / "alignment.parquet")
+    assert sorted(table["temperature"].unique()) == [0.05, 0.2]
+    assert best_of_layers(folder)["temperature"].unique().tolist() == [0.05]
+    text = page.write(folder).read_text(encoding="utf-8")
+    assert "protocol: paper" in text
+    assert "Mutual k-NN of unrelated encoders is 0.253: 20 neighbours among 80 pairs." in text
+    assert "all seeds train on one draw of the data" in text
+    assert "Alignment against performance at depth 3" in text
+    assert (folder / "figures" / "alignment-uniqueness-by-level.svg").is_file()
+
+
+def test_numbers_of_the_paper_stand_only_beside_numbers_that_mean_the_same(folder: Path) -> None:
+    def papers(measure: str) -> list[float | None]:
+        return [claim.paper for claim in claims(folder) if f"({measure})" in claim.text]
+
+    assert papers("mutual_knn") == [-0.939, -0.309]
+    assert papers("svcca") == [-0.673, -0.624]
+    record = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    record["settings"]["protocol"] = "default"
+    (folder / "settings.json").write_text(json.dumps(record), encoding="utf-8")
+    assert papers("mutual_knn") == papers("svcca") == [None, None]
+    assert papers("unbiased_cka") == [-0.915, -0.442]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuning": "twice"}, "tuning must be one of each, once, published, got 'twice'"),
+        ({"growth": "height"}, "growth must be one of depth, width, got 'height'"),
+        ({"temperatures": (0.05, 0.05)}, "temperatures must hold different numbers"),
+    ],
+)
+def test_other_settings_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PAPER, **changes)  # type: ignore[arg-type]
