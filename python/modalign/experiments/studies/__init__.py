@@ -4,15 +4,11 @@
     study            the folder of a study and its resumable parts
     measured         statistics with intervals that hold every source of chance
     claims, characteristics   claims, rules and verdicts, and how often the rules are right
-<<<<<<< HEAD
     multibench_grid, multibench_data, multibench_published   what it trains, on which files, and the paper's protocol
+    emergence_grid   what the study of emergence trains and compares, by either protocol
     strength_real, strength_real_claims   the study of strengths on the paper's real data
     emergence, strength, multibench, vision_language   the studies, each with its claims in emergence_claims,
                      strength_claims, multibench_claims and vision_language_claims
-=======
-    emergence (with emergence_grid), strength, multibench, vision_language   the studies, each with its claims in
-                     emergence_claims, strength_claims, multibench_claims and vision_language_claims
->>>>>>> 56d4139 (The emergence study follows the published protocol with --protocol paper, and takes levels, variants and width as settings)
     unimodal, trials, layer_pairs    training of separate encoders, search of their settings, alignment of their layers
     text_encoders, caption_changes   text encoders that are installed, and captions with fewer shared words
 
