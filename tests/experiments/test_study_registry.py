@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from modalign.cli import app
-from modalign.experiments.studies import registry
+from modalign.experiments.studies import emergence, registry
 
 TOY = """
 import json
@@ -62,3 +62,30 @@ def test_a_study_has_a_grid_for_each_of_its_protocols(study: registry.StudyEntry
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match="there is a study 'align' already"):
         registry.register(registry.STUDIES["align"])
+
+
+def test_settings_of_a_grid_are_taken_by_name_and_checked(tmp_path: Path) -> None:
+    options = registry.StudyOptions(tmp_path, setting={"seeds": [2, 22], "variant": "width", "epochs_1": 3})
+    grid = options.grid(emergence.GRIDS)
+    assert (grid.seeds, grid.variant, grid.epochs_1) == ((2, 22), "width", 3)
+    for setting, message in (
+        ({"seed": 2}, "setting must be one of uniqueness, .*, got 'seed'; did you mean seeds"),
+        ({"epochs_1": "many"}, "setting epochs_1: .*, got 'many'"),
+        ({"seeds": [2, 2]}, r"emergence: seeds must hold different whole numbers, got \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            registry.StudyOptions(tmp_path, setting=setting).grid(emergence.GRIDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("seeds", "--setting must be NAME=VALUE, such as seeds=[2,22], got 'seeds'"),
+        ("seeds=[2", "--setting seeds: the value must be a number, a word or a list, got '[2'"),
+        ("sed=2", "did you mean seeds"),
+    ],
+)
+def test_settings_on_the_command_line_are_checked(given: str, message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["reproduce", "emergence", "--setting", given, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())

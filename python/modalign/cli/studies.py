@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,16 @@ class ReproduceOptions(RunOptions):
             metavar="NAME",
         ),
     ] = None
+    setting: Annotated[
+        list[str] | None,
+        _option(
+            "setting",
+            "another value of a setting of its grid, such as seeds=[2,22] or variant=width, which the page lists. May "
+            "be given several times.",
+            metavar="NAME=VALUE",
+            default="those of the protocol",
+        ),
+    ] = None
     device: Annotated[str | None, _option("device", "device of the encoders, such as cuda.", default="cpu")] = None
 
     @property
@@ -103,6 +114,7 @@ class ReproduceOptions(RunOptions):
             encoders=tuple(self.encoder) if self.encoder else None,
             data=self.data,
             dataset=self.dataset,
+            setting=_settings(self.setting or ()),
         )
 
 
@@ -131,6 +143,22 @@ def reproduce(options: ReproduceOptions) -> None:
     for note in json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else ():
         echo(f"note: {note}")
     echo(f"results: {folder}" if page is None else f"report: {page}")
+
+
+def _settings(given: Sequence[str]) -> dict[str, object]:
+    """Return NAME=VALUE, each value read as YAML, by name."""
+    import yaml
+
+    settings = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--setting must be NAME=VALUE, such as seeds=[2,22], got {text!r}")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"--setting {name}: the value must be a number, a word or a list, got {value!r}") from None
+    return settings
 
 
 def _checked_study(options: ReproduceOptions) -> StudyEntry:

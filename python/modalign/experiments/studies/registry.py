@@ -16,7 +16,7 @@ from modalign.common.names import require_reference, resolve, suggestion
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
 
-__all__ = ["PROTOCOLS", "STUDIES", "StudyEntry", "StudyOptions", "register", "studies_table"]
+__all__ = ["PROTOCOLS", "STUDIES", "StudyEntry", "StudyOptions", "changed", "register", "studies_table"]
 
 PROTOCOLS = ("default", "paper")
 
@@ -36,6 +36,7 @@ class StudyOptions:
         device: where encoders run; None for the CPU.
         images, captions, encoders: image features, texts and text encoders of vision-language; None for its defaults.
         data, dataset: files and name of a data set of MultiBench.
+        setting: fields of the study's grid with other values.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class StudyOptions:
     encoders: tuple[str, ...] | None = None
     data: Path | None = None
     dataset: str | None = None
+    setting: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -64,7 +66,30 @@ class StudyOptions:
         """
         full, quick = grids[self.protocol]
         chosen = full if self.full else quick
-        return chosen if self.device is None else dataclasses.replace(chosen, device=self.device)
+        device = {} if self.device is None else {"device": self.device}
+        return changed(chosen, {**self.setting, **device})
+
+
+def changed(grid: Any, settings: Mapping[str, object]) -> Any:
+    """Return a grid with other settings.
+
+    Raises ValueError for a name that is no setting of it, or a value that a setting does not take.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    names = [field.name for field in dataclasses.fields(grid)]
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"setting must be one of {', '.join(names)}, got {name!r}{suggestion(name, names)}")
+    if not settings:
+        return grid
+    try:
+        return TypeAdapter(type(grid)).validate_python({**dataclasses.asdict(grid), **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:  # refused by the grid itself
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
+        raise ValueError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +147,7 @@ for _study in (
         "emergence",
         question="when alignment emerges without an alignment loss",
         function="modalign.experiments.studies.emergence:reproduce",
-        options=("storage", "device"),
+        options=("storage", "device", "setting"),
         page="emergence",
         protocols=PROTOCOLS,
     ),
@@ -139,7 +164,7 @@ for _study in (
         question="whether alignment goes with performance, on your copy of MultiBench's files",
         function="modalign.experiments.studies.multibench:reproduce",
         protocols=("default", "paper"),
-        options=("storage", "device", "data", "dataset"),
+        options=("storage", "device", "data", "dataset", "setting"),
         required={
             "data": "a file of MultiBench or the folder of AV-MNIST",
             "dataset": "mosi, mosei, humor, sarcasm or av_mnist",
@@ -151,7 +176,7 @@ for _study in (
         "vision-language",
         question="whether frozen encoders align less when captions say less about their images",
         function="modalign.experiments.studies.vision_language:reproduce",
-        options=("device", "images", "captions", "encoder"),
+        options=("device", "images", "captions", "encoder", "setting"),
         page="vision-language",
     ),
 ):
