@@ -258,3 +258,15 @@ def test_films_of_another_form_are_refused(tmp_path, changes, message):
     np.savez(tmp_path / "films.npz", **arrays)
     with pytest.raises(ValueError, match=re.escape(message)):
         mm_imdb(tmp_path / "films.npz")
+
+
+def test_a_cut_keeps_the_last_steps_and_a_fixed_choice_of_pairs_of_sequences_standardised_whole(tmp_path):
+    whole = affect(saved(tmp_path, corpus()), "mosi")
+    cut = affect(whole.settings["path"], "mosi", steps=7, items=4)
+    assert torch.bincount(cut.split.long()).tolist() == [4, 4, 4]
+    assert cut.x.shape == (12, 7, 20)
+    kept = [row for row in range(len(whole)) if any(torch.equal(whole.x[row, -7:], x) for x in cut.x)]
+    assert len(kept) == 12
+    assert torch.equal(cut.x, whole.x[kept, -7:])
+    assert torch.equal(affect(**cut.settings).x, cut.x)
+    assert whole.sample(100).fingerprint() == whole.fingerprint()

@@ -68,15 +68,8 @@ def av_mnist(
     require_one_of("av_mnist: features", features, ("flat", "tokens"))
     require_one_of("av_mnist: standardise", standardise, (True, "multibench"))
     root = expanded(folder)
-    labels = [_mapped(root / f"{part}_labels.npy", "av_mnist") for part in ("train", "test")]
+    labels = [_digits_of(root / f"{part}_labels.npy") for part in ("train", "test")]
     sizes = [len(values) for values in labels]
-    for values, part in zip(labels, ("train", "test"), strict=True):
-        whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.round(values)).all()))
-        if values.ndim != 1 or not whole or not 0 <= values.min() <= values.max() <= 9:
-            raise ValueError(
-                f"av_mnist: {part}_labels.npy must hold one digit a row, got {values.shape} {values.dtype} from "
-                f"{values.min()} to {values.max()}"
-            )
     trained = sizes[0] - sizes[0] // 12
     if trained == sizes[0]:
         raise ValueError(f"av_mnist: the training files must have 12 rows or more to validate on, got {sizes[0]}")
@@ -185,6 +178,17 @@ def _mapped(path: Path, name: str) -> Array:
     if array.size == 0:
         raise ValueError(f"{name}: {path} must hold rows, it is empty")
     return array
+
+
+def _digits_of(path: Path) -> Array:
+    values = _mapped(path, "av_mnist")
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.round(values)).all()))
+    if values.ndim != 1 or not whole or not 0 <= values.min() <= values.max() <= 9:
+        raise ValueError(
+            f"av_mnist: {path.name} must hold one digit a row, got {values.shape} {values.dtype} from {values.min()} "
+            f"to {values.max()}"
+        )
+    return values
 
 
 def _blocks(files: list[Array], modality: str, features: str, pool: int) -> Array:

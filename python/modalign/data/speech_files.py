@@ -75,23 +75,7 @@ def affect(
         raise ValueError(
             f"affect: {path} must be a dict of train, valid and test dicts, it has no {', '.join(missing)}"
         )
-    read: dict[str, list[Array]] = {name: [] for name in (*modalities, "labels", "split", "begun")}
-    for part, which in AFFECT_PARTS.items():
-        here = f"affect: {path}: {part}"
-        text = _sequence(table[part], "text", here)
-        spoken = (text != 0).any((1, 2))
-        for name in modalities:
-            values = text if name == "text" else _sequence(table[part], name, here)
-            if len(values) != len(text):
-                raise ValueError(f"{here} has {len(values)} rows of {name} and {len(text)} of text; they must be pairs")
-            read[name].append(values[spoken])
-        labels = np.asarray(_member(table[part], "labels", here))
-        if labels.size != len(text) or labels.dtype.kind not in "iufb":
-            raise ValueError(f"{here}: labels must be one number a row, {len(text)}, got {labels.shape} {labels.dtype}")
-        require_finite(labels.reshape(-1), f"{here}: labels")
-        read["labels"].append(labels.reshape(-1)[spoken])
-        read["begun"].append(np.logical_or.accumulate((text[spoken] != 0).any(2), axis=1))
-        read["split"].append(np.full(int(spoken.sum()), which, np.int8))
+    read = _parts_of(table, modalities, str(path))
     split = np.concatenate(read["split"])
     inputs = [_joined(read[name], f"affect: {path}: {name}") for name in modalities]
     tensors = [
@@ -145,6 +129,28 @@ def _joined(parts: list[Array], name: str) -> Array:
     if len(shapes) > 1:
         raise ValueError(f"{name} must have one length and width in train, valid and test, got {sorted(shapes)}")
     return np.concatenate(parts)
+
+
+def _parts_of(table: dict[str, Any], modalities: Sequence[str], path: str) -> dict[str, list[Array]]:
+    """Return modalities, labels, split and where speech has begun, an array for each part of the file."""
+    read: dict[str, list[Array]] = {name: [] for name in (*modalities, "labels", "split", "begun")}
+    for part, which in AFFECT_PARTS.items():
+        here = f"affect: {path}: {part}"
+        text = _sequence(table[part], "text", here)
+        spoken = (text != 0).any((1, 2))
+        for name in modalities:
+            values = text if name == "text" else _sequence(table[part], name, here)
+            if len(values) != len(text):
+                raise ValueError(f"{here} has {len(values)} rows of {name} and {len(text)} of text; they must be pairs")
+            read[name].append(values[spoken])
+        labels = np.asarray(_member(table[part], "labels", here))
+        if labels.size != len(text) or labels.dtype.kind not in "iufb":
+            raise ValueError(f"{here}: labels must be one number a row, {len(text)}, got {labels.shape} {labels.dtype}")
+        require_finite(labels.reshape(-1), f"{here}: labels")
+        read["labels"].append(labels.reshape(-1)[spoken])
+        read["begun"].append(np.logical_or.accumulate((text[spoken] != 0).any(2), axis=1))
+        read["split"].append(np.full(int(spoken.sum()), which, np.int8))
+    return read
 
 
 def _standardised(name: str, values: Array, how: bool | str, *, train: NDArray[np.bool_], begun: list[Array]) -> Tensor:

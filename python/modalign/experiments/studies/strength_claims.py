@@ -136,7 +136,7 @@ def claims(folder: Path) -> list[Claim]:
     return [
         *_shape_claims(synthetic),
         _thesis(synthetic, redundancies),
-        *alignment_claims(synthetic),
+        *_alignment_claims(synthetic),
         *_pair_claims(table[table["setting"] == "default"]),
         *_sensitivity_claims(folder, list(table["setting"].unique())),
     ]
@@ -165,15 +165,14 @@ def _thesis(results: Results, redundancies: Sequence[float]) -> Claim:
     return Claim.measured("thesis", text, "sign", trend(redundancies, best))
 
 
-def alignment_claims(results: Results) -> list[Claim]:
+def _alignment_claims(results: Results) -> list[Claim]:
     claims = []
     for name in MEASURES:
         parts = [
             Claim.measured("alignment", case.label, "sign", trend(results.strengths, results.grid(case, name)))
             for case in results.cases
         ]
-        text = f"{name} rises with strength" + (" at every R" if len(parts) > 1 else "")
-        design = f"every {len(parts)} {parts[0].design}"
+        text, design = f"{name} rises with strength at every R", f"every {len(parts)} {parts[0].design}"
         claims.append(every("alignment", text, parts, design=design))
     return claims
 

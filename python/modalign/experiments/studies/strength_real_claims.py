@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from modalign.experiments.studies.claims import Claim
+from modalign.experiments.studies.measured import trend
 from modalign.experiments.studies.strength_claims import (
+    MEASURES,
     Curves,
-    alignment_claims,
     curves_of,
     falls,
     rises,
@@ -45,4 +46,13 @@ def claims(folder: Path, dataset: str) -> list[Claim]:
     shapes = [
         shape(curves_of(results, results.cases[0], modality), text) for modality, shape, text in STATEMENTS[dataset]
     ]
-    return [*shapes, *alignment_claims(results)]
+    alignment = [
+        Claim.measured(
+            "alignment",
+            f"{name} rises with strength",
+            "sign",
+            trend(results.strengths, results.grid(results.cases[0], name)),
+        )
+        for name in MEASURES
+    ]
+    return [*shapes, *alignment]
