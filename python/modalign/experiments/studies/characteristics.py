@@ -19,12 +19,12 @@ def key_of(rule: str, paper: float | None, design: str) -> str:
     return f"{rule}{'' if paper is None else f' {paper:g}'}, {design}"
 
 
-def characteristics_of(rule: str, paper: float | None, design: str) -> dict[str, Any] | None:
+def characteristics_of(key: str) -> dict[str, Any] | None:
     """Return the shares of each verdict by scenario, and the scenarios in which the claim is false.
 
     None for a design that was not simulated.
     """
-    return _record().get(key_of(rule, paper, design))
+    return _record().get(key)
 
 
 def expected_by_chance(claims: Sequence[Mapping[str, Any]]) -> float:

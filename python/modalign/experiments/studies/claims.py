@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from modalign.experiments.studies.characteristics import characteristics_of
+from modalign.experiments.studies.characteristics import characteristics_of, key_of
 from modalign.experiments.studies.measured import Measured
 
 __all__ = ["RULES", "Claim", "every", "records"]
@@ -132,8 +132,13 @@ class Claim:
         """Return the claim as claims.json holds it: with its verdict and the characteristics of its rule."""
         facts = dataclasses.asdict(self)
         facts["parts"] = [part.record() for part in self.parts]
-        known = characteristics_of(self.rule, self.paper, self.design)
+        known = characteristics_of(self.key)
         return facts | {"verdict": self.verdict, "needed": self.needed, "characteristics": known}
+
+    @property
+    def key(self) -> str:
+        """The key of the rule with what it was applied to, in the record of characteristics."""
+        return self.design if self.parts else key_of(self.rule, self.paper, self.design)
 
     def _towards_the_paper(self) -> tuple[float, float, float]:
         """Return our number and its interval so that the paper's side is the positive one."""

@@ -25,7 +25,17 @@ from modalign.files.paths import expanded
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PAPER", "Levels", "best_of_layers", "claims", "claims_of", "correlations", "levels_of", "protocol_of"]
+__all__ = [
+    "PAPER",
+    "Levels",
+    "best_of_layers",
+    "claims",
+    "claims_of",
+    "correlations",
+    "ends_claim",
+    "levels_of",
+    "protocol_of",
+]
 
 FEATURES = 8  # features of the label
 # the paper's points at U = 8 are zeros that its script never filled in
@@ -111,14 +121,19 @@ def _against_uniqueness(levels: Levels) -> list[Claim]:
             rule = "sign" if paper is None else "strong"
             claims.append(Claim.measured("uniqueness", text, rule, ours, paper=paper, side=-1))
     if {0, FEATURES} <= set(levels.uniqueness):
-        first, last = (mean_over_draws(highest[:, levels.uniqueness.index(u)]) for u in (0, FEATURES))
-        text = f"from high ({first.value:.2f}) at U = 0 to none ({last.value:.2f}) at U = 8"
-        parts = [
-            Claim.measured("uniqueness", "above 0.5 at U = 0", "above", first, paper=PAPER["ends"][0], bound=0.5),
-            Claim.measured("uniqueness", "below 0.1 at U = 8", "below", last, paper=PAPER["ends"][8], bound=0.1),
-        ]
-        claims.append(every("uniqueness", text, parts, design=f"ends {first.design}"))
+        claims.append(ends_claim(*(highest[:, levels.uniqueness.index(u)] for u in (0, FEATURES))))
     return claims
+
+
+def ends_claim(first: NDArray[np.float64], last: NDArray[np.float64]) -> Claim:
+    """Return the claim on the highest alignment at U = 0 and 8, each (seeds, heterogeneity)."""
+    ours = [mean_over_draws(values) for values in (first, last)]
+    text = f"from high ({ours[0].value:.2f}) at U = 0 to none ({ours[1].value:.2f}) at U = 8"
+    parts = [
+        Claim.measured("uniqueness", "above 0.5 at U = 0", "above", ours[0], paper=PAPER["ends"][0], bound=0.5),
+        Claim.measured("uniqueness", "below 0.1 at U = 8", "below", ours[1], paper=PAPER["ends"][8], bound=0.1),
+    ]
+    return every("uniqueness", text, parts, design=f"ends {ours[0].design}")
 
 
 def _against_heterogeneity(levels: Levels, apart: Sequence[str]) -> list[Claim]:

@@ -20,7 +20,7 @@ from modalign.files.paths import expanded
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MEASURES", "Curves", "claims", "falls", "folder_of", "rises", "rises_then_falls"]
+__all__ = ["MEASURES", "Curves", "claims", "falls", "folder_of", "gains_and_loses", "rises", "rises_then_falls"]
 
 MEASURES = ("cka", "svcca", "mutual_knn")
 Array = NDArray[np.float64]
@@ -125,6 +125,16 @@ def rises_then_falls(curves: Curves, text: str, best: tuple[float, float] = BEST
     return every("shapes", text, parts, design=f"rises then falls {curves.shape}")
 
 
+def gains_and_loses(redundant: Curves, unique: Curves, text: str) -> Claim:
+    """Return the claim that accuracy gains where information is redundant and falls where it is unique."""
+    gain, end = redundant.gain, unique.end
+    parts = [
+        Claim.measured("sensitivity", f"R = 8 {_points(gain)} at the chosen strength", "above", gain),
+        Claim.measured("sensitivity", f"R = 0 {_points(end)} at {unique.strengths[-1]:g}", "below", end),
+    ]
+    return every("sensitivity", text, parts, design=f"gains and loses {unique.shape}")
+
+
 def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the sweeps in ``folder``."""
     import pandas as pd
@@ -202,14 +212,9 @@ def _sensitivity_claims(folder: Path, settings: Sequence[str]) -> list[Claim]:
             continue
         results = read(folder / folder_of(setting))
         cases = {case.label: case for case in results.cases}
-        gain, end = curves_of(results, cases["R = 8"], 2).gain, curves_of(results, cases["R = 0"], 2).end
-        parts = [
-            Claim.measured("sensitivity", f"R = 8 {_points(gain)} at the chosen strength", "above", gain),
-            Claim.measured("sensitivity", f"R = 0 {_points(end)} at {results.strengths[-1]:g}", "below", end),
-        ]
-        shape = f"{len(results.seeds)}x{len(results.strengths)}"
+        redundant, unique = (curves_of(results, cases[label], 2) for label in ("R = 8", "R = 0"))
         text = f"{setting}: modality 2 gains at R = 8 and loses at R = 0"
-        claims.append(every("sensitivity", text, parts, design=f"gains and loses {shape}"))
+        claims.append(gains_and_loses(redundant, unique, text))
     return claims
 
 

@@ -77,10 +77,10 @@ def _ends_claims(top: pd.DataFrame) -> list[Claim]:
             left.append(Claim.measured("ends", text, "above", ours, paper=over, bound=over / 2))
     if not falls:
         return []
-    design = f"every {len(falls)} {falls[0].design}"
+    designs = [f"every {len(falls)} {what} {falls[0].design}" for what in ("falls", "left")]
     text = "it falls by half or more from U = 10 to 100 %, in the paper 0.159 to 0.062"
     remains = f"some is left at U = 100 %, half as much over chance as the paper's {over:.3f} or more"
-    return [every("ends", text, falls, design=design), every("ends", remains, left, design=design)]
+    return [every("ends", text, falls, design=designs[0]), every("ends", remains, left, design=designs[1])]
 
 
 def _models_by(rows: pd.DataFrame, points: str) -> NDArray[np.float64]:

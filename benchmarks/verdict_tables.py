@@ -1,0 +1,146 @@
+"""Made-up tables of the studies, in which a claim is false, true as the paper has it, or half as strong.
+
+Noise has three sources: each run's own, that of a point (the same in every draw and unit) and that of a draw, which is
+smooth over the points, as where neighbouring depths share their networks. Tables without any relation take each
+source alone and all together in turn. Other tables have half of their noise from runs, 30 % from points and 20 % from
+draws.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from modalign.experiments.studies.strength_claims import Curves
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+NOISE, REVERSED, CONSTANT, RIGHT, HALF, ONE = (
+    "noise", "reversed", "constant", "as the paper", "half as strong", "one part wrong",
+)  # fmt: skip
+SCENARIOS = (NOISE, REVERSED, CONSTANT, RIGHT, HALF)
+USUAL = {"runs": 0.5, "points": 0.3, "draws": 0.2}
+SOURCES: tuple[dict[str, float], ...] = (
+    {"runs": 1.0}, {"runs": 0.1, "points": 0.9}, {"runs": 0.1, "draws": 0.9},
+    {"runs": 1 / 3, "points": 1 / 3, "draws": 1 / 3},
+)  # fmt: skip
+STRONGEST = 0.995  # a correlation of 1 has no noise
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, int, int], shares: dict[str, float]) -> Array:
+    """Return noise (draws, units, points) of variance 1 with so much of it from each source."""
+    draws, _, points = shape
+    smooth = rng.normal(size=(draws, 1, points)).cumsum(2)
+    parts = {
+        "runs": rng.normal(size=shape),
+        "points": rng.normal(size=(1, 1, points)),
+        "draws": smooth / np.sqrt(np.arange(1, points + 1)),
+    }
+    return np.asarray(sum(np.sqrt(share) * parts[name] for name, share in shares.items()))
+
+
+def strength_of(scenario: str, paper: float) -> float:
+    """Return the true correlation of a scenario."""
+    factor = {NOISE: 0.0, REVERSED: -1.0, CONSTANT: 0.0, RIGHT: 1.0, HALF: 0.5}[scenario]
+    return float(np.clip(factor * paper, -STRONGEST, STRONGEST))
+
+
+def curves_over_points(
+    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, int, int], *, number: int
+) -> Array:
+    """Return values (draws, units, points) whose mean over draws correlates with the points as the scenario says."""
+    draws, _, points = shape
+    if scenario == CONSTANT:
+        return np.full(shape, 0.3)
+    at = (np.arange(points) - (points - 1) / 2) / np.arange(points).std()
+    shares = SOURCES[number % len(SOURCES)] if scenario == NOISE else USUAL
+    strength = strength_of(scenario, paper)
+    spread = np.sqrt(1 - strength**2)
+    table = noise(rng, shape, shares)
+    # the mean over draws, which the paper draws, has the whole of the noise
+    scale = 1 / np.sqrt(shares.get("points", 0) + (shares.get("draws", 0) + shares.get("runs", 0)) / draws)
+    return strength * at + spread * scale * table
+
+
+def cells_over_points(
+    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, int, int], *, number: int
+) -> tuple[Array, Array]:
+    """Return x and y (draws, units, points) whose cells have the correlation of the scenario."""
+    if scenario == CONSTANT:
+        return np.full(shape, 0.3), np.full(shape, 0.3)
+    shares = SOURCES[number % len(SOURCES)] if scenario == NOISE else USUAL
+    strength = strength_of(scenario, paper)
+    at = np.arange(shape[2]) - (shape[2] - 1) / 2
+    common = np.sqrt(abs(strength)) * at / at.std()
+    spread = np.sqrt(1 - abs(strength))
+    x, y = (spread * noise(rng, shape, shares) for _ in range(2))
+    return x + common, y + np.sign(strength) * common
+
+
+def pairs_of_points(
+    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, ...], *, number: int
+) -> tuple[Array, Array]:
+    """Return x and y whose entries have the correlation of the scenario; half of a row's noise is its point's."""
+    if scenario == CONSTANT:
+        return np.full(shape, 0.3), np.full(shape, 0.3)
+    strength = strength_of(scenario, paper)
+    shared = (1.0, 0.5, 0.0)[number % 3] if scenario == NOISE else 0.5
+
+    def side() -> Array:
+        return np.sqrt(shared) * rng.normal(size=(shape[-1],)) + np.sqrt(1 - shared) * rng.normal(size=shape)
+
+    x = side()
+    return x, strength * x + np.sqrt(1 - strength**2) * side()
+
+
+def heat_map(rng: np.random.Generator, scenario: str, shape: tuple[int, int, int], *, number: int) -> Array:
+    """Return values (draws, depths, heterogeneities) that follow their difference, or only one of the two."""
+    if scenario == CONSTANT:
+        return np.full(shape, 0.3)
+    _, depths, heterogeneities = shape
+    rows, columns = (np.arange(count) / count for count in (depths, heterogeneities))
+    own = 0.15 * rng.normal(size=shape)
+    if scenario == NOISE:
+        sides = ((0, 0), (0, 1), (1, 0))[number % 3]
+        return own + sides[0] * rows[:, None] - sides[1] * columns
+    factor = {REVERSED: -1.0, RIGHT: 1.0, HALF: 0.5}[scenario]
+    return own + 0.15 * rng.normal(size=shape[1:]) + factor * np.subtract.outer(rows, columns)
+
+
+def ends(rng: np.random.Generator, scenario: str, draws: int, units: int) -> tuple[Array, Array]:
+    """Return the alignment (draws, units) at U = 0 and at U = 8, which falls from 0.9 to 0.01."""
+    levels = {
+        NOISE: (0.3, 0.3), REVERSED: (0.01, 0.9), CONSTANT: (0.3, 0.3), RIGHT: (0.9, 0.01), HALF: (0.45, 0.01),
+    }[scenario]  # fmt: skip
+    scatter = (0.0, 0.0) if scenario == CONSTANT else tuple(0.1 if level > 0.1 else 0.02 for level in levels)
+    first, last = (
+        level + spread * (rng.normal(size=(draws, 1)) + rng.normal(size=(draws, units))) / np.sqrt(2)
+        for level, spread in zip(levels, scatter, strict=True)
+    )
+    return first, last
+
+
+SHAPES = {
+    "falls": (0.0, -0.001, -0.01, -0.04, -0.15, -0.25),
+    "rises": (0.0, 0.008, 0.018, 0.022, 0.024, 0.020),
+    "rises then falls": (0.0, 0.006, 0.014, 0.015, 0.004, -0.03),
+    "gains": (0.0, 0.018, 0.024, 0.015),
+    "loses": (0.0, -0.01, -0.15, -0.30),
+}
+RUN, DRAW = 0.012, 0.5  # deviation of the accuracy of a run, and of the effect from draw to draw as a share of it
+
+
+def accuracy_curves(
+    rng: np.random.Generator, scenario: str, shape: str, draws: int, strengths: tuple[float, ...]
+) -> Curves:
+    """Return accuracies (draws, strengths) of a shape; validation and test share 70 % of a run's noise."""
+    places = np.linspace(0, 1, len(SHAPES[shape]))
+    effect = np.interp(np.linspace(0, 1, len(strengths)), places, SHAPES[shape])
+    factor = {NOISE: 0.0, REVERSED: -1.0, CONSTANT: 0.0, RIGHT: 1.0, HALF: 0.5}[scenario]
+    effects = factor * effect * (1 + DRAW * rng.normal(size=(draws, 1)))
+    run = 0.0 if scenario == CONSTANT else RUN
+    common = np.sqrt(0.7) * rng.normal(size=effects.shape)
+    test, validation = (
+        0.6 + effects + run * (common + np.sqrt(0.3) * rng.normal(size=effects.shape)) for _ in range(2)
+    )
+    return Curves(strengths, validation, test)
