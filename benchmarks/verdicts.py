@@ -65,6 +65,7 @@ class Design:
         study, size, claim: the study, "quick" or "full", and the claim in a few words.
         judge: a function of a generator, a scenario and the number of the table that returns the claim.
         scenarios: the scenarios; false: those in which the claim is false.
+        share: the share of the tables that is made, smaller for claims of many parts.
     """
 
     study: str
@@ -73,6 +74,7 @@ class Design:
     judge: Judge
     scenarios: tuple[str, ...] = SCENARIOS
     false: tuple[str, ...] = (NOISE, REVERSED, CONSTANT)
+    share: float = 1.0
 
 
 def judged_trend(rule: str, paper: float | None, shape: tuple[int, int], rng: Any, scenario: str, number: int) -> Claim:
@@ -174,7 +176,7 @@ def judged_sensitivity(draws: int, strengths: tuple[float, ...], rng: Any, scena
     kinds = (RIGHT, NOISE) if scenario == ONE else (scenario, scenario)
     gains, loses = (
         made.accuracy_curves(rng, kind, shape, draws, strengths)
-        for kind, shape in zip(kinds, ("gains", "loses"), strict=True)
+        for kind, shape in zip(kinds, ("rises", "falls"), strict=True)
     )
     return shapes.gains_and_loses(gains, loses, "")
 
@@ -218,6 +220,7 @@ def _emergence(size: str) -> Iterator[Design]:
         functools.partial(judged_every, count, paper["deeper"], shape),
         scenarios=(*SCENARIOS, ONE),
         false=(NOISE, REVERSED, CONSTANT, ONE),
+        share=0.3,
     )
     yield make("heat-map", functools.partial(judged_grid, (seeds, depths, heterogeneities)))
 
@@ -292,7 +295,7 @@ def simulate(design: Design, count: int) -> tuple[str, dict[str, dict[str, float
     key = ""
     for scenario in design.scenarios:
         rng = np.random.default_rng([17, *scenario.encode()])
-        tables = min(count, CONSTANTS) if scenario == CONSTANT else count
+        tables = CONSTANTS if scenario == CONSTANT else max(1, round(design.share * count))
         claims = [design.judge(rng, scenario, number) for number in range(tables)]
         key = claims[0].key
         verdicts = Counter(claim.verdict for claim in claims)

@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 from experiments.plain_training import train_alone
 from experiments.small import configuration, hidden_numbers, images_and_texts, sequences_and_images, vectors
 from experiments.user_encoders import Calls
-from modalign.data import PairedDataset
+from modalign.data import TRAIN, PairedDataset
 from modalign.encoders import build_encoder
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep
@@ -141,7 +141,7 @@ def test_runs_together_equal_each_run_alone_in_float64(name: str) -> None:
 def test_a_gradient_ratio_is_the_ratio_of_gradients_at_every_step() -> None:
     data, sweep = vectors(), configuration(strength_kind="gradient_ratio")
     trainer = Trainer(data, RUNS, sweep, dtype=torch.float64)
-    for rows in torch.randperm(len(trainer.labels[0][0]))[:120].split(40):
+    for rows in torch.randperm(trainer.count(TRAIN))[:120].split(40):
         columns = trainer.step(rows.expand(len(RUNS), -1))
         of_task, of_alignment, weight = columns[:, 3], columns[:, 4], columns[:, 5]
         torch.testing.assert_close(

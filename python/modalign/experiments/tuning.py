@@ -137,13 +137,17 @@ def run(
         ValueError: As ``sweep.run``. Seeds count from 1,000, so that a grid's are others.
     """
     budget = budget or Budget()
-    sweep, data = prepared(sweep)
-    largest = [runs_in_a_chunk(pairs, sweep) for pairs in data]  # raises for inputs the encoders cannot take
+    seeds = tuple(range(FIRST_SEED, FIRST_SEED + budget.seeds))
+    given = sweep.seeds
+    sweep, data = prepared(sweep.model_copy(update={"seeds": seeds}))
+    sweep = sweep.model_copy(update={"seeds": given})
+    # raises for inputs the encoders cannot take
+    largest = [runs_in_a_chunk(draws.first, sweep) for draws in data]
     settings = {
         "study": "tune",
         "budget": dataclasses.asdict(budget),
         "sweep": sweep.model_dump(mode="json"),
-        "data": [pairs.fingerprint() for pairs in data],
+        "data": [draws.fingerprint() for draws in data],
     }
     study = Study(folder, settings, fresh=fresh)
     if workers is None and sweep.training.device != "cpu":
@@ -157,20 +161,20 @@ def run(
         strengths = [_first_strengths(budget) for _ in sweep.cases]
         for number in range(budget.rounds + 1):
             parts = []
-            for i, pairs in enumerate(data):
-                for seed in range(FIRST_SEED, FIRST_SEED + budget.seeds):
+            for i, draws in enumerate(data):
+                for seed in seeds:
                     for runs in cut([Run(strength, seed) for strength in strengths[i]], largest[i]):
-                        parts.append(_part(study, Job(Chunk(i, trained[i], runs), pairs, sweep)))
+                        parts.append(_part(study, Job(Chunk(i, trained[i], runs), draws, sweep)))
                         trained[i] += 1
             title = f"{sweep.name}, round {number + 1}"
             for result in study.run(parts, title, workers=workers, reporter=reporter):
                 evaluations[result["case"]] += result["rows"]
             if number < budget.rounds:
                 strengths = [
-                    _next_strengths(rows, len(pairs.modalities), budget, number)
-                    for rows, pairs in zip(evaluations, data, strict=True)
+                    _next_strengths(rows, len(draws.first.modalities), budget, number)
+                    for rows, draws in zip(evaluations, data, strict=True)
                 ]
-        _write(study, sweep, data, evaluations, highest=budget.highest)
+        _write(study, sweep, [draws.first for draws in data], evaluations, highest=budget.highest)
     return study.path
 
 
@@ -313,7 +317,7 @@ def _part(study: Study, job: Job) -> Part:
                 "seed": run.seed,
                 **{
                     f"{kind}_{m + 1}": result[f"{kind}_{m + 1}"][i]
-                    for m in range(len(job.data.modalities))
+                    for m in range(len(job.data.first.modalities))
                     for kind in ("validation_accuracy", "accuracy")
                 },
             }

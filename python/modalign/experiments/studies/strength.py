@@ -1,6 +1,6 @@
 """The study of what alignment of a chosen strength does to unimodal encoders: Fang et al. 2026 (arXiv:2511.12121).
 
-1. the strength sweep at redundancy R = 0, 2, 4, 6, 8 of the synthetic data
+1. the strength sweep at redundancy R = 0, 2, 4, 6, 8 of the synthetic data, which every seed draws anew
 2. sensitivity: the same with other label budgets, widths, temperatures and a projection head, one at a time
 3. real pairs from redundant to unique, with their information decomposition
 4. the thesis across all of them: the more redundant, the stronger the best alignment
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.strength_claims import claims, folder_of
 from modalign.experiments.studies.study import Study
 from modalign.experiments.sweep.config import load, parse
+from modalign.experiments.sweep.draws import EACH
 from modalign.experiments.sweep.runner import run as run_sweep
 from modalign.information import Information, pid
 
@@ -51,16 +52,13 @@ def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds
         sweep["strengths"] = grid or sweep["strengths"]
         sweep["seeds"] = seeds or sweep["seeds"]
     ends = [case for case in strength["cases"] if case["label"] in ("R = 0", "R = 4", "R = 8")]
-    base = {**strength, "cases": ends, "strengths": [0, 0.3, 1, 4], "seeds": seeds or 4}
+    base = {**strength, "cases": ends, "strengths": [0, 0.3, 1, 4], "seeds": seeds or 6}
 
     def changed(**training: Any) -> dict[str, Any]:
         return {**base, "training": {**base["training"], **training}}
 
     def wide(width: int) -> dict[str, Any]:
         return {**base, "encoders": [{**encoder, "width": width, "dim": width} for encoder in base["encoders"]]}
-
-    def drawn(seed: int) -> dict[str, Any]:
-        return {**base, "cases": [{**case, "data": {**case["data"], "seed": seed}} for case in ends]}
 
     return Plan(
         strength,
@@ -72,8 +70,6 @@ def _plan(n: int, strengths: list[float] | None, real: list[float] | None, seeds
             "width 48": wide(48),
             "temperature 0.5": changed(temperature=0.5),
             "projection head": {**base, "projection": {"kind": "separate", "dim": 12}},
-            "data of seed 0": drawn(0),
-            "data of seed 1": drawn(1),
         },
     )
 
@@ -137,6 +133,16 @@ def information_of(data: PairedDataset, seed: int = 0) -> Information:
     return pid(x.flatten(1).numpy(), y.flatten(1).numpy(), labels.numpy(), seed=seed).information
 
 
+def _mean_information(data: Mapping[str, Any], seeds: Sequence[int]) -> Information:
+    """Return the information of a case, the mean over its draws where every seed of the runs draws its own data."""
+    settings = {name: value for name, value in data.items() if name != "information"}
+    name = settings.pop("name")
+    each = settings.get("seed") == EACH
+    draws = [load_data(name, **settings | ({"seed": seed} if each else {})) for seed in (seeds if each else [0])]
+    found = [dataclasses.asdict(information_of(pairs)) for pairs in draws]
+    return Information(**{part: sum(one[part] for one in found) / len(found) for part in found[0]})
+
+
 def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
     """Return the best strength, its gain and the information, for each case and modality of a finished sweep."""
     from modalign.experiments.sweep.findings import findings
@@ -146,8 +152,7 @@ def _best(folder: Path, kind: str, setting: str) -> list[dict[str, Any]]:
     known: dict[str, Information] = {}
     if setting == "default":
         for case in results.config["cases"]:
-            settings = dict(case["data"])
-            known[case["label"]] = information_of(load_data(settings.pop("name"), **settings))
+            known[case["label"]] = _mean_information(case["data"], results.seeds)
     rows = []
     for found in findings(results):
         validation = results.grid(found.case, f"validation_accuracy_{found.modality}")

@@ -3,6 +3,7 @@
     config        the YAML configuration, typed, with every default filled in
     mistakes      one sentence for each mistake in a configuration
     cases         data sets loaded and checked against the settings before anything trains
+    draws         the data of a case: one set, or one for every seed
     memory        how many runs train together within the memory that is allowed
     chunks        runs of one case that train together: cut, trained with checkpoints, measured
     training      the training loop over all runs of a chunk at once

@@ -8,32 +8,35 @@ from collections.abc import Sequence
 from modalign import data as data_sets
 from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset, require_trainable
 from modalign.experiments.sweep.config import Case, Sweep
+from modalign.experiments.sweep.draws import EACH, Draws
 from modalign.experiments.sweep.randomness import label_budget
 from modalign.experiments.sweep.training import inputs_of
 
 __all__ = ["notes_on", "prepared"]
 
 
-def prepared(sweep: Sweep) -> tuple[Sweep, list[PairedDataset]]:
+def prepared(sweep: Sweep) -> tuple[Sweep, list[Draws]]:
     """Load the data sets of a sweep.
 
     Returns:
-        The sweep with the defaults of its data sets written out, and the data set of each case.
+        The sweep with the defaults of its data sets written out, and the data of each case.
 
     Raises:
         ValueError: If data cannot be loaded or trained on, or cannot meet the settings.
     """
-    data = [_load(case, f"cases[{i}]") for i, case in enumerate(sweep.cases)]
-    for case, pairs in zip(sweep.cases, data, strict=True):
-        _require_names(case, pairs)
-        _require_sizes(case, pairs, sweep)
-    return _with_defaults(sweep, data), data
+    data = [_load(case, f"cases[{i}]", sweep.seeds) for i, case in enumerate(sweep.cases)]
+    for case, draws in zip(sweep.cases, data, strict=True):
+        _require_names(case, draws.first)
+        for pairs in draws.sets.values():
+            _require_sizes(case, pairs, sweep)
+    return _with_defaults(sweep, [draws.first for draws in data]), data
 
 
-def notes_on(sweep: Sweep, data: Sequence[PairedDataset]) -> list[str]:
+def notes_on(sweep: Sweep, data: Sequence[Draws]) -> list[str]:
     """Return sentences about the data that a reader of the results should know."""
     notes = []
-    for case, pairs in zip(sweep.cases, data, strict=True):
+    for case, draws in zip(sweep.cases, data, strict=True):
+        pairs = draws.first
         known = pairs.has_label()
         if not bool(known.all()):
             notes.append(
@@ -55,11 +58,14 @@ def _digests(pairs: PairedDataset, part: int) -> list[bytes]:
     return [hashlib.sha256(b"".join(row.tobytes() for row in rows)).digest() for rows in zip(*tables, strict=True)]
 
 
-def _load(case: Case, key: str) -> PairedDataset:
+def _load(case: Case, key: str, seeds: Sequence[int]) -> Draws:
     settings = dict(case.data)
     name = str(settings.pop("name"))
+    each = settings.get("seed") == EACH
     try:
-        return data_sets.load(name, **settings)
+        if not each:
+            return Draws({None: data_sets.load(name, **settings)})
+        return Draws({seed: data_sets.load(name, **{**settings, "seed": seed}) for seed in seeds})
     except (ValueError, TypeError) as error:
         raise ValueError(f"{key}.data ({case.label}): {error}") from error
 
@@ -69,13 +75,17 @@ def _with_defaults(sweep: Sweep, data: Sequence[PairedDataset]) -> Sweep:
     cases = tuple(
         case.model_copy(
             update={
-                "data": {"name": case.data["name"], **case.data, **pairs.settings},
+                "data": {"name": case.data["name"], **case.data, **pairs.settings, **_drawn(case)},
                 "modalities": case.modalities or tuple(pairs.modalities),
             }
         )
         for case, pairs in zip(sweep.cases, data, strict=True)
     )
     return sweep.model_copy(update={"cases": cases})
+
+
+def _drawn(case: Case) -> dict[str, object]:
+    return {"seed": EACH} if case.data.get("seed") == EACH else {}
 
 
 def _require_names(case: Case, pairs: PairedDataset) -> None:

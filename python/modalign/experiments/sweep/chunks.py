@@ -14,6 +14,7 @@ import torch
 
 from modalign.data import TEST, TRAIN, PairedDataset
 from modalign.experiments.sweep.config import Sweep
+from modalign.experiments.sweep.draws import Draws
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.memory import runs_in_a_chunk
 from modalign.experiments.sweep.randomness import compared_pairs
@@ -65,10 +66,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Job:
-    """A chunk with the data and the settings that it trains with."""
+    """A chunk with the data of its case and the settings that it trains with."""
 
     chunk: Chunk
-    data: PairedDataset
+    data: Draws
     sweep: Sweep
 
     @property
@@ -79,7 +80,7 @@ class Job:
     @property
     def work_of_an_epoch(self) -> int:
         """Number of pairs that the chunk trains on in an epoch, over its runs."""
-        n = int((self.data.split == TRAIN).sum())
+        n = self.data.count(TRAIN)
         batch = min(self.sweep.training.batch_size, n)
         return len(self.chunk.runs) * (n // batch) * batch
 
@@ -181,7 +182,7 @@ def measure(trainer: Trainer, sweep: Sweep, stop: threading.Event) -> Result:
         result[f"validation_accuracy_{predictor}"] = validation[every_run, best].tolist()
         result[f"best_epoch_{predictor}"] = (best + 1).tolist()
         result[f"last_accuracy_{predictor}"] = test[:, -1].tolist()
-    embedded = trainer.embed(compared_pairs(len(trainer.labels[TEST][0]), sweep.metrics.pairs))
+    embedded = trainer.embed(compared_pairs(trainer.count(TEST), sweep.metrics.pairs))
     for i, j in trainer.pairs:
         scores: dict[str, list[float]] = {name: [] for name in ALIGNMENT}
         for x, y in zip(embedded[i], embedded[j], strict=True):

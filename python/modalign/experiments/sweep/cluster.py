@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from modalign.data import PairedDataset
 from modalign.experiments.sweep.chunks import Advance, Chunk, Control, Job, Result, train_chunk
 from modalign.experiments.sweep.config import Sweep
+from modalign.experiments.sweep.draws import Draws
 from modalign.experiments.sweep.folder import Folder
 
 __all__ = ["import_ray", "train_on_ray"]
@@ -111,7 +111,7 @@ class _Head:
                 ) from error
 
 
-def _train(chunk: Chunk, data: PairedDataset, sweep: Sweep) -> Result:
+def _train(chunk: Chunk, data: Draws, sweep: Sweep) -> Result:
     """Train a chunk on a worker."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

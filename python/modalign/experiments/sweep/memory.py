@@ -35,7 +35,7 @@ def bytes_of_a_run(data: PairedDataset, sweep: Sweep) -> int:
         saved[storage.data_ptr()] = storage
         return tensor
 
-    batch = min(sweep.training.batch_size, len(trainer.labels[TRAIN][0]))
+    batch = min(sweep.training.batch_size, trainer.count(TRAIN))
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         trainer.step(torch.arange(batch, device=trainer.device)[None])
     inputs = sum(batch * x[0].numel() * x.element_size() for x in inputs_of(data))

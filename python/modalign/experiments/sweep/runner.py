@@ -61,8 +61,10 @@ def run(
     place = Folder(folder)
     sweep, data = prepared(sweep)
     with _single_thread():  # before anything is written: encoders refuse here inputs that they cannot take
-        jobs = [Job(chunk, pairs, sweep) for case, pairs in enumerate(data) for chunk in chunks_of(case, pairs, sweep)]
-    fingerprints = {case.label: pairs.fingerprint() for case, pairs in zip(sweep.cases, data, strict=True)}
+        jobs = [
+            Job(chunk, draws, sweep) for case, draws in enumerate(data) for chunk in chunks_of(case, draws.first, sweep)
+        ]
+    fingerprints = {case.label: draws.fingerprint() for case, draws in zip(sweep.cases, data, strict=True)}
     if ray is not None:
         import_ray()  # before anything is cleared
     place.identify(sweep.model_dump(mode="json"), fingerprints)
@@ -145,17 +147,16 @@ def _tables(jobs: Sequence[Job], results: Sequence[Result]) -> tuple[pd.DataFram
     runs: list[dict[str, object]] = []
     curves: list[pd.DataFrame] = []
     for job, result in zip(jobs, results, strict=True):
-        modalities, sweep = len(job.data.modalities), job.sweep
+        modalities, sweep = len(job.data.first.modalities), job.sweep
         suffixes = predictor_suffixes(modalities, sweep.fusion != "none")
         names = [column.name for column in run_columns(suffixes, modality_pairs(modalities))]
         curve_names = [column.name for column in curve_columns(suffixes)]
-        compared = min(int((job.data.split == TEST).sum()), sweep.metrics.pairs)
-        chance: dict[str, object] = {f"chance_{suffix}": _chance(job.data, suffix) for suffix in suffixes}
-        chance["mutual_knn_chance"] = sweep.metrics.k / (compared - 1)
+        compared = min(job.data.count(TEST), sweep.metrics.pairs)
         for i, run in enumerate(job.chunk.runs):
             key = {"case": job.label, "strength": run.strength, "seed": run.seed}
             measured = {name: values[i] for name, values in result.items() if name != "curves"}
-            row = {**key, **measured, **chance}
+            chance = {f"chance_{suffix}": _chance(job.data.of(run.seed), suffix) for suffix in suffixes}
+            row = {**key, **measured, **chance, "mutual_knn_chance": sweep.metrics.k / (compared - 1)}
             runs.append({name: row[name] for name in names})
             curve = pd.DataFrame(result["curves"][i].numpy(), columns=curve_names[len(key) + 1 :])
             curves.append(pd.DataFrame({**key, "epoch": range(1, len(curve) + 1)}).join(curve))

@@ -23,12 +23,11 @@ from modalign.data import TEST, TRAIN, VALIDATION, PairedDataset
 from modalign.encoders import seeded_module, width_of
 from modalign.experiments.sweep import tasks
 from modalign.experiments.sweep.config import Sweep, encoders_of, pairs_of, require_comparable
+from modalign.experiments.sweep.draws import Draws, labelled_rows, stacked_tables
 from modalign.experiments.sweep.randomness import (
     batch_order,
     dropout_seed,
     initial_seed,
-    label_budget,
-    labelled_pairs,
 )
 from modalign.experiments.sweep.schema import KEY, curve_columns, predictor_suffixes
 from modalign.experiments.sweep.stacked import Fixed, Layout, Stacked, stacked_encoder
@@ -100,12 +99,12 @@ class Models:
 
 
 class Trainer:
-    """Training of ``runs`` on one data set, an epoch at a time.
+    """Training of ``runs`` on one data set, or on a data set of each seed's own, an epoch at a time.
 
     ``state`` and ``restore`` carry the training across processes: a restored trainer continues with the same bits.
 
     Args:
-        data: The data set.
+        data: The data set, or the draws of a case.
         runs: The runs.
         sweep: The configuration.
         dtype: Of parameters and inputs; tests train in float64.
@@ -119,12 +118,17 @@ class Trainer:
     """
 
     def __init__(
-        self, data: PairedDataset, runs: Sequence[Run], sweep: Sweep, *, dtype: torch.dtype = torch.float32
+        self, data: PairedDataset | Draws, runs: Sequence[Run], sweep: Sweep, *, dtype: torch.dtype = torch.float32
     ) -> None:
         self.runs, self.settings = list(runs), sweep.training
         self.device = torch.device(sweep.training.device)
+        self.seeds = sorted({run.seed for run in runs})
+        self.seed_of_run = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
+        draws = data if isinstance(data, Draws) else Draws({None: data})
+        sets, data = draws.used(self.seeds), draws.first
+        self._counts = {part: draws.count(part) for part in (TRAIN, VALIDATION, TEST)}
         self.models = Models(data, runs, sweep, dtype=dtype, device=self.device)
-        self.inputs, self.labels = _by_split(data, self.device, dtype)
+        self.inputs, self.labels = stacked_tables(sets, self._counts, self.device, dtype)
         self.task, self.fusion, self.schedule = data.task, sweep.fusion, sweep.strength_schedule
         self.predictors = predictor_suffixes(len(data.modalities), sweep.fusion != "none")
         # without the key and the epoch
@@ -134,15 +138,10 @@ class Trainer:
             raise ValueError(
                 "fusion needs one label for each pair, but the two items of some pairs have different ones"
             )
-        n = len(self.labels[TRAIN][0])
-        self.seeds = sorted({run.seed for run in runs})
-        self.seed_of_run = torch.tensor([self.seeds.index(run.seed) for run in runs], device=self.device)
-        known = data.has_label()[data.split == TRAIN]
-        budget = label_budget(sweep.training.labels, int(known.sum()))
-        classes = tasks.strata(data)[data.split == TRAIN][known]
-        self.labelled = torch.zeros(len(self.seeds), n, dtype=torch.bool)
-        self.labelled[:, known] = torch.stack([labelled_pairs(classes, budget, seed) for seed in self.seeds])
-        self.labelled = self.labelled.to(self.device)
+        labelled = [
+            labelled_rows(draws.of(seed), self._counts[TRAIN], sweep.training.labels, seed) for seed in self.seeds
+        ]
+        self.labelled = torch.stack(labelled).to(self.device)
         self.by_gradient = sweep.strength_kind == "gradient_ratio"
         self.strengths = torch.tensor([run.strength for run in runs], dtype=dtype, device=self.device)
         self.parameters = self.models.parameters()
@@ -175,7 +174,7 @@ class Trainer:
         """
         started = time.perf_counter()
         self._cache_frozen_features()
-        n = len(self.labels[TRAIN][0])
+        n = self._counts[TRAIN]
         batch = min(self.settings.batch_size, n)
         orders = torch.stack([batch_order(seed, self.epoch, n) for seed in self.seeds])
         orders = orders.to(self.device)[self.seed_of_run]
@@ -200,7 +199,7 @@ class Trainer:
         Returns:
             (runs, columns) float64: task losses, alignment loss, norms of both gradients, weight of the alignment term.
         """
-        outputs = [self._encoded(m, x[rows]) for m, x in enumerate(self.inputs[TRAIN])]
+        outputs = [self._encoded(m, self._rows_of(x, rows)) for m, x in enumerate(self.inputs[TRAIN])]
         # both losses meet at the encoders' outputs: their gradients are taken there apart, then go on together
         embeddings = [output.detach().requires_grad_() for output in outputs]
         losses, task = self._task_gradients(embeddings, rows)
@@ -231,7 +230,7 @@ class Trainer:
 
     def _task_gradients(self, embeddings: list[Tensor], rows: Tensor) -> tuple[list[Tensor], _Gradients]:
         """Return the task loss (runs,) of each head on the labelled pairs of the batch, and their gradients."""
-        labels = [labels[rows] for labels in self.labels[TRAIN]]
+        labels = [self._rows_of(labels, rows) for labels in self.labels[TRAIN]]
         weight = self.labelled[self.seed_of_run[:, None], rows].to(embeddings[0].dtype)
         weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
         inputs = list(embeddings)
@@ -274,8 +273,9 @@ class Trainer:
         for m, encoder in enumerate(self.models.encoders):
             if isinstance(encoder, Fixed) and encoder.is_worth_caching:
                 for part in (TRAIN, VALIDATION, TEST):
-                    blocks = torch.split(self.inputs[part][m], self.block)
-                    self.inputs[part][m] = torch.cat([encoder.features(block) for block in blocks])
+                    sets = self.inputs[part][m]
+                    features = [encoder.features(block) for block in torch.split(sets.flatten(0, 1), self.block)]
+                    self.inputs[part][m] = torch.cat(features).reshape(*sets.shape[:2], -1)
                 self.models.encoders[m] = encoder.without_modules()
 
     def _share_of_strength(self) -> float:
@@ -290,10 +290,10 @@ class Trainer:
         """Return the score (runs, predictors) of each head on the pairs of a part of the split, see ``tasks.Score``."""
         scores = [tasks.Score(self.task, len(self.runs)) for _ in self.predictors]
         inputs, labels = self.inputs[part], self.labels[part]
-        for start in range(0, len(inputs[0]), self.block):
+        for start in range(0, self._counts[part], self.block):
             rows = slice(start, start + self.block)
-            embeddings = [encode.on_same(x[rows]) for encode, x in zip(self.models.encoders, inputs, strict=True)]
-            targets = [values[rows] for values in labels]
+            embeddings = [self._embedded(m, x[:, rows]) for m, x in enumerate(inputs)]
+            targets = [values[0, rows] if len(values) == 1 else values[self.seed_of_run, rows] for values in labels]
             if self.fusion != "none":
                 embeddings.append(torch.cat(embeddings, 2))
                 targets.append(targets[0])
@@ -307,9 +307,22 @@ class Trainer:
     def embed(self, rows: Tensor) -> list[Tensor]:
         """Return the embeddings of the test pairs ``rows`` by each modality's encoders, (runs, len(rows), dim) each."""
         return [
-            torch.cat([encode.on_same(block) for block in torch.split(inputs[rows], self.block)], 1).cpu()
-            for encode, inputs in zip(self.models.encoders, self.inputs[TEST], strict=True)
+            torch.cat([self._embedded(m, block) for block in torch.split(inputs[:, rows], self.block, 1)], 1).cpu()
+            for m, inputs in enumerate(self.inputs[TEST])
         ]
+
+    def count(self, part: int) -> int:
+        """Return the number of pairs of a part of the split."""
+        return self._counts[part]
+
+    def _rows_of(self, sets: Tensor, rows: Tensor) -> Tensor:
+        """Return the rows (runs, batch) of each run's data set from all of them (sets, n, ...)."""
+        return sets[0][rows] if len(sets) == 1 else sets[self.seed_of_run[:, None], rows]
+
+    def _embedded(self, modality: int, block: Tensor) -> Tensor:
+        """Return the outputs (runs, n, dim) of a modality's encoders for a block of rows (sets, n, ...)."""
+        encode = self.models.encoders[modality]
+        return encode.on_same(block[0]) if len(block) == 1 else encode(block[self.seed_of_run])
 
     def state(self) -> dict[str, object]:
         """Return everything that the remaining epochs depend on, as tensors and numbers."""
@@ -372,22 +385,3 @@ def _norms(gradients: Sequence[Tensor]) -> Tensor:
 def inputs_of(data: PairedDataset) -> list[Tensor]:
     """Return the inputs of all modalities, (n, ...) each."""
     return [data.x, data.y, *data.more]
-
-
-def _by_split(
-    data: PairedDataset, device: torch.device, dtype: torch.dtype
-) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Return inputs and labels as lists [part of the split][modality]; labels that are missing are 0."""
-    inputs = inputs_of(data)
-    labels = [data.labels_y if m == 1 and data.labels_y is not None else data.labels for m in range(len(inputs))]
-    labels = [values.clone() for values in labels] if data.labelled is not None else labels
-    if data.labelled is not None:
-        for values in labels:
-            values[~data.labelled] = 0
-    if data.task != "classification":
-        labels = [values.to(dtype) for values in labels]
-    parts = [data.split == part for part in (TRAIN, VALIDATION, TEST)]
-    return (
-        [[x[part].to(device) for x in inputs] for part in parts],
-        [[y[part].to(device) for y in labels] for part in parts],
-    )
