@@ -24,7 +24,7 @@ from modalign.experiments.sweep.training import inputs_of
 from modalign.metrics import unbiased_cka
 from modalign.report.pages import multibench as multibench_page
 
-PAPER = dataclasses.replace(TINY, protocol="paper", epochs=2)
+PAPER = dataclasses.replace(TINY, protocol="paper", epochs=2, learning_rates=(), weight_decays=())
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_papers_numbers_stand_beside_features_of_its_widths_alone(finished: 
 
 @pytest.mark.parametrize("protocol", ["default", "paper"])
 def test_a_folder_may_hold_either_file_of_mosi(protocol: str, tmp_path: Path) -> None:
-    grid = dataclasses.replace(TINY, protocol=protocol)
+    grid = {"default": TINY, "paper": PAPER}[protocol]
     with pytest.raises(FileNotFoundError, match=r"holds no file mosi_raw.pkl or mosi_data.pkl"):
         multibench.data_of(tmp_path, "mosi", grid)
     corpus(tmp_path / "mosi_data.pkl", "mosi")
@@ -130,6 +130,8 @@ def test_the_padding_of_the_papers_code_is_before_the_first_word(finished: tuple
 def test_what_is_not_offered_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"MM-IMDb, CLIP fine-tuned with BCE .* is not offered: .*modalign sweep"):
         multibench.data_of(tmp_path, "mm_imdb", TINY)
+    with pytest.raises(ValueError, match="the protocol paper tries no settings"):
+        dataclasses.replace(PAPER, trials=2)
     data = multibench.data_of(corpus(tmp_path / "mosi_raw.pkl", "mosi"), "mosi", PAPER)
     with pytest.raises(ValueError, match="storage keeps trials, and the protocol paper makes none"):
         multibench.run(data, PAPER, tmp_path / "out", storage="sqlite:///x.db")

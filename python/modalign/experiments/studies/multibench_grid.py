@@ -41,6 +41,11 @@ class Grid:
             raise ValueError(f"multibench: depths go from 1 to 10, got {max(self.depths)}")
         if not 1 <= self.trials_at_once <= self.trials:
             raise ValueError(f"multibench: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
+        if self.protocol == "paper" and (self.trials > 1 or self.learning_rates or self.weight_decays):
+            raise ValueError(
+                "multibench: the protocol paper tries no settings but takes those that the paper's code publishes; "
+                "leave trials, learning_rates and weight_decays out"
+            )
 
 
 QUICK = Grid()
