@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from encoders.published_inputs import rows_of, table_of, weights_of
+from modalign.data import TEST, affect
 from modalign.encoders import LeakyMLP, MultiBenchConfig, MultiBenchTransformer, build_encoder
 from modalign.experiments.sweep.randomness import dropout_seed
 from modalign.experiments.sweep.stacked import Layout, Stacked
 
 LENGTHS = torch.tensor([9, 8, 3, 1])
+# numbers that the public code gives for the inputs of published_inputs
+RECORD = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 
 
 def config(**changes: object) -> MultiBenchConfig:
@@ -128,3 +136,21 @@ def test_the_mlp_of_the_public_code_has_a_nonlinearity_after_every_layer(
     assert len(layers) == depth
     assert layers[-1][0, :3].tolist() == pytest.approx(first, abs=1e-6)
     assert layers[-1][4, :3].tolist() == pytest.approx(last, abs=1e-6)
+
+
+def test_layers_are_those_of_the_public_code_for_the_same_weights() -> None:
+    x, _ = rows_of()
+    for pooling, layers in RECORD["transformer"].items():
+        module = build_encoder(config(pooling=pooling), x, seed=0)
+        module.load_state_dict(weights_of({name: tuple(value.shape) for name, value in module.state_dict().items()}))
+        for ours, theirs in zip(module.every_layer(x), layers, strict=True):  # type: ignore[operator]
+            torch.testing.assert_close(ours, torch.tensor(theirs), rtol=1e-5, atol=1e-5)
+
+
+def test_sequences_are_those_of_the_public_code_with_padding_on_the_other_side(tmp_path: Path) -> None:
+    (tmp_path / "mosi_data.pkl").write_bytes(pickle.dumps(table_of()))
+    data = affect(tmp_path / "mosi_data.pkl", "mosi", ("vision", "audio", "text"), standardise="multibench").part(TEST)
+    for x, (name, theirs) in zip((data.x, data.y, *data.more), RECORD["affect"].items(), strict=True):
+        for row, length, first in zip(x, theirs["lengths"], theirs["first_step"], strict=True):
+            assert not row[: 50 - length].any(), name
+            torch.testing.assert_close(row[50 - length], torch.tensor(first), rtol=1e-5, atol=1e-5)
