@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import itertools
@@ -303,6 +304,14 @@ def test_bits_of_a_model_from_a_folder(tmp_path: Path) -> None:
             nats = model(tokens).logits[0, :-1].log_softmax(-1)[range(tokens.shape[1] - 1), tokens[0, 1:]]
         total -= float(nats.sum()) / math.log(2)
     assert bits_per_byte(encoder, texts) == pytest.approx(total / sum(map(len, texts)), rel=1e-5)
+    # the published code: no prediction of the first token, and the mean of each text's bits per byte
+    each = []
+    for text in texts:
+        tokens = torch.tensor([[words[word] for word in text.split()]])
+        with torch.no_grad():
+            nats = model(tokens).logits[0, :-1].log_softmax(-1)[range(tokens.shape[1] - 1), tokens[0, 1:]]
+        each.append(-float(nats.sum()) / math.log(2) / len(text))
+    assert bits_per_byte(encoder, texts, published=True) == pytest.approx(np.mean(each), rel=1e-5)
     transformers.GPT2Model(config).save_pretrained(tmp_path)
     assert bits_per_byte(encoder, texts) is None
 
@@ -329,7 +338,8 @@ def test_performance_is_judged_over_enough_models_alone(study: Path, tmp_path: P
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vision_language, "QUICK", Grid(**{**SMALL.__dict__, "uniqueness": (0, 50), "seeds": (0,)}))
+    small = dataclasses.replace(SMALL, uniqueness=(0, 50), seeds=(0,))
+    monkeypatch.setitem(vision_language.GRIDS, "default", (vision_language.FULL, small))
     images, captions = given(tmp_path)
     out = tmp_path / "out"
     command = ["reproduce", "vision-language", "--quiet", "--out", str(out)]

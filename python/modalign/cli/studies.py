@@ -52,7 +52,14 @@ class ReproduceOptions(RunOptions):
         str | None, _option("images", "files of image features.", metavar="FILE[,FILE]", default="emoji")
     ] = None
     captions: Annotated[
-        str | None, _option("captions", "texts, one a line, or FILE:COLUMN.", metavar="FILE", default="emoji")
+        str | None,
+        _option(
+            "captions",
+            "texts, one a line, or FILE:COLUMN; or a folder of captions by uniqueness: the published data.json, or "
+            "files 10.txt to 100.txt.",
+            metavar="FILE_OR_FOLDER",
+            default="emoji",
+        ),
     ] = None
     encoder: Annotated[
         list[str] | None,

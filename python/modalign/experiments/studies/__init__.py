@@ -10,6 +10,7 @@
     emergence, strength, multibench, vision_language   the studies, each with its claims in emergence_claims,
                      strength_claims, multibench_claims and vision_language_claims
     unimodal, trials, layer_pairs    training of separate encoders, search of their settings, alignment of their layers
+    vision_language_grid, caption_levels   what it compares, and captions by uniqueness, changed or given
     text_encoders, caption_changes   text encoders that are installed, and captions with fewer shared words
 
 A study writes tables and verdicts. Pages and figures are drawn in ``report``.

@@ -178,6 +178,7 @@ for _study in (
         function="modalign.experiments.studies.vision_language:reproduce",
         options=("device", "images", "captions", "encoder", "setting"),
         page="vision-language",
+        protocols=PROTOCOLS,
     ),
 ):
     register(_study)

@@ -175,13 +175,15 @@ def bits_per_byte(
     device: str = "cpu",
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda done: None,
+    published: bool = False,
 ) -> float | None:
     """Return the bits that a causal language model needs for a byte of ``texts``; None for another encoder.
 
         - sum log2 p(token | tokens before) / bytes of UTF-8
 
     Each text begins with the tokenizer's first token, so that the text's first token is predicted too.
-    advance(n) is called when n more texts are done.
+    advance(n) is called when n more texts are done. published: as the code of Tjandrasuwita et al., the mean over texts
+    of each one's bits per byte, with the tokens that the tokenizer adds and without a prediction of the first one.
     """
     if encoder.kind != "transformers":
         return None
@@ -199,21 +201,28 @@ def bits_per_byte(
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
         return None
-    total = 0.0
+    each = np.zeros(len(texts))
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for at in range(0, len(texts), batch_size):
-        batch = [texts[i] for i in order[at : at + batch_size]]
-        rows = [[start, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in batch]
+        places = order[at : at + batch_size]
+        rows = [
+            tokenizer(texts[i])["input_ids"]
+            if published
+            else [start, *tokenizer(texts[i], add_special_tokens=False)["input_ids"]]
+            for i in places
+        ]
         length = max(map(len, rows))
         tokens = torch.tensor([row + [start] * (length - len(row)) for row in rows], device=device)
         kept = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
         with torch.inference_mode():
-            total += bits(model(input_ids=tokens, attention_mask=kept).logits, tokens, kept)
-        advance(len(batch))
-    return total / sum(len(text.encode()) for text in texts)
+            each[places] = bits(model(input_ids=tokens, attention_mask=kept).logits, tokens, kept)
+        advance(len(places))
+    sizes = np.array([len(text.encode()) for text in texts])
+    return float((each / sizes).mean() if published else each.sum() / sizes.sum())
 
 
-def bits(logits: Tensor, tokens: Tensor, kept: Tensor) -> float:
-    """- sum log2 p(tokens[:, 1:]) over those kept. logits: (b, t, vocabulary); tokens, kept: (b, t)."""
+def bits(logits: Tensor, tokens: Tensor, kept: Tensor) -> NDArray[np.float64]:
+    """- sum log2 p(tokens[:, 1:]) over those kept, (b,). logits: (b, t, vocabulary); tokens, kept: (b, t)."""
     log_p = logits[:, :-1].float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0].double()
-    return -float((log_p * kept[:, 1:]).sum()) / math.log(2)
+    found: NDArray[np.float64] = (log_p * kept[:, 1:]).sum(1).cpu().numpy()
+    return -found / math.log(2)

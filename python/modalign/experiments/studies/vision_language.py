@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from modalign.alignment.layers import align_layers
@@ -28,75 +29,30 @@ from modalign.alignment.preparation import prepare_layers
 from modalign.common.progress import Reporter
 from modalign.data import emoji, emoji_texts
 from modalign.encoders.embedding import embed, files_of
-from modalign.encoders.inputs import read_texts
 from modalign.encoders.pretrained import Encode, offline
-from modalign.experiments.studies.caption_changes import KINDS, changed_captions
+from modalign.experiments.studies.caption_levels import CaptionLevels, read_captions
 from modalign.experiments.studies.claims import records
 from modalign.experiments.studies.layer_pairs import highest_defined
 from modalign.experiments.studies.registry import StudyOptions
 from modalign.experiments.studies.study import Part, Study
 from modalign.experiments.studies.text_encoders import TextEncoder, bits_per_byte, text_encoders
 from modalign.experiments.studies.vision_language_claims import claims, notes
+from modalign.experiments.studies.vision_language_grid import FULL, GRIDS, QUICK, Grid
 from modalign.experiments.sweep.chunks import count_cores
 from modalign.files.rows import open_layers
 from modalign.metrics import unbiased_cka
 from modalign.metrics.undefined import score_or_nan
 
-__all__ = ["FULL", "MEASURES", "QUICK", "Grid", "reproduce", "run"]
+__all__ = ["FULL", "GRIDS", "MEASURES", "QUICK", "Grid", "reproduce", "run"]
 
 MEASURES = ("mutual_knn", "unbiased_cka")
+CONCATENATED = -1  # the number of all layers together, as the published code counts
 PREPARED = "platonic"  # rows as Huh et al. 2024 have them: outliers clamped, length one
 SHOWN = 3  # captions shown in the report
 BATCH = 32  # texts embedded together
 # rough seconds a text, relative to tfidf, for the estimate of the time left
 PACE = {"tfidf": 1, "python": 2, "sentence-transformers": 20, "transformers": 200}
 
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """What the study compares.
-
-    Attributes:
-        uniqueness: percentages of the words that change.
-        kinds: kinds of change, of ``caption_changes.KINDS``.
-        seeds: seeds of the changes.
-        pairs: the largest number of pairs, a fixed random choice; None for all.
-        layers: the largest number of layers of a text encoder, evenly spaced from first to last; None for all.
-        k: neighbours of each item.
-        relabellings: relabellings for chance.
-        device: where text encoders run.
-    """
-
-    uniqueness: tuple[int, ...] = (0, 10, 30, 50, 70, 90, 100)
-    kinds: tuple[str, ...] = KINDS
-    seeds: tuple[int, ...] = (0, 1, 2)
-    pairs: int | None = 1024
-    layers: int | None = 7
-    k: int = 10
-    relabellings: int = 200
-    device: str = "cpu"
-    protocol: str = "default"
-
-    def __post_init__(self) -> None:
-        for name in ("uniqueness", "kinds", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"vision-language: {name} must hold different values, got {values}")
-        if min(self.uniqueness) < 0 or max(self.uniqueness) > 100:
-            raise ValueError(f"vision-language: uniqueness is per cent, from 0 to 100, got {self.uniqueness}")
-        if not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"vision-language: kinds are {' and '.join(KINDS)}, got {self.kinds}")
-        for name in ("pairs", "layers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"vision-language: {name} must be at least 1, or None for all")
-        if self.relabellings < 19:
-            raise ValueError(f"vision-language: relabellings must be at least 19, got {self.relabellings}")
-
-
-QUICK = Grid()
-FULL = Grid(uniqueness=tuple(range(0, 101, 10)), seeds=tuple(range(5)), pairs=None, layers=None)
-# the whole grid and the small one of each protocol
-GRIDS = {"default": (FULL, QUICK)}
 
 Images = dict[str, list[Tensor]]
 Condition = tuple[int, str, int]  # uniqueness, kind of change and seed
@@ -134,8 +90,9 @@ def run(
     Args:
         images: files of features of the same n images, (n, d) or (n, layers, d), as ``modalign embed`` writes them; by
             default EfficientNet-Lite0's of Twemoji's and of Noto's drawings of 1,644 emoji.
-        captions: the captions, a text file of one a line or ``file.parquet:column``; by default the emoji's English
-            tags.
+        captions: the captions, a text file of one a line or ``file.parquet:column``; or a folder of captions at several
+            uniquenesses, as ``caption_levels.read_captions`` takes it, whose words are then left as they are; by
+            default the emoji's English tags.
         encoders: text encoders, as ``text_encoders.text_encoders`` of this folder takes them; by default all
             that are installed.
 
@@ -146,22 +103,24 @@ def run(
     if (images is None) != (captions is None):
         raise ValueError("vision-language: give both images and captions, in the same order, or neither")
     chosen = text_encoders(encoders)
-    every, texts = _pairs(images, captions)
-    rows = _chosen(len(texts), grid)
+    every, levels = _pairs(images, captions)
+    rows = _chosen(len(levels.texts), grid)
     pictures = {name: [layer[rows] for layer in layers] for name, layers in every.items()}
-    texts = [texts[i] for i in rows.tolist()]
-    changed_captions(texts, 0, "deleted")
+    levels = levels.of(rows.tolist())
+    grid = dataclasses.replace(grid, **levels.settings())
+    first = (grid.uniqueness[0], grid.kinds[0], grid.seeds[0])
+    levels.changed(*first)  # refuses captions without words
     settings = {
         "study": "vision-language",
         **dataclasses.asdict(grid),
         "encoders": [encoder.asked for encoder in chosen],
         "images": {name: _digest(*(layer.numpy().tobytes() for layer in layers)) for name, layers in pictures.items()},
-        "captions": _digest(*(text.encode() for text in texts)),
-        "items": len(texts),
+        "captions": _digest(*(text.encode() for texts in (levels.texts, *levels.given.values()) for text in texts)),
+        "items": len(levels.texts),
     }
     study = Study(folder, settings, fresh=fresh)
     with study.begun(), offline():
-        prepared = {name: prepare_layers(layers, PREPARED, name=name) for name, layers in pictures.items()}
+        prepared = {name: _prepared(layers, name, grid) for name, layers in pictures.items()}
         conditions = [
             (uniqueness, kind, seed)
             for uniqueness, kind, seed in itertools.product(grid.uniqueness, grid.kinds, grid.seeds)
@@ -169,53 +128,68 @@ def run(
             if uniqueness or (kind, seed) == (grid.kinds[0], grid.seeds[0])
         ]
         work = [(condition, encoder) for condition in conditions for encoder in chosen]
-        parts, performances = _parts(grid, study, prepared, texts=texts, work=work)
+        parts, performances = _parts(grid, study, prepared, levels=levels, work=work)
         done = study.run([*parts, *performances], "vision-language", workers=workers, reporter=reporter)
         study.place.checkpoint.remove_folder("embeddings")
         _write_tables(study, grid, chosen, asked=work, compared=done[: len(parts)], performances=done[len(parts) :])
-        study.write_json("examples.json", _examples(texts, grid))
+        study.write_json("examples.json", _examples(levels, grid))
         study.write_json("claims.json", records(claims(study.path)))
         study.write_json("notes.json", notes(study.path))
     return study.path
 
 
 def _parts(
-    grid: Grid, study: Study, images: Images, *, texts: list[str], work: list[tuple[Condition, TextEncoder]]
+    grid: Grid, study: Study, images: Images, *, levels: CaptionLevels, work: list[tuple[Condition, TextEncoder]]
 ) -> tuple[list[Part], list[Part]]:
-    """Return the parts that compare each encoder on changed captions, and those that measure its performance."""
+    """Return the parts that compare each encoder on changed captions, and those that measure its performance.
+
+    By the paper's protocol performance is that on the changed captions, and there is a part for each of ``work``.
+    """
     encoders = list(dict.fromkeys(encoder for _, encoder in work))
-    shared = {encoder.name: _Shared(encoder, texts, grid.device) for encoder in encoders}
-    compared = []
+    shared = {encoder.name: _Shared(encoder, levels.texts, grid.device) for encoder in encoders}
+    compared, performances = [], []
     for condition, encoder in work:
         uniqueness, kind, seed = condition
-        make = _compared(grid, study, shared[encoder.name], images=images, texts=texts, condition=condition)
-        compared.append(Part(f"{encoder.name}-{uniqueness}-{kind}-seed{seed}", PACE[encoder.kind] * len(texts), make))
-    performances = [
-        Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(texts), _performance(encoder, texts, grid))
-        for encoder in encoders
-    ]
+        name, pace = f"{encoder.name}-{uniqueness}-{kind}-seed{seed}", PACE[encoder.kind] * len(levels.texts)
+        texts = levels.changed(uniqueness, kind, seed)
+        make = _compared(grid, study, shared[encoder.name], images=images, changed=texts, name=name)
+        compared.append(Part(name, pace, make))
+        if grid.paper:
+            performances.append(Part(f"{name}-performance", pace, _performance(encoder, texts, grid)))
+    if not grid.paper:
+        for encoder in encoders:
+            make = _performance(encoder, levels.texts, grid)
+            performances.append(Part(f"{encoder.name}-performance", PACE[encoder.kind] * len(levels.texts), make))
     return compared, performances
 
 
-def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> tuple[Images, list[str]]:
+def _prepared(layers: list[Tensor], name: str, grid: Grid) -> list[Tensor]:
+    """Return the layers with clamped unit rows; by the paper's protocol all of them concatenated come last."""
+    if not grid.paper or len(layers) == 1:
+        return prepare_layers(layers, PREPARED, name=name)
+    clamped = prepare_layers(layers, f"{PREPARED}_unnorm", name=name)
+    return [F.normalize(rows, dim=-1) for rows in (*clamped, torch.cat(clamped, 1))]
+
+
+def _pairs(images: Sequence[str | Path] | None, captions: str | Path | None) -> tuple[Images, CaptionLevels]:
     """Return the layers of each vision encoder by name, and the captions."""
     if images is None or captions is None:
         drawings = emoji("image-image", pca=None)
-        return {"Twemoji": [drawings.x], "Noto": [drawings.y]}, emoji_texts(tags=True)
+        return {"Twemoji": [drawings.x], "Noto": [drawings.y]}, CaptionLevels(emoji_texts(tags=True))
     if not images:
         raise ValueError("vision-language: give at least one file of image features")
-    texts = read_texts(captions)
+    levels = read_captions(captions)
     found: Images = {}
     for path in images:
         layers = [layer.read(0, layer.shape[0]).float() for layer in open_layers(path, str(path))]
-        if len(layers[0]) != len(texts):
+        if len(layers[0]) != len(levels.texts):
             raise ValueError(
                 f"vision-language: images and captions must be of the same number, got {len(layers[0])} in {path} and "
-                f"{len(texts)} in {captions}"
+                f"{len(levels.texts)} in {captions}"
             )
         name = Path(path).name.partition(".")[0]
         found[name if name not in found else str(path)] = layers
-    return found, texts
+    return found, levels
 
 
 def _chosen(n: int, grid: Grid) -> Tensor:
@@ -251,14 +225,12 @@ class _Shared:
 
 
 def _compared(
-    grid: Grid, study: Study, shared: _Shared, images: Images, texts: list[str], condition: tuple[int, str, int]
+    grid: Grid, study: Study, shared: _Shared, *, images: Images, changed: list[str], name: str
 ) -> Callable[[Callable[[int], None]], dict[str, Any]]:
     """Return the work of one part: every layer of a text encoder, on changed captions, against every vision layer."""
-    uniqueness, kind, seed = condition
     pace = PACE[shared.encoder.kind]
 
     def make(advance: Callable[[int], None]) -> dict[str, Any]:
-        changed = changed_captions(texts, uniqueness, kind, seed=seed)
         # equal texts are embedded once, so that no batch changes their embedding; sorted, batches have like lengths
         distinct = sorted(set(changed), key=lambda text: (len(text), text))
 
@@ -268,10 +240,10 @@ def _compared(
             return found
 
         encode.__qualname__ = shared.encoder.asked
-        file = study.path / "embeddings" / f"{shared.encoder.name}-{uniqueness}-{kind}-seed{seed}.npy"
-        written = [f"embeddings/{name}" for name in files_of(file)]
-        for name in written:
-            study.place.checkpoint.announce(name)
+        file = study.path / "embeddings" / f"{name}.npy"
+        written = [f"embeddings/{made}" for made in files_of(file)]
+        for made in written:
+            study.place.checkpoint.announce(made)
         embed(encode, distinct, file, batch_size=BATCH, dtype="float32")
         table = np.load(file)
         table = table[:, None] if table.ndim == 2 else table
@@ -282,11 +254,11 @@ def _compared(
             layers = [torch.from_numpy(table[:, number])[at] for number in numbers]
         else:  # all captions are equal
             layers = [torch.ones(len(changed), 1) for _ in numbers]
-        prepared = prepare_layers(layers, PREPARED, name=shared.encoder.name)
-        found = {name: _scores(grid, of_images, prepared, advance) for name, of_images in images.items()}
+        prepared = _prepared(layers, shared.encoder.name, grid)
+        found = {of: _scores(grid, of_images, prepared, advance) for of, of_images in images.items()}
         study.place.checkpoint.drop(*written)
         return {
-            "layers": numbers.tolist(),
+            "layers": [*numbers.tolist(), *[CONCATENATED] * (len(prepared) - len(layers))],
             "of": table.shape[1],
             "width": table.shape[2],
             "distinct": len(distinct),
@@ -315,7 +287,9 @@ def _performance(encoder: TextEncoder, texts: list[str], grid: Grid) -> Callable
             advance(PACE[encoder.kind] * count)
 
         return {
-            "bits_per_byte": bits_per_byte(encoder, texts, device=grid.device, batch_size=BATCH, advance=done),
+            "bits_per_byte": bits_per_byte(
+                encoder, texts, device=grid.device, batch_size=BATCH, advance=done, published=grid.paper
+            ),
         }
 
     return make
@@ -330,12 +304,15 @@ def _write_tables(
     performances: list[dict[str, Any]],
 ) -> None:
     rows, layers = [], []
-    for ((uniqueness, kind, seed), encoder), found in zip(asked, compared, strict=True):
+    by_work = performances if grid.paper else [performances[encoders.index(encoder)] for _, encoder in asked]
+    for ((uniqueness, kind, seed), encoder), found, performance in zip(asked, compared, by_work, strict=True):
         same = itertools.product(grid.kinds, grid.seeds) if uniqueness == 0 else [(kind, seed)]
         for of_kind, of_seed in same:
             key = {"encoder": encoder.name, "kind": of_kind, "uniqueness": uniqueness, "seed": of_seed}
             for name, scores in found["scores"].items():
                 tables = {measure: np.array(scores[measure]) for measure in MEASURES}
+                count = len(tables["mutual_knn"])
+                numbers = [*range(count - 1), CONCATENATED] if grid.paper and count > 1 else list(range(count))
                 best = np.unravel_index(tables["mutual_knn"].argmax(), tables["mutual_knn"].shape)
                 rows.append(
                     {
@@ -343,43 +320,49 @@ def _write_tables(
                         "images": name,
                         "mutual_knn": float(tables["mutual_knn"].max()),
                         "unbiased_cka": highest_defined(tables["unbiased_cka"]),
-                        "image_layer": int(best[0]),
+                        "image_layer": numbers[int(best[0])],
                         "text_layer": found["layers"][best[1]],
                         "chance": scores["chance"],
                         "threshold": scores["threshold"],
                         "p": scores["p"],
                         "distinct": found["distinct"],
+                        # of the captions at this uniqueness
+                        **({"bits_per_byte": performance["bits_per_byte"]} if grid.paper else {}),
                     }
                 )
                 for i, j in np.ndindex(tables["mutual_knn"].shape):
                     values = {measure: float(tables[measure][i, j]) for measure in MEASURES}
-                    layers.append({**key, "images": name, "image_layer": i, "text_layer": found["layers"][j], **values})
+                    place = {"image_layer": numbers[i], "text_layer": found["layers"][j]}
+                    layers.append({**key, "images": name, **place, **values})
     study.write_table("alignment.parquet", rows)
     study.write_table("layers.parquet", layers)
-    first = {encoder.name: found for (_, encoder), found in zip(reversed(asked), reversed(compared), strict=True)}
+    first = {
+        encoder.name: (found, performance)
+        for (_, encoder), found, performance in reversed(list(zip(asked, compared, by_work, strict=True)))
+    }
     models = [
         {
             "encoder": encoder.name,
             "spec": encoder.asked,
-            "layers": first[encoder.name]["of"],
-            "width": first[encoder.name]["width"],
-            "bits_per_byte": found["bits_per_byte"],
+            "layers": first[encoder.name][0]["of"],
+            "width": first[encoder.name][0]["width"],
+            "bits_per_byte": first[encoder.name][1]["bits_per_byte"],
         }
-        for encoder, found in zip(encoders, performances, strict=True)
+        for encoder in encoders
     ]
     study.write_table("models.parquet", models)
 
 
-def _examples(texts: list[str], grid: Grid) -> list[dict[str, Any]]:
+def _examples(levels: CaptionLevels, grid: Grid) -> list[dict[str, Any]]:
     """Return changed captions for the report: the first ones of median length."""
-    lengths = np.array([len(text.split()) for text in texts])
+    lengths = np.array([len(text.split()) for text in levels.texts])
     some = np.argsort(np.abs(lengths - np.median(lengths) - 1), kind="stable")[:SHOWN]
     shown = [value for value in grid.uniqueness if value in (0, 10, 50, 90)] or list(grid.uniqueness[:4])
     return [
         {"uniqueness": uniqueness, "kind": kind, "captions": [changed[i] for i in some]}
         for kind in grid.kinds
         for uniqueness in shown
-        for changed in [changed_captions(texts, uniqueness, kind, seed=grid.seeds[0])]
+        for changed in [levels.changed(uniqueness, kind, grid.seeds[0])]
     ]
 
 

@@ -30,7 +30,7 @@ PAPER: dict[str, Any] = {
     # Spearman's correlation of alignment with - bits per byte over language models, the mean over vision models
     "performance": {10: 0.852, 50: 0.900, 90: 0.612},
 }
-WORDS = {"deleted": "words deleted", "replaced": "words replaced"}
+WORDS = {"deleted": "words deleted", "replaced": "words replaced", "given": "captions as given"}
 
 
 def claims(folder: Path) -> list[Claim]:
@@ -117,12 +117,16 @@ def _performance_claims(folder: Path) -> list[Claim]:
     models = _models(expanded(folder))
     if len(models) < ENOUGH:
         return []
-    table = pd.read_parquet(expanded(folder) / "alignment.parquet").merge(models, on="encoder")
-    bits = models.set_index("encoder")["bits_per_byte"].sort_index().to_numpy(np.float64)
+    table = pd.read_parquet(expanded(folder) / "alignment.parquet")
+    table = table[table["encoder"].isin(models["encoder"])]
+    every = models.set_index("encoder")["bits_per_byte"].sort_index()
     results: list[Claim] = []
     for uniqueness, paper in PAPER["performance"].items():
         rows = table[table["uniqueness"] == uniqueness]
         if len(rows):
+            # of the captions at this uniqueness, where they were measured
+            measured = rows.groupby("encoder")["bits_per_byte"].mean() if "bits_per_byte" in rows else every
+            bits = measured.sort_index().to_numpy(np.float64)
             ours = pooled_correlation(-bits, _models_by(rows, "encoder"), ranks=True, runs=len(models))
             text = f"alignment goes with - bits per byte over {len(models)} language models, U = {uniqueness} %"
             results.append(Claim.measured("performance", text, "strong", ours, paper=paper))

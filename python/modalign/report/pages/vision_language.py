@@ -48,7 +48,8 @@ READING = (
     (
         "Alignment",
         "Mutual k-NN or unbiased CKA of a vision and a text encoder: the highest score of all pairs of layers. The "
-        "encoders are frozen; rows are clamped and scaled to length one, as in the published code.",
+        "encoders are frozen; rows are clamped and scaled to length one, as in the published code. By the paper's "
+        "protocol all layers of an encoder together are scored too.",
     ),
     ("Chance", "The mean of that highest score when images and captions are paired at random."),
     *RULES.items(),
@@ -87,7 +88,10 @@ def write(folder: Path) -> Path:
             f"text encoders, {seeds} seed{'s' if seeds != 1 else ''}, k = {settings['k']}",
             sentences=[_summary(claims), *_sentences(folder), *notes],
             tables=[*verdicts, _numbers(table), _models_table(models), _examples_table(examples)],
-            sheets=[_against(table), *_profiles(layers, models)],
+            sheets=[
+                _against(table),
+                *_profiles(layers[layers[["image_layer", "text_layer"]].min(axis=1) >= 0], models),
+            ],
             reading=READING,
             folded=folded_settings(folder),
         ),
@@ -232,7 +236,7 @@ def _models_table(models: pd.DataFrame) -> Table:
         )
         for row in models.astype({"bits_per_byte": float}).itertuples()
     ]
-    lead = "Bits per byte are those of the unchanged captions; only causal language models have them."
+    lead = "Bits per byte are those of the first captions of the study; only causal language models have them."
     columns = ("name", "specification", "layers", "width", "bits per byte")
     return Table("models", "Text encoders", columns, rows, lead=lead)
 
