@@ -34,18 +34,20 @@ from benchmarks.suites import CASES
 from modalign.common import provenance
 from modalign.files.atomic import write_atomically
 
+GEMM_SIZE = 2048  # rows and columns of the matrices whose product gives the machine's rate
+
 
 def gemm_rates(seconds: float = 0.5) -> dict[str, float]:
     """Return the machine's matrix rates by torch, in operations a second, by number format."""
     rates = {}
     for dtype in (torch.float32, torch.bfloat16, torch.int8):
-        a, b = (10 * torch.randn(2, 2048, 2048)).to(dtype).unbind()
+        a, b = (10 * torch.randn(2, GEMM_SIZE, GEMM_SIZE)).to(dtype).unbind()
         multiply = torch._int_mm if dtype == torch.int8 else torch.mm
         best, until = 0.0, time.perf_counter() + seconds
         while time.perf_counter() < until:
             start = time.perf_counter()
             multiply(a, b)
-            best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+            best = max(best, 2 * GEMM_SIZE**3 / (time.perf_counter() - start))
         rates[str(dtype).removeprefix("torch.")] = best
     return rates
 

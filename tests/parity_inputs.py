@@ -1,4 +1,4 @@
-"""The made-up rows and joint distributions of docs/parity.md, from numpy's legacy generator: its stream never changes."""
+"""The made-up rows and joint distributions of docs/parity.md, from numpy's legacy generator, whose stream is fixed."""
 
 from __future__ import annotations
 

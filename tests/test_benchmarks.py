@@ -29,6 +29,12 @@ def test_other_libraries_agree_with_modalign() -> None:
             assert case.agree(rival(*inputs), ours), name
 
 
+@pytest.fixture
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the machine's rate come from small products: a large one of int8 takes a minute."""
+    monkeypatch.setattr(compare, "GEMM_SIZE", 64)
+
+
 def small_graph() -> cases.Case:
     def rows() -> tuple[torch.Tensor, None]:
         return torch.nn.functional.normalize(knn_cases._normal(300, 4)), None
@@ -94,6 +100,7 @@ def test_other_libraries_exclude_the_row_itself(rival: str, monkeypatch: pytest.
     assert not (indices == torch.arange(400)[:, None]).any()
 
 
+@pytest.mark.usefixtures("small_matrices")
 def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(cases.info_nce_cases()[0], make=lambda: tuple(torch.randn(2, 64, 8).unbind()))
     monkeypatch.setattr(compare, "CASES", {"info_nce": lambda: [small]})
@@ -114,6 +121,7 @@ def test_the_speed_page_shows_the_records() -> None:
     )
 
 
+@pytest.mark.usefixtures("small_matrices")
 def test_the_speed_page_uses_the_newest_complete_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dataclasses.replace(cases.info_nce_cases()[0], make=lambda: tuple(torch.randn(2, 64, 8).unbind()))
     monkeypatch.setattr(compare, "CASES", {"info_nce": lambda: [small]})
