@@ -129,13 +129,13 @@ def check(keys: Tensor, counts: Tensor, expected: Tensor, allowed: Tensor, thres
 def test_rows_that_reach_the_threshold_are_appended_once(metric: str, dtype: torch.dtype, survivors: Function) -> None:
     """Append by symmetry, and for a few rows without it.
 
-    700 rows are three squares, the last incomplete; 70 features take two loads.
+    530 rows are three squares, the last incomplete; 70 features take two loads.
     """
-    n, d = 700, 70
+    n, d = 530, 70
     x = (torch.randn(n, d) * torch.logspace(-1, 1, n)[torch.randperm(n), None]).to(dtype)
     groups = torch.arange(n) // 7
     screen = narrow(x, x, metric, dtype, groups=(groups, groups))
-    for selected in (None, torch.tensor([5, 699, 130, 131])):
+    for selected in (None, torch.tensor([5, 529, 130, 131])):
         rows = torch.arange(n) if selected is None else selected
         expected = bounds(screen, rows)
         thresholds = expected.quantile(0.97, dim=1).float()
@@ -170,7 +170,7 @@ def test_neighbours_agree_with_the_definition(
 ) -> None:
     monkeypatch.setattr(kernels, "LARGE", 200)
     monkeypatch.setattr(kernels, "ROOM", 3)
-    x, groups = torch.randn(600, 40), torch.arange(600) % 20
+    x, groups = torch.randn(330, 40), torch.arange(330) % 20
     x[100] *= 1e20 if metric == "cosine" else 10  # its scale differs from that of all other rows
     x[200:240] = x[0]
     x[300:320] = 0

@@ -98,11 +98,11 @@ def test_neighbours_are_exact(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_survivors_of_a_threshold_are_exact(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small galleries are searched like large ones, with so little room that many rows are searched again by lists."""
-    monkeypatch.setattr(kernels, "LARGE", 64)
+    monkeypatch.setattr(kernels, "LARGE", 66)
     monkeypatch.setattr(kernels, "ROOM", 1)
     for seed in range(max(1, COUNT // 40)):
         rng = np.random.default_rng(seed)
-        n, d, k = int(rng.integers(64, 110)), int(rng.choice([1, 3, 16, 33])), int(rng.integers(1, 4))
+        n, d, k = int(rng.integers(66, 76)), int(rng.choice([1, 3, 16, 33])), int(rng.integers(1, 4))
         x = torch.from_numpy(FAMILIES[family](rng, n, d)).to([torch.float32, torch.bfloat16][(seed + len(family)) % 2])
         for metric in METRICS:
             assert kernels._Search(x, None, k, metric).room
