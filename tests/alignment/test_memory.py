@@ -33,10 +33,10 @@ modalign.align(x, y, call["metrics"], k=5, max_memory=int(needed * call["share"]
 print(json.dumps([peak() - base, needed]))
 """
 CALLS: dict[str, dict[str, Any]] = {
-    "neighbours with intervals": {"n": 6000, "widths": [16, 8], "metrics": ["mutual_knn"]},
-    "neighbours that read rows": {"n": 5000, "widths": [64, 32], "metrics": ["mutual_knn", "cknna"]},
+    "neighbours with intervals": {"n": 4000, "widths": [16, 8], "metrics": ["mutual_knn"]},
+    "neighbours that read rows": {"n": 3000, "widths": [64, 32], "metrics": ["mutual_knn", "cknna"]},
     "moments": {"n": 3000, "widths": [300, 200], "metrics": ["cka", "svcca"]},
-    "pairs": {"n": 1500, "widths": [16, 16], "metrics": ["rsa", "retrieval"]},
+    "pairs": {"n": 1000, "widths": [16, 16], "metrics": ["rsa", "retrieval"]},
 }
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,43 +115,50 @@ def test_the_folder_of_a_study_is_no_sweeps(tmp_path: Path) -> None:
         pass
 
 
-KILLED_CLEARING = """
-import os, shutil, sys, yaml
-from pathlib import Path
-from modalign.experiments.sweep.config import parse
-from modalign.experiments.sweep import run
+OLD, NEW = (settings(training={"learning_rate": rate, "runs_at_once": 2}) for rate in (0.002, 0.01))
 
-left = int(sys.argv[3])
-def counted(remove):
-    def one(*arguments, **options):
-        global left
-        remove(*arguments, **options)
-        left -= 1
-        if left == 0:
-            os._exit(9)
-    return one
 
-Path.unlink, shutil.rmtree = counted(Path.unlink), counted(shutil.rmtree)
-run(parse(yaml.safe_load(sys.argv[1])), Path(sys.argv[2]), fresh=True, workers=1)
-"""
+@pytest.fixture(scope="module")
+def whole_of_new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(parse(NEW), tmp_path_factory.mktemp("new") / "whole")
+
+
+def die_while_clearing(folder: Path, steps: int) -> int:
+    """Begin the new sweep in a forked process that ends after so many removals, and return how it ended."""
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    removals = itertools.count(1)
+
+    def counted(remove: Callable[..., None]) -> Callable[..., None]:
+        def one(*arguments: Any, **options: Any) -> None:
+            remove(*arguments, **options)
+            if next(removals) == steps:
+                os._exit(9)
+
+        return one
+
+    try:
+        Path.unlink, shutil.rmtree = counted(Path.unlink), counted(shutil.rmtree)  # type: ignore[method-assign]
+        run(parse(NEW), folder, fresh=True, workers=1)
+    finally:
+        os._exit(1)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
-def test_a_kill_while_old_results_are_cleared_mixes_nothing(steps: int, tmp_path: Path) -> None:
+def test_a_kill_while_old_results_are_cleared_mixes_nothing(steps: int, tmp_path: Path, whole_of_new: Path) -> None:
     """An old half-finished sweep is cleared for one of another learning rate: after a kill at any step the new one
     is refused or begun from nothing."""
-    old, new = (settings(training={"learning_rate": rate, "runs_at_once": 2}) for rate in (0.002, 0.01))
     folder = tmp_path / "sweep"
     with pytest.raises(KeyboardInterrupt):
-        run(parse(old), folder, workers=1, reporter=Impatient())
-    arguments = [sys.executable, "-c", KILLED_CLEARING, yaml.safe_dump(new), str(folder), str(steps)]
-    assert subprocess.run(arguments).returncode == 9
+        run(parse(OLD), folder, workers=1, reporter=Impatient())
+    assert die_while_clearing(folder, steps) == 9
     try:
-        run(parse(new), folder)
+        run(parse(NEW), folder)
     except ValueError as error:
         assert "--fresh" in str(error)  # noqa: PT017
-        run(parse(new), folder, fresh=True)
-    assert_same_bits(folder, run(parse(new), tmp_path / "whole"))
+        run(parse(NEW), folder, fresh=True)
+    assert_same_bits(folder, whole_of_new)
 
 
 def test_results_and_parts_of_another_sweep_are_not_taken_up(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The parameter "host" runs it on a CPU, "device" on a GPU of compute capability 9
 """
 
 import ctypes
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,8 @@ from modalign.kernels.knn import search as kernels
 from modalign.kernels.knn.screen import Screen, unpack_keys
 from modalign.reference import knn as reference
 
+METRICS = ("cosine", "dot", "euclidean")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 POINTERS = [
     "row_scale",
     "row_slack",
@@ -124,18 +127,22 @@ def check(keys: Tensor, counts: Tensor, expected: Tensor, allowed: Tensor, thres
         )
 
 
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_rows_that_reach_the_threshold_are_appended_once(metric: str, dtype: torch.dtype, survivors: Function) -> None:
+@pytest.mark.parametrize(
+    ("n", "dtype", "metric"),
+    [(530, torch.float16, "cosine"), *itertools.product([270], DTYPES, METRICS)],
+)
+def test_rows_that_reach_the_threshold_are_appended_once(
+    n: int, dtype: torch.dtype, metric: str, survivors: Function
+) -> None:
     """Append by symmetry, and for a few rows without it.
 
-    530 rows are three squares, the last incomplete; 70 features take two loads.
+    The rows are two or three squares, the last incomplete; 70 features take two loads.
     """
-    n, d = 530, 70
+    d = 70
     x = (torch.randn(n, d) * torch.logspace(-1, 1, n)[torch.randperm(n), None]).to(dtype)
     groups = torch.arange(n) // 7
     screen = narrow(x, x, metric, dtype, groups=(groups, groups))
-    for selected in (None, torch.tensor([5, 529, 130, 131])):
+    for selected in (None, torch.tensor([5, n - 1, 130, 131])):
         rows = torch.arange(n) if selected is None else selected
         expected = bounds(screen, rows)
         thresholds = expected.quantile(0.97, dim=1).float()
@@ -164,7 +171,7 @@ def test_survivors_beyond_the_capacity_are_counted_but_not_written(survivors: Fu
     assert (unpack_keys(keys)[1] >= 0).sum(1).tolist() == [16, 0] * 130
 
 
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_neighbours_agree_with_the_definition(
     metric: str, survivors: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
