@@ -57,6 +57,8 @@ FAMILIES: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     # all entries of a row are rounded the same way, which makes its int16 code as long as a code can be
     "one value a row": lambda rng, n, d: rng.choice([-1, 1], size=(n, 1)) * scales(rng, n, 0.01) * np.ones(d),
 }
+# made for the integer codes of the compiled core's screens; Triton's codes are float16
+OF_INTEGER_CODES = ("at the steps of int8", "at the steps of int16", "one value a row")
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +97,7 @@ def test_neighbours_are_exact(family: str) -> None:
                 assert torch.equal(result[1], expected[1].to(result[1].dtype)), case
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in OF_INTEGER_CODES])
 def test_survivors_of_a_threshold_are_exact(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small galleries are searched like large ones, with so little room that many rows are searched again by lists."""
     monkeypatch.setattr(kernels, "LARGE", 66)
