@@ -256,6 +256,11 @@ def test_a_layer_of_each_encoder(wit):
     labelled = platonic(*wit, labels=np.arange(40) % 2, classes=("indoors", "outdoors"))
     require_trainable(labelled)
     assert torch.equal(platonic(**labelled.settings).y, labelled.y)
+    some = [None if i % 4 == 0 else i % 2 for i in range(40)]
+    with pytest.warns(UserWarning, match="platonic: 10 of 40 pairs have no label"):
+        partly = platonic(*wit, labels=some)
+    assert partly.has_label().tolist() == [label is not None for label in some]
+    assert platonic(**partly.settings).fingerprint() == partly.fingerprint()
 
 
 class Command:

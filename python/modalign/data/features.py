@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from modalign.common.checks import whole_number
-from modalign.common.labels import Labels, label_array
+from modalign.common.labels import Labels, label_array, labelled_entries
 from modalign.data.arrays import scaled
-from modalign.data.paired import TRAIN, PairedDataset, split_of
+from modalign.data.paired import TRAIN, PairedDataset
+from modalign.data.targets import Targets, parts_of, warn_of_gaps
 from modalign.files import torch_files
 from modalign.files.paths import expanded, require_data
 from modalign.files.rows import layers_of
@@ -28,6 +29,7 @@ def platonic(
     layer_2: int = -1,
     labels: Labels | None = None,
     classes: Sequence[str] | None = None,
+    missing: float | str | None = None,
     modalities: Sequence[str] = ("vision", "language"),
     pca: int | None = None,
     seed: int = 0,
@@ -45,6 +47,8 @@ def platonic(
             are of one class, enough to align and to measure alignment, and ``require_trainable`` refuses to train a
             classifier.
         classes: names of the classes.
+        missing: a value of labels that stands for none, such as -1. Items without a label (None, NaN and blanks, too)
+            are in the training part and enter the alignment term alone.
         modalities: names of the two modalities.
         pca: width to reduce each to, or None.
         seed: fixes the split, 70 / 15 / 15 per cent of every class.
@@ -65,34 +69,48 @@ def platonic(
     n = len(first)
     if len(second) != n:
         raise ValueError(f"platonic: both files must be of the same items, got {n} and {len(second)}")
-    numbers = np.zeros(n, np.int64) if labels is None else label_array("platonic: labels", labels, n)
-    if numbers.dtype.kind == "U":
-        held, numbers = np.unique(numbers, return_inverse=True)
-        classes = held.tolist() if classes is None else classes
-    if classes is None:
-        classes = ("unlabelled",) if labels is None else [str(i) for i in range(int(numbers.max()) + 1)]
-    split = split_of(numbers, seed=seed)
+    targets = Targets(torch.zeros(n, dtype=torch.int64), tuple(classes or ("unlabelled",)), "classification")
+    if labels is not None:
+        targets = _targets(labels, n, classes, missing)
+        warn_of_gaps("platonic", targets, missing)
+    split = parts_of(None, targets, seed)
     train = split.numpy() == TRAIN
     return PairedDataset(
         name="platonic",
         modalities=tuple(modalities),
         x=scaled(first.numpy(), train, pca=pca, name="platonic"),
         y=scaled(second.numpy(), train, pca=pca, name="platonic"),
-        labels=torch.from_numpy(numbers.astype(np.int64)),
+        labels=targets.labels,
+        labelled=targets.labelled,
         split=split,
-        classes=tuple(classes),
+        classes=targets.classes,
         settings={
             "x_path": str(x_path),
             "y_path": str(y_path),
             "layer_1": layer_1,
             "layer_2": layer_2,
-            "labels": None if labels is None else numbers.tolist(),
-            "classes": None if labels is None else list(classes),
+            "labels": None if labels is None else targets.labels.tolist(),
+            "classes": None if labels is None else list(targets.classes),
+            **({} if targets.labelled is None else {"missing": -1}),
             "modalities": list(modalities),
             "pca": pca,
             "seed": seed,
         },
     )
+
+
+def _targets(values: Labels, n: int, classes: Sequence[str] | None, missing: float | str | None) -> Targets:
+    """Return the classes of the items, of which some may have none."""
+    entries, known = labelled_entries("platonic: labels", values, missing)
+    if len(known) != n:
+        raise ValueError(f"platonic: labels must be ({n},), one for each item, got ({len(known)},)")
+    numbers = label_array("platonic: labels", entries)
+    if numbers.dtype.kind == "U":
+        names, numbers = np.unique(numbers, return_inverse=True)
+        classes = names.tolist() if classes is None else classes
+    if classes is None:
+        classes = [str(i) for i in range(int(numbers.max()) + 1)]
+    return Targets(torch.from_numpy(numbers.astype(np.int64)), tuple(classes), "classification").spread(known)
 
 
 def _layer(path: Path, layer: int, name: str) -> Tensor:

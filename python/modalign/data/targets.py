@@ -17,7 +17,7 @@ from modalign.data.arrays import require_finite, require_one_of
 from modalign.data.paired import PARTS, TASKS, TRAIN, split_of
 from modalign.files.texts import numbers_in
 
-__all__ = ["Targets", "parts_of", "targets_of"]
+__all__ = ["Targets", "parts_of", "targets_of", "warn_of_gaps"]
 
 WANTED = {
     "classification": "(n,) strings or whole numbers",
@@ -132,6 +132,16 @@ def parts_of(split: Any, targets: Targets, seed: int) -> Tensor:
                 "part or drop them"
             )
     return torch.from_numpy(parts)
+
+
+def warn_of_gaps(name: str, targets: Targets, missing: float | str | None) -> None:
+    """Warn of pairs without a label, which may be a mistake where no value was said to be missing."""
+    if missing is None and targets.labelled is not None:
+        gaps = int((~targets.labelled).sum())
+        warnings.warn(
+            f"{name}: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
+            stacklevel=3,
+        )
 
 
 def _several(values: Any) -> NDArray[Any] | None:

@@ -19,7 +19,7 @@ from modalign.common.conversion import as_numpy
 from modalign.common.labels import missing_rows
 from modalign.data.arrays import pixels_of, require_finite, scaled, scaled_sequences, token_ids
 from modalign.data.paired import TRAIN, PairedDataset
-from modalign.data.targets import Targets, parts_of, targets_of
+from modalign.data.targets import parts_of, targets_of, warn_of_gaps
 from modalign.files.arrays import read_array
 from modalign.files.labels import MARGIN, array_in, label_lines
 from modalign.files.paths import expanded, require_data
@@ -122,7 +122,7 @@ def own(
     ]
     targets = targets_of(_label_source(labels, folders), task, names, missing)
     _require_one_row_a_pair(dict(zip((*modality_names, "labels"), (*rows, targets.labels), strict=True)))
-    _warn_of_gaps(targets, missing)
+    warn_of_gaps("own", targets, missing)
     parts = parts_of(_label_source(split), targets, seed)
     train = parts.numpy() == TRAIN
     scale = functools.partial(_modality, train=train, standardise=standardise, pca=pca)
@@ -152,16 +152,6 @@ def own(
             "seed": seed,
         },
     )
-
-
-def _warn_of_gaps(targets: Targets, missing: float | str | None) -> None:
-    """Warn of pairs without a label, which may be a mistake where no value was said to be missing."""
-    if missing is None and targets.labelled is not None:
-        gaps = int((~targets.labelled).sum())
-        warnings.warn(
-            f"own: {gaps:,} of {len(targets.labels):,} pairs have no label: they train the alignment term alone",
-            stacklevel=3,
-        )
 
 
 def _folder_classes(folders: list[tuple[list[str], list[Path]] | None]) -> list[str]:
