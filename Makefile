@@ -4,7 +4,7 @@
 # make lint      check style, types and C++ formatting
 # make format    fix style and formatting
 # make gpu       run the tests and benchmarks of a GPU (OFFLINE=1 on a machine without network)
-# make validate  measure the coverage of intervals by simulation
+# make validate  measure the coverage of intervals by simulation, which takes hours (an interrupted run continues)
 # make docs      build the documentation
 # make clean     delete .venv and build/
 #
@@ -30,6 +30,8 @@ bench: $(VENV)/bench
 
 validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
+	$(BIN)/python -m benchmarks.information_coverage build/information-coverage \
+		--out benchmarks/results/information-coverage.json --page docs/information.md
 
 # OFFLINE=1 uses $(PYTHON) and the packages that are installed with it, for machines without network
 gpu: $(if $(OFFLINE),,$(VENV)/tests)

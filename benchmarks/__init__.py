@@ -5,6 +5,8 @@
     speed            the page docs/speed.md from the records in results/
     accuracy         the page docs/accuracy.md: rounding errors of every backend
     validate         the coverage of intervals and nulls by simulation (``make validate``)
+    information_coverage, information_cells
+                     the coverage of the intervals of ``pid`` where the parts are known (``make validate``)
     scaling          time and memory of alignment by the number of items
     memory           the peak memory of one call, in a process of its own
     best_strength    searches for the best alignment strength beside a grid

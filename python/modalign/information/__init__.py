@@ -4,9 +4,13 @@ joint         the exact decomposition of a discrete joint distribution: ``pid_of
 estimate      estimates from samples: ``pid``, ``mutual_information``, ``co_information``
 regimes       whether alignment or prediction recovers what the modalities share: ``regime``
 inputs        checks of labels and features
-classifiers   codes of modalities: out-of-fold class probabilities and their clusters
+models        the classifiers that are tried
+predictions   class probabilities from the best of them, out of fold and calibrated, and what it may still learn
+codes         codes of modalities: clusters of predictions or of features
 tables        tables of codes and classes, what chance explains of them, and samples of items
 parts         redundant, unique and synergistic parts of tables, and their intervals
+shortfall     what codes hold less than modalities, and the parts and intervals that reckon with it
+notes         sentences on what limits an estimate
 batch         the neural coupling behind ``pid(..., method="batch")``
 
 The room knows arrays and labels only: no files, no metrics, no training of encoders come in.

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modalign.information.classifiers import fold_numbers, standardized
 from modalign.information.inputs import Array, Codes, Side
-from modalign.information.tables import count_tables, mutual_nats, resampled
+from modalign.information.parts import PARTS
+from modalign.information.predictions import fold_numbers, standardized
+from modalign.information.tables import Resampled, count_tables, mutual_nats, resampled
 
 __all__ = ["coupled"]
 
@@ -32,7 +33,7 @@ FIT = 0.01  # total variation between marginals, up to which they count as equal
 
 def coupled(
     sides: Sequence[Side], items: Codes, resamples: int, seed: int
-) -> tuple[Array, list[tuple[Array, Array]], tuple[str, ...]]:
+) -> tuple[Resampled, list[Resampled], tuple[str, ...]]:
     """Estimate the parts of ``pid`` by a learned coupling.
 
     What each modality tells is that of its table, and the marginals are p(y | cluster). The networks are trained on
@@ -41,23 +42,31 @@ def coupled(
     end, where it tells no more than the better modality. Memory is O(BATCH^2 classes).
 
     Args:
-        sides: (n, d1) and (n, d2) features.
+        sides: (n, d1) and (n, d2) features, or the class probabilities of a model, on which alone the parts depend.
         items: (n, 4), the label and the clusters of modality 1, modality 2 and both.
         resamples: The number of samples of the items.
         seed: Seed of samples, folds, networks and batches.
 
     Returns:
-        The parts in bits; (estimate, draws) for each end of the intervals; and a note where the marginals of the
-        coupling do not fit.
+        The parts as ``resampled`` returns them; the same for each end of the intervals; and a note where the marginals
+        of the coupling do not fit.
     """
-    mutual, draws = resampled(items, _mutual_bits, resamples, seed)
+    mutual = resampled(items, _mutual_bits, resamples, seed)
     excess, misfit = _excess(sides, items, seed)
-    ends = [(_parts(mutual, bits), np.array([_parts(draw, bits) for draw in draws])) for bits in (0.0, excess)]
+    ends = [
+        Resampled(
+            _parts(mutual.estimate, bits),
+            np.array([_parts(draw, bits) for draw in mutual.draws]),
+            np.zeros(len(PARTS)),
+            mutual.tables,
+        )
+        for bits in (0.0, excess)
+    ]
     notes = (
         f"the coupling's marginals are off by {misfit:.3f} (total variation; wanted: {FIT}): redundant, unique and "
         'synergistic parts are not those of the classifiers; take method="cvx"',
     )
-    return _parts(mutual, excess), ends, notes if misfit > FIT else ()
+    return ends[1], ends, notes if misfit > FIT else ()
 
 
 def _mutual_bits(tables: Sequence[Array], gap: float) -> Array:

@@ -1,9 +1,10 @@
 """Information about a label, estimated from samples.
 
 The redundant and unique parts of Bertschinger et al. depend on p(x1, y) and p(x2, y) alone, and what a modality tells
-about the label lies in p(y | x). So each modality is replaced by the class probabilities that a classifier gives it,
-out of fold, and those by a few clusters. The tables p(cluster, y) are small, the exact solver takes them, and only the
-synergy needs a third classifier, of both modalities together.
+about the label lies in p(y | x). So each modality is replaced by the class probabilities that the model with the best
+predictions gives it, out of fold, and those by a few clusters. The tables p(cluster, y) are small, the exact solver
+takes them, and only the synergy needs a third model, of both modalities together. What clusters lose and what the
+models would learn from more items is estimated, made up for, and added to the intervals.
 """
 
 from __future__ import annotations
@@ -18,18 +19,27 @@ from numpy.typing import ArrayLike
 from modalign.common.checks import LARGEST_SEED, number, one_of, whole_number
 from modalign.common.conversion import require_same_index
 from modalign.common.labels import Labels
-from modalign.information.classifiers import (
-    clustered,
-    codes_of,
-    concatenated,
-    fold_numbers,
-    most_clusters,
-    predictions,
-)
-from modalign.information.inputs import Codes, Side, checked_features, checked_labels, is_codes
+from modalign.information.codes import Coded, clusters_of, coded, concatenated
+from modalign.information.inputs import Side, checked_features, checked_labels, is_codes
 from modalign.information.joint import Information
-from modalign.information.parts import PARTS, Intervals, consistent, intervals_of, parts_of_tables, unfilled, widened
-from modalign.information.tables import FILLED, chance_share, label_bits, mixed, mutual_nats, resampled
+from modalign.information.notes import notes_on
+from modalign.information.parts import PARTS, Intervals, consistent, intervals_of, parts_of_tables, widened
+from modalign.information.predictions import fold_numbers, predicted
+from modalign.information.shortfall import (
+    sharpened,
+    sharpening_gains,
+    shortfalls,
+    widened_by_shortfalls,
+)
+from modalign.information.tables import (
+    Resampled,
+    chance_share,
+    label_bits,
+    mixed,
+    most_label_bits,
+    mutual_nats,
+    resampled,
+)
 
 __all__ = ["PIDEstimate", "co_information", "mutual_information", "pid"]
 
@@ -50,6 +60,10 @@ class PIDEstimate:
         n: The number of items.
         settings: The other options of ``pid``.
         notes: Sentences on what limits the estimate.
+        models: The model that predicts the label best from modality 1, modality 2 and both; "codes" where they are
+            the user's own.
+        shortfall: The bits by which the codes may tell less than modality 1, modality 2 and both, estimated from the
+            predictions of the best models and their learning curves.
     """
 
     information: Information
@@ -58,6 +72,8 @@ class PIDEstimate:
     n: int
     settings: Mapping[str, object]
     notes: tuple[str, ...] = ()
+    models: tuple[str, str, str] = ("codes", "codes", "codes")
+    shortfall: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __getattr__(self, name: str) -> float:
         if name in PARTS:
@@ -125,10 +141,16 @@ def pid(
 ) -> PIDEstimate:
     """Estimate the redundant, unique and synergistic information of two modalities about a label from samples.
 
-    Tables tell something even where there is nothing to know. So each table (code, y) is mixed with the one of
+    Of linear models, trees, boosted trees, neighbours and a network, the one that predicts the label best out of fold
+    stands for each modality; its calibrated probabilities are divided into clusters, and the decomposition is that of
+    the tables (cluster, y). Tables tell something even where there is nothing to know: each is mixed with the one of
     independent codes until samples of the mixture tell what the table does, and what they tell beyond the mixture is
-    taken off. A classifier that misses what is there gives less than there is: the estimates are of the information
-    that the classifiers find. Errors on the papers' synthetic data are in docs/information.md.
+    taken off. Tables are then sharpened until they tell what the model's probabilities tell and what it would gain from
+    more items, as its gain from the second half of the items predicts.
+
+    The intervals reach from what the codes hold to what the models may reach (``shortfall``). They are no bounds:
+    nothing is known of information that none of these models finds. How often they hold the exact parts in sixteen
+    kinds of data, and where they do not, is in docs/information.md.
 
     Args:
         x1: (n, d1) numbers, or (n,) whole numbers or booleans, codes that are used as they are.
@@ -138,20 +160,22 @@ def pid(
         method: "cvx", the exact solver on discretised modalities; or "batch", the neural coupling of Liang et al. 2023,
             learned on mini-batches within the same predictions. It can only tell too much, so redundancy comes out too
             low and uniqueness too high, and its intervals reach as far as a better coupling could.
-        discretize: With "cvx": "predictions", clusters of the class probabilities that a classifier gives each modality
-            out of fold; or "kmeans", clusters of the features, whose joint table is used as it is (Liang et al.). The
+        discretize: With "cvx": "predictions", clusters of the class probabilities that a model gives each modality out
+            of fold; or "kmeans", clusters of the features, whose joint table is used as it is (Liang et al.). The
             latter loses what clusters of features do not show, and is biased where cells of the table are not filled.
         clusters: The number of clusters of each modality, at least 2. None for 20 with k-means; with predictions, for
-            3 a class but at most 24, n / (2 classes) and 480 / classes, and at least 2.
+            as many as lose least of them and tell least by chance, up to 6 a class, 24, n / (2 classes) and
+            480 / classes.
         resamples: The number of samples of the items, which correct the bias of the tables and give the intervals; 0
-            does neither. The classifiers are not trained again, so their variance is not in the intervals.
+            does neither. The models are not trained again.
         confidence: The confidence level of the intervals.
-        seed: Seed of folds, classifiers, clusters and samples; the same seed gives the same bits.
+        seed: Seed of folds, models, clusters and samples; the same seed gives the same bits.
 
     Returns:
-        The parts in bits with their intervals. ``notes`` name tables with fewer than 2 items a cell, whose parts have
-        all that is possible as their interval, and clusters that cannot tell as much as the label holds. Time is that
-        of the classifiers, and (resamples + 2) times the solver's O((codes_1 + codes_2)^3 classes^3): half a second
+        The parts in bits with their intervals, between 0 and the entropy of the label. ``notes`` name tables with fewer
+        than 2 items a cell, whose parts have all that is possible as their interval, clusters that cannot tell as much
+        as the label holds, and what the codes may lack. Time is that of the models (a few seconds for 2,000 items, half
+        a minute for 20,000), and (resamples + 2) times the solver's O((codes_1 + codes_2)^3 classes^3): half a second
         each at most where clusters are chosen and there are up to 240 classes. Peak memory is that of the inputs in
         float64, standardised.
 
@@ -172,45 +196,62 @@ def pid(
     """
     options = _Options.checked(discretize, clusters, resamples, confidence, seed=seed)
     options.require(method)
-    clusters, resamples, confidence, seed = options.clusters, options.resamples, options.confidence, options.seed
+    clusters, confidence, seed = options.clusters, options.confidence, options.seed
     require_same_index("pid", x1, x2)
     labels = checked_labels("pid", y)
     sides = [checked_features("pid", name, x, len(labels)) for name, x in (("x1", x1), ("x2", x2))]
     with _one_thread():
-        if method == "batch":
-            from modalign.information.batch import coupled
-
-            sides = [np.eye(int(side.max()) + 1)[side] if is_codes(side) else side for side in sides]
-            items = np.stack([labels, *codes_of(sides, labels, "predictions", clusters, seed=seed)], 1)
-            parts, draws_of, notes = coupled(sides, items, max(resamples, 2), seed)
-            intervals = _hull([intervals_of(*ends, confidence, items) for ends in draws_of])
-        else:
-            items = np.stack([labels, *codes_of(sides, labels, discretize, clusters, seed=seed)], 1)
-            parts, draws = resampled(items, parts_of_tables, resamples, seed)
-            intervals, notes = intervals_of(parts, draws, confidence, items), ()
+        known = coded(sides, labels, discretize if method == "cvx" else "predictions", clusters, seed=seed)
+        measured, intervals, notes = (_coupling if method == "batch" else _solution)(sides, known, options)
+        most = most_label_bits(known.items, confidence)
+        entropy = label_bits(known.items)
+        gains = sharpening_gains(measured.tables, shortfalls(measured.tables, known.expected, entropy))
+        short = shortfalls(measured.tables, known.possible, entropy)
+    parts = consistent(measured.estimate + gains, entropy)
+    intervals = widened_by_shortfalls(intervals, short, parts, most)
     return PIDEstimate(
-        Information(**consistent(parts, label_bits(items))),
-        widened(intervals, items, confidence),
+        Information(**parts),
+        widened(intervals, known.items, confidence),
         method,
         n=len(labels),
         settings=dataclasses.asdict(options),
-        notes=(*notes, *_notes(items, [not is_codes(side) for side in sides])),
+        notes=(*notes, *notes_on(known, short, clusters)),
+        models=known.models,
+        shortfall=(float(short[0]), float(short[1]), float(short[2])),
     )
 
 
-def mutual_information(x: ArrayLike, y: Labels, *, seed: int = 0) -> float:
-    """Estimate I(X; Y) in bits: what a classifier of x, out of fold, tells about the label.
+def _solution(sides: Sequence[Side], known: Coded, options: _Options) -> tuple[Resampled, Intervals, tuple[str, ...]]:
+    """Return the parts of the codes by the exact solver, with their intervals and notes."""
+    measured = resampled(known.items, parts_of_tables, options.resamples, options.seed)
+    return measured, intervals_of(measured, options.confidence, known.items), ()
 
-    The estimate is of clustered predictions or of the codes, with what chance tells taken off as in ``pid``. Codes of
-    one item each count as chance, whatever their labels.
+
+def _coupling(sides: Sequence[Side], known: Coded, options: _Options) -> tuple[Resampled, Intervals, tuple[str, ...]]:
+    """Return the parts of the codes by the neural coupling, with their intervals and notes."""
+    from modalign.information.batch import coupled
+
+    inputs: list[Side] = [
+        np.eye(int(side.max()) + 1)[side] if one is None else np.sqrt(one.probabilities)
+        for side, one in zip(sides, known.predictions, strict=False)
+    ]
+    measured, ends, notes = coupled(inputs, known.items, max(options.resamples, 2), options.seed)
+    return measured, _hull([intervals_of(end, options.confidence, known.items) for end in ends]), notes
+
+
+def mutual_information(x: ArrayLike, y: Labels, *, seed: int = 0) -> float:
+    """Estimate I(X; Y) in bits: what the best model of x, out of fold, tells about the label.
+
+    The estimate is of clustered predictions or of the codes, with what chance tells taken off and what clusters lose
+    made up for as in ``pid``. Codes of one item each count as chance, whatever their labels.
 
     Args:
         x: (n, d) numbers or (n,) whole numbers.
         y: (n,) the classes, as ``pid`` takes them.
-        seed: Seed of folds, classifiers, clusters and samples.
+        seed: Seed of folds, models, clusters and samples.
 
     Returns:
-        A number of bits, not below 0.
+        A number of bits, from 0 to the entropy of the labels.
 
     Raises:
         ValueError: As ``pid``.
@@ -225,17 +266,15 @@ def mutual_information(x: ArrayLike, y: Labels, *, seed: int = 0) -> float:
     seed = whole_number("mutual_information", "seed", seed, least=0, most=LARGEST_SEED)
     labels = checked_labels("mutual_information", y)
     side = checked_features("mutual_information", "x", x, len(labels))
-    classes = int(labels.max()) + 1
     with _one_thread():
-        if is_codes(side):
-            codes = side
-        else:
-            probabilities = predictions(side, labels, fold_numbers(labels, seed), seed)
-            codes = clustered(np.sqrt(probabilities), most_clusters(len(labels), classes), seed)
-        table = np.zeros((int(codes.max()) + 1, classes))
+        known = None if is_codes(side) else predicted(side, labels, fold_numbers(labels, seed), seed)
+        codes = side if is_codes(side) else clusters_of(known, labels, None, seed=seed)
+        table = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
         np.add.at(table, (codes, labels), 1)
-        share = chance_share(table, np.random.default_rng(seed))
-    return float(mutual_nats(mixed(table, share)) / np.log(2))
+        clean = mixed(table, chance_share(table, np.random.default_rng(seed)))
+        entropy = label_bits(labels[:, None])
+        (short,) = shortfalls([clean], [None if known is None else known.expected], entropy)
+    return float(min(mutual_nats(sharpened(clean, short)) / np.log(2), entropy))
 
 
 def co_information(x1: ArrayLike, x2: ArrayLike, y: Labels, *, seed: int = 0) -> float:
@@ -283,27 +322,3 @@ def _hull(intervals: Sequence[Intervals]) -> Intervals:
     return {
         name: (min(ends[name][0] for ends in intervals), max(ends[name][1] for ends in intervals)) for name in PARTS
     }
-
-
-def _notes(items: Codes, clustered_sides: Sequence[bool]) -> tuple[str, ...]:
-    """Say where tables are too large for the items, or clusters too few for the classes."""
-    n, classes = len(items), int(items[:, 0].max()) + 1
-    counts = [len(np.unique(column)) for column in items.T[1:]]
-    names = (("x1", "mutual_1"), ("x2", "mutual_2"), ("x1 and x2", "mutual_12"))
-    notes = [
-        f"{n:,} items are too few for {count:,} codes of {name} x {classes:,} classes (wanted: {FILLED} a cell, "
-        f"{FILLED * count * classes:,}): {part} and the parts of it are not known, and their intervals are all that is "
-        "possible; give more items, or merge values, clusters or classes"
-        for (name, part), count, few in zip(names, counts, unfilled(items), strict=True)
-        if few
-    ]
-    clusters = [count for count, is_clustered in zip(counts, clustered_sides, strict=False) if is_clustered]
-    shares = np.bincount(items[:, 0]) / n
-    entropy = float(-(shares * np.log2(shares)).sum())
-    if clusters and np.log2(min(clusters)) < entropy - 0.01:
-        notes.append(
-            f"{min(clusters)} clusters of a modality tell at most {np.log2(min(clusters)):.2f} of the label's "
-            f"{entropy:.2f} bits; give more items, for more clusters ({FILLED} for each cluster and class), or merge "
-            "classes"
-        )
-    return tuple(notes)

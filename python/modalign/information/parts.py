@@ -8,7 +8,7 @@ import numpy as np
 
 from modalign.information.inputs import Array, Codes
 from modalign.information.joint import decomposed
-from modalign.information.tables import count_tables, is_filled, label_bits, most_label_bits, mutual_nats
+from modalign.information.tables import Resampled, count_tables, is_filled, label_bits, most_label_bits, mutual_nats
 
 __all__ = ["PARTS", "Intervals", "consistent", "intervals_of", "parts_of_tables", "unfilled", "widened"]
 
@@ -58,7 +58,7 @@ def consistent(parts: Array, entropy: float) -> dict[str, float]:
     return {name: max(float(value), 0.0) for name, value in zip(PARTS, values, strict=True)}
 
 
-def intervals_of(estimate: Array, draws: Array, confidence: float, items: Codes) -> Intervals:
+def intervals_of(measured: Resampled, confidence: float, items: Codes) -> Intervals:
     """Return the interval of each part: the estimate varies about the truth as samples vary about their mean.
 
     An interval reaches as far below the estimate as a sample may lie above the mean, so that nothing has an interval
@@ -66,18 +66,25 @@ def intervals_of(estimate: Array, draws: Array, confidence: float, items: Codes)
     mean of the draws, which was taken off, is itself known to their spread / sqrt(draws). A part reaches as low as the
     information that it is a part of, and no interval reaches beyond the entropy that the label may have.
 
+    Noise in a table looks like information that the other modality lacks. Its bias is greatest where nothing is unique,
+    and samples of a table that has this noise show only a part of it: so the intervals of the four parts reach as far
+    again as the bias that was taken off.
+
     Args:
-        estimate: ``PARTS`` in bits, their bias taken off.
-        draws: (resamples, 7) ``PARTS`` of samples.
+        measured: ``PARTS`` in bits, and (resamples, 7) of samples.
         confidence: The confidence level.
         items: (n, 4) label and codes.
     """
     most = most_label_bits(items, confidence)
     half = (1 - confidence) / 2
+    estimate, draws = measured.estimate, measured.draws
+    redundancy, unique_1, unique_2 = measured.bias[:3]
+    # of synergy it is the bias of what both must tell at least that remains
+    bias = np.array([redundancy, unique_1, unique_2, -(redundancy + unique_1 + unique_2), 0.0, 0.0, 0.0])
     below, above = np.quantile(draws - draws.mean(0), [half, 1 - half], axis=0) * np.sqrt(1 + 1 / len(draws))
     parts = consistent(estimate, label_bits(items))
-    low = dict(zip(PARTS, estimate - above, strict=True))
-    high = dict(zip(PARTS, estimate + np.maximum(above, -below), strict=True))
+    low = dict(zip(PARTS, estimate - above - bias.clip(0), strict=True))
+    high = dict(zip(PARTS, estimate + np.maximum(above, -below) + (-bias).clip(0), strict=True))
     for name, wholes in WHOLES.items():
         low[name] = min(low[name], *(low[whole] for whole in wholes))
     return {

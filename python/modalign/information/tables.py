@@ -5,6 +5,7 @@ Items are (n, 4) codes: the label, and the codes of modality 1, of modality 2 an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,8 +26,25 @@ __all__ = [
 ]
 
 FILLED = 2  # items for every cell (code, class) of a table, from which it counts as filled
-ROUGH = 1e-4  # nats to which the parts of a sample are solved
+ROUGH = 1e-3  # nats to which the parts of a sample are solved
 CHANCE_DRAWS = 40
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampled:
+    """A statistic of tables and of samples of their items.
+
+    Attributes:
+        estimate: The statistic, its bias taken off.
+        draws: (resamples, ...) the statistic of samples.
+        bias: What samples tell more than the tables from which they are drawn, (...).
+        tables: The tables of modality 1, modality 2 and both, with chance taken out.
+    """
+
+    estimate: Array
+    draws: Array
+    bias: Array
+    tables: list[Array]
 
 
 def count_tables(items: Codes, shape: Codes) -> list[Array]:
@@ -110,8 +128,8 @@ def chance_share(table: Array, rng: np.random.Generator) -> float:
 
 def resampled(
     items: Codes, statistic: Callable[[Sequence[Array], float], Array], resamples: int, seed: int
-) -> tuple[Array, Array]:
-    """Return a statistic of the tables of items less its bias, and its values for samples of the items.
+) -> Resampled:
+    """Return a statistic of the tables of items less its bias, its values for samples, and the tables without chance.
 
     A sample draws items with replacement and gives the share of them that is chance the codes of other items. Its bias
     is what the samples tell beyond the tables from which they are drawn, with chance taken out.
@@ -127,7 +145,7 @@ def resampled(
     tables = count_tables(items, shape)
     value = statistic(tables, GAP)
     if resamples == 0:
-        return value, value[None]
+        return Resampled(value, value[None], np.zeros_like(value), tables)
     shares = [chance_share(table, rng) for table in tables]
     draws = []
     for _ in range(resamples):
@@ -136,5 +154,6 @@ def resampled(
             by_chance = rng.random(n) < share
             sample[by_chance, column] = rng.permutation(items[:, column])[by_chance]
         draws.append(statistic(count_tables(sample, shape), ROUGH))
-    clean = statistic([mixed(table, share) for table, share in zip(tables, shares, strict=True)], GAP)
-    return value - np.mean(draws, 0) + clean, np.array(draws)
+    clean = [mixed(table, share) for table, share in zip(tables, shares, strict=True)]
+    bias = np.mean(draws, 0) - statistic(clean, GAP)
+    return Resampled(value - bias, np.array(draws), bias, clean)
