@@ -12,9 +12,10 @@ import torch
 import modalign
 from modalign.alignment.preparation import prepare_layers
 from modalign.alignment.relabelling import random_relabellings
+from modalign.experiments.sweep.tasks import Score
 from modalign.information import pid_of_joint
 from modalign.metrics import cmd, lcs_knn, procrustes, rbf_cka, rsa, svcca, svcca_code
-from parity_inputs import INPUTS, TABLES, Pair
+from parity_inputs import INPUTS, LABELS, TABLES, Pair
 
 __all__ = ["PROGRAMS", "STEPS", "Case", "relabellings"]
 
@@ -134,6 +135,13 @@ def clip_loss(wanted: str) -> float:
     loss.backward()
     assert x.grad is not None
     return float(loss.detach() if wanted == "value" else x.grad.norm())
+
+
+def sign_accuracy() -> float:
+    labels, predictions = torch.from_numpy(LABELS["five labels"])
+    score = Score("regression", 1)
+    score.add(predictions[None, :, None], labels)
+    return float(score.value())
 
 
 def part(table: str, name: str) -> Callable[[], float]:
@@ -315,6 +323,7 @@ EMERGENCE = [
     *emergence(0.95),
     Case('cmd(contract="batch")', "equal widths", "1 - cmd(x.T, y.T)", columns, 1e-9),
     Case("unbiased_cka", "far mean", "clipped_cka", by_align("clipped_cka", "far mean"), 1e-9),
+    Case("eval_affect(exclude_zero=False)", "five labels", "sign accuracy of sweeps", sign_accuracy, 1e-12),
     Case("unbiased_cka in float32", "far mean", "clipped_cka", by_align("clipped_cka", "far mean"), step="float32"),
 ]
 ARISTOTELIAN = [

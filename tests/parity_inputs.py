@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["INPUTS", "TABLES", "Array", "Pair"]
+__all__ = ["INPUTS", "LABELS", "TABLES", "Array", "Pair"]
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]
@@ -63,6 +63,8 @@ INPUTS: dict[str, Pair] = {
     "flat spectrum": drawn(4, 500, 96, 96, latents=48),
     "equal widths": (unit(RAW[0])[:, :16], unit(RAW[1])),
 }
+# labels and predictions of a regression; three labels are 0
+LABELS = {"five labels": np.array([[0, 0, 0, 1, -1], [-0.1, -0.2, 0.3, 0.5, -0.5]])}
 TABLES: dict[str, Array] = {
     "AND": gate(lambda i, j: i & j),
     "XOR": gate(lambda i, j: i ^ j),

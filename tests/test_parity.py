@@ -3,7 +3,7 @@
 import pytest
 
 from parity_cases import PROGRAMS, STEPS, Case
-from parity_inputs import INPUTS, TABLES
+from parity_inputs import INPUTS, LABELS, TABLES
 from parity_page import PAGE, stored, written
 
 CASES = [(program, case) for program, cases in PROGRAMS.items() for case in cases]
@@ -30,5 +30,5 @@ def test_the_page_shows_the_tables() -> None:
     """To make them anew: ``python tests/parity_page.py``."""
     text = PAGE.read_text(encoding="utf-8")
     assert written(text) == text
-    for rows in (*INPUTS, *TABLES):
+    for rows in (*INPUTS, *LABELS, *TABLES):
         assert f"| {rows} |" in text, f"the page shows no input {rows!r}"
