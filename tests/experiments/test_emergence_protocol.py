@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +14,10 @@ import torch
 from modalign.data import synthetic
 from modalign.encoders import LeakyMLPConfig
 from modalign.experiments.studies import emergence
-from modalign.experiments.studies.emergence_claims import best_of_layers, claims
+from modalign.experiments.studies.emergence_claims import best_of_layers, claims, published_statistics
 from modalign.experiments.studies.emergence_grid import PUBLISHED, Cell
-from modalign.experiments.studies.layer_pairs import compared_layers
+from modalign.experiments.studies.layer_pairs import MEASURES, compared_layers
+from modalign.experiments.studies.measured import spearman
 from modalign.metrics import clipped_cka, svcca_code
 from modalign.neighbors import knn
 from modalign.report.pages import emergence as page
@@ -95,6 +97,7 @@ def test_the_page_shows_protocol_chance_and_every_level_of_information(folder: P
     assert "protocol: paper" in text
     assert "Mutual k-NN of unrelated encoders is 0.253: 20 neighbours among 80 pairs." in text
     assert "all seeds train on one draw of the data" in text
+    assert "Statistics as the published code takes them" in text
     assert "Alignment against performance at depth 3" in text
     assert (folder / "figures" / "alignment-uniqueness-by-level.svg").is_file()
 
@@ -110,6 +113,20 @@ def test_numbers_of_the_paper_stand_only_beside_numbers_that_mean_the_same(folde
     (folder / "settings.json").write_text(json.dumps(record), encoding="utf-8")
     assert papers("mutual_knn") == papers("svcca") == [None, None]
     assert papers("unbiased_cka") == [-0.915, -0.442]
+
+
+def test_published_statistics_take_the_highest_of_all_seeds_and_pool_them() -> None:
+    rows = [
+        {"uniqueness": u, "heterogeneity": d, "seed": seed, "depth_2": depth, "accuracy": 0.1 * depth + 0.001 * seed,
+         **dict.fromkeys(MEASURES, 1 - 0.1 * u - 0.01 * d + 0.001 * depth - 0.1 * (seed == 22))}
+        for u in range(9) for d in (1, 3, 5) for seed in (2, 22) for depth in (1, 2, 3)
+    ]  # fmt: skip
+    found = {name: (ours, paper) for name, ours, paper in published_statistics(pd.DataFrame(rows))}
+    assert found["rho of unbiased CKA and U, heterogeneity 3"] == (pytest.approx(-1), -0.762)
+    assert found["rho of svcca and heterogeneity, U = 4"] == (pytest.approx(-1), -0.624)
+    # within a seed alignment rises with accuracy; the lower second seed takes the pooled correlation down
+    pooled = spearman(np.array([0.102, 0.122, 0.202, 0.222, 0.302, 0.322]), np.array([0.1, 0, 0.2, 0.01, 0.3, 0.02]))
+    assert found["median rho of unbiased CKA and accuracy, U = 0"] == (pytest.approx(pooled), 0.68)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,35 @@ def best_of_layers(folder: Path, *, levels: bool = False) -> Any:
     return best[best["depth_1"] == best["depth_1"].min()]
 
 
+def published_statistics(table: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """Return statistics exactly as the published code takes them, without intervals: name, ours and the paper's.
+
+    The highest alignment is that of all seeds and depths, and correlations with performance pool the seeds of a
+    heterogeneity. The verdicts rest on statistics seed by seed, whose rules were simulated.
+    """
+    top = table.groupby(["uniqueness", "heterogeneity"])[[*MEASURES]].max().reset_index()
+    rows = []
+    for d, paper in PAPER["uniqueness"].items():
+        curve = top[(top["heterogeneity"] == d) & (top["uniqueness"] <= LAST)]
+        if len(curve) > 2:
+            rows.append((f"rho of unbiased CKA and U, heterogeneity {d}", _rho(curve, "uniqueness"), paper))
+    for name, numbers in PAPER["heterogeneity"].items():
+        for u, paper in numbers.items():
+            curve = top[top["uniqueness"] == u]
+            if len(curve) > 2:
+                rows.append((f"rho of {name} and heterogeneity, U = {u}", _rho(curve, "heterogeneity", name), paper))
+    for u, paper in PAPER["performance"].items():
+        pools = [pool for _, pool in table[table["uniqueness"] == u].groupby("heterogeneity")]
+        if pools and len(pools[0]) > 2:
+            median = float(np.median([_rho(pool, "accuracy") for pool in pools]))
+            rows.append((f"median rho of unbiased CKA and accuracy, U = {u}", median, paper))
+    return rows
+
+
+def _rho(rows: pd.DataFrame, x: str, y: str = "unbiased_cka") -> float:
+    return spearman(rows[x].to_numpy(np.float64), rows[y].to_numpy(np.float64))
+
+
 def correlations(table: Any, one: str, two: str, uniqueness: int) -> NDArray[np.float64]:
     """Return Spearman's correlations over the depths of encoder 2, for every heterogeneity and seed at a uniqueness."""
     mine = table[table["uniqueness"] == uniqueness]

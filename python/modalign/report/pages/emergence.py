@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modalign.experiments.studies.claims import RULES
-from modalign.experiments.studies.emergence_claims import best_of_layers, correlations
+from modalign.experiments.studies.emergence_claims import best_of_layers, correlations, published_statistics
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.measured import spearman
 from modalign.files.paths import expanded
@@ -32,7 +32,7 @@ from modalign.report.figures import (
 )
 from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import ramp, step
-from modalign.report.words import claims_table, verdict_counts
+from modalign.report.words import Table, claims_table, verdict_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,7 @@ def write(folder: Path) -> Path:
                 _deepest(table),
                 *_levels(folder),
             ],
+            numbers=_published(table) if settings.get("protocol") == "paper" else (),
             notes=_notes(settings),
             reading=READING,
             folded=folded_settings(folder),
@@ -102,6 +103,17 @@ def _notes(settings: Mapping[str, Any]) -> list[str]:
             "about other draws. The default protocol draws the data anew for each seed."
         )
     return notes
+
+
+def _published(table: pd.DataFrame) -> list[Table]:
+    """Return the table of statistics as the published code takes them."""
+    rows = [(name, f"{ours:+.3f}", f"{paper:+.3f}") for name, ours, paper in published_statistics(table)]
+    lead = (
+        "The highest alignment over all seeds and depths, and correlations over all seeds of a heterogeneity together, "
+        "as in the published code. The paper's are of ten heterogeneities; those with U leave out its U = 8."
+    )
+    columns = ("statistic", "here", "paper")
+    return [Table("published", "Statistics as the published code takes them", columns, rows, lead=lead)]
 
 
 def _highest(table: pd.DataFrame) -> pd.DataFrame:
