@@ -43,7 +43,8 @@ READING = (
     (
         "Uniqueness U",
         "The percentage of a caption's words that are deleted, or replaced by words of other captions. At 100 % "
-        "nothing of a caption is left except, where words are replaced, their number.",
+        "nothing of a caption is left except, where words are replaced, their number. Captions as given have the "
+        "level that their file states.",
     ),
     (
         "Alignment",
@@ -131,7 +132,7 @@ def _against(table: pd.DataFrame) -> Sheet:
     return Sheet(
         "alignment-uniqueness",
         "Alignment against uniqueness",
-        "alignment with the best vision encoder against the percentage of changed words, a line for each text encoder, "
+        "alignment with the best vision encoder against uniqueness, a line for each text encoder, "
         "mean and range over seeds; crosses: the paper's highest at 10 and 100 %",
         figures=figures,
         columns=len(kinds),
@@ -161,7 +162,7 @@ def _against_panel(best: pd.DataFrame, measure: str, kind: str, encoders: Sequen
         keys += [Key("muted", "chance", "dash"), Key("muted", "paper, DINOv2 and LLMs", "x")]
     layout = panel_layout(
         310,
-        xaxis=value_axis("uniqueness, % of words"),
+        xaxis=value_axis("uniqueness, %"),
         yaxis=value_axis(),
         annotations=[title_above(NAMES[measure])],
         shapes=[level_line(0, "axis")],
@@ -251,8 +252,11 @@ def _examples_table(examples: Sequence[Captions]) -> Table:
         for i, example in itertools.product(range(len(examples[0]["captions"])), examples)
         if example["uniqueness"] or example["kind"] == examples[0]["kind"]
     ]
+    given = any(example["kind"] == "given" for example in examples)
     lead = (
-        "The words that change at 10 % are among those that change at 50 %, and both kinds of change affect the same "
-        "words."
+        "The captions are those of the files."
+        if given
+        else "The words that change at 10 % are among those that change at 50 %, and both kinds of change affect the "
+        "same words."
     )
     return Table("examples", "Captions", ("caption", "uniqueness", "change"), rows, lead=lead)
