@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from experiments.small import TINY, configuration, settings
+from modalign.encoders.configs import ENCODERS
 from modalign.experiments.sweep.config import Sweep, dump, load, parse
 from modalign.files.settings import differences
 
@@ -59,7 +60,7 @@ def test_there_are_packaged_configurations() -> None:
 
 
 ENCODER = {"kind": "mlp", "dim": 4}
-KINDS = "mlp, cnn, vit, sequence, transformer, bag, frozen, module"
+KINDS = ", ".join(ENCODERS)
 CASE: dict[str, Any] = {"label": "a", "data": {"name": "synthetic"}}
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"strenghts": [0]}, "strenghts: unknown key; did you mean strengths?"),
