@@ -23,7 +23,7 @@ from modalign.alignment.estimates import (
 from modalign.alignment.settings import SearchOptions, Settings
 from modalign.alignment.size_curve import SizeCurve, size_curve
 from modalign.common.types import Array
-from modalign.files.rows import Rows, RowSource, open_rows
+from modalign.files.rows import RowSource, open_rows, read_rows
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.registry import METRICS
 from modalign.neighbors.functional import knn
@@ -43,8 +43,6 @@ __all__ = [
     "sampled_scores",
     "size_curve",
 ]
-
-PIECE = 4096  # rows of a file that are read at once
 
 
 def sampled_mutual_knn(
@@ -198,7 +196,7 @@ def graph_of_rows(
     Returns:
         int64 tensor of shape (m, k).
     """
-    queries = _read_rows(open_rows(x), rows)
+    queries = read_rows(open_rows(x), rows)
     if groups is not None:
         labels = torch.as_tensor(groups)
         return torch.as_tensor(knn(x, k, queries=queries, groups=labels, query_groups=labels[rows], **options).indices)
@@ -207,16 +205,3 @@ def graph_of_rows(
     is_itself = indices == rows[:, None]
     is_itself[~is_itself.any(1), -1] = True
     return indices[~is_itself].reshape(len(rows), k)
-
-
-def _read_rows(source: Rows, rows: Tensor) -> Tensor:
-    """Return some rows in the given order; only pieces of a file that hold one of them are read."""
-    table = torch.empty(len(rows), source.shape[1], dtype=source.dtype)
-    ascending = rows.sort()
-    piece = ascending.values // PIECE
-    ends = torch.cat([(piece.diff() != 0).nonzero()[:, 0] + 1, torch.tensor([len(rows)])]).tolist()
-    for start, end in zip([0, *ends], ends, strict=False):
-        wanted = ascending.values[start:end]
-        first = int(wanted[0])
-        table[ascending.indices[start:end]] = source.read(first, int(wanted[-1]) + 1)[wanted - first]
-    return table

@@ -25,11 +25,22 @@ from modalign.files.contract import Contents, Index, Table, as_native_tensor
 from modalign.files.paths import expanded, require_data
 from modalign.files.tables import is_saved_to_disk
 
-__all__ = ["RowSource", "Rows", "as_source", "indexable", "layers_of", "open_layers", "open_rows"]
+__all__ = [
+    "RowSource",
+    "Rows",
+    "as_source",
+    "indexable",
+    "layers_of",
+    "open_layers",
+    "open_rows",
+    "read_rows",
+    "selected_rows",
+]
 
 DTYPES = {**ROW_DTYPES, "int8": torch.int8}  # the dtype of rows of each dtype
 READERS = {**arrays.READERS, **torch_files.READERS, **columns.READERS}
 PIECE = 1 << 22  # bytes copied at once: of a mapped file no more than this is resident
+GATHERED = 4096  # rows of a file that are read at once where some of them are wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +230,26 @@ def indexable(rows: RowSource) -> Array:
         return source
     opened = open_rows(source)
     return opened.mapped() if opened.mapped is not None else opened.read(0, opened.shape[0])
+
+
+def read_rows(source: Rows, rows: Tensor) -> Tensor:
+    """Return some rows in the given order; only pieces of a file that hold one of them are read."""
+    table = torch.empty(len(rows), source.shape[1], dtype=source.dtype)
+    ascending = rows.sort()
+    piece = ascending.values // GATHERED
+    ends = torch.cat([(piece.diff() != 0).nonzero()[:, 0] + 1, torch.tensor([len(rows)])]).tolist()
+    for start, end in zip([0, *ends], ends, strict=False):
+        wanted = ascending.values[start:end]
+        first = int(wanted[0])
+        table[ascending.indices[start:end]] = source.read(first, int(wanted[-1]) + 1)[wanted - first]
+    return table
+
+
+def selected_rows(source: Rows, rows: Tensor) -> Rows:
+    """Return some rows of a table as rows of their own, of which none is read yet."""
+    return replace(
+        source, shape=(len(rows), source.shape[1]), fetch=lambda a, b: read_rows(source, rows[a:b]), mapped=None
+    )
 
 
 def _has_one(contents: Contents, member: str | None) -> bool:

@@ -10,12 +10,11 @@ from torch import Tensor
 from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
 from modalign.metrics.graphs import Graph, checked_graph, row_blocks
+from modalign.neighbors.copies import distinct_rows
 from modalign.ops.knn import DTYPES
 from modalign.ops.neighborhoods import neighborhood_scores as _neighborhood_scores
 
-__all__ = ["Duplicates", "Hubness", "duplicates", "hubness", "reciprocity", "zero_rows"]
-
-WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int32}  # by the bytes of a number
+__all__ = ["Duplicates", "Hubness", "count_copies", "duplicates", "hubness", "reciprocity", "zero_rows"]
 
 
 def reciprocity(graph: Graph) -> float:
@@ -145,32 +144,11 @@ def duplicates(x: Array) -> Duplicates:
         Duplicates(items=3, groups=1, largest=3)
     """
     table = as_tensor("duplicates: x", x, DTYPES)
-    hashes = torch.cat([_hashes(table[block]) for block in row_blocks(len(table), 2 * table.shape[1])])
-    order = hashes.argsort(stable=True)
-    # the rows that share a hash with another and are not equal to the first row of that hash, round by round
-    hashes, remaining = hashes[order], order
-    sizes: list[Tensor] = []
-    while True:
-        values, bucket, count = torch.unique_consecutive(hashes, return_inverse=True, return_counts=True)
-        shared = count[bucket] > 1
-        if not bool(shared.any()):
-            break
-        first = (count.cumsum(0) - count)[bucket]
-        equal = torch.zeros_like(shared)
-        candidates = shared.nonzero()[:, 0]
-        for block in row_blocks(len(candidates), 2 * table.shape[1]):
-            rows = candidates[block]
-            equal[rows] = (table[remaining[rows]] == table[remaining[first[rows]]]).all(1)
-        sizes.append(torch.bincount(bucket[equal], minlength=len(values)))
-        hashes, remaining = hashes[shared & ~equal], remaining[shared & ~equal]
-    copies = torch.cat(sizes) if sizes else table.new_zeros(0, dtype=torch.int64)
+    return count_copies(distinct_rows(table)[0])
+
+
+def count_copies(numbers: Tensor) -> Duplicates:
+    """Count the rows that have a copy, from the number of each row's distinct row."""
+    copies = torch.bincount(numbers)
     copies = copies[copies > 1]
     return Duplicates(int(copies.sum()), len(copies), int(copies.max()) if len(copies) else 1)
-
-
-def _hashes(rows: Tensor) -> Tensor:
-    """Return equal hashes for equal rows: their bits as words, times odd factors, summed modulo 2^64."""
-    words = (rows + 0).contiguous().view(WORDS[rows.itemsize])  # -0 + 0 is 0
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randint(-(2**63), 2**63 - 1, (words.shape[1],), generator=generator) | 1
-    return (words * factors.to(rows.device)).sum(1)

@@ -1,0 +1,326 @@
+"""Searches that report the neighbours which tie: every member of the class of equal scores at the end of a list.
+
+Scores are equal if the float64 scores of the definition are. Rows that repeat are searched once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from modalign.common.tensors import as_tensor
+from modalign.files.rows import Rows, RowSource, indexable, open_rows, read_rows, selected_rows
+from modalign.neighbors.copies import distinct_rows
+from modalign.neighbors.functional import knn
+from modalign.neighbors.graph import Certificate
+from modalign.neighbors.ties import Integers, TiedLists
+from modalign.ops.knn import DTYPES
+
+if TYPE_CHECKING:
+    from modalign.common.types import Array
+
+__all__ = ["Lists", "TieSearch", "search_lists"]
+
+SCORED = 1 << 22  # numbers of the pairs that are scored again at once, and entries of lists that are searched at once
+MEMBERS = 1 << 26  # of the cut classes of one representation that are held: half a gigabyte
+
+
+@dataclasses.dataclass(frozen=True)
+class TieSearch:
+    """How the neighbours of one representation are searched.
+
+    Attributes:
+        length: The number of neighbours of each item that lists have.
+        metric: "cosine", "dot" or "euclidean".
+        groups: (n,) int64 or None. Items of one group are no neighbours.
+        items: (m,) int64 or None. The items whose neighbours are searched, among all; None for all of them.
+        max_memory, num_threads, progress, backend: As in ``modalign.knn``.
+        seed: Of the members that stand for a class that is too large to hold.
+    """
+
+    length: int
+    metric: str = "cosine"
+    groups: Tensor | None = None
+    items: Tensor | None = None
+    max_memory: int | str | None = None
+    num_threads: int | None = None
+    progress: bool = False
+    backend: str = "auto"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lists:
+    """The neighbours of the items of one representation.
+
+    Attributes:
+        indices: (m, length) int64, nearest first, equal scores by the lower index, as ``modalign.knn`` has them.
+        certificate: How the neighbours are known.
+        ties: The classes of equal scores, or None if no two neighbours in a list have equal scores.
+    """
+
+    indices: Tensor
+    certificate: Certificate
+    ties: TiedLists | None
+
+
+def search_lists(x: RowSource, search: TieSearch) -> Lists:
+    """Search the neighbours of the items of one representation, and the ties among them.
+
+    Args:
+        x: (n, d) rows, as in ``modalign.knn``.
+        search: The length of the lists, and the options.
+
+    Returns:
+        ``Lists``. Peak memory is that of ``modalign.knn`` with one neighbour more. Where there are ties: 60 n bytes, and
+        40 bytes for every member of a class at the end of a list, of at most 67 million in all; a larger class is
+        represented by a random subset of its members, which leaves expectations unbiased. Where the copies of one row
+        fill a list, a copy of the distinct rows, too, unless ``x`` is a file or ``max_memory`` is given.
+
+    Raises:
+        TypeError, ValueError: As ``modalign.knn``.
+    """
+    gallery = _Gallery(x, search)
+    indices, scores, certificate = gallery.search_items()
+    length = search.length
+    ties = _tied_lists(gallery, indices, scores) if _has_ties(scores) else None
+    return Lists(indices[:, :length].contiguous(), certificate, ties)
+
+
+class _Gallery:
+    """The rows of all items, or their distinct rows, and searches among them."""
+
+    def __init__(self, x: RowSource, search: TieSearch, rows: Tensor | None = None) -> None:
+        self.all_rows, self.options = x, search
+        opened, groups = open_rows(x), search.groups
+        # a file, or a limit on memory, is searched block by block
+        in_memory = search.max_memory is None and not isinstance(x, (str, Path, Rows))
+        self.source: RowSource = x
+        self.groups = groups
+        if rows is not None:
+            self.source = _take(x, rows) if in_memory else selected_rows(opened, rows)
+            self.groups = None if groups is None else groups[rows]
+        self.n = opened.shape[0] if rows is None else len(rows)
+
+    def search_items(self) -> tuple[Tensor, Tensor, Certificate]:
+        """Return the lists of the items among each other, with one neighbour more where there is one."""
+        length, items = self.options.length, self.options.items
+        searching = None if self.groups is None or items is None else self.groups[items]
+        fewest = int(self.candidates(self.groups if searching is None else searching).min())
+        length = min(length + 1, max(length, fewest))
+        if items is None:
+            return self._search(length)
+        if self.groups is not None:
+            return self._search(length, items)
+        # one neighbour too many: the item finds itself, unless as many of its copies come before it
+        indices, scores, certificate = self._search(length + 1, items)
+        is_itself = indices == items[:, None]
+        is_itself[~is_itself.any(1), -1] = True
+        indices, scores = (part[~is_itself].reshape(len(items), length) for part in (indices, scores))
+        return indices, scores, certificate
+
+    def candidates(self, groups: Tensor | None) -> Tensor:
+        """Return the number of rows that are not of a group, for each of ``groups``; of other rows without groups."""
+        if groups is None or self.groups is None:
+            return torch.tensor([self.n - 1])
+        values, counts = torch.unique(self.groups, return_counts=True)
+        place = torch.searchsorted(values, groups).clamp_(max=len(values) - 1)
+        return self.n - counts[place] * (values[place] == groups)
+
+    def search_rows(self, length: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lists of some rows; without groups a row is in its own list."""
+        indices, scores, _ = self._search(length, rows)
+        return indices, scores
+
+    def _search(self, length: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Certificate]:
+        """Return indices, float64 scores in falling order, equal where the scores of the definition are, and how."""
+        options = self.options
+        queries = None if rows is None else self.read(rows)
+        graph = knn(
+            self.source,
+            length,
+            queries=queries,
+            metric=options.metric,
+            groups=self.groups,
+            query_groups=None if rows is None or self.groups is None else self.groups[rows],
+            max_memory=options.max_memory,
+            num_threads=options.num_threads,
+            progress=options.progress,
+            backend=options.backend,
+        )
+        indices, scores = torch.as_tensor(graph.indices).cpu(), torch.as_tensor(graph.scores).cpu()
+        if scores.dtype != torch.float64:
+            scores = self._exact(indices, scores, rows)
+        return indices, scores, graph.certificate
+
+    def read(self, rows: Tensor) -> Array:
+        """Return some rows of the gallery."""
+        if isinstance(self.source, (str, Path, Rows)):
+            return read_rows(open_rows(self.source), rows)
+        return _take(self.source, rows)
+
+    def _exact(self, indices: Tensor, scores: Tensor, rows: Tensor | None) -> Tensor:
+        """Return scores in float64, those computed again that are equal to the next or the last one in float32."""
+        equal = scores[:, 1:] == scores[:, :-1]
+        if not bool(equal.any()):
+            return scores.double()
+        again = torch.zeros_like(scores, dtype=torch.bool)
+        again[:, 1:] |= equal
+        again[:, :-1] |= equal
+        exact = scores.double()
+        lists, ranks = again.nonzero(as_tuple=True)
+        searching = lists if rows is None else rows[lists]
+        found = indices[lists, ranks]
+        step = max(1, SCORED // open_rows(self.all_rows).shape[1])
+        for start in range(0, len(lists), step):
+            part = slice(start, start + step)
+            left, right = (torch.as_tensor(self.read(side[part])).cpu() for side in (searching, found))
+            exact[lists[part], ranks[part]] = _scores(left, right, self.options.metric)
+        return exact
+
+
+def _take(x: RowSource, rows: Tensor) -> Array:
+    """Return some rows of what is in memory, where it is."""
+    if isinstance(x, Tensor):
+        return x[rows.to(x.device)]
+    table = indexable(x)
+    return table[rows] if isinstance(table, Tensor) else table[rows.numpy()]
+
+
+def _scores(x: Tensor, y: Tensor, metric: str) -> Tensor:
+    """Return the float64 scores (p,) of the rows of x (p, d) with those of y, as ``modalign.ops.knn`` defines them."""
+    total, squares_x, squares_y = (torch.zeros(len(x), dtype=torch.float64) for _ in range(3))
+    for a, b in zip(x.double().unbind(1), y.double().unbind(1), strict=True):
+        if metric == "euclidean":
+            difference = a - b
+            total -= difference * difference
+        else:
+            total += a * b
+        if metric == "cosine":
+            squares_x += a * a
+            squares_y += b * b
+    if metric == "cosine":
+        total = total * _inverse_roots(squares_x) * _inverse_roots(squares_y)
+    return total
+
+
+def _inverse_roots(squares: Tensor) -> Tensor:
+    # math.sqrt is correctly rounded, as IEEE 754 wants; torch.sqrt on the CPU may be off by one place
+    return torch.tensor([1 / math.sqrt(square) if square > 0 else 0.0 for square in squares.tolist()]).double()
+
+
+def _has_ties(scores: Tensor) -> bool:
+    return bool((scores[:, 1:] == scores[:, :-1]).any())
+
+
+def _tied_lists(gallery: _Gallery, indices: Tensor, scores: Tensor) -> TiedLists:
+    """Return the lists with their classes of equal scores, from the lists that ``search_items`` returned."""
+    search = gallery.options
+    table = as_tensor("knn: x", indexable(gallery.all_rows), DTYPES)
+    numbers, first = distinct_rows(table)
+    if search.groups is not None:
+        # items of one row and one group have one list
+        pairs = torch.stack([numbers.cpu(), search.groups.cpu()], 1)
+        numbers = torch.unique(pairs, dim=0, return_inverse=True)[1]
+        first = torch.full((int(numbers.max()) + 1,), len(numbers)).scatter_reduce_(
+            0, numbers, torch.arange(len(numbers)), "amin"
+        )
+    numbers, first = numbers.cpu(), first.cpu()
+    n, items = len(numbers), torch.arange(len(numbers)) if search.items is None else search.items.cpu()
+    largest = int(torch.bincount(numbers).max())
+    if 2 * len(first) > n and largest <= search.length:
+        rows, searched = torch.arange(n), items
+        first_lists = (indices, scores)
+        if search.items is not None:
+            searched, order = items.sort()
+            first_lists = (indices[order], scores[order])
+        builder = _ListBuilder(gallery, rows, searched)
+        builder.add(torch.arange(len(searched)), *first_lists)
+        length = indices.shape[1]
+    else:
+        gallery = _Gallery(gallery.all_rows, search, first)
+        rows, searched = numbers, torch.unique(numbers[items])
+        builder = _ListBuilder(gallery, rows, searched)
+        length = max(1, (search.length + 2) // 4)
+    builder.complete(length)
+    starts, members, classes = builder.arrays()
+    return TiedLists(
+        search.length, rows.numpy(), searched.numpy(), starts=starts, members=members, classes=classes, items=items.numpy()
+    )
+
+
+class _ListBuilder:
+    """Collects lists of distinct rows that reach down to the last member of their last class."""
+
+    def __init__(self, gallery: _Gallery, rows: Tensor, searched: Tensor) -> None:
+        self.gallery, self.searched = gallery, searched
+        self.counts = torch.bincount(rows, minlength=gallery.n)
+        self.missing = torch.ones(len(searched), dtype=torch.bool)
+        grouped = gallery.groups is not None
+        self.candidates = (
+            gallery.candidates(gallery.groups[searched]) if grouped else torch.full((len(searched),), gallery.n)
+        )
+        self.parts: list[tuple[Tensor, Tensor, Tensor]] = []  # list, member and class of entries
+        self.most = max(4 * gallery.options.length, MEMBERS // len(searched))
+        self.generator = torch.Generator().manual_seed(gallery.options.seed)
+
+    def complete(self, length: int) -> None:
+        """Search the lists that are missing, each time four times as far."""
+        while bool(self.missing.any()):
+            length = 4 * length
+            missing = self.missing.nonzero()[:, 0]
+            for wanted in torch.split(missing, max(1, SCORED // min(length, self.gallery.n))):
+                # lists of the length of the shortest of the block
+                for k in torch.unique(self.candidates[wanted].clamp(max=length)).tolist():
+                    which = wanted[self.candidates[wanted].clamp(max=length) == k]
+                    self.add(which, *self.gallery.search_rows(k, self.searched[which]))
+
+    def add(self, which: Tensor, indices: Tensor, scores: Tensor) -> None:
+        """Keep those lists that reach far enough."""
+        is_new = torch.ones_like(indices, dtype=torch.bool)
+        is_new[:, 1:] = scores[:, 1:] != scores[:, :-1]
+        classes = is_new.cumsum(1) - 1
+        copies = self.counts[indices]
+        if self.gallery.groups is None:
+            copies = copies - (indices == self.searched[which][:, None]).long()
+        total = copies.cumsum(1)
+        first = torch.where(is_new, torch.arange(indices.shape[1]), 0).cummax(1).values  # of its class
+        before = (total - copies).gather(1, first)
+        length = self.gallery.options.length
+        reaches = (before[:, -1] >= length) | (self._is_whole(which, indices))
+        kept = (before < length) & (copies > 0) & reaches[:, None]
+        lists, ranks = kept.nonzero(as_tuple=True)
+        lists, ranks = self._few_enough(lists, ranks, classes)
+        self.parts.append((which[lists], indices[lists, ranks], classes[lists, ranks]))
+        self.missing[which[reaches]] = False
+
+    def _is_whole(self, which: Tensor, indices: Tensor) -> Tensor:
+        """Return whether each list holds every candidate; those of items among each other leave out the item."""
+        whole = self.candidates[which]
+        if self.gallery.groups is None:
+            whole = whole - (indices != self.searched[which][:, None]).all(1).long()
+        return indices.shape[1] >= whole
+
+    def _few_enough(self, lists: Tensor, ranks: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep a random subset of the members of a class that is too large to hold."""
+        codes = lists * classes.shape[1] + classes[lists, ranks]
+        _, place, sizes = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
+        if not len(sizes) or int(sizes.max()) <= self.most:
+            return lists, ranks
+        order = torch.argsort(torch.rand(len(codes), generator=self.generator))
+        order = order[place[order].argsort(stable=True)]
+        rank = torch.arange(len(codes)) - (sizes.cumsum(0) - sizes)[place[order]]
+        kept = order[rank < self.most].sort().values
+        return lists[kept], ranks[kept]
+
+    def arrays(self) -> tuple[Integers, Integers, Integers]:
+        """Return starts, members and classes of ``TiedLists``."""
+        lists, members, classes = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
+        order = lists.argsort(stable=True)
+        starts = torch.searchsorted(lists[order], torch.arange(len(self.searched) + 1))
+        return starts.numpy(), members[order].numpy(), classes[order].numpy()
