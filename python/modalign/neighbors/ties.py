@@ -95,8 +95,29 @@ class TiedLists:
         order = np.argsort(self.rows, kind="stable")
         return order, np.searchsorted(self.rows[order], np.arange(int(self.rows.max()) + 2))
 
-    def ranks(self, kept: NDArray[np.bool_] | None = None) -> Ranks:
-        """Return the place of every neighbour among all items, or among the items of a part, (n,) true."""
+    @classmethod
+    def without_ties(cls, indices: Tensor, n: int, items: Tensor | None = None) -> TiedLists:
+        """Return the lists (m, length) of ``items`` among n, no two of which have equal scores."""
+        m, length = indices.shape
+        searched = np.arange(n) if items is None else items.numpy()
+        order = np.argsort(searched)
+        return cls(
+            length,
+            np.arange(n),
+            searched[order],
+            starts=np.arange(m + 1) * length,
+            members=indices.numpy()[order].reshape(-1),
+            classes=np.tile(np.arange(length), m),
+            items=searched,
+        )
+
+    def ranks(self, kept: NDArray[np.bool_] | None = None, k: int | None = None) -> Ranks:
+        """Return the place of every neighbour that may be among the k nearest, of any number for None.
+
+        Args:
+            kept: (n,) bool, the items of a part, which alone are neighbours; None for all items.
+            k: The number of neighbours.
+        """
         present = self.rows if kept is None else self.rows[kept]
         counts = np.bincount(present, minlength=int(self.rows.max()) + 1)
         # an item is not its own neighbour
@@ -115,10 +136,15 @@ class TiedLists:
         first = np.flatnonzero(is_first)
         ends = np.append(first[1:], len(members))
         of_class = np.cumsum(is_first) - 1
-        before = total[first] - total[starts[lists[first]]]
-        return Ranks(starts, members, copies, before[of_class], (total[ends] - total[first])[of_class])
+        before = (total[first] - total[starts[lists[first]]])[of_class]
+        tied = (total[ends] - total[first])[of_class]
+        if k is not None:
+            near = before < k
+            members, copies, before, tied, lists = (part[near] for part in (members, copies, before, tied, lists))
+            starts = np.searchsorted(lists, np.arange(len(self.searched) + 1))
+        return Ranks(starts, members, copies, before, tied)
 
-    def draw(self, length: int, seed: int) -> Tensor:
+    def draw(self, length: int, seed: int | np.random.SeedSequence) -> Tensor:
         """Return lists (m, length) of items, int64, in which tied neighbours are in random order, drawn for each item.
 
         Memory: the result, and a block of rows.
