@@ -36,6 +36,7 @@ NEEDS = {
     "pairs": "every pair of items, in tiles",
 }
 ANY = (-math.inf, math.inf)
+ROLES = ("score", "evaluate", "relabelled", "expected")
 SIGNED = (-1.0, 1.0)
 NOT_NEGATIVE = (0.0, math.inf)
 
@@ -49,6 +50,8 @@ class Metric:
     - "lists" (a mean over items that each need only their two lists) and "graphs" (needs the lists of all items):
       ``evaluate(Graphs) -> (m,) float64 scores of the items, or a float`` where the score is no mean over items;
       ``relabelled(Graphs) -> f`` with ``f(s)`` the scores () or (p,) float64 of permutations (n,) or (p, n).
+      Where neighbours tie, the score is its expectation over random orders of tied neighbours: ``expected(TiedGraphs,
+      kept=None, relabelling=None) -> (m,) float64`` where it has a closed form, else a mean over drawn orders.
     - "moments": ``evaluate(Moments) -> float``. ``modalign.metrics.sums.relabelled`` serves all of them.
     - "pairs": ``evaluate(PairedRows) -> float``; ``relabelled(PairedRows) -> f`` with ``f(s)`` the score as a float of
       x and y[s] for a permutation s (n,), from tables that are computed once.
@@ -66,6 +69,7 @@ class Metric:
         symmetric: Whether the score of (x, y) is that of (y, x).
         range: The bounds that no value passes; intervals are clipped to them.
         relabelled: "module:function" for many relabellings of y, or None where each is an evaluation of its own.
+        expected: "module:function" of the expectation over orders of tied neighbours, or None where orders are drawn.
         closed_form: The name of the closed-form null in ``modalign.alignment.closed_forms.CLOSED_FORMS``, or None.
         reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
         same_width: Whether x and y must have the same width.
@@ -84,6 +88,7 @@ class Metric:
     symmetric: bool = True
     range: tuple[float, float] = (0.0, 1.0)
     relabelled: str | None = None
+    expected: str | None = None
     closed_form: str | None = None
     reads_rows: bool = False
     same_width: bool = False
@@ -94,8 +99,9 @@ class Metric:
         if self.needs not in NEEDS:
             hint = suggestion(self.needs, NEEDS)
             raise ValueError(f"Metric {self.name}: needs must be one of {', '.join(NEEDS)}, got {self.needs!r}{hint}")
-        for role in ("score", "evaluate", *(["relabelled"] if self.relabelled is not None else [])):
-            require_reference(getattr(self, role), f"Metric {self.name}: {role}")
+        for role in ROLES:
+            if getattr(self, role) is not None:
+                require_reference(getattr(self, role), f"Metric {self.name}: {role}")
 
     @property
     def lower_is_closer(self) -> bool:
@@ -103,8 +109,8 @@ class Metric:
         return self.best == 0
 
     def load(self, role: str) -> Callable[..., Any]:
-        """Import and return the function of a role, "score", "evaluate" or "relabelled", with the options given."""
-        name = {"score": self.score, "evaluate": self.evaluate, "relabelled": self.relabelled}[role]
+        """Import and return the function of a role of ``ROLES``, with the options given."""
+        name: str | None = {role: getattr(self, role) for role in ROLES}[role]
         if name is None:
             raise ValueError(f"Metric {self.name} has no function {role!r}")
         function: Callable[..., Any] = resolve(name)
@@ -137,6 +143,7 @@ _ENTRIES = (
         "lists",
         cost=LIST_SETS,
         relabelled="modalign.metrics.neighborhoods:relabelled_mutual_knn",
+        expected="modalign.metrics.tied_graphs:expected_shares",
         closed_form="shared_edges",
     ),
     _metric("neighborhoods", "jaccard_knn", "Jaccard index of neighbours", "lists", cost=LIST_SETS),
