@@ -18,9 +18,9 @@ from modalign.metrics.graphs import (
     paired_arrays,
     require_distinct,
     row_blocks,
-    searched_graphs,
 )
 from modalign.metrics.inputs import Graphs
+from modalign.metrics.tied_scores import searched_graphs, searched_score
 from modalign.metrics.undefined import UndefinedScoreError
 from modalign.metrics.variants import EPSILON, require_variant
 from modalign.ops.edge_products import edge_products as _edge_products
@@ -89,8 +89,8 @@ def cknna(
     """
     _require_kernel("cknna", metric, variant)
     x, y = paired_arrays("cknna", x, y)
-    a, b = searched_graphs("cknna", x, y, Search(k, metric, groups, backend))
-    return _cknna("cknna", Graphs(a, b, metric, (x, y)), variant)
+    graphs = searched_graphs("cknna", x, y, Search(k, metric, groups, backend), rows=(x, y))
+    return searched_score(graphs, lambda drawn: _cknna("cknna", drawn, variant))
 
 
 def cknna_from_graphs(
@@ -176,8 +176,8 @@ def second_order_cosine(
         1.0
     """
     x, y = paired_arrays("second_order_cosine", x, y)
-    a, b = searched_graphs("second_order_cosine", x, y, Search(k, metric, groups, backend))
-    return float(_second_order("second_order_cosine", Graphs(a, b, rows=(x, y))).mean())
+    graphs = searched_graphs("second_order_cosine", x, y, Search(k, metric, groups, backend), rows=(x, y))
+    return searched_score(graphs, lambda drawn: _second_order("second_order_cosine", drawn))
 
 
 def second_order_cosine_rows(x: Array, y: Array, a: Graph, b: Graph, *, rows: Integers | None = None) -> Tensor:

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
 from torch import Tensor
 
 from modalign.common.checks import require_same_items, whole_number
 from modalign.common.conversion import as_array, require_same_index
 from modalign.common.types import Array, Integers
 from modalign.files.rows import RowSource, as_source, open_rows
-from modalign.neighbors.functional import knn
 from modalign.neighbors.graph import Neighbors, indices_of
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
     "paired_rows",
     "require_distinct",
     "row_blocks",
-    "searched_graphs",
 ]
 
 BLOCK_ELEMENTS = 1 << 22  # numbers in a block of rows, of which float64 copies are made
@@ -55,15 +52,6 @@ class Search:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", whole_number("knn", "k", self.k))
-
-
-def searched_graphs(operation: str, x: RowSource, y: RowSource, search: Search) -> tuple[Tensor, Tensor]:
-    """Return the (n, k) indices of the neighbours in x and in y, on the device of the first."""
-    a, b = (
-        torch.as_tensor(knn(rows, search.k, metric=search.metric, groups=search.groups, backend=search.backend).indices)
-        for rows in paired_rows(operation, x, y)
-    )
-    return a, b.to(a.device)
 
 
 def checked_graph(operation: str, name: str, graph: Graph, candidates: int | None) -> tuple[Tensor, int]:

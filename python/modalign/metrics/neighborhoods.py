@@ -12,8 +12,10 @@ from modalign.common.checks import one_of
 from modalign.common.tensors import as_indices
 from modalign.common.types import Integers
 from modalign.files.rows import RowSource
-from modalign.metrics.graphs import Graph, Search, checked_pair, require_distinct, searched_graphs
+from modalign.metrics.graphs import Graph, Search, checked_pair, require_distinct
 from modalign.metrics.inputs import Graphs
+from modalign.metrics.tied_graphs import TiedGraphs, expected_shares
+from modalign.metrics.tied_scores import searched_graphs, searched_score
 from modalign.neighbors.functional import neighbor_overlap
 from modalign.ops import neighborhoods as operators
 
@@ -72,8 +74,10 @@ def mutual_knn(
         1.0
     """
     search = Search(k, metric, groups, backend)
-    a, b = searched_graphs("mutual_knn", x, y, search)
-    return float(neighbor_overlap(a, b)[:, -1].double().mean()) / search.k
+    graphs = searched_graphs("mutual_knn", x, y, search)
+    if isinstance(graphs, TiedGraphs):
+        return float(expected_shares(graphs).mean())
+    return float(neighbor_overlap(graphs.a, graphs.b)[:, -1].double().mean()) / search.k
 
 
 def jaccard_knn(
@@ -287,10 +291,14 @@ def cycle_knn(
         0.6666666666666666
     """
     one_of("cycle_knn", "direction", direction, DIRECTIONS)
-    a, b = searched_graphs("cycle_knn", x, y, Search(k, metric, groups, backend))
-    pairs = {"xy": [(a, b)], "yx": [(b, a)], "both": [(a, b), (b, a)]}[direction]
-    scores = [float(operators.neighborhood_scores(*pair, "cycle_knn", "auto").mean()) for pair in pairs]
-    return sum(scores) / len(scores)
+
+    def evaluate(graphs: Graphs) -> Tensor:
+        a, b = graphs.a, graphs.b
+        pairs = {"xy": [(a, b)], "yx": [(b, a)], "both": [(a, b), (b, a)]}[direction]
+        scores = [operators.neighborhood_scores(*pair, "cycle_knn", "auto") for pair in pairs]
+        return torch.stack(scores).mean(0)
+
+    return searched_score(searched_graphs("cycle_knn", x, y, Search(k, metric, groups, backend)), evaluate)
 
 
 def neighborhood_scores(
@@ -383,8 +391,8 @@ def relabelled_mutual_knn(graphs: Graphs) -> Callable[[Tensor], Tensor]:
 
 
 def _mean_score(name: str, x: RowSource, y: RowSource, search: Search) -> float:
-    a, b = searched_graphs(name, x, y, search)
-    return float(operators.neighborhood_scores(a, b, name, "auto").mean())
+    graphs = searched_graphs(name, x, y, search)
+    return searched_score(graphs, lambda drawn: operators.neighborhood_scores(drawn.a, drawn.b, name, "auto"))
 
 
 def _item_scores(name: str, graphs: Graphs) -> Tensor:

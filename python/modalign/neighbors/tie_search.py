@@ -88,7 +88,7 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
     gallery = _Gallery(x, search)
     indices, scores, certificate = gallery.search_items()
     length = search.length
-    ties = _tied_lists(gallery, indices, scores) if _has_ties(scores) else None
+    ties = _tied_lists(gallery, indices.cpu(), scores.cpu()) if _has_ties(scores) else None
     return Lists(indices[:, :length].contiguous(), certificate, ties)
 
 
@@ -119,7 +119,7 @@ class _Gallery:
             return self._search(length, items)
         # one neighbour too many: the item finds itself, unless as many of its copies come before it
         indices, scores, certificate = self._search(length + 1, items)
-        is_itself = indices == items[:, None]
+        is_itself = indices == items.to(indices.device)[:, None]
         is_itself[~is_itself.any(1), -1] = True
         indices, scores = (part[~is_itself].reshape(len(items), length) for part in (indices, scores))
         return indices, scores, certificate
@@ -135,7 +135,7 @@ class _Gallery:
     def search_rows(self, length: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the lists of some rows; without groups a row is in its own list."""
         indices, scores, _ = self._search(length, rows)
-        return indices, scores
+        return indices.cpu(), scores.cpu()
 
     def _search(self, length: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Certificate]:
         """Return indices, float64 scores in falling order, equal where the scores of the definition are, and how."""
@@ -153,9 +153,9 @@ class _Gallery:
             progress=options.progress,
             backend=options.backend,
         )
-        indices, scores = torch.as_tensor(graph.indices).cpu(), torch.as_tensor(graph.scores).cpu()
-        if scores.dtype != torch.float64:
-            scores = self._exact(indices, scores, rows)
+        indices, scores = torch.as_tensor(graph.indices), torch.as_tensor(graph.scores)
+        if scores.dtype != torch.float64 and _has_ties(scores):
+            scores = self._exact(indices.cpu(), scores.cpu(), rows)
         return indices, scores, graph.certificate
 
     def read(self, rows: Tensor) -> Array:
@@ -167,8 +167,6 @@ class _Gallery:
     def _exact(self, indices: Tensor, scores: Tensor, rows: Tensor | None) -> Tensor:
         """Return scores in float64, those computed again that are equal to the next or the last one in float32."""
         equal = scores[:, 1:] == scores[:, :-1]
-        if not bool(equal.any()):
-            return scores.double()
         again = torch.zeros_like(scores, dtype=torch.bool)
         again[:, 1:] |= equal
         again[:, :-1] |= equal
@@ -250,7 +248,13 @@ def _tied_lists(gallery: _Gallery, indices: Tensor, scores: Tensor) -> TiedLists
     builder.complete(length)
     starts, members, classes = builder.arrays()
     return TiedLists(
-        search.length, rows.numpy(), searched.numpy(), starts=starts, members=members, classes=classes, items=items.numpy()
+        search.length,
+        rows.numpy(),
+        searched.numpy(),
+        starts=starts,
+        members=members,
+        classes=classes,
+        items=items.numpy(),
     )
 
 

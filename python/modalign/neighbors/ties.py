@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Integers", "Ranks", "TiedLists"]
+__all__ = ["Floats", "Integers", "Ranks", "TiedLists"]
 
 Integers: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -124,9 +124,7 @@ class TiedLists:
         lists = self._list_of_entry
         copies = counts[self.members] - (self.members == self.searched[lists])
         is_left = copies > 0
-        members, copies, classes, lists = (
-            part[is_left] for part in (self.members, copies, self.classes, lists)
-        )
+        members, copies, classes, lists = (part[is_left] for part in (self.members, copies, self.classes, lists))
         starts = np.searchsorted(lists, np.arange(len(self.searched) + 1))
         if not len(members):
             return Ranks(starts, members, copies, copies, copies)

@@ -1,0 +1,94 @@
+"""Scores of two representations whose neighbours may tie: expectations over random orders of tied neighbours.
+
+The overlap of lists has a closed form (``modalign.metrics.tied_graphs``); other scores are means over drawn orders,
+with the error of the mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.common.labels import label_tensor
+from modalign.common.types import Array
+from modalign.files.rows import RowSource
+from modalign.metrics.graphs import Search, paired_rows
+from modalign.metrics.inputs import Graphs, mean_over_items
+from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
+from modalign.neighbors.tie_search import TieSearch, search_lists
+
+__all__ = ["DrawnScore", "drawn_score", "number_of_draws", "searched_graphs", "searched_score"]
+
+DRAWN_LISTS = 1 << 15  # of all draws together, where items are few
+FEWEST_DRAWS, MOST_DRAWS = 8, 64
+
+
+def number_of_draws(items: int) -> int:
+    """Return the number of orders over which a score without a closed form is averaged: from 8 to 64."""
+    return max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWN_LISTS // items))
+
+
+def searched_graphs(
+    operation: str, x: RowSource, y: RowSource, search: Search, rows: tuple[Array, Array] | None = None
+) -> Graphs | TiedGraphs:
+    """Search the neighbours in x and in y, and return their graphs, or the graphs with their ties where there are any.
+
+    Args:
+        operation: The name of the calling function, with which error messages begin.
+        x: (n, d_x) rows, as in ``modalign.knn``.
+        y: (n, d_y) rows.
+        search: The options of the search.
+        rows: Both tables, for scores that read them.
+    """
+    groups = None if search.groups is None else label_tensor("knn: groups", search.groups)
+    options = TieSearch(search.k, search.metric, groups, backend=search.backend)
+    lists = [search_lists(side, options) for side in paired_rows(operation, x, y)]
+    return graphs_of_lists(lists[0], lists[1], Graphs(lists[0].indices, lists[1].indices, search.metric, rows))
+
+
+def searched_score(graphs: Graphs | TiedGraphs, evaluate: Callable[[Graphs], Tensor | float]) -> float:
+    """Return the score of graphs, or its mean over drawn orders of ties."""
+    if isinstance(graphs, Graphs):
+        return mean_over_items(evaluate(graphs))
+    draws = [graphs.draw(number) for number in range(number_of_draws(len(graphs.x.items)))]
+    return mean_over_items(drawn_score(evaluate, draws).items)
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnScore:
+    """A score from random orders of tied neighbours.
+
+    Attributes:
+        items: (m,) float64, the mean score of each item over the draws; or the mean score, where it is no mean over
+            items.
+        error: The standard error of the score that comes from the number of draws; 0 for a closed form.
+        draws: The number of draws; 0 for a closed form.
+    """
+
+    items: Tensor | float
+    error: float = 0.0
+    draws: int = 0
+
+
+def drawn_score(
+    evaluate: Callable[[Graphs], Tensor | float], draws: Sequence[Graphs], weights: Tensor | None = None
+) -> DrawnScore:
+    """Return the mean of a score over draws.
+
+    Args:
+        evaluate: As a metric's evaluator in the registry.
+        draws: The drawn graphs, at least two.
+        weights: The weights of the items in a mean over groups, or None.
+    """
+    values = [evaluate(graphs) for graphs in draws]
+    means = [mean_over_items(value, weights) for value in values]
+    error = float(np.std(means, ddof=1)) / math.sqrt(len(means))
+    first = values[0]
+    if isinstance(first, Tensor):
+        return DrawnScore(torch.stack([torch.as_tensor(value) for value in values]).mean(0), error, len(draws))
+    return DrawnScore(float(np.mean(means)), error, len(draws))
