@@ -10,12 +10,14 @@
 ``items``           the rows of both representations, paired by name, and their labels
 ``scoring``         the base of the four files below: timing, what can be afforded, splits, relabelled nulls
 ``graph_scores``    metrics that compare nearest neighbours
+``graph_facts``     what distorts them: hubs, copies, zero rows and ties
 ``moment_scores``   metrics that are functions of sums over the rows
 ``pair_scores``     metrics that look at every pair of items
 ``sample_scores``   metrics of a sample of the items
 ``intervals``       confidence intervals from random parts of the items
 ``nulls``           null distributions, p-values and calibrated scores
 ``closed_forms``    the closed-form nulls that the metric registry names
+``within_chance``   mutual k-NN that classes explain, for every number of neighbours
 ``relabelling``     random permutations of the items, and clusters to permute within
 ``estimates``       means over a finite population, from a sample
 ``sampling``        mutual k-NN of sampled queries

@@ -1,33 +1,39 @@
 """Scores of metrics that compare the nearest neighbours of the items in both representations.
 
 Each representation is searched once, with lists a little longer than k: the graphs of random parts of the items, the
-curve over sizes and the relabelled graphs come from these lists.
+curve over sizes and the relabelled graphs come from these lists. Where neighbours tie, a score is its expectation over
+random orders of tied neighbours: in closed form where the metric has one, else the mean over drawn orders.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from modalign.alignment.graph_facts import graph_facts, ties_of
 from modalign.alignment.intervals import SPLITS, list_length, within_part
 from modalign.alignment.items import Items
 from modalign.alignment.memory import search_limit
 from modalign.alignment.nulls import Null
-from modalign.alignment.scoring import Interval, Record, Scoring
+from modalign.alignment.scoring import Interval, PartScore, Record, Scoring
 from modalign.alignment.settings import Settings
-from modalign.alignment.size_curve import size_curve
-from modalign.metrics.diagnostics import duplicates, hubness, reciprocity, zero_rows
+from modalign.alignment.size_curve import mean_curve, size_curve
+from modalign.alignment.within_chance import chance_within
 from modalign.metrics.inputs import Graphs, group_weights, mean_over_items
 from modalign.metrics.registry import METRICS
-from modalign.neighbors.functional import knn, neighbor_overlap
+from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
+from modalign.metrics.tied_scores import drawn_score, number_of_draws
+from modalign.neighbors.functional import neighbor_overlap
+from modalign.neighbors.tie_search import Lists, TieSearch, search_lists
 
 __all__ = ["GraphScores"]
 
 SIZE_CURVE_LISTS = 10  # entries of a list for each neighbour, for the curve over sizes
-MANY_DUPLICATES = 0.01  # share of the items, above which a note says so
+NULL_DRAWS = 4  # orders of ties whose mean score is relabelled
 
 
 class GraphScores(Scoring):
@@ -36,95 +42,170 @@ class GraphScores(Scoring):
     def __init__(self, items: Items, settings: Settings, record: Record, names: Iterable[str]) -> None:
         super().__init__(items, settings, record)
         n, k = items.n, settings.k
-        length = list_length(n, k) if self.has_intervals() else k
+        self.length = list_length(n, k) if self.has_intervals() else k
         if settings.size_curve:
-            length = max(length, min(n - 1, SIZE_CURVE_LISTS * k))
-        self.lists = self._search(length)
+            self.length = max(self.length, min(n - 1, SIZE_CURVE_LISTS * k))
+        lists = self._search()
+        self.lists = lists[0].indices, lists[1].indices
         a, b = (graph[:, :k].contiguous() for graph in self.lists)
         self.graphs = Graphs(a, b, metric=settings.metric)
-        self._record_facts()
+        with self.record.timed("facts"):
+            graph_facts(items, settings, record, self.graphs)
+        tied = graphs_of_lists(*lists, self._with_rows(names), seed=settings.seed)
+        self.tied = tied if isinstance(tied, TiedGraphs) else None
+        if self.tied is None:
+            graphs = self._with_rows(names)
+            self.values = self.evaluate(names, lambda name: _score(name, graphs, items.weights))
+        else:
+            self.draws = [self.tied.draw(number) for number in range(number_of_draws(n))]
+            self.values = self.evaluate(names, self._expected_score)
+            self._record_ties(self.tied)
         self._record_curves()
-        graphs = self._with_rows(names)
-        self.values = self.evaluate(names, lambda name: _score(name, graphs, items.weights))
 
-    def _search(self, length: int) -> tuple[Tensor, Tensor]:
+    def _search(self) -> tuple[Lists, Lists]:
         """Return the neighbour lists of both representations."""
         with self.record.timed("graphs"):
-            graphs = []
+            found = []
             for second, rows in enumerate((self.items.x, self.items.y)):
                 search = self.settings.search
-                search["max_memory"] = search_limit(self.items, self.settings, length, second=bool(second))
-                graphs.append(knn(rows, length, groups=self.items.groups, **search))
-        self.record.facts["graphs"] = {side: str(graph.certificate) for side, graph in zip("xy", graphs, strict=True)}
-        a, b = (torch.as_tensor(graph.indices).cpu() for graph in graphs)
-        return a, b
+                search["max_memory"] = search_limit(self.items, self.settings, self.length, second=bool(second))
+                seed = 2 * self.settings.seed + second
+                lists = search_lists(rows, TieSearch(self.length, groups=self.items.groups, seed=seed, **search))
+                found.append(dataclasses.replace(lists, indices=lists.indices.cpu()))
+        self.record.facts["graphs"] = {side: str(lists.certificate) for side, lists in zip("xy", found, strict=True)}
+        return found[0], found[1]
 
-    def _record_facts(self) -> None:
-        facts = self.record.facts
-        graphs, rows = {"x": self.graphs.a, "y": self.graphs.b}, dict(zip("xy", self.items.rows, strict=True))
-        with self.record.timed("facts"):
-            facts["reciprocity"] = {side: reciprocity(graph) for side, graph in graphs.items()}
-            facts["hubness"] = {side: dataclasses.asdict(hubness(graph)) for side, graph in graphs.items()}
-            copies = {side: duplicates(table) for side, table in rows.items()}
-            zeros = {side: zero_rows(table) for side, table in rows.items()}
-        facts["duplicates"] = {side: dataclasses.asdict(counts) for side, counts in copies.items()}
-        facts["zero_rows"] = zeros
-        for side, counts in copies.items():
-            if counts.items > MANY_DUPLICATES * self.items.n:
+    # ties
+
+    def _expected_score(self, name: str) -> float:
+        """Return the expectation of a score over orders of ties, and keep its error and the best score there is."""
+        metric, weights, tied = METRICS[name], self.items.weights, self.tied
+        assert tied is not None
+        if metric.expected is not None:
+            x, y = (mean_over_items(shares, weights) for shares in tied.self_shares())
+            self.best[name] = math.sqrt(x * y)
+            return mean_over_items(metric.load("expected")(tied), weights)
+        evaluate = metric.load("evaluate")
+        score = drawn_score(evaluate, self.draws, weights)
+        self.errors[name] = score.error
+        self.best[name] = self._best_of_draws(name)
+        return mean_over_items(score.items, weights)
+
+    def _best_of_draws(self, name: str) -> float:
+        """Return the geometric mean of the scores of x with itself and of y with itself in other orders of ties."""
+        first, second = self.draws[:NULL_DRAWS], self.draws[1:] + self.draws[:1]
+        product = 1.0
+        for side in (0, 1):
+            pairs = []
+            for one, other in zip(first, second, strict=False):
+                rows = None if one.rows is None else (one.rows[side], one.rows[side])
+                a, b = ((one.a, other.a), (one.b, other.b))[side]
+                pairs.append(_score(name, dataclasses.replace(one, a=a, b=b, rows=rows), self.items.weights))
+            product *= max(0.0, sum(pairs) / len(pairs))
+        return math.sqrt(product) if product > 0 else METRICS[name].best
+
+    def _record_ties(self, tied: TiedGraphs) -> None:
+        facts, draws = ties_of(tied, self.items), len(self.draws)
+        self.record.facts["ties"] = {**facts, "draws": draws if self.errors else 0, "errors": dict(self.errors)}
+        how = "their expectation over random orders of tied neighbours"
+        if self.errors:
+            how += f" ({', '.join(self.errors)}: the mean over {draws} drawn orders)"
+        self.record.note(f"neighbours tie, so scores of neighbours are {how}")
+        for name in self.values:
+            if self.best_of(name) < 0.995:
                 self.record.note(
-                    f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows, "
-                    "and neighbours among copies are chosen by index"
+                    f"{name} can be {self.best_of(name):.2g} at most: two random orders of the same ties differ; the "
+                    "calibrated score is relative to that"
                 )
-        for side, count in zeros.items():
-            if count and self.settings.metric == "cosine":
-                self.record.note(
-                    f"{count:,} rows of {side} are all zero and have no direction (failed embeddings?). Zero rows in "
-                    "the same places of x and y look like alignment; leave them out"
-                )
+
+    def cost_of(self, name: str, *, again: bool = False) -> float:
+        drawn = self.tied is not None and METRICS[name].expected is None
+        return super().cost_of(name, again=again) * (NULL_DRAWS if drawn else 1)
+
+    # curves
 
     def _record_curves(self) -> None:
         """Record mutual k-NN for every number of neighbours up to k, and the curve over sizes if asked for."""
-        k, weights, curves = self.settings.k, self.items.weights, self.record.curves
-        counts = neighbor_overlap(self.graphs.a, self.graphs.b).double()
-        shares = counts.mean(0) if weights is None else weights @ counts
-        shares /= torch.arange(1, k + 1)
+        k, items, curves = self.settings.k, self.items, self.record.curves
         ranks = list(range(1, k + 1))
-        chance = [self.items.chance_of_mutual_knn(rank) for rank in ranks]
-        curves["k"] = {"k": ranks, "value": shares.tolist(), "chance": chance}
+        if self.tied is not None:
+            shares = self.tied.shares(ranks)
+        else:
+            shares = neighbor_overlap(self.graphs.a, self.graphs.b).double() / torch.arange(1, k + 1)
+        means = shares.mean(0) if items.weights is None else items.weights @ shares
+        curves["k"] = {"k": ranks, "value": means.tolist(), "chance": self._chance_by_rank(ranks)}
         if self.settings.size_curve:
             with self.record.timed("size curve"):
-                curves["size"] = dataclasses.asdict(size_curve(*self.lists, k, confidence=self.settings.confidence))
+                every = [size_curve(*lists, k, confidence=self.settings.confidence) for lists in self._long_lists()]
+                curves["size"] = dataclasses.asdict(mean_curve(every))
+
+    def _chance_by_rank(self, ranks: list[int]) -> list[float]:
+        """Return the mean of mutual k-NN under the relabellings of the null, for every number of neighbours."""
+        if self.items.within is None:
+            return [self.items.chance_of_mutual_knn(rank) for rank in ranks]
+        graphs = [self.graphs] if self.tied is None else self.draws[:NULL_DRAWS]
+        means = [chance_within(graph.a, graph.b, self.items.within) for graph in graphs]
+        return torch.stack(means).mean(0).tolist()
+
+    def _long_lists(self, draws: int = NULL_DRAWS) -> list[tuple[Tensor, Tensor]]:
+        """Return the lists that are longer than k, with ties in the order of several draws where there are ties."""
+        if self.tied is None:
+            return [self.lists]
+        drawn = [self.tied.draw(number, self.length) for number in range(draws)]
+        return [(graphs.a, graphs.b) for graphs in drawn]
+
+    # intervals and nulls
 
     def intervals(self) -> dict[str, Interval]:
         names = self.affordable(self.values, sum(SPLITS.values()), "interval")
         if not names:
             return {}
-        rows = self._with_rows(names).rows
-        groups, k = self.items.groups, self.settings.k
+        rows, groups, tied = self._with_rows(names).rows, self.items.groups, self.tied
+        needs_draws = tied is not None and any(METRICS[name].expected is None for name in names)
+        long_lists = self._long_lists(2) if tied is None or needs_draws else []
 
-        def evaluate_part(names: list[str], kept: Tensor) -> dict[str, float]:
-            a, b = (within_part(graph, kept, k) for graph in self.lists)
+        def evaluate_part(names: list[str], kept: Tensor) -> dict[str, PartScore]:
             part_rows = None if rows is None else (rows[0][kept], rows[1][kept])
-            graphs = Graphs(a, b, metric=self.settings.metric, rows=part_rows)
             weights = None if groups is None else group_weights(groups[kept])
-            return self.evaluate_part(names, lambda name: _score(name, graphs, weights))
+            graphs = [
+                Graphs(*(within_part(graph, kept, self.settings.k) for graph in lists), self.settings.metric, part_rows)
+                for lists in long_lists
+            ]
+
+            def score(name: str) -> PartScore:
+                if tied is None:
+                    return _score(name, graphs[0], weights)
+                if METRICS[name].expected is None:
+                    return _score(name, graphs[0], weights), _score(name, graphs[1], weights)
+                value = mean_over_items(METRICS[name].load("expected")(tied, kept=kept), weights)
+                return value, value
+
+            return self.evaluate_part(names, score)
 
         return self.split_intervals(names, evaluate_part)
 
     def nulls(self) -> dict[str, Null]:
-        nulls = self.closed_form_nulls(self.graphs)
+        nulls = self.closed_form_nulls(self.graphs if self.tied is None else self.tied)
         names = [name for name in self.values if name not in nulls]
-        rows, weights = self._with_rows(names).rows, self.items.weights
+        rows, weights, tied = self._with_rows(names).rows, self.items.weights, self.tied
+        every = [self.graphs] if tied is None else self.draws[:NULL_DRAWS]
 
         def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:
             place = torch.empty_like(s)
             place[s] = torch.arange(self.items.n)
-            graphs = dataclasses.replace(
-                self.graphs, b=place[self.graphs.b[s]], rows=None if rows is None else (rows[0], rows[1][s])
-            )
-            return self.evaluate(names, lambda name: _score(name, graphs, weights))
+            second = None if rows is None else (rows[0], rows[1][s])
+            relabelled = [dataclasses.replace(graphs, b=place[graphs.b[s]], rows=second) for graphs in every]
 
-        return nulls | self.relabelled_nulls(names, evaluate_relabelled)
+            def score(name: str) -> float:
+                if tied is not None and METRICS[name].expected is not None:
+                    return mean_over_items(METRICS[name].load("expected")(tied, relabelling=s), weights)
+                return sum(_score(name, graphs, weights) for graphs in relabelled) / len(relabelled)
+
+            return self.evaluate(names, score)
+
+        drawn = [name for name in names if tied is not None and METRICS[name].expected is None]
+        compared = {name: sum(_score(name, graphs, weights) for graphs in every) / len(every) for name in drawn}
+        return nulls | self.relabelled_nulls(names, evaluate_relabelled, compared=compared)
 
     def _with_rows(self, names: Iterable[str]) -> Graphs:
         """Return the graphs, with the rows if one of the metrics reads them."""

@@ -15,7 +15,7 @@ the parts need no new search.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ def population_interval(
     confidence: float = 0.95,
     freedom: int = FREEDOM,
     within: tuple[float, float] = (-math.inf, math.inf),
+    error: float = 0.0,
 ) -> tuple[float, float]:
     """Return the confidence interval of a score of n items, from its values on halves and quarters of the items.
 
@@ -51,12 +52,15 @@ def population_interval(
 
     Args:
         value: float. The score of all n items.
-        halves: list of shape (splits, 2). Scores of the two halves of each random split.
+        halves: list of shape (splits, 2). Scores of the two halves of each random split; or (splits, 2, 2), scores of
+            two drawn orders of ties for each half. What the orders add to the variance is then left out: it is not in
+            the covariance of two draws.
         quarters: list of shape (splits, 4), or None. Scores of the four quarters of each random split; None for a
             smooth function of means, whose variance falls as 1 / n.
         confidence: float in (0, 1). Level of the interval.
         freedom: int. Degrees of freedom of the estimated variance.
         within: pair of floats. The range of the score; the interval is cut off there.
+        error: float. A standard error of the value that comes in addition, of the drawn orders of ties.
 
     Returns:
         The two ends of the interval.
@@ -74,11 +78,21 @@ def population_interval(
 
     if not 0 < confidence < 1:
         raise ValueError(f"population_interval: confidence must be between 0 and 1, got {confidence}")
-    a_2 = float(np.var(halves, axis=1, ddof=1).mean()) / 2
-    a_4 = a_2 if quarters is None else float(np.var(quarters, axis=1, ddof=1).mean()) / 4
+    a_2 = _variance_between(halves) / 2
+    a_4 = a_2 if quarters is None else _variance_between(quarters) / 4
     trend = min(1.5, max(0.5, a_2 / a_4)) if a_4 > 0 else 1.0
-    half_width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a_2 * trend)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(a_2 * trend + error**2)
     return max(within[0], value - half_width), min(within[1], value + half_width)
+
+
+def _variance_between(parts: Sequence[Sequence[object]]) -> float:
+    """Return the mean variance between parts, or covariance of two draws, but at least a hundredth of the variance."""
+    scores = np.asarray(parts, dtype=np.float64)
+    if scores.ndim == 2:
+        return float(np.var(scores, axis=1, ddof=1).mean())
+    deviations = scores - scores.mean(1, keepdims=True)
+    covariance, variance = deviations.prod(2).sum(1).mean(), (deviations**2).mean(2).sum(1).mean()
+    return float(max(covariance, 0.01 * variance)) / (scores.shape[1] - 1)
 
 
 def random_parts(

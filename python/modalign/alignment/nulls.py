@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modalign.alignment.relabelling import FEWEST, kmeans_cells, random_relabellings, require_relabellings
 from modalign.metrics.diagnostics import reciprocity
+from modalign.metrics.tied_graphs import TiedGraphs
 from modalign.neighbors.graph import Neighbors, indices_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "random_relabellings",
     "require_relabellings",
     "sampled_null",
+    "tied_knn_null",
     "unbiased_cka_null",
 ]
 
@@ -97,16 +99,40 @@ def mutual_knn_null(a: Neighbors | Tensor, b: Neighbors | Tensor, score: float, 
     n, k = left.shape
     if n < 4:
         raise ValueError(f"mutual_knn_null: needs at least 4 items, got {n}")
-    mean, variance = _moments_of_shared_edges(_assignment_terms(left), _assignment_terms(right), n)
+    moments = _moments_of_shared_edges(_assignment_terms(left), _assignment_terms(right), n)
+    return _null_of_counts(score, moments, n * k, confidence=confidence)
+
+
+def tied_knn_null(graphs: TiedGraphs, score: float, confidence: float = 0.95, *, best: float = 1.0) -> Null:
+    """Return the null of the expected mutual k-NN of two graphs with ties in closed form, as ``mutual_knn_null`` does.
+
+    The moments are those of ``mutual_knn_null`` with the probabilities w_ij of the edges in the place of A_ij, so that
+    t1 = sum w_ij^2 and t2 = sum w_ij w_ji. The tail is that of a count, which holds where few edges are open.
+
+    Args:
+        graphs: ``TiedGraphs`` of all items.
+        score: float. The expected mutual k-NN.
+        confidence: float in (0, 1). Level of the threshold.
+        best: float. The highest expected score that the ties allow.
+    """
+    n, k = len(graphs.x.rows), graphs.k
+    left, right = (_terms(squares, mutual, columns, n, k) for squares, mutual, columns in graphs.assignment_terms())
+    return _null_of_counts(score, _moments_of_shared_edges(left, right, n), n * k, confidence=confidence, best=best)
+
+
+def _null_of_counts(
+    score: float, moments: tuple[float, float], edges: int, *, confidence: float, best: float = 1.0
+) -> Null:
+    mean, variance = moments
     counts = _Counts(mean, variance)
-    edges = n * k
     return _calibrate(
         score,
         kind="closed form",
         mean=mean / edges,
         sd=math.sqrt(variance) / edges,
-        p=counts.probability_of_at_least(round(score * edges)),
+        p=counts.probability_of_at_least(score * edges),
         threshold=counts.exceeded_with(1 - confidence) / edges,
+        best=best,
     )
 
 
@@ -209,7 +235,13 @@ def cka_tail_holds(n: int, x: Traces, y: Traces) -> bool:
 
 
 def sampled_null(
-    score: float, drawn: ArrayLike, confidence: float = 0.95, within_groups: bool = False, best: float = 1.0
+    score: float,
+    drawn: ArrayLike,
+    confidence: float = 0.95,
+    *,
+    within_groups: bool = False,
+    best: float = 1.0,
+    compared: float | None = None,
 ) -> Null:
     """Return the null from scores under R random relabellings.
 
@@ -220,7 +252,9 @@ def sampled_null(
         drawn: array of shape (R,). Scores under R relabellings, R >= 19.
         confidence: float in (0, 1). Level of the threshold.
         within_groups: bool. Whether the relabellings are within groups.
-        best: float. The score of two equal representations; 0 for a distance, of which lower values are closer.
+        best: float. The best score there is; 0 for a distance, of which lower values are closer.
+        compared: float. What the drawn scores are compared with where that is not the score, but the score of the same
+            drawn orders of ties as theirs; None for the score.
 
     Returns:
         ``Null``.
@@ -239,9 +273,10 @@ def sampled_null(
         raise ValueError(f"sampled_null: needs at least {FEWEST} relabellings, got {scores.size}")
     r = len(scores)
     sign = -1.0 if best == 0 else 1.0
-    ordered = np.sort(sign * np.append(scores, score))
+    observed = score if compared is None else compared
+    ordered = np.sort(sign * np.append(scores, observed))
     # equal but for rounding counts as reached
-    reached = int((sign * scores >= sign * score - 1e-12 * max(1.0, abs(score))).sum())
+    reached = int((sign * scores >= sign * observed - 1e-12 * max(1.0, abs(observed))).sum())
     return _calibrate(
         score,
         kind="relabelled within groups" if within_groups else "relabelled",
@@ -274,7 +309,8 @@ def _calibrate(
         sd=sd,
         p=p,
         threshold=threshold,
-        calibrated=reached / possible if possible > 1e-12 and reached > 0 else 0.0,
+        # a score from drawn orders of ties may pass the best one, which is drawn too
+        calibrated=min(1.0, reached / possible) if possible > 1e-12 and reached > 0 else 0.0,
         relabellings=relabellings,
     )
 
@@ -299,7 +335,7 @@ def _excess_variance(n: int, x: Traces, y: Traces) -> float:
     return excess
 
 
-_Terms = tuple[int, int, int, int, int, int]
+_Terms = tuple[float, float, float, float, float, float]
 
 
 def _assignment_terms(graph: Tensor) -> _Terms:
@@ -307,9 +343,14 @@ def _assignment_terms(graph: Tensor) -> _Terms:
     n, k = graph.shape
     edges = n * k
     indegree = graph.reshape(-1).bincount(minlength=n)
-    mutual = round(reciprocity(graph) * edges)
-    t3, t4, t5 = n * k * k - edges, int(indegree.square().sum()) - edges, k * edges - mutual
-    return edges, mutual, t3, t4, t5, edges * edges - edges - mutual - t3 - t4 - 2 * t5
+    return _terms(edges, round(reciprocity(graph) * edges), int(indegree.square().sum()), n, k)
+
+
+def _terms(squares: float, mutual: float, columns: float, n: int, k: int) -> _Terms:
+    """Return the terms from sum A_ij^2, sum A_ij A_ji and sum c^2 of a graph whose rows all sum to k."""
+    edges = n * k
+    t3, t4, t5 = n * k * k - squares, columns - squares, k * edges - mutual
+    return squares, mutual, t3, t4, t5, edges * edges - squares - mutual - t3 - t4 - 2 * t5
 
 
 def _moments_of_shared_edges(a: _Terms, b: _Terms, n: int) -> tuple[float, float]:
@@ -321,8 +362,10 @@ def _moments_of_shared_edges(a: _Terms, b: _Terms, n: int) -> tuple[float, float
         + (a[2] * b[2] + a[3] * b[3] + 2 * a[4] * b[4]) * (n - 3)
         + a[5] * b[5]
     )
-    mean = a[0] * b[0] / two
-    return mean, max(0.0, (numerator * two * two - (a[0] * b[0]) ** 2 * four) / (four * two * two))
+    # the terms sum to the square of the sum of all entries
+    total = round(math.sqrt(sum(a) + a[4])) * round(math.sqrt(sum(b) + b[4]))
+    mean = total / two
+    return mean, max(0.0, (numerator * two * two - total**2 * four) / (four * two * two))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,11 +384,17 @@ class _Counts:
             return stats.nbinom(r, self.mean / self.variance)
         return stats.norm(self.mean - 0.5, math.sqrt(self.variance)) if self.variance > 0 else None
 
-    def probability_of_at_least(self, count: int) -> float:
+    def probability_of_at_least(self, count: float) -> float:
+        """Return the probability of a count; between counts, that of the continuous function through them."""
+        from scipy.special import betainc
+
         law = self._law()
         if law is None:
-            return 1.0 if count <= self.mean else 0.0
-        return float(law.sf(count - 1))
+            return 1.0 if count <= self.mean * (1 + 1e-12) else 0.0
+        if abs(count - round(count)) < 1e-6 or self.variance <= self.mean * (1 + 1e-9):
+            return float(law.sf(round(count, 6) - 1))
+        r, p = law.args
+        return float(betainc(count, r, 1 - p))
 
     def exceeded_with(self, probability: float) -> float:
         """Return the value that a count exceeds with this probability."""

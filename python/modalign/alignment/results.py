@@ -32,8 +32,8 @@ NULL_COLUMNS = {
     "null": "kind",
     "relabellings": "relabellings",
 }  # column of a table -> attribute of Null
-SCORE_COLUMNS = ("metric", "value", "low", "high", "interval", "rows", "seconds")  # attributes of Score
-COLUMNS = (*SCORE_COLUMNS[:5], *NULL_COLUMNS, *SCORE_COLUMNS[5:])
+SCORE_COLUMNS = ("metric", "value", "low", "high", "interval", "best", "rows", "seconds")  # attributes of Score
+COLUMNS = (*SCORE_COLUMNS[:6], *NULL_COLUMNS, *SCORE_COLUMNS[6:])
 RECORDS = ("settings", "facts", "cost", "curves", "provenance")  # dictionaries of a saved Alignment
 SMALLEST_P = 1e-12  # below which a p-value is not printed
 
@@ -52,6 +52,8 @@ class Score:
         null: ``Null`` or None. The score that chance gives; None where it was not asked for or would take too long.
         rows: int. Number of items whose neighbours were searched.
         seconds: float. Time spent on this metric alone, its interval and null included.
+        best: float. The best score that the rows allow: that of two equal representations, or less where neighbours
+            tie, since two random orders of the same ties differ.
     """
 
     metric: str
@@ -62,6 +64,7 @@ class Score:
     null: Null | None
     rows: int
     seconds: float
+    best: float = 1.0
 
     def row(self) -> Json:
         """Return the score as a row of the table that ``Alignment.to_frame`` returns."""
@@ -285,7 +288,9 @@ def _score_of_row(row: Json) -> Score:
         raise TypeError(f"the value of {row['metric']} is {row['value']!r}")
     if row["null"] is not None:
         null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
-    return Score(null=null, **{name: row[name] for name in SCORE_COLUMNS})
+    # files of earlier versions do not have the best score: it was the metric's
+    known = {"best": METRICS[row["metric"]].best if row["metric"] in METRICS else 1.0, **row}
+    return Score(null=null, **{name: known[name] for name in SCORE_COLUMNS})
 
 
 def _write_page(result: Alignment | LayerAlignment, target: Path) -> None:

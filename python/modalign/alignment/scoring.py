@@ -9,9 +9,10 @@ from __future__ import annotations
 import abc
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from types import MappingProxyType
+from typing import TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -28,13 +29,17 @@ from modalign.metrics.registry import METRICS
 
 __all__ = ["Interval", "Record", "Scoring"]
 
+NOTHING: Mapping[str, float] = MappingProxyType({})
 FEWEST, USUAL = 39, 200  # relabellings where the caller gives no number
 UNITS_OF_NEIGHBORS = 16  # items or groups for each of k + 1: a quarter of the items still has four times k
 
 Interval = tuple[float, float]
 Evaluate = Callable[[str], float]
-Splits = list[list[dict[str, float]]]
+# a score of a part of the items; two, of two drawn orders of ties, where neighbours tie
+PartScore: TypeAlias = float | tuple[float, float]
+Splits = list[list[dict[str, PartScore]]]
 _Item = TypeVar("_Item")
+_Value = TypeVar("_Value", bound=PartScore)
 
 
 @dataclasses.dataclass
@@ -65,6 +70,8 @@ class Scoring(abc.ABC):
     Attributes:
         values: dict of float. The value of each metric that is defined for the rows, by name.
         seconds: dict of float. The time spent on each metric.
+        errors: dict of float. The standard error of values that drawn orders of ties give, by name.
+        best: dict of float. The best score that the ties of the rows allow, by name, where it is not the metric's.
     """
 
     values: dict[str, float]
@@ -72,6 +79,8 @@ class Scoring(abc.ABC):
     def __init__(self, items: Items, settings: Settings, record: Record) -> None:
         self.items, self.settings, self.record = items, settings, record
         self.seconds: dict[str, float] = {}
+        self.errors: dict[str, float] = {}
+        self.best: dict[str, float] = {}
 
     @abc.abstractmethod
     def intervals(self) -> dict[str, Interval]:
@@ -95,6 +104,7 @@ class Scoring(abc.ABC):
                 high=high,
                 interval="population" if name in intervals else "none",
                 null=nulls.get(name),
+                best=self.best_of(name),
                 rows=self.items.n,
                 seconds=self.seconds[name],
             )
@@ -124,7 +134,9 @@ class Scoring(abc.ABC):
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
         return values
 
-    def evaluate_part(self, names: list[str], evaluate: Evaluate, part: str = "part") -> dict[str, float]:
+    def evaluate_part(
+        self, names: list[str], evaluate: Callable[[str], _Value], part: str = "part"
+    ) -> dict[str, _Value]:
         """Return the values for a part of the items; remove from ``names`` the metrics that are not defined for it."""
         values = {}
         for name in list(names):
@@ -138,6 +150,10 @@ class Scoring(abc.ABC):
         return values
 
     # what can be afforded
+
+    def best_of(self, name: str) -> float:
+        """Return the best score that the rows allow."""
+        return self.best.get(name, METRICS[name].best)
 
     def cost_of(self, name: str, *, again: bool = False) -> float:
         """Return the estimated seconds of one evaluation; ``again``: with what earlier evaluations leave."""
@@ -158,7 +174,7 @@ class Scoring(abc.ABC):
     # intervals
 
     def split_intervals(
-        self, names: list[str], evaluate_part: Callable[[list[str], Tensor], dict[str, float]]
+        self, names: list[str], evaluate_part: Callable[[list[str], Tensor], dict[str, PartScore]]
     ) -> dict[str, Interval]:
         """Return intervals from the halves and quarters of random splits.
 
@@ -175,7 +191,7 @@ class Scoring(abc.ABC):
             for parts, part in self.steps("interval", names, splits, sum(SPLITS.values())):
                 values[parts].append([evaluate_part(names, part == number) for number in range(parts)])
 
-        def scores(name: str, parts: int) -> list[list[float]]:
+        def scores(name: str, parts: int) -> list[list[PartScore]]:
             return [[part[name] for part in split] for split in values[parts]]
 
         return {
@@ -185,6 +201,7 @@ class Scoring(abc.ABC):
                 quarters=scores(name, 4),
                 confidence=self.settings.confidence,
                 within=METRICS[name].range,
+                error=self.errors.get(name, 0.0),
             )
             for name in names
         }
@@ -202,7 +219,7 @@ class Scoring(abc.ABC):
         nulls = {}
         for name, value in self.values.items():
             form = METRICS[name].closed_form
-            null = None if form is None else CLOSED_FORMS[form](inputs, value, settings.confidence)
+            null = None if form is None else CLOSED_FORMS[form](inputs, value, settings.confidence, self.best_of(name))
             if null is not None:
                 nulls[name] = null
         return nulls
@@ -213,6 +230,7 @@ class Scoring(abc.ABC):
         evaluate_relabelled: Callable[[list[str], Tensor], dict[str, float]],
         *,
         again: bool = False,
+        compared: Mapping[str, float] = NOTHING,
     ) -> dict[str, Null]:
         """Return the nulls of the metrics that can be evaluated often enough.
 
@@ -221,6 +239,7 @@ class Scoring(abc.ABC):
             evaluate_relabelled: function of the names and a permutation s (n,). It returns the values with item s[i] of
                 y beside item i of x.
             again: bool. As in ``cost_of``.
+            compared: What relabelled values are compared with, by name, where it is not the value.
         """
         names, settings = list(names), self.settings
         count = settings.relabellings
@@ -241,7 +260,8 @@ class Scoring(abc.ABC):
                 [values[name] for values in scores],
                 settings.confidence,
                 within_groups=within is not None,
-                best=METRICS[name].best,
+                best=self.best_of(name),
+                compared=compared.get(name),
             )
             for name in names
         }

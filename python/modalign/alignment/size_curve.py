@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from modalign.alignment.estimates import finite_population_interval
 from modalign.neighbors.graph import Neighbors, indices_of
 
-__all__ = ["SizeCurve", "size_curve"]
+__all__ = ["SizeCurve", "mean_curve", "size_curve"]
 
 LARGEST_ERROR = 1e-3  # of a size that is chosen where none are given
 
@@ -114,6 +115,15 @@ def size_curve(
         curve.high.append(estimate.high)
         curve.errors.append(0.0 if size == n else _error(n, size, subset.k, length))
     return curve
+
+
+def mean_curve(curves: Sequence[SizeCurve]) -> SizeCurve:
+    """Return the mean of curves of the same sizes, from several orders of tied neighbours."""
+    columns = {
+        name: np.mean([getattr(curve, name) for curve in curves], axis=0).tolist()
+        for name in ("values", "errors", "low", "high")
+    }
+    return dataclasses.replace(curves[0], **columns)
 
 
 class _Subset:

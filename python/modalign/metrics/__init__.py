@@ -5,7 +5,10 @@ cost              estimates of the time of one evaluation, a column of the regis
 inputs            arguments of the evaluators: two graphs, or two tables of rows
 neighborhoods     scores of the k nearest neighbours, from their indices and ranks: ``mutual_knn``, ``jaccard_knn``, ...
 edges             scores of the neighbours and their similarities: ``cknna``, ``second_order_cosine``
-graphs            searches and checks of graphs, for these two
+graphs            checks of graphs, for these two
+tied_graphs       two graphs whose neighbours tie
+expected_overlap  the expected number of common neighbours over random orders of ties, in closed form
+tied_scores       searches, and scores that are means over drawn orders of ties
 linear            ``cka``, ``unbiased_cka``, ``rv``, ``procrustes``, ``cmd``
 canonical         ``cca``, ``svcca``, ``pwcca``, ``linear_r2``
 published_svcca   ``svcca_code``: SVCCA as published programs compute it

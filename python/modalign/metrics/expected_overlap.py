@@ -42,8 +42,7 @@ class Side:
         ranks, width = lists.ranks(kept, k), int(lists.rows.max()) + 1
         codes = ranks.lists * width + ranks.members
         order = np.argsort(codes, kind="stable")
-        side = cls(ranks, width, codes[order], order, lists.searched)
-        return side
+        return cls(ranks, width, codes[order], order, lists.searched)
 
     def find(self, lists: Integers, members: Integers) -> Integers:
         """Return the entry of each member in the list beside it, -1 where it is not there."""

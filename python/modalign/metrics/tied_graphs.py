@@ -68,9 +68,9 @@ class TiedGraphs:
         return Side.of(self.x, None, self.k), Side.of(self.y, None, self.k)
 
     def self_shares(self) -> tuple[Tensor, Tensor]:
-        """Return the expected share of common neighbours of each item in two random orders of x, and in two of y, (m,).
+        """Return the expected share of common neighbours of each item in two orders of x, and in two of y, (m,).
 
-        By the inequality of Cauchy and Schwarz the mean of ``shares`` is at most the root of the product of their means.
+        By the inequality of Cauchy and Schwarz, the mean of ``shares`` is at most the root of the product of theirs.
         """
         squares = []
         for lists, side in zip((self.x, self.y), self._sides, strict=True):
@@ -88,6 +88,20 @@ class TiedGraphs:
             of_list = np.bincount(side.ranks.lists, open_weight, minlength=len(lists.searched))
             shares.append(float(of_list[lists.lists].mean()) / self.k)
         return max(shares)
+
+    def assignment_terms(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Return sum w_ij^2, sum w_ij w_ji and sum_j (sum_i w_ij)^2 of x and of y, as Mantel's variance takes them."""
+        return self._terms(self.x, self._sides[0]), self._terms(self.y, self._sides[1])
+
+    def _terms(self, lists: TiedLists, side: Side) -> tuple[float, float, float]:
+        ranks, counts = side.ranks, np.bincount(lists.rows)
+        weights, source = ranks.weights(self.k), lists.searched[ranks.lists]
+        items = counts[source]
+        squares = float((items * ranks.copies * weights**2).sum())
+        reverse = side.find(np.searchsorted(lists.searched, ranks.members), source)
+        mutual = float((items * ranks.copies * weights * weights[reverse] * (reverse >= 0)).sum())
+        into = np.bincount(ranks.members, weights * (items - (source == ranks.members)), minlength=len(counts))
+        return squares, mutual, float((counts * into**2).sum())
 
     def draw(self, number: int, length: int | None = None) -> Graphs:
         """Return the graphs of one random order of each representation; numbers from 0 tell the draws apart."""

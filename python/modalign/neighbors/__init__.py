@@ -6,6 +6,9 @@
     rows_in_range   powers of two for float64 rows whose squares float64 cannot hold
     blocks          searches block by block, for files and a limit on memory
     block_size      how many rows a block may have
+    ties            lists in which ties are ties, and lists that order them at random
+    tie_search      searches that report all neighbours which tie
+    copies          the distinct rows of a table
     lists           the lists of neighbours of a search by blocks, and its checkpoint
     approximate     pynndescent's graphs, with their measured recall
 

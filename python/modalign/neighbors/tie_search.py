@@ -77,8 +77,8 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
         search: The length of the lists, and the options.
 
     Returns:
-        ``Lists``. Peak memory is that of ``modalign.knn`` with one neighbour more. Where there are ties: 60 n bytes, and
-        40 bytes for every member of a class at the end of a list, of at most 67 million in all; a larger class is
+        ``Lists``. Peak memory is that of ``modalign.knn`` with one neighbour more. Where there are ties: 60 n bytes,
+        and 40 bytes for every member of a class at the end of a list, of at most 67 million in all; a larger class is
         represented by a random subset of its members, which leaves expectations unbiased. Where the copies of one row
         fill a list, a copy of the distinct rows, too, unless ``x`` is a file or ``max_memory`` is given.
 

@@ -1,0 +1,83 @@
+"""What a reader of scores of neighbours should know of the graphs and the rows: hubs, copies, zero rows and ties."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.alignment.items import Items
+from modalign.alignment.scoring import Record
+from modalign.alignment.settings import Settings
+from modalign.common.tensors import as_tensor
+from modalign.metrics.diagnostics import count_copies, hubness, reciprocity, zero_rows
+from modalign.metrics.inputs import Graphs
+from modalign.metrics.tied_graphs import TiedGraphs
+from modalign.neighbors.copies import distinct_rows
+from modalign.ops.knn import DTYPES
+
+__all__ = ["graph_facts", "ties_of"]
+
+MANY_COPIES = 0.01  # share of the items, above which a note says so
+BEYOND_CHANCE = 4.0  # standard deviations of a count of pairs, from which joint copies are no accident
+
+
+def graph_facts(items: Items, settings: Settings, record: Record, graphs: Graphs) -> None:
+    """Record the facts of both graphs and tables, and note what distorts scores."""
+    facts, tables = record.facts, dict(zip("xy", items.rows, strict=True))
+    sides = {"x": graphs.a, "y": graphs.b}
+    facts["reciprocity"] = {side: reciprocity(graph) for side, graph in sides.items()}
+    facts["hubness"] = {side: dataclasses.asdict(hubness(graph)) for side, graph in sides.items()}
+    numbers = {side: distinct_rows(as_tensor(side, table, DTYPES))[0] for side, table in tables.items()}
+    copies = {side: count_copies(of_side) for side, of_side in numbers.items()}
+    zeros = {side: zero_rows(table) for side, table in tables.items()}
+    facts["duplicates"] = {side: dataclasses.asdict(counts) for side, counts in copies.items()}
+    facts["zero_rows"] = zeros
+    for side, counts in copies.items():
+        if counts.items > MANY_COPIES * items.n:
+            record.note(
+                f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows"
+            )
+    for side, count in zeros.items():
+        if count and settings.metric == "cosine":
+            record.note(
+                f"{count:,} rows of {side} are all zero and have no direction (failed embeddings?). Zero rows in "
+                "the same places of x and y look like alignment; leave them out"
+            )
+    if items.groups is None:
+        _note_joint_copies(record, numbers["x"], numbers["y"])
+
+
+def _note_joint_copies(record: Record, x: Tensor, y: Tensor) -> None:
+    """Note items that repeat in x and in y at once more often than chance explains: they are the same item twice."""
+    n = len(x)
+    pairs = torch.unique(torch.stack([x, y], 1), dim=0, return_inverse=True)[1]
+    joint = count_copies(pairs)
+    record.facts["joint_copies"] = dataclasses.asdict(joint)
+    expected = _pairs_of_copies(x) * _pairs_of_copies(y) / (n * (n - 1) / 2)
+    if joint.items and _pairs_of_copies(pairs) > expected + BEYOND_CHANCE * math.sqrt(expected) + 1:
+        record.note(
+            f"{joint.items:,} items repeat another item in x and in y at once, so the items are not independent, and "
+            "intervals and p-values are too small. If they are the same item twice, leave the copies out, or give "
+            "groups=np.unique(np.hstack([x, y]), axis=0, return_inverse=True)[1].ravel()"
+        )
+
+
+def _pairs_of_copies(numbers: Tensor) -> float:
+    counts = torch.bincount(numbers).double()
+    return float((counts * (counts - 1) / 2).sum())
+
+
+def ties_of(tied: TiedGraphs, items: Items) -> dict[str, object]:
+    """Return the share of items of x and of y whose k-th neighbour ties with the next, and the largest class there."""
+    shares, largest = {}, {}
+    for side, lists in (("x", tied.x), ("y", tied.y)):
+        ranks = lists.ranks(k=tied.k)
+        last = ranks.starts[1:] - 1
+        is_cut = ranks.before[last] + ranks.tied[last] > tied.k
+        shares[side] = float(is_cut[lists.lists].mean())
+        largest[side] = int(np.where(is_cut, ranks.tied[last], 1).max())
+    return {"items": shares, "largest": largest}
