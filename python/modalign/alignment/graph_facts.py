@@ -71,7 +71,7 @@ def _pairs_of_copies(numbers: Tensor) -> float:
     return float((counts * (counts - 1) / 2).sum())
 
 
-def ties_of(tied: TiedGraphs, items: Items) -> dict[str, object]:
+def ties_of(tied: TiedGraphs) -> dict[str, object]:
     """Return the share of items of x and of y whose k-th neighbour ties with the next, and the largest class there."""
     shares, largest = {}, {}
     for side, lists in (("x", tied.x), ("y", tied.y)):

@@ -8,7 +8,6 @@ random orders of tied neighbours: in closed form where the metric has one, else 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 
 import torch
@@ -26,14 +25,13 @@ from modalign.alignment.within_chance import chance_within
 from modalign.metrics.inputs import Graphs, group_weights, mean_over_items
 from modalign.metrics.registry import METRICS
 from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
-from modalign.metrics.tied_scores import drawn_score, number_of_draws
+from modalign.metrics.tied_scores import NULL_DRAWS, best_score, metric_score, number_of_draws
 from modalign.neighbors.functional import neighbor_overlap
 from modalign.neighbors.tie_search import Lists, TieSearch, search_lists
 
 __all__ = ["GraphScores"]
 
 SIZE_CURVE_LISTS = 10  # entries of a list for each neighbour, for the curve over sizes
-NULL_DRAWS = 4  # orders of ties whose mean score is relabelled
 
 
 class GraphScores(Scoring):
@@ -57,7 +55,7 @@ class GraphScores(Scoring):
             graphs = self._with_rows(names)
             self.values = self.evaluate(names, lambda name: _score(name, graphs, items.weights))
         else:
-            self.draws = [self.tied.draw(number) for number in range(number_of_draws(n))]
+            self.draws = [self.tied.draw(number) for number in range(NULL_DRAWS)]
             self.values = self.evaluate(names, self._expected_score)
             self._record_ties(self.tied)
         self._record_curves()
@@ -79,33 +77,16 @@ class GraphScores(Scoring):
 
     def _expected_score(self, name: str) -> float:
         """Return the expectation of a score over orders of ties, and keep its error and the best score there is."""
-        metric, weights, tied = METRICS[name], self.items.weights, self.tied
-        assert tied is not None
-        if metric.expected is not None:
-            x, y = (mean_over_items(shares, weights) for shares in tied.self_shares())
-            self.best[name] = math.sqrt(x * y)
-            return mean_over_items(metric.load("expected")(tied), weights)
-        evaluate = metric.load("evaluate")
-        score = drawn_score(evaluate, self.draws, weights)
-        self.errors[name] = score.error
-        self.best[name] = self._best_of_draws(name)
+        assert self.tied is not None
+        metric, weights = METRICS[name], self.items.weights
+        score = metric_score(metric, self.tied, weights)
+        if score.draws:
+            self.errors[name] = score.error
+        self.best[name] = best_score(metric, self.tied, weights)
         return mean_over_items(score.items, weights)
 
-    def _best_of_draws(self, name: str) -> float:
-        """Return the geometric mean of the scores of x with itself and of y with itself in other orders of ties."""
-        first, second = self.draws[:NULL_DRAWS], self.draws[1:] + self.draws[:1]
-        product = 1.0
-        for side in (0, 1):
-            pairs = []
-            for one, other in zip(first, second, strict=False):
-                rows = None if one.rows is None else (one.rows[side], one.rows[side])
-                a, b = ((one.a, other.a), (one.b, other.b))[side]
-                pairs.append(_score(name, dataclasses.replace(one, a=a, b=b, rows=rows), self.items.weights))
-            product *= max(0.0, sum(pairs) / len(pairs))
-        return math.sqrt(product) if product > 0 else METRICS[name].best
-
     def _record_ties(self, tied: TiedGraphs) -> None:
-        facts, draws = ties_of(tied, self.items), len(self.draws)
+        facts, draws = ties_of(tied), number_of_draws(self.items.n)
         self.record.facts["ties"] = {**facts, "draws": draws if self.errors else 0, "errors": dict(self.errors)}
         how = "their expectation over random orders of tied neighbours"
         if self.errors:
@@ -137,13 +118,17 @@ class GraphScores(Scoring):
         if self.settings.size_curve:
             with self.record.timed("size curve"):
                 every = [size_curve(*lists, k, confidence=self.settings.confidence) for lists in self._long_lists()]
-                curves["size"] = dataclasses.asdict(mean_curve(every))
+                curve = mean_curve(every)
+                # the last size is that of all items, whose score is known
+                for column in (curve.values, curve.low, curve.high):
+                    column[-1] = means[-1].item()
+                curves["size"] = dataclasses.asdict(curve)
 
     def _chance_by_rank(self, ranks: list[int]) -> list[float]:
         """Return the mean of mutual k-NN under the relabellings of the null, for every number of neighbours."""
         if self.items.within is None:
             return [self.items.chance_of_mutual_knn(rank) for rank in ranks]
-        graphs = [self.graphs] if self.tied is None else self.draws[:NULL_DRAWS]
+        graphs = [self.graphs] if self.tied is None else self.draws
         means = [chance_within(graph.a, graph.b, self.items.within) for graph in graphs]
         return torch.stack(means).mean(0).tolist()
 
@@ -188,7 +173,7 @@ class GraphScores(Scoring):
         nulls = self.closed_form_nulls(self.graphs if self.tied is None else self.tied)
         names = [name for name in self.values if name not in nulls]
         rows, weights, tied = self._with_rows(names).rows, self.items.weights, self.tied
-        every = [self.graphs] if tied is None else self.draws[:NULL_DRAWS]
+        every = [self.graphs] if tied is None else self.draws
 
         def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:
             place = torch.empty_like(s)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +25,9 @@ from modalign.files.rows import RowSource, indexable, open_layers
 from modalign.metrics.inputs import Graphs, mean_over_items
 from modalign.metrics.registry import METRICS
 from modalign.metrics.sums import moments
-from modalign.neighbors.functional import knn
+from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
+from modalign.metrics.tied_scores import NULL_DRAWS, best_score, metric_score
+from modalign.neighbors.tie_search import Lists, TieSearch, search_lists
 
 __all__ = ["LayerSource", "align_layers"]
 
@@ -99,7 +104,8 @@ def align_layers(
     scored = time.perf_counter()
     place = int((-matrix if METRICS[metric_name].lower_is_closer else matrix).argmax())
     best = (place // matrix.shape[1], place % matrix.shape[1])
-    null = layers.null_of_best(float(matrix[best])) if relabellings else None
+    possible = layers.best_of(*best)
+    null = layers.null_of_best(float(matrix[best]), possible) if relabellings else None
     cost = {"graphs": searched - start, "scores": scored - searched, "null": time.perf_counter() - scored}
     return LayerAlignment(
         metric=metric_name,
@@ -108,56 +114,99 @@ def align_layers(
         null=null,
         settings=_recorded(layers),
         cost=cost,
+        possible=possible,
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Layers:
-    """The layers of both models with their neighbour graphs (none for metrics that need moments)."""
+    """The layers of both models with their neighbour lists (none for metrics that need moments)."""
 
     name: str
     settings: Settings
     xs: list[Indexable]
     ys: list[Indexable]
-    graphs_x: list[Tensor]
-    graphs_y: list[Tensor]
+    lists_x: list[Lists]
+    lists_y: list[Lists]
 
     @classmethod
     def of(cls, name: str, settings: Settings, layers: tuple[list[Indexable], list[Indexable]]) -> _Layers:
-        """Search the graphs that the metric needs."""
-        graphs: list[list[Tensor]] = [[], []]
+        """Search the lists that the metric needs."""
+        lists: list[list[Lists]] = [[], []]
         if METRICS[name].needs != "moments":
-            graphs = [[_search(layer, settings) for layer in side] for side in layers]
-        return cls(name, settings, *layers, *graphs)
+            lists = [[_search(layer, settings) for layer in side] for side in layers]
+        return cls(name, settings, *layers, *lists)
 
     @property
     def n(self) -> int:
         return len(self.xs[0])
 
-    def scores(self, s: Tensor | None = None) -> list[list[float]]:
-        """Return the score of every pair of layers, with item s[i] of y beside item i of x where s is given."""
-        ys, graphs_y = self.ys, self.graphs_y
-        if s is not None:
-            place = torch.empty_like(s)
-            place[s] = torch.arange(self.n)
-            ys, graphs_y = [y[s] for y in ys], [place[graph[s]] for graph in graphs_y]
-        evaluate = METRICS[self.name].load("evaluate")
-        if METRICS[self.name].needs == "moments":
-            return [[float(evaluate(moments(x, y))) for y in ys] for x in self.xs]
-        return [
-            [
-                mean_over_items(evaluate(Graphs(a, b, metric=self.settings.metric, rows=(x, y))))
-                for y, b in zip(ys, graphs_y, strict=True)
-            ]
-            for x, a in zip(self.xs, self.graphs_x, strict=True)
-        ]
+    def scores(self) -> list[list[float]]:
+        """Return the score of every pair of layers."""
+        metric = METRICS[self.name]
+        if metric.needs == "moments":
+            evaluate = metric.load("evaluate")
+            return [[float(evaluate(moments(x, y))) for y in self.ys] for x in self.xs]
+        ranges = range(len(self.xs)), range(len(self.ys))
+        return [[mean_over_items(metric_score(metric, self.graphs(i, j)).items) for j in ranges[1]] for i in ranges[0]]
 
-    def null_of_best(self, score: float) -> Null:
-        """Return the null of the best score of all pairs, from relabellings that all pairs share."""
+    def graphs(self, i: int, j: int) -> Graphs | TiedGraphs:
+        """Return the graphs of layer i of x and layer j of y, with their ties where neighbours tie."""
+        x, y = self.lists_x[i], self.lists_y[j]
+        graphs = Graphs(x.indices, y.indices, self.settings.metric, (self.xs[i], self.ys[j]))
+        return graphs_of_lists(x, y, graphs, seed=self.settings.seed)
+
+    def best_of(self, i: int, j: int) -> float:
+        """Return the best score that the ties of two layers allow."""
+        metric = METRICS[self.name]
+        return metric.best if metric.needs == "moments" else best_score(metric, self.graphs(i, j))
+
+    def null_of_best(self, score: float, possible: float) -> Null:
+        """Return the null of the best score of all pairs, from relabellings that all pairs share.
+
+        Where neighbours tie, the mean scores of a few drawn orders are relabelled, and compared with their own best.
+        """
         metric, settings = METRICS[self.name], self.settings
         best = min if metric.lower_is_closer else max
         drawn = [best(scores) for scores in self._relabelled_scores()]
-        return sampled_null(score, drawn, settings.confidence, best=metric.best)
+        compared = best(self._drawn_scores()) if self._has_ties else None
+        return sampled_null(score, drawn, settings.confidence, best=possible, compared=compared)
+
+    @cached_property
+    def _has_ties(self) -> bool:
+        return any(lists.ties is not None for lists in (*self.lists_x, *self.lists_y))
+
+    @cached_property
+    def _drawn(self) -> list[tuple[list[Tensor], list[Tensor]]]:
+        """The graphs of the layers of both models, in several orders of ties if there are ties."""
+        if not self._has_ties:
+            return [([lists.indices for lists in self.lists_x], [lists.indices for lists in self.lists_y])]
+        seeds = np.random.SeedSequence(abs(self.settings.seed)).spawn(NULL_DRAWS)
+        return [
+            (
+                _ordered(self.lists_x, self.settings.k, *of_draw.spawn(1)),
+                _ordered(self.lists_y, self.settings.k, of_draw),
+            )
+            for of_draw in seeds
+        ]
+
+    def _drawn_scores(self, s: Tensor | None = None) -> list[float]:
+        """Return the mean score of every pair over the draws, with item s[i] of y beside item i of x where s is given."""
+        place = None
+        if s is not None:
+            place = torch.empty_like(s)
+            place[s] = torch.arange(self.n)
+        ys = self.ys if s is None else [y[s] for y in self.ys]
+        evaluate = METRICS[self.name].load("evaluate")
+        if METRICS[self.name].needs == "moments":
+            return [float(evaluate(moments(x, y))) for x in self.xs for y in ys]
+        every = []
+        for graphs_x, graphs_y in self._drawn:
+            seconds = graphs_y if s is None or place is None else [place[graph[s]] for graph in graphs_y]
+            pairs = itertools.product(zip(self.xs, graphs_x, strict=True), zip(ys, seconds, strict=True))
+            graphs = (Graphs(a, b, self.settings.metric, (x, y)) for (x, a), (y, b) in pairs)
+            every.append([mean_over_items(evaluate(of_pair)) for of_pair in graphs])
+        return [sum(scores) / len(scores) for scores in zip(*every, strict=True)]
 
     def _relabelled_scores(self) -> Iterator[Sequence[float]]:
         """Yield the scores of all pairs under each relabelling."""
@@ -166,11 +215,23 @@ class _Layers:
         drawn = random_relabellings(self.n, settings.relabellings, settings.seed)
         if metric.relabelled is None:
             for s in drawn:
-                yield [score for row in self.scores(s) for score in row]
+                yield self._drawn_scores(s)
             return
         relabelled, every = metric.load("relabelled"), torch.stack(list(drawn))
-        pairs = [Graphs(a, b, metric=settings.metric) for a in self.graphs_x for b in self.graphs_y]
-        yield from zip(*(relabelled(graphs)(every).tolist() for graphs in pairs), strict=True)
+        draws = []
+        for graphs_x, graphs_y in self._drawn:
+            pairs = [Graphs(a, b, metric=settings.metric) for a in graphs_x for b in graphs_y]
+            draws.append(torch.stack([relabelled(graphs)(every) for graphs in pairs]))
+        yield from torch.stack(draws).mean(0).T.tolist()
+
+
+def _ordered(layers: list[Lists], k: int, seed: np.random.SeedSequence) -> list[Tensor]:
+    """Return the graphs of layers in a random order of ties."""
+    seeds = seed.spawn(len(layers))
+    return [
+        lists.indices if lists.ties is None else lists.ties.draw(k, of_layer)
+        for lists, of_layer in zip(layers, seeds, strict=True)
+    ]
 
 
 def _require_metric(name: str) -> None:
@@ -179,9 +240,10 @@ def _require_metric(name: str) -> None:
         raise ValueError(f"align_layers: metric_name must be among {taken}, got {name!r}")
 
 
-def _search(layer: Indexable, settings: Settings) -> Tensor:
-    """Return the neighbour graph of a layer, [n, k]."""
-    return torch.as_tensor(knn(layer, settings.k, **settings.search).indices).cpu()
+def _search(layer: Indexable, settings: Settings) -> Lists:
+    """Return the neighbour lists of a layer."""
+    lists = search_lists(layer, TieSearch(settings.k, seed=settings.seed, **settings.search))
+    return dataclasses.replace(lists, indices=lists.indices.cpu())
 
 
 def _paired_layers(xs: LayerSource, ys: LayerSource, prepare: str | None) -> tuple[list[Indexable], list[Indexable]]:

@@ -184,6 +184,8 @@ class LayerAlignment:
             corrects for the number of pairs.
         settings: dict. What was asked for.
         cost: dict. Seconds of each stage.
+        possible: float. The best score that the best pair allows; where neighbours tie it is less than that of two
+            equal representations, since two random orders of the same ties differ.
         provenance: dict. Versions, machine, commit, time and command.
     """
 
@@ -193,6 +195,7 @@ class LayerAlignment:
     null: Null | None
     settings: Json
     cost: dict[str, float]
+    possible: float = 1.0
     provenance: Json = dataclasses.field(default_factory=provenance.collect)
 
     @property

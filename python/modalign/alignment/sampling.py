@@ -23,10 +23,12 @@ from modalign.alignment.estimates import (
 from modalign.alignment.settings import SearchOptions, Settings
 from modalign.alignment.size_curve import SizeCurve, size_curve
 from modalign.common.types import Array
-from modalign.files.rows import RowSource, open_rows, read_rows
+from modalign.files.rows import RowSource, open_rows
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.registry import METRICS
-from modalign.neighbors.functional import knn
+from modalign.metrics.tied_graphs import graphs_of_lists
+from modalign.metrics.tied_scores import metric_score
+from modalign.neighbors.tie_search import TieSearch, search_lists
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -137,10 +139,14 @@ def sampled_scores(
     n = open_rows(x).shape[0]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))
 
+    labels = None if groups is None else torch.as_tensor(groups)
+
     def scores(rows: Tensor) -> dict[str, np.ndarray]:
-        a, b = (graph_of_rows(side, rows, settings.k, groups=groups, **settings.search) for side in (x, y))
-        graphs = Graphs(a, b, metric=settings.metric, candidates=n)
-        return {name: METRICS[name].load("evaluate")(graphs).numpy() for name in names}
+        search = TieSearch(settings.k, groups=labels, items=rows, seed=settings.seed, **settings.search)
+        lists = [search_lists(side, search) for side in (x, y)]
+        a, b = (of_side.indices.cpu() for of_side in lists)
+        graphs = graphs_of_lists(*lists, Graphs(a, b, settings.metric, candidates=n), items=rows, seed=settings.seed)
+        return {name: np.asarray(metric_score(METRICS[name], graphs).items) for name in names}
 
     if settings.sample is not None:
         batches = [scores(rows) for rows in torch.split(order[: settings.sample], LARGEST_BATCH)]
@@ -196,12 +202,5 @@ def graph_of_rows(
     Returns:
         int64 tensor of shape (m, k).
     """
-    queries = read_rows(open_rows(x), rows)
-    if groups is not None:
-        labels = torch.as_tensor(groups)
-        return torch.as_tensor(knn(x, k, queries=queries, groups=labels, query_groups=labels[rows], **options).indices)
-    # one neighbour too many: the row finds itself, unless k + 1 of its duplicates come before it
-    indices = torch.as_tensor(knn(x, k + 1, queries=queries, **options).indices)
-    is_itself = indices == rows[:, None]
-    is_itself[~is_itself.any(1), -1] = True
-    return indices[~is_itself].reshape(len(rows), k)
+    labels = None if groups is None else torch.as_tensor(groups)
+    return search_lists(x, TieSearch(k, groups=labels, items=rows, **options)).indices

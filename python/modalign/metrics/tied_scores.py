@@ -19,10 +19,22 @@ from modalign.common.types import Array
 from modalign.files.rows import RowSource
 from modalign.metrics.graphs import Search, paired_rows
 from modalign.metrics.inputs import Graphs, mean_over_items
+from modalign.metrics.registry import Metric
 from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
 from modalign.neighbors.tie_search import TieSearch, search_lists
 
-__all__ = ["DrawnScore", "drawn_score", "number_of_draws", "searched_graphs", "searched_score"]
+__all__ = [
+    "NULL_DRAWS",
+    "DrawnScore",
+    "best_score",
+    "drawn_score",
+    "metric_score",
+    "number_of_draws",
+    "searched_graphs",
+    "searched_score",
+]
+
+NULL_DRAWS = 4  # orders of ties whose mean score is relabelled: a relabelled score costs as many evaluations
 
 DRAWN_LISTS = 1 << 15  # of all draws together, where items are few
 FEWEST_DRAWS, MOST_DRAWS = 8, 64
@@ -92,3 +104,43 @@ def drawn_score(
     if isinstance(first, Tensor):
         return DrawnScore(torch.stack([torch.as_tensor(value) for value in values]).mean(0), error, len(draws))
     return DrawnScore(float(np.mean(means)), error, len(draws))
+
+
+def metric_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | None = None) -> DrawnScore:
+    """Return the score of a metric that needs "lists" or "graphs": its expectation over orders of ties if there are any.
+
+    Args:
+        metric: The entry in the registry.
+        graphs: The graphs, with their ties where neighbours tie.
+        weights: The weights of the items in a mean over groups, or None.
+    """
+    if isinstance(graphs, Graphs):
+        return DrawnScore(metric.load("evaluate")(graphs))
+    if metric.expected is not None:
+        return DrawnScore(metric.load("expected")(graphs))
+    draws = [graphs.draw(number) for number in range(number_of_draws(len(graphs.x.items)))]
+    return drawn_score(metric.load("evaluate"), draws, weights)
+
+
+def best_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | None = None) -> float:
+    """Return the best score that the ties allow: that of two equal graphs, or less, as two random orders differ.
+
+    The score of a representation with itself, in two independent orders of its ties, is its best; of two
+    representations it is the geometric mean of theirs. For the share of common neighbours this is a bound.
+    """
+    if isinstance(graphs, Graphs):
+        return metric.best
+    if metric.expected is not None:
+        x, y = (mean_over_items(shares, weights) for shares in graphs.self_shares())
+        return math.sqrt(x * y)
+    evaluate, draws = metric.load("evaluate"), [graphs.draw(number) for number in range(NULL_DRAWS + 1)]
+    means = []
+    for side in (0, 1):
+        scores = []
+        for one, other in zip(draws, draws[1:], strict=False):
+            rows = None if one.rows is None else (one.rows[side], one.rows[side])
+            a, b = (one.a, other.a) if side == 0 else (one.b, other.b)
+            with_itself = evaluate(dataclasses.replace(one, a=a, b=b, rows=rows))
+            scores.append(mean_over_items(with_itself, weights))
+        means.append(sum(scores) / len(scores))
+    return math.sqrt(means[0] * means[1]) if min(means) > 0 else metric.best

@@ -49,8 +49,9 @@ def distinct_rows(table: Tensor) -> tuple[Tensor, Tensor]:
             equal[rows] = (table[remaining[rows]] == table[first[rows]]).all(1)
         first_copy[remaining[equal]] = first[equal]
         hashes, remaining = hashes[shared & ~equal], remaining[shared & ~equal]
-    representatives, numbers = torch.unique(first_copy, return_inverse=True)
-    return numbers, representatives
+    is_first = first_copy == torch.arange(len(table), device=table.device)
+    numbers = (is_first.cumsum(0) - 1)[first_copy]
+    return numbers, is_first.nonzero()[:, 0]
 
 
 def _hashes(rows: Tensor) -> Tensor:
