@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from modalign.alignment.graph_facts import graph_facts, ties_of
-from modalign.alignment.intervals import SPLITS, list_length, within_part
+from modalign.alignment.intervals import SPLITS, PartScore, list_length, within_part
 from modalign.alignment.items import Items
 from modalign.alignment.memory import search_limit
 from modalign.alignment.nulls import Null
-from modalign.alignment.scoring import Interval, PartScore, Record, Scoring
+from modalign.alignment.scoring import Interval, Record, Scoring
 from modalign.alignment.settings import Settings
 from modalign.alignment.size_curve import mean_curve, size_curve
 from modalign.alignment.within_chance import chance_within
@@ -152,10 +152,10 @@ class GraphScores(Scoring):
         def evaluate_part(names: list[str], kept: Tensor) -> dict[str, PartScore]:
             part_rows = None if rows is None else (rows[0][kept], rows[1][kept])
             weights = None if groups is None else group_weights(groups[kept])
-            graphs = [
-                Graphs(*(within_part(graph, kept, self.settings.k) for graph in lists), self.settings.metric, part_rows)
-                for lists in long_lists
-            ]
+            graphs = []
+            for lists in long_lists:
+                a, b = (within_part(graph, kept, self.settings.k) for graph in lists)
+                graphs.append(Graphs(a, b, self.settings.metric, part_rows))
 
             def score(name: str) -> PartScore:
                 if tied is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +24,18 @@ from torch import Tensor
 
 from modalign.common.checks import torch_seed
 
-__all__ = ["SPLITS", "balanced_halves", "list_length", "population_interval", "random_parts", "within_part"]
+__all__ = [
+    "SPLITS",
+    "PartScore",
+    "balanced_halves",
+    "list_length",
+    "population_interval",
+    "random_parts",
+    "within_part",
+]
+
+# a score of a part of the items; two, of two drawn orders of ties, where neighbours tie
+PartScore: TypeAlias = float | tuple[float, float]
 
 # number of parts -> number of random splits into so many parts
 SPLITS = {2: 100, 4: 40}
@@ -33,8 +45,8 @@ FREEDOM = 60
 
 def population_interval(
     value: float,
-    halves: list[list[float]],
-    quarters: list[list[float]] | None,
+    halves: Sequence[Sequence[PartScore]],
+    quarters: Sequence[Sequence[PartScore]] | None,
     confidence: float = 0.95,
     freedom: int = FREEDOM,
     within: tuple[float, float] = (-math.inf, math.inf),
@@ -85,14 +97,15 @@ def population_interval(
     return max(within[0], value - half_width), min(within[1], value + half_width)
 
 
-def _variance_between(parts: Sequence[Sequence[object]]) -> float:
+def _variance_between(parts: Sequence[Sequence[PartScore]]) -> float:
     """Return the mean variance between parts, or covariance of two draws, but at least a hundredth of the variance."""
     scores = np.asarray(parts, dtype=np.float64)
     if scores.ndim == 2:
-        return float(np.var(scores, axis=1, ddof=1).mean())
+        return float(np.mean(np.var(scores, axis=1, ddof=1)))
     deviations = scores - scores.mean(1, keepdims=True)
     covariance, variance = deviations.prod(2).sum(1).mean(), (deviations**2).mean(2).sum(1).mean()
-    return float(max(covariance, 0.01 * variance)) / (scores.shape[1] - 1)
+    between: float = max(float(covariance), 0.01 * float(variance)) / (scores.shape[1] - 1)
+    return between
 
 
 def random_parts(

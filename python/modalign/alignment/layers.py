@@ -181,17 +181,14 @@ class _Layers:
         """The graphs of the layers of both models, in several orders of ties if there are ties."""
         if not self._has_ties:
             return [([lists.indices for lists in self.lists_x], [lists.indices for lists in self.lists_y])]
-        seeds = np.random.SeedSequence(abs(self.settings.seed)).spawn(NULL_DRAWS)
+        k, seeds = self.settings.k, np.random.SeedSequence(abs(self.settings.seed)).spawn(2 * NULL_DRAWS)
         return [
-            (
-                _ordered(self.lists_x, self.settings.k, *of_draw.spawn(1)),
-                _ordered(self.lists_y, self.settings.k, of_draw),
-            )
-            for of_draw in seeds
+            (_ordered(self.lists_x, k, first), _ordered(self.lists_y, k, second))
+            for first, second in zip(seeds[::2], seeds[1::2], strict=True)
         ]
 
     def _drawn_scores(self, s: Tensor | None = None) -> list[float]:
-        """Return the mean score of every pair over the draws, with item s[i] of y beside item i of x where s is given."""
+        """Return the mean score of every pair over the draws; with s, item s[i] of y is beside item i of x."""
         place = None
         if s is not None:
             place = torch.empty_like(s)

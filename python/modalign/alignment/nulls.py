@@ -109,14 +109,10 @@ def tied_knn_null(graphs: TiedGraphs, score: float, confidence: float = 0.95, *,
     The moments are those of ``mutual_knn_null`` with the probabilities w_ij of the edges in the place of A_ij, so that
     t1 = sum w_ij^2 and t2 = sum w_ij w_ji. The tail is that of a count, which holds where few edges are open.
 
-    Args:
-        graphs: ``TiedGraphs`` of all items.
-        score: float. The expected mutual k-NN.
-        confidence: float in (0, 1). Level of the threshold.
-        best: float. The highest expected score that the ties allow.
+    ``best`` is the highest expected score that the ties allow.
     """
     n, k = len(graphs.x.rows), graphs.k
-    left, right = (_terms(squares, mutual, columns, n, k) for squares, mutual, columns in graphs.assignment_terms())
+    left, right = (_terms(*sums, n=n, k=k) for sums in graphs.assignment_terms())
     return _null_of_counts(score, _moments_of_shared_edges(left, right, n), n * k, confidence=confidence, best=best)
 
 
@@ -343,10 +339,10 @@ def _assignment_terms(graph: Tensor) -> _Terms:
     n, k = graph.shape
     edges = n * k
     indegree = graph.reshape(-1).bincount(minlength=n)
-    return _terms(edges, round(reciprocity(graph) * edges), int(indegree.square().sum()), n, k)
+    return _terms(edges, round(reciprocity(graph) * edges), int(indegree.square().sum()), n=n, k=k)
 
 
-def _terms(squares: float, mutual: float, columns: float, n: int, k: int) -> _Terms:
+def _terms(squares: float, mutual: float, columns: float, *, n: int, k: int) -> _Terms:
     """Return the terms from sum A_ij^2, sum A_ij A_ji and sum c^2 of a graph whose rows all sum to k."""
     edges = n * k
     t3, t4, t5 = n * k * k - squares, columns - squares, k * edges - mutual

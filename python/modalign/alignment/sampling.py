@@ -143,9 +143,9 @@ def sampled_scores(
 
     def scores(rows: Tensor) -> dict[str, np.ndarray]:
         search = TieSearch(settings.k, groups=labels, items=rows, seed=settings.seed, **settings.search)
-        lists = [search_lists(side, search) for side in (x, y)]
-        a, b = (of_side.indices.cpu() for of_side in lists)
-        graphs = graphs_of_lists(*lists, Graphs(a, b, settings.metric, candidates=n), items=rows, seed=settings.seed)
+        left, right = (search_lists(side, search) for side in (x, y))
+        plain = Graphs(left.indices.cpu(), right.indices.cpu(), settings.metric, candidates=n)
+        graphs = graphs_of_lists(left, right, plain, items=rows, seed=settings.seed)
         return {name: np.asarray(metric_score(METRICS[name], graphs).items) for name in names}
 
     if settings.sample is not None:

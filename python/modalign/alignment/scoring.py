@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
 from modalign.alignment.closed_forms import CLOSED_FORMS
-from modalign.alignment.intervals import SPLITS, population_interval, random_parts
+from modalign.alignment.intervals import SPLITS, PartScore, population_interval, random_parts
 from modalign.alignment.items import Items
 from modalign.alignment.nulls import Null, sampled_null
 from modalign.alignment.relabelling import random_relabellings
@@ -35,9 +35,7 @@ UNITS_OF_NEIGHBORS = 16  # items or groups for each of k + 1: a quarter of the i
 
 Interval = tuple[float, float]
 Evaluate = Callable[[str], float]
-# a score of a part of the items; two, of two drawn orders of ties, where neighbours tie
-PartScore: TypeAlias = float | tuple[float, float]
-Splits = list[list[dict[str, PartScore]]]
+Splits = list[list[Mapping[str, PartScore]]]
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value", bound=PartScore)
 
@@ -174,7 +172,7 @@ class Scoring(abc.ABC):
     # intervals
 
     def split_intervals(
-        self, names: list[str], evaluate_part: Callable[[list[str], Tensor], dict[str, PartScore]]
+        self, names: list[str], evaluate_part: Callable[[list[str], Tensor], Mapping[str, PartScore]]
     ) -> dict[str, Interval]:
         """Return intervals from the halves and quarters of random splits.
 

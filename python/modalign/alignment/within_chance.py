@@ -42,4 +42,5 @@ def chance_within(a: Tensor, b: Tensor, within: Tensor) -> Tensor:
     ]
     first, second = sizes[pairs // len(sizes)], sizes[pairs % len(sizes)]
     possible = first * (second - (pairs // len(sizes) == pairs % len(sizes)).long())
-    return (edges[0] * edges[1] / possible[:, None].clamp(min=1)).sum(0) / (n * torch.arange(1, k + 1))
+    means: Tensor = (edges[0] * edges[1] / possible[:, None].clamp(min=1)).sum(0) / (n * torch.arange(1, k + 1))
+    return means

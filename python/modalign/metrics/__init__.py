@@ -6,6 +6,7 @@ inputs            arguments of the evaluators: two graphs, or two tables of rows
 neighborhoods     scores of the k nearest neighbours, from their indices and ranks: ``mutual_knn``, ``jaccard_knn``, ...
 edges             scores of the neighbours and their similarities: ``cknna``, ``second_order_cosine``
 graphs            checks of graphs, for these two
+relabelled_graphs the edges that two graphs share when the items of one are relabelled
 tied_graphs       two graphs whose neighbours tie
 expected_overlap  the expected number of common neighbours over random orders of ties, in closed form
 tied_scores       searches, and scores that are means over drawn orders of ties

@@ -147,7 +147,8 @@ class _Targets:
         """Return the number of pairs that each list reaches."""
         first, end = self._ends(ranks.members)
         total = np.concatenate([[0], np.cumsum(end - first)])
-        return total[ranks.starts[1:]] - total[ranks.starts[:-1]]
+        sizes: Integers = total[ranks.starts[1:]] - total[ranks.starts[:-1]]
+        return sizes
 
     def expand(self, lists: Integers, ranks: Ranks) -> tuple[Integers, Integers, Integers]:
         """Return all (number of the list, entry of its ranks, pair of rows with the entry's row)."""

@@ -142,7 +142,7 @@ _ENTRIES = (
         "mutual k-NN",
         "lists",
         cost=LIST_SETS,
-        relabelled="modalign.metrics.neighborhoods:relabelled_mutual_knn",
+        relabelled="modalign.metrics.relabelled_graphs:relabelled_mutual_knn",
         expected="modalign.metrics.tied_graphs:expected_shares",
         closed_form="shared_edges",
     ),

@@ -132,5 +132,5 @@ def graphs_of_lists(
     if x.ties is None and y.ties is None:
         return graphs
     n = graphs.candidates or len(graphs.a)
-    tied = [lists.ties or TiedLists.without_ties(lists.indices, n, items) for lists in (x, y)]
-    return TiedGraphs(*tied, k=graphs.a.shape[1], metric=graphs.metric, rows=graphs.rows, seed=seed)
+    left, right = (lists.ties or TiedLists.without_ties(lists.indices, n, items) for lists in (x, y))
+    return TiedGraphs(left, right, graphs.a.shape[1], metric=graphs.metric, rows=graphs.rows, seed=seed)

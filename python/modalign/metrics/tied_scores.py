@@ -7,6 +7,7 @@ with the error of the mean.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -107,7 +108,7 @@ def drawn_score(
 
 
 def metric_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | None = None) -> DrawnScore:
-    """Return the score of a metric that needs "lists" or "graphs": its expectation over orders of ties if there are any.
+    """Return the score of a metric that needs "lists" or "graphs"; where there are ties, its expectation over orders.
 
     Args:
         metric: The entry in the registry.
@@ -137,7 +138,7 @@ def best_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | No
     means = []
     for side in (0, 1):
         scores = []
-        for one, other in zip(draws, draws[1:], strict=False):
+        for one, other in itertools.pairwise(draws):
             rows = None if one.rows is None else (one.rows[side], one.rows[side])
             a, b = (one.a, other.a) if side == 0 else (one.b, other.b)
             with_itself = evaluate(dataclasses.replace(one, a=a, b=b, rows=rows))

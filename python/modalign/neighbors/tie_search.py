@@ -18,7 +18,7 @@ from modalign.files.rows import Rows, RowSource, indexable, open_rows, read_rows
 from modalign.neighbors.copies import distinct_rows
 from modalign.neighbors.functional import knn
 from modalign.neighbors.graph import Certificate
-from modalign.neighbors.ties import Integers, TiedLists
+from modalign.neighbors.ties import TiedLists
 from modalign.ops.knn import DTYPES
 
 if TYPE_CHECKING:
@@ -85,11 +85,38 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
     Raises:
         TypeError, ValueError: As ``modalign.knn``.
     """
-    gallery = _Gallery(x, search)
-    indices, scores, certificate = gallery.search_items()
-    length = search.length
-    ties = _tied_lists(gallery, indices.cpu(), scores.cpu()) if _has_ties(scores) else None
-    return Lists(indices[:, :length].contiguous(), certificate, ties)
+    numbers, first = _distinct(x, search)
+    everything = _Gallery(x, search)
+    n, items = len(numbers), torch.arange(len(numbers)) if search.items is None else search.items.cpu()
+    repeated = 2 * len(first) <= n or int(torch.bincount(numbers).max()) > search.length
+    if repeated and 1 <= search.length <= everything.fewest_candidates():
+        builder = _ListBuilder(_Gallery(x, search, first), numbers, torch.unique(numbers[items]))
+        builder.complete((search.length + 5) // 4)
+        ties = builder.tied_lists(numbers, items)
+        if not builder.holds_subsets:
+            return Lists(ties.by_index(search.length), builder.gallery.certificate, ties)
+        indices, _ = everything.search_items()
+        return Lists(indices[:, : search.length].contiguous(), everything.certificate, ties)
+    indices, scores = everything.search_items()
+    lists = indices[:, : search.length].contiguous()
+    if not _has_ties(scores):
+        return Lists(lists, everything.certificate, None)
+    searched, order = items.sort()
+    builder = _ListBuilder(everything, torch.arange(n), searched)
+    builder.add(torch.arange(len(searched)), indices.cpu()[order], scores.cpu()[order])
+    builder.complete(indices.shape[1])
+    return Lists(lists, everything.certificate, builder.tied_lists(torch.arange(n), items))
+
+
+def _distinct(x: RowSource, search: TieSearch) -> tuple[Tensor, Tensor]:
+    """Return the number of each item's distinct row, of rows and groups together, and the first item of each."""
+    numbers, first = distinct_rows(as_tensor("knn: x", indexable(x), DTYPES))
+    if search.groups is None:
+        return numbers.cpu(), first.cpu()
+    # items of one row and one group have one list
+    numbers = torch.unique(torch.stack([numbers.cpu(), search.groups.cpu()], 1), dim=0, return_inverse=True)[1]
+    first = torch.full((int(numbers.max()) + 1,), len(numbers))
+    return numbers, first.scatter_reduce_(0, numbers, torch.arange(len(numbers)), "amin")
 
 
 class _Gallery:
@@ -106,23 +133,35 @@ class _Gallery:
             self.source = _take(x, rows) if in_memory else selected_rows(opened, rows)
             self.groups = None if groups is None else groups[rows]
         self.n = opened.shape[0] if rows is None else len(rows)
+        self.certificates: list[Certificate] = []
 
-    def search_items(self) -> tuple[Tensor, Tensor, Certificate]:
+    @property
+    def certificate(self) -> Certificate:
+        """How the lists of the first search are known."""
+        assert self.certificates
+        return self.certificates[0]
+
+    def fewest_candidates(self) -> int:
+        """Return the number of candidates of the searched item that has the fewest."""
+        searching = self.groups
+        if self.groups is not None and self.options.items is not None:
+            searching = self.groups[self.options.items]
+        return int(self.candidates(searching).min())
+
+    def search_items(self) -> tuple[Tensor, Tensor]:
         """Return the lists of the items among each other, with one neighbour more where there is one."""
         length, items = self.options.length, self.options.items
-        searching = None if self.groups is None or items is None else self.groups[items]
-        fewest = int(self.candidates(self.groups if searching is None else searching).min())
-        length = min(length + 1, max(length, fewest))
+        length = min(length + 1, max(length, self.fewest_candidates()))
         if items is None:
             return self._search(length)
         if self.groups is not None:
             return self._search(length, items)
         # one neighbour too many: the item finds itself, unless as many of its copies come before it
-        indices, scores, certificate = self._search(length + 1, items)
+        indices, scores = self._search(length + 1, items)
         is_itself = indices == items.to(indices.device)[:, None]
         is_itself[~is_itself.any(1), -1] = True
         indices, scores = (part[~is_itself].reshape(len(items), length) for part in (indices, scores))
-        return indices, scores, certificate
+        return indices, scores
 
     def candidates(self, groups: Tensor | None) -> Tensor:
         """Return the number of rows that are not of a group, for each of ``groups``; of other rows without groups."""
@@ -130,15 +169,16 @@ class _Gallery:
             return torch.tensor([self.n - 1])
         values, counts = torch.unique(self.groups, return_counts=True)
         place = torch.searchsorted(values, groups).clamp_(max=len(values) - 1)
-        return self.n - counts[place] * (values[place] == groups)
+        others: Tensor = self.n - counts[place] * (values[place] == groups)
+        return others
 
     def search_rows(self, length: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the lists of some rows; without groups a row is in its own list."""
-        indices, scores, _ = self._search(length, rows)
+        indices, scores = self._search(length, rows)
         return indices.cpu(), scores.cpu()
 
-    def _search(self, length: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Certificate]:
-        """Return indices, float64 scores in falling order, equal where the scores of the definition are, and how."""
+    def _search(self, length: int, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return indices, and scores in falling order that are equal where the scores of the definition are."""
         options = self.options
         queries = None if rows is None else self.read(rows)
         graph = knn(
@@ -156,7 +196,8 @@ class _Gallery:
         indices, scores = torch.as_tensor(graph.indices), torch.as_tensor(graph.scores)
         if scores.dtype != torch.float64 and _has_ties(scores):
             scores = self._exact(indices.cpu(), scores.cpu(), rows)
-        return indices, scores, graph.certificate
+        self.certificates.append(graph.certificate)
+        return indices, scores
 
     def read(self, rows: Tensor) -> Array:
         """Return some rows of the gallery."""
@@ -216,48 +257,6 @@ def _has_ties(scores: Tensor) -> bool:
     return bool((scores[:, 1:] == scores[:, :-1]).any())
 
 
-def _tied_lists(gallery: _Gallery, indices: Tensor, scores: Tensor) -> TiedLists:
-    """Return the lists with their classes of equal scores, from the lists that ``search_items`` returned."""
-    search = gallery.options
-    table = as_tensor("knn: x", indexable(gallery.all_rows), DTYPES)
-    numbers, first = distinct_rows(table)
-    if search.groups is not None:
-        # items of one row and one group have one list
-        pairs = torch.stack([numbers.cpu(), search.groups.cpu()], 1)
-        numbers = torch.unique(pairs, dim=0, return_inverse=True)[1]
-        first = torch.full((int(numbers.max()) + 1,), len(numbers)).scatter_reduce_(
-            0, numbers, torch.arange(len(numbers)), "amin"
-        )
-    numbers, first = numbers.cpu(), first.cpu()
-    n, items = len(numbers), torch.arange(len(numbers)) if search.items is None else search.items.cpu()
-    largest = int(torch.bincount(numbers).max())
-    if 2 * len(first) > n and largest <= search.length:
-        rows, searched = torch.arange(n), items
-        first_lists = (indices, scores)
-        if search.items is not None:
-            searched, order = items.sort()
-            first_lists = (indices[order], scores[order])
-        builder = _ListBuilder(gallery, rows, searched)
-        builder.add(torch.arange(len(searched)), *first_lists)
-        length = indices.shape[1]
-    else:
-        gallery = _Gallery(gallery.all_rows, search, first)
-        rows, searched = numbers, torch.unique(numbers[items])
-        builder = _ListBuilder(gallery, rows, searched)
-        length = max(1, (search.length + 2) // 4)
-    builder.complete(length)
-    starts, members, classes = builder.arrays()
-    return TiedLists(
-        search.length,
-        rows.numpy(),
-        searched.numpy(),
-        starts=starts,
-        members=members,
-        classes=classes,
-        items=items.numpy(),
-    )
-
-
 class _ListBuilder:
     """Collects lists of distinct rows that reach down to the last member of their last class."""
 
@@ -265,12 +264,13 @@ class _ListBuilder:
         self.gallery, self.searched = gallery, searched
         self.counts = torch.bincount(rows, minlength=gallery.n)
         self.missing = torch.ones(len(searched), dtype=torch.bool)
-        grouped = gallery.groups is not None
-        self.candidates = (
-            gallery.candidates(gallery.groups[searched]) if grouped else torch.full((len(searched),), gallery.n)
-        )
+        if gallery.groups is None:
+            self.candidates = torch.full((len(searched),), gallery.n)
+        else:
+            self.candidates = gallery.candidates(gallery.groups[searched])
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []  # list, member and class of entries
         self.most = max(4 * gallery.options.length, MEMBERS // len(searched))
+        self.holds_subsets = False  # of classes that are too large to hold
         self.generator = torch.Generator().manual_seed(gallery.options.seed)
 
     def complete(self, length: int) -> None:
@@ -316,15 +316,24 @@ class _ListBuilder:
         _, place, sizes = torch.unique_consecutive(codes, return_inverse=True, return_counts=True)
         if not len(sizes) or int(sizes.max()) <= self.most:
             return lists, ranks
+        self.holds_subsets = True
         order = torch.argsort(torch.rand(len(codes), generator=self.generator))
         order = order[place[order].argsort(stable=True)]
         rank = torch.arange(len(codes)) - (sizes.cumsum(0) - sizes)[place[order]]
         kept = order[rank < self.most].sort().values
         return lists[kept], ranks[kept]
 
-    def arrays(self) -> tuple[Integers, Integers, Integers]:
-        """Return starts, members and classes of ``TiedLists``."""
+    def tied_lists(self, rows: Tensor, items: Tensor) -> TiedLists:
+        """Return the collected lists for items (m,) with these rows (n,)."""
         lists, members, classes = (torch.cat(parts) for parts in zip(*self.parts, strict=True))
         order = lists.argsort(stable=True)
         starts = torch.searchsorted(lists[order], torch.arange(len(self.searched) + 1))
-        return starts.numpy(), members[order].numpy(), classes[order].numpy()
+        return TiedLists(
+            self.gallery.options.length,
+            rows.numpy(),
+            self.searched.numpy(),
+            starts=starts.numpy(),
+            members=members[order].numpy(),
+            classes=classes[order].numpy(),
+            items=items.numpy(),
+        )

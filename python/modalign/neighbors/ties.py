@@ -127,7 +127,7 @@ class TiedLists:
         members, copies, classes, lists = (part[is_left] for part in (self.members, copies, self.classes, lists))
         starts = np.searchsorted(lists, np.arange(len(self.searched) + 1))
         if not len(members):
-            return Ranks(starts, members, copies, copies, copies)
+            return Ranks(starts, members, copies, before=copies, tied=copies)
         total = np.concatenate([[0], np.cumsum(copies)])
         is_first = np.ones(len(members), dtype=bool)
         is_first[1:] = (lists[1:] != lists[:-1]) | (classes[1:] != classes[:-1])
@@ -140,7 +140,7 @@ class TiedLists:
             near = before < k
             members, copies, before, tied, lists = (part[near] for part in (members, copies, before, tied, lists))
             starts = np.searchsorted(lists, np.arange(len(self.searched) + 1))
-        return Ranks(starts, members, copies, before, tied)
+        return Ranks(starts, members, copies, before=before, tied=tied)
 
     def draw(self, length: int, seed: int | np.random.SeedSequence) -> Tensor:
         """Return lists (m, length) of items, int64, in which tied neighbours are in random order, drawn for each item.
@@ -164,6 +164,27 @@ class TiedLists:
             drawn[block] = self._items_at(self.items[block], ranks.members[entries], offsets)
         return torch.from_numpy(drawn)
 
+    def by_index(self, length: int) -> Tensor:
+        """Return lists (m, length) of items, int64, in which tied neighbours are ordered by their index."""
+        order, starts = self._by_row
+        # one more than is needed of each row, as the searching item is left out
+        sizes = np.minimum(np.diff(starts)[self.members], length + 1)
+        first = starts[self.members]
+        places = np.repeat(first - np.cumsum(sizes) + sizes, sizes) + np.arange(int(sizes.sum()))
+        items, lists, classes = order[places], np.repeat(self._list_of_entry, sizes), np.repeat(self.classes, sizes)
+        ranked = np.lexsort((items, classes, lists))
+        heads = np.searchsorted(lists[ranked], np.arange(len(self.searched)))
+        nearest = np.empty((len(self.items), length), dtype=np.int64)
+        step = max(1, PLACES // length)
+        for start in range(0, len(self.items), step):
+            block = slice(start, start + step)
+            wanted = np.minimum(heads[self.lists[block]][:, None] + np.arange(length + 1), len(ranked) - 1)
+            found = items[ranked[wanted]]
+            is_itself = found == self.items[block][:, None]
+            is_itself[~is_itself.any(1), -1] = True
+            nearest[block] = found[~is_itself].reshape(-1, length)
+        return torch.from_numpy(nearest)
+
     def _items_at(self, searching: Integers, rows: Integers, offsets: Integers) -> Integers:
         """Return the item at an offset among those of a row, the searching item itself left out."""
         order, starts = self._by_row
@@ -171,7 +192,8 @@ class TiedLists:
         own = np.empty(len(order), dtype=np.int64)
         own[order] = np.arange(len(order))
         is_own_row = rows == self.rows[searching][:, None]
-        return order[places + (is_own_row & (places >= own[searching][:, None]))]
+        items: Integers = order[places + (is_own_row & (places >= own[searching][:, None]))]
+        return items
 
 
 def _random_order(before: Integers, tied: Integers, rng: np.random.Generator) -> Integers:
