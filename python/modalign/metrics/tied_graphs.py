@@ -18,6 +18,8 @@ from modalign.neighbors.ties import TiedLists
 
 __all__ = ["TiedGraphs", "expected_shares", "graphs_of_lists"]
 
+KEPT = 1 << 17  # edges of a drawn graph that is kept
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TiedGraphs:
@@ -104,10 +106,25 @@ class TiedGraphs:
         return squares, mutual, float((counts * into**2).sum())
 
     def draw(self, number: int, length: int | None = None) -> Graphs:
-        """Return the graphs of one random order of each representation; numbers from 0 tell the draws apart."""
+        """Return the graphs of one random order of each representation; numbers from 0 tell the draws apart.
+
+        Those of few items are kept for the next metric that asks for them.
+        """
+        key = number, self.k if length is None else length
+        if key in self._drawn:
+            return self._drawn[key]
+        graphs = self._draw(*key)
+        if graphs.a.numel() <= KEPT:
+            self._drawn[key] = graphs
+        return graphs
+
+    @cached_property
+    def _drawn(self) -> dict[tuple[int, int], Graphs]:
+        return {}
+
+    def _draw(self, number: int, length: int) -> Graphs:
         of_x, of_y = np.random.SeedSequence([abs(self.seed), self.seed < 0, number]).spawn(2)
-        size = self.k if length is None else length
-        a, b = self.x.draw(size, of_x), self.y.draw(size, of_y)
+        a, b = self.x.draw(length, of_x), self.y.draw(length, of_y)
         n = len(self.x.rows)
         return Graphs(a, b, metric=self.metric, rows=self.rows, candidates=None if len(a) == n else n)
 
