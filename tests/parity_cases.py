@@ -52,6 +52,12 @@ def by_align(name: str, rows: str = "unit rows", prepare: str | None = None) -> 
     return lambda: aligned(rows, prepare, OF_ALIGN)[name].value
 
 
+def tied(*, itself: bool = False) -> float:
+    x, y = INPUTS["repeated rows"]
+    scores = modalign.align(x, x if itself else y, ["mutual_knn"], K, null="none", intervals=False)
+    return scores["mutual_knn"].value
+
+
 def one_less(value: Callable[[], float]) -> Callable[[], float]:
     return lambda: 1 - value()
 
@@ -180,6 +186,8 @@ class Case:
 STEPS = {
     "added 1e-6": "The program adds 1e-6 to the denominator of CKA. Ours is the equation.",
     "added 1e-8": "The program adds 1e-8 to the denominator of CKA. Ours is the equation.",
+    "ties": "The program takes equally near neighbours in the order of a sort that is not stable, one of many, and the "
+    "same order for a representation and itself. Ours is the mean over independent random orders in x and in y.",
     "centring": "The paper centres the kernels and pairs an edge with itself, as ours does; the program does neither.",
     "randomised SVD": "The program finds ten components by `torch.svd_lowrank` with two power iterations. They are not "
     "the leading ones where the spectrum is flat, and its number changes from call to call. `svcca` is exact.",
@@ -214,6 +222,8 @@ def published_svcca(theirs: str, rows: str, prepare: str | None = None) -> list[
 
 PLATONIC = [
     Case("mutual_knn", "unit rows", "mutual_knn", by_align("mutual_knn"), 1e-12),
+    Case("mutual_knn", "repeated rows", "mutual_knn", tied, step="ties"),
+    Case("mutual_knn(x, x)", "repeated rows", "mutual_knn", lambda: tied(itself=True), step="ties"),
     Case("cycle_knn", "unit rows", "cycle_knn", by_align("cycle_knn"), 1e-7),
     Case("lcs_knn", "unit rows", "lcs_knn(normalize=False)", longest(), 1e-6),
     Case("edit_distance_knn", "unit rows", "edit_distance_knn", by_align("edit_distance_knn"), 1e-12),

@@ -53,6 +53,12 @@ def gate(rule: Callable[[int, int], int]) -> Array:
     return p
 
 
+def signs() -> Pair:
+    """Return independent representations of three signs: 400 rows, of which eight are distinct."""
+    x, y = np.random.RandomState(5).randint(0, 2, (2, 400, 3)) * 2.0 - 1
+    return x / np.sqrt(3), y / np.sqrt(3)
+
+
 RAW, WIDE, LAYERS = drawn(0, 200, 24, 16), drawn(1, 64, 1024, 512), drawn(2, 120, 24, 16, layers=4)
 INPUTS: dict[str, Pair] = {
     "unit rows": (unit(RAW[0]), unit(RAW[1])),
@@ -61,6 +67,7 @@ INPUTS: dict[str, Pair] = {
     "loud rows": (loud(RAW[0]), loud(RAW[1])),
     "layers": (loud(LAYERS[0]), loud(LAYERS[1][:, :3])),
     "flat spectrum": drawn(4, 500, 96, 96, latents=48),
+    "repeated rows": signs(),
     "equal widths": (unit(RAW[0])[:, :16], unit(RAW[1])),
 }
 # labels and predictions of a regression; three labels are 0
