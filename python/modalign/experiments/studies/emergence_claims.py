@@ -35,6 +35,7 @@ __all__ = [
     "ends_claim",
     "levels_of",
     "protocol_of",
+    "published_statistics",
 ]
 
 FEATURES = 8  # features of the label
