@@ -1,8 +1,8 @@
 """Simulate how often the rule of every claim of the studies says "reproduced", rightly and wrongly.
 
-    python -m benchmarks.verdicts                     1,000 tables of each (some ten minutes on one core)
-    python -m benchmarks.verdicts --out FILE.json     also write a record with machine, versions and commit
-    python -m benchmarks.verdicts --install           also write the record that the package and the docs show
+    python -m benchmarks.verdicts --folder FOLDER     1,000 tables of each (ten minutes on one core); resumes there
+    python -m benchmarks.verdicts ... --out FILE.json     also write a record with machine, versions and commit
+    python -m benchmarks.verdicts ... --install           also write the record that studies and their pages show
 
 Every claim of ``modalign reproduce`` is judged on made-up tables of its real size, quick and full: noise, the paper's
 relation reversed, a constant, the paper's number exactly, and half of it. "Reproduced" where a claim is false may come
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,11 +31,12 @@ from benchmarks import verdict_tables as made
 from benchmarks.verdict_tables import CONSTANT, HALF, NOISE, ONE, REVERSED, RIGHT, SCENARIOS
 from modalign.common import provenance
 from modalign.experiments.studies import (
-    emergence,
     emergence_claims,
-    multibench,
+    emergence_grid,
     multibench_claims,
+    multibench_grid,
     strength,
+    strength_real,
     vision_language,
     vision_language_claims,
 )
@@ -53,7 +55,8 @@ from modalign.files.atomic import write_atomically
 
 VERDICTS = ("reproduced", "partly", "undecided", "not")
 ASSUMED = 0.6  # the correlation of a claim for which the paper gives no number
-CONSTANTS = 20  # tables of a constant, which are all alike
+# tables of a scenario, as a share: those of a constant are all alike, and half as strong and reversed decide nothing
+SHARES = {CONSTANT: 0.02, REVERSED: 0.2, HALF: 0.3}
 Judge = Callable[[np.random.Generator, str, int], Claim]
 
 
@@ -181,67 +184,81 @@ def judged_sensitivity(draws: int, strengths: tuple[float, ...], rng: Any, scena
     return shapes.gains_and_loses(gains, loses, "")
 
 
-def designs() -> Iterator[Design]:
-    """Yield every claim of every study at its two sizes."""
-    for size in ("quick", "full"):
-        yield from _emergence(size)
-        yield from _multibench(size)
-        yield from _vision_language(size)
-        yield from _strength(size)
+def designs() -> dict[str, Design]:
+    """Return every claim of every study at its two sizes and by its protocols, by the key of its record."""
+    every_design = [
+        design
+        for number, size in ((1, "quick"), (0, "full"))
+        for make in (_emergence, _multibench, _vision_language, _strength, _real)
+        for design in make(size, number)
+    ]
+    by_key: dict[str, Design] = {}
+    for design in every_design:
+        by_key.setdefault(key_of_design(design), design)
+    return by_key
 
 
-def _emergence(size: str) -> Iterator[Design]:
-    grid, paper = getattr(emergence, size.upper()), emergence_claims.PAPER
-    seeds, heterogeneities, depths = len(grid.seeds), len(grid.heterogeneity), len(grid.depths_2)
-    points = sum(u <= emergence_claims.LAST for u in grid.uniqueness)
+def key_of_design(design: Design) -> str:
+    """Return the key of a design, from one table."""
+    return design.judge(np.random.default_rng(0), RIGHT, 0).key
+
+
+def _emergence(size: str, number: int) -> Iterator[Design]:
+    grids, paper = {grids[number] for grids in emergence_grid.GRIDS.values()}, emergence_claims.PAPER
+    shapes_of_grids = {
+        (len(g.seeds), len(g.heterogeneity), len(g.depths_2), sum(u <= emergence_claims.LAST for u in g.uniqueness))
+        for g in grids
+    }
     make = functools.partial(Design, "emergence", size)
-    for d, number in paper["uniqueness"].items():
-        if d in grid.heterogeneity:
-            yield make(
-                f"falls with uniqueness, D {d}", functools.partial(judged_trend, "strong", number, (seeds, points))
-            )
-    if set(grid.heterogeneity) - set(paper["uniqueness"]):
+    for seeds, heterogeneities, depths, points in sorted(shapes_of_grids):
+        for d, rho in paper["uniqueness"].items():
+            judge = functools.partial(judged_trend, "strong", rho, (seeds, points))
+            yield make(f"falls with uniqueness, D {d}", judge)
         yield make("falls with uniqueness, other D", functools.partial(judged_trend, "sign", None, (seeds, points)))
-    yield make("high at U = 0, none at 8", functools.partial(judged_ends, seeds, heterogeneities))
-    for measure, numbers in paper["heterogeneity"].items():
-        for u, number in numbers.items():
-            judge = functools.partial(judged_trend, "strong", number, (seeds, heterogeneities))
-            yield make(f"{measure} falls with heterogeneity, U {u}", judge)
-    shape = (seeds, heterogeneities, depths)
-    for which in ("performance", "depth"):
-        for u, number in paper[which].items():
-            false = (REVERSED, HALF, CONSTANT) if number == 0 else (NOISE, REVERSED, CONSTANT)
-            judge = functools.partial(judged_median, number, shape, which == "depth")
-            words = "none with" if number == 0 else "goes with"
-            yield make(f"alignment {words} {which}, U {u}", judge, false=false)
-    count = len(grid.uniqueness)
-    yield make(
-        "performance grows with depth at every U",
-        functools.partial(judged_every, count, paper["deeper"], shape),
-        scenarios=(*SCENARIOS, ONE),
-        false=(NOISE, REVERSED, CONSTANT, ONE),
-        share=0.3,
-    )
-    yield make("heat-map", functools.partial(judged_grid, (seeds, depths, heterogeneities)))
+        yield make("high at U = 0, none at 8", functools.partial(judged_ends, seeds, heterogeneities))
+        for measure, numbers in paper["heterogeneity"].items():
+            for u, rho in numbers.items():
+                judge = functools.partial(judged_trend, "strong", rho, (seeds, heterogeneities))
+                yield make(f"{measure} falls with heterogeneity, U {u}", judge)
+        judge = functools.partial(judged_trend, "sign", None, (seeds, heterogeneities))
+        yield make("falls with heterogeneity, no number", judge)
+        shape = (seeds, heterogeneities, depths)
+        for which in ("performance", "depth"):
+            for u, rho in paper[which].items():
+                false = (REVERSED, HALF, CONSTANT) if rho == 0 else (NOISE, REVERSED, CONSTANT)
+                judge = functools.partial(judged_median, rho, shape, which == "depth")
+                words = "none with" if rho == 0 else "goes with"
+                yield make(f"alignment {words} {which}, U {u}", judge, false=false)
+        count = len(next(iter(grids)).uniqueness)
+        yield make(
+            "performance grows with depth at every U",
+            functools.partial(judged_every, count, paper["deeper"], shape),
+            scenarios=(*SCENARIOS, ONE),
+            false=(NOISE, REVERSED, CONSTANT, ONE),
+            share=0.3,
+        )
+        yield make("heat-map", functools.partial(judged_grid, (seeds, depths, heterogeneities)))
 
 
-def _multibench(size: str) -> Iterator[Design]:
-    grid = getattr(multibench, size.upper())
-    shapes_of_tables = {"means": (1, len(grid.depths))}
-    if size == "full":  # the paper's protocol: every seed and depth is an entry
-        shapes_of_tables["all"] = (len(grid.seeds), len(grid.depths))
-    for shape in shapes_of_tables.values():
-        for dataset, numbers in multibench_claims.PAPER.items():
-            for (varying, other), number in numbers.items():
-                none = abs(number) < multibench_claims.ABOUT_ZERO
-                judge = functools.partial(judged_pairs, "none" if none else "strong", number, shape, False)
-                false = (REVERSED, HALF, CONSTANT) if none else (NOISE, REVERSED, CONSTANT)
-                name = f"{dataset}, {varying} with {other}" + (", all entries" if shape[0] > 1 else "")
-                yield Design("multibench", size, name, judge, false=false)
+def _multibench(size: str, number: int) -> Iterator[Design]:
+    grid = multibench_grid.GRIDS["default"][number]
+    for rows, words in ((1, "means over seeds"), (len(grid.seeds), "every seed")):
+        shape = (rows, len(grid.depths))
+        numbers: dict[str, float | None] = {
+            f"{dataset}, {varying} with {other}": r
+            for dataset, table in multibench_claims.PAPER.items()
+            for (varying, other), r in table.items()
+        }
+        for name, r in (numbers | {"a side of 0": None, "none": 0.0}).items():
+            none = r is not None and abs(r) < multibench_claims.ABOUT_ZERO
+            rule = "none" if none else "sign" if r is None else "strong"
+            judge = functools.partial(judged_pairs, rule, None if name == "none" else r, shape, False)
+            false = (REVERSED, HALF, CONSTANT) if none else (NOISE, REVERSED, CONSTANT)
+            yield Design("multibench", size, f"{name}, {words}", judge, false=false)
 
 
-def _vision_language(size: str) -> Iterator[Design]:
-    grid, paper = getattr(vision_language, size.upper()), vision_language_claims.PAPER
+def _vision_language(size: str, number: int) -> Iterator[Design]:
+    grid, paper = (vision_language.FULL, vision_language.QUICK)[number], vision_language_claims.PAPER
     seeds, kinds = len(grid.seeds), len(grid.kinds)
     points = sum(u >= min(paper["ends"]) for u in grid.uniqueness)
     make = functools.partial(Design, "vision-language", size)
@@ -253,18 +270,19 @@ def _vision_language(size: str) -> Iterator[Design]:
     for what in ("falls", "left"):
         yield make(f"ends: {what}", functools.partial(judged_captions, what, kinds, seeds))
     for models in (5, 8, 12):
-        for u, number in paper["performance"].items():
-            judge_models = functools.partial(judged_pairs, "strong", number, (2, 1, models), True)
+        for u, rho in paper["performance"].items():
+            judge_models = functools.partial(judged_pairs, "strong", rho, (2, 1, models), True)
             yield make(f"goes with performance over {models} models, U {u}", judge_models)
 
 
-def _strength(size: str) -> Iterator[Design]:
-    plan = getattr(strength, size.upper())
+def _strength(size: str, number: int) -> Iterator[Design]:
+    plan = (strength.FULL, strength.QUICK)[number]
     sweep = parse({**plan.strength, "name": "strength"}, "strength")
     draws, strengths = len(sweep.seeds), tuple(s for s in sweep.strengths if s <= shapes.HIGHEST)
     make = functools.partial(Design, "align", size)
     for shape in ("falls", "rises then falls", "rises"):
-        yield make(f"accuracy {shape}", functools.partial(judged_shape, shape, draws, strengths))
+        judge = functools.partial(judged_shape, shape, draws, strengths)
+        yield make(f"accuracy {shape}", judge, share=0.3 if " " in shape else 1.0)
     cases = len(sweep.cases)
     yield make("best strength by redundancy", functools.partial(judged_trend, "sign", None, (draws, cases)))
     yield make(
@@ -272,6 +290,7 @@ def _strength(size: str) -> Iterator[Design]:
         functools.partial(judged_trends, cases, (draws, len(sweep.strengths))),
         scenarios=(*SCENARIOS, ONE),
         false=(NOISE, REVERSED, CONSTANT, ONE),
+        share=0.3,
     )
     for pairs in (len(plan.pairs["cases"]), len(plan.pairs["cases"]) + cases):
         judge = functools.partial(judged_pairs, "sign", None, (2, pairs), True)
@@ -285,22 +304,44 @@ def _strength(size: str) -> Iterator[Design]:
         )
 
 
+def _real(size: str, number: int) -> Iterator[Design]:
+    seeds = (5, 3)[number]
+    for protocol, strengths in strength_real.STRENGTHS.items():
+        make = functools.partial(Design, "align", size)
+        for shape in ("falls", "rises then falls", "rises"):
+            judge = functools.partial(judged_shape, shape, seeds, strengths)
+            yield make(f"real data, {protocol}: {shape}", judge, share=0.3 if " " in shape else 1.0)
+        judge = functools.partial(judged_trend, "sign", None, (seeds, len(strengths)))
+        yield make(f"real data, {protocol}: alignment rises with strength", judge)
+
+
 def _counted(content: Any) -> dict[str, Any]:
     return parse({**content, "name": "sensitivity"}, "sensitivity").model_dump()
 
 
-def simulate(design: Design, count: int) -> tuple[str, dict[str, dict[str, float]]]:
-    """Return the key of a design, and the shares of the verdicts by scenario over ``count`` tables."""
+def simulate(design: Design, count: int) -> dict[str, dict[str, float]]:
+    """Return the shares of the verdicts by scenario over ``count`` tables of each."""
     shares = {}
-    key = ""
     for scenario in design.scenarios:
         rng = np.random.default_rng([17, *scenario.encode()])
-        tables = CONSTANTS if scenario == CONSTANT else max(1, round(design.share * count))
-        claims = [design.judge(rng, scenario, number) for number in range(tables)]
-        key = claims[0].key
-        verdicts = Counter(claim.verdict for claim in claims)
+        tables = max(1, round(design.share * SHARES.get(scenario, 1.0) * count))
+        verdicts = Counter(design.judge(rng, scenario, number).verdict for number in range(tables))
         shares[scenario] = {verdict: round(verdicts[verdict] / tables, 4) for verdict in VERDICTS}
-    return key, shares
+    return shares
+
+
+def resumed(item: tuple[str, Design], count: int, folder: Path) -> dict[str, Any]:
+    """Return the row of a design, from ``folder`` if it was simulated before."""
+    key, design = item
+    file = folder / f"{hashlib.sha256(f'{key} {count}'.encode()).hexdigest()[:16]}.json"
+    if file.is_file():
+        row: dict[str, Any] = json.loads(file.read_text())
+        return row
+    facts = {"study": design.study, "size": design.size, "claim": design.claim, "key": key}
+    row = {**facts, "scenarios": simulate(design, count), "false": list(design.false)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda path: path.write_text(json.dumps(row)))
+    return row
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
@@ -315,44 +356,48 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def holds(row: dict[str, Any], tables: int) -> bool:
+    """Return whether a false claim is reproduced in 5 % at most, and a true one in 80 % or else mostly undecided."""
+    shares = row["scenarios"]
+    false = max(shares[name]["reproduced"] for name in row["false"])
+    right = shares[RIGHT]
+    open_or_right = right["reproduced"] >= 0.8 or right["reproduced"] + right["undecided"] >= 0.9
+    return bool(false <= 0.05 + 2.6 * (0.05 * 0.95 / tables) ** 0.5 and open_or_right)
+
+
 def main() -> None:
     """Run the simulations, print the table and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", type=int, default=1000, help="tables of each scenario (default: 1000)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--folder", type=Path, default=Path("build/verdicts"), help="where finished designs are kept")
     parser.add_argument("--out", type=Path, help="write the record to this JSON file")
     parser.add_argument("--install", action="store_true", help=f"write the record to {FILE.name} of the package")
     arguments = parser.parse_args()
-    console, every_design = Console(), list(designs())
+    console, every_design = Console(width=160), list(designs().items())
+    run = functools.partial(resumed, count=arguments.tables, folder=arguments.folder)
     with ProcessPoolExecutor(arguments.workers) as pool:
-        run = functools.partial(simulate, count=arguments.tables)
-        results = list(
-            track(pool.map(run, every_design), "designs", len(every_design), console=console, transient=True)
-        )
-    rows = []
-    for design, (key, shares) in zip(every_design, results, strict=True):
-        facts = {"study": design.study, "size": design.size, "claim": design.claim, "key": key}
-        rows.append({**facts, "scenarios": shares, "false": list(design.false)})
+        results = pool.map(run, every_design)
+        rows = list(track(results, "designs", len(every_design), console=console, transient=True))
     table = Table(title=f"{arguments.tables:,} tables: reproduced, %")
     for column in ("study", "size", "claim", "false, at most", "half", "right", "right: undecided", ""):
         table.add_column(column)
     for row in rows:
         shares = row["scenarios"]
         false = max(shares[name]["reproduced"] for name in row["false"])
-        decided = shares[RIGHT]["reproduced"] >= 0.8 or shares[RIGHT]["undecided"] >= 0.9 - shares[RIGHT]["reproduced"]
-        holds = false <= 0.05 + 2.6 * (0.05 * 0.95 / arguments.tables) ** 0.5 and decided
         cells = (false, shares[HALF]["reproduced"], shares[RIGHT]["reproduced"], shares[RIGHT]["undecided"])
         names = [row[name] for name in ("study", "size", "claim")]
-        table.add_row(*names, *(f"{100 * cell:.1f}" for cell in cells), "" if holds else "[red]no[/red]")
+        mark = "" if holds(row, arguments.tables) else "[red]no[/red]"
+        table.add_row(*names, *(f"{100 * cell:.1f}" for cell in cells), mark)
     console.print(table)
-    known = {row["key"]: {"scenarios": row["scenarios"], "false": row["false"]} for row in rows}
-    record = {"provenance": provenance.collect(), "tables": arguments.tables, "rows": rows}
     if arguments.out:
+        record = {"provenance": provenance.collect(), "tables": arguments.tables, "rows": rows}
         write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
         console.print(f"record: {arguments.out}")
     if arguments.install:
+        known = {row["key"]: {"scenarios": row["scenarios"], "false": row["false"]} for row in rows}
         content = {"tables": arguments.tables, "designs": known}
-        write_atomically(FILE, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+        write_atomically(FILE, lambda path: path.write_text(json.dumps(content) + "\n"))
         console.print(f"record of the package: {FILE}")
 
 

@@ -117,9 +117,10 @@ def test_a_gain_is_claimed_where_its_interval_is_above_0() -> None:
 
     gain = "c: x gains 1.3 points of validation accuracy [0.2, 2.6] at strength 0.2, likely between 0.1 and 0.3."
     assert said() == gain
-    told = "+1.3 points [-0.03, 2.6] at strength 0.2, above 0 with probability 97%"
+    told = "+1.3 points [-0.03, 2.6] at strength 0.2; some strength helps with probability 97%"
     assert said(gain_low=-0.0003, helps=0.97) == f"c: no gain is shown for x ({told})."
-    assert said(best=0.0, gain=0.0, gain_low=0.0, gain_high=0.0, helps=0.0) == "c: x is best without alignment."
+    without = said(best=0.0, gain=0.0, gain_low=0.0, gain_high=0.0, helps=0.3)
+    assert without == "c: no gain is shown for x (some strength helps with probability 30%)."
 
 
 @pytest.mark.parametrize("name", ["both", "align only", "predict only", "neither"])

@@ -153,8 +153,10 @@ def test_the_range_holds_for_a_shift_of_each_seed_and_repeats(seed: int, seeds: 
         (UP, UP, DOWN, "peaks between"),
         (NONE, DOWN, DOWN, "falls"),  # the baseline is the best
         (NEITHER, DOWN, DOWN, "falls"),
-        (NEITHER, NEITHER, NEITHER, "flat"),
-        (NEITHER, NEITHER, DOWN, "flat"),
+        (NEITHER, NEITHER, NEITHER, "undecided"),  # the intervals hold changes of more than a point
+        (NEITHER, NEITHER, DOWN, "undecided"),
+        (Estimate(0.001, -0.004, 0.006), Estimate(0.0, -0.009, 0.009), NEITHER, "flat"),
+        (Estimate(0.001, -0.004, 0.006), Estimate(0.0, -0.011, 0.009), NEITHER, "undecided"),
         (NONE, NONE, NONE, "flat"),
         (Estimate(0.5, None, None), Estimate(0.5, None, None), Estimate(0.0, None, None), None),
     ],

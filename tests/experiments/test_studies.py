@@ -166,7 +166,7 @@ def test_an_optimum_is_found_with_its_interval() -> None:
     assert first.helps > 0.99
     assert first.gain_low < 0.05 * np.arcsinh(10) ** 2 / 9 < first.gain_high
     assert second.best == 0
-    assert second.helps == 0
+    assert second.helps < 0.2
 
 
 def test_noise_alone_helps_no_more_often_than_it_says() -> None:

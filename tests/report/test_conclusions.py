@@ -45,7 +45,7 @@ def test_peak_and_flat(tmp_path: Path) -> None:
     assert sentence(tmp_path, PEAK, FLAT) == (
         "true pairs: best strength for image is 0.5 [0.5, 0.5], +4.0 points [3.8, 4.2] over no alignment "
         "(peaks between, strength 1 costs 2.0 points [1.8, 2.2]); "
-        "no gain for text (flat, best without alignment)."
+        "no gain for text (flat, validation chose no alignment, 0 [0, 0])."
     )
 
 
@@ -55,7 +55,7 @@ def test_a_gain_whose_interval_holds_zero_is_no_gain(tmp_path: Path) -> None:
     write_sweep(tmp_path, constant(table), cases=["c"], strengths=[0.0, 0.5], seeds=[0, 1, 2], epochs=2)
     (only,) = conclusions(tmp_path)
     change = "+1.0 points [-4.0, 6.0] at the strength validation chose, 0.5 [0, 0.5]"
-    assert only.startswith(f"c: no gain for image (flat, {change}); ")
+    assert only.startswith(f"c: no gain for image (undecided, {change}); ")
 
 
 def test_test_accuracy_has_no_part_in_choosing_the_strength(tmp_path: Path) -> None:

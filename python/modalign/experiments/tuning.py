@@ -33,6 +33,8 @@ __all__ = ["Budget", "Optimum", "Regret", "against_grid", "optimum", "require_gr
 
 FIRST_SEED = 1000  # a grid counts from 0
 CHECKPOINT_SECONDS = 10.0
+# of accuracy: a curve drawn from a posterior is above 0 somewhere, by less, where nothing helps
+SMALLEST_GAIN = 0.002
 Evaluation = Mapping[str, Any]  # strength, seed, and validation_accuracy_1, accuracy_1, ... of one run
 
 
@@ -83,7 +85,7 @@ class Optimum:
         gain: Validation accuracy there less that at strength 0.
         gain_low: Lower end of the gain's 95 % interval.
         gain_high: Upper end.
-        helps: Posterior probability of any gain.
+        helps: Posterior probability that any strength gains 0.2 points of accuracy or more.
         curve: Lists of equal length: strength, and mean and deviation of the change there.
     """
 
@@ -279,7 +281,7 @@ def optimum(rows: Sequence[Evaluation], modality: int, highest: float) -> Optimu
         gain=float(fitted.mean[best] - fitted.mean[0]),
         gain_low=float(gain_low),
         gain_high=float(gain_high),
-        helps=float((gains > 0).mean()) if best else 0.0,
+        helps=float((fitted.functions.max(1) - fitted.functions[:, 0] >= SMALLEST_GAIN).mean()),
         curve={
             "strength": fitted.strengths.tolist(),
             "mean": fitted.mean.tolist(),

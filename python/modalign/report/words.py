@@ -143,7 +143,6 @@ def _subject(finding: Finding) -> str:
 def _clause(finding: Finding) -> str:
     """Return the clause about one model: its best strength and gain, its trend, and the cost of the strongest."""
     best = f"best strength for {_subject(finding)} is {strength_range(finding)}"
-    without = "without alignment" if finding.baseline == 0 else f"at {baseline_name(finding)}"
     if finding.trend is None:
         return f"{best}, the baseline" if finding.best == finding.baseline else f"{best}, {_over(finding)}"
     remarks: list[str] = [finding.trend]
@@ -152,13 +151,21 @@ def _clause(finding: Finding) -> str:
     else:
         clause = f"no gain for {_subject(finding)}"
         at_best = f"{points(finding.gain)} at the strength validation chose, {strength_range(finding)}"
-        remarks.append(f"best {without}" if finding.best == finding.baseline else at_best)
+        remarks.append(_baseline_chosen(finding) if finding.best == finding.baseline else at_best)
     if finding.best != finding.strongest:
         if finding.end.negative:
             remarks.append(f"strength {strength(finding.strongest)} costs {points(_cost(finding.end), sign=False)}")
         elif finding.end.positive and not finding.gains:
             remarks.append(f"strength {strength(finding.strongest)} adds {points(finding.end)}")
     return f"{clause} ({', '.join(remarks)})"
+
+
+def _baseline_chosen(finding: Finding) -> str:
+    """Return that the baseline is best where the data tell, and else that validation chose it."""
+    baseline = finding.baseline
+    if finding.trend == "falls" and finding.best_range == (baseline, baseline):
+        return f"best {'without alignment' if baseline == 0 else f'at {baseline_name(finding)}'}"
+    return f"validation chose {baseline_name(finding)}, {strength_range(finding)}"
 
 
 def _over(finding: Finding) -> str:

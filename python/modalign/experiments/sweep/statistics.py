@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 LEVEL = 0.95  # of every interval in a report
-Trend = Literal["rises", "peaks between", "falls", "flat"]
+FLAT = 0.01  # of accuracy: a curve whose changes are surely smaller is flat
+Trend = Literal["rises", "peaks between", "falls", "flat", "undecided"]
 
 
 class Estimate(NamedTuple):
@@ -161,7 +162,8 @@ def trend(gain: Estimate, end: Estimate, drop: Estimate) -> Trend | None:
     1. peaks between: the best is above the baseline and the strongest is below the best
     2. rises: the best or the strongest is above the baseline
     3. falls: the strongest is below the baseline
-    4. flat: none of these; so few seeds do not tell
+    4. flat: the intervals of the first two lie within 1 point of accuracy of 0
+    5. undecided: none of these, so that these seeds do not tell
 
     A difference counts when its interval excludes 0.
 
@@ -179,4 +181,11 @@ def trend(gain: Estimate, end: Estimate, drop: Estimate) -> Trend | None:
         return "peaks between"
     if gain.positive or end.positive:
         return "rises"
-    return "falls" if end.negative else "flat"
+    if end.negative:
+        return "falls"
+    return "flat" if all(_within(change) for change in (gain, end)) else "undecided"
+
+
+def _within(change: Estimate) -> bool:
+    """Return whether a change is surely smaller than a point."""
+    return change.low is not None and change.high is not None and change.low > -FLAT and change.high < FLAT

@@ -187,13 +187,15 @@ def _best_table(best: pd.DataFrame) -> Table:
     for row in best[best["setting"] == "default"].itertuples():
         share = row.redundancy / row.mutual_12 if row.mutual_12 > 0 else float("nan")
         interval = f"[{100 * row.gain_low:.1f}, {100 * row.gain_high:.1f}]".replace("-", "−")
+        # a strength of 0 was chosen, whose change over itself says nothing
+        gain = "–" if row.best == 0 else f"{signed_points(row.gain)} {interval}"
         rows.append(
             (
                 row.case,
                 row.name,
                 row.trend,
                 f"{row.best:g} [{row.best_low:g}, {row.best_high:g}]",
-                f"{signed_points(row.gain)} {interval}",
+                gain,
                 signed_points(row.end),
                 rounded(row.redundancy),
                 rounded(row.unique_1),

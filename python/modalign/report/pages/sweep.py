@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from modalign.experiments.sweep.draws import EACH
 from modalign.experiments.sweep.findings import Finding, findings
 from modalign.experiments.sweep.folder import Folder
 from modalign.experiments.sweep.results import Case, Results, read
@@ -24,7 +25,7 @@ from modalign.report.words import accuracy, baseline_of, points, sentences, stre
 
 __all__ = ["conclusions", "draw", "render", "write"]
 
-TREND_SIGNS = {"rises": "↗", "peaks between": "∩", "falls": "↘", "flat": "→", None: "–"}
+TREND_SIGNS = {"rises": "↗", "peaks between": "∩", "falls": "↘", "flat": "→", "undecided": "?", None: "–"}
 
 
 class _Group(NamedTuple):
@@ -120,6 +121,7 @@ def render(results: Results) -> str:
             results=results,
             base=baseline_of(results.strengths),
             fused=any(case.has_fused_model for case in results.cases),
+            new_data=all(case.get("data", {}).get("seed") == EACH for case in results.config["cases"]),
             conclusions=list(zip(results.cases, sentences(every), strict=True)),
             summary=[
                 [_summary_row(results, finding) for finding in group]
