@@ -11,6 +11,7 @@ searches, by weight, are of curves that gain nothing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,7 @@ def main() -> None:
     true = np.array([CURVES[row["curve"]][1] > 0 for row in rows])
     weights = np.array([CURVES[row["curve"]][0] for row in rows])
     reliability = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in itertools.pairwise(BINS):
         inside = (said >= low) & ((said < high) | (high == 1))
         if inside.any():
             shares = [float(np.average(side[inside], weights=weights[inside])) for side in (said, true)]

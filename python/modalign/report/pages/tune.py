@@ -51,8 +51,8 @@ READING = (
     ),
     (
         "Helps",
-        "The posterior probability that any strength gains 0.2 points or more. By simulation it is right about as often "
-        "as it says (docs/experiments.md).",
+        "The posterior probability that any strength gains 0.2 points or more. By simulation it is right about as "
+        "often as it says (docs/experiments.md).",
     ),
 )
 
