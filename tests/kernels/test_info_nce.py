@@ -141,9 +141,9 @@ def test_sums_of_bands_and_splits_agree_with_the_reference(
 ) -> None:
     """Use tiles of 16 x 32: bands of at most two blocks of rows, and two parts of the columns, the last incomplete."""
     monkeypatch.setattr(module, "tile", narrow_tile)
-    n = 75
-    one = problem(n, n if one_stream else 290, 9, 9, ids=ids, caps=caps, one_stream=one_stream)
-    m = n if one_stream else 290
+    n = 43
+    m = n if one_stream else 230
+    one = problem(n, m, 9, 9, ids=ids, caps=caps, one_stream=one_stream)
     monkeypatch.setattr(module, "BAND_BYTES", 3 * 4 * 3 * 2 * m)
     monkeypatch.setattr(module, "PROGRAMS", 8)
     call = (one.x, one.y, one.scale, *one.entries, mask, True, True, 4 * m * 50)
