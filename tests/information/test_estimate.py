@@ -165,7 +165,7 @@ def test_intervals_of_the_coupling_hold_the_exact_parts(gate: str, monkeypatch: 
     for name, part in zip(PARTS, exact, strict=True):
         low, high = result.intervals[name]
         assert low - 0.01 <= part <= high + 0.01, name
-    assert result.notes == ()
+    assert not any("marginals" in note for note in result.notes)
     monkeypatch.setattr(batch, "FIT", -1.0)
     assert any("marginals are off by" in note for note in pid(*seen, y[:1000], resamples=2, method="batch").notes)
 
