@@ -174,12 +174,14 @@ class GraphScores(Scoring):
         names = [name for name in self.values if name not in nulls]
         rows, weights, tied = self._with_rows(names).rows, self.items.weights, self.tied
         every = [self.graphs] if tied is None else self.draws
+        drawn = [name for name in names if tied is not None and METRICS[name].expected is None]
 
         def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:
             place = torch.empty_like(s)
             place[s] = torch.arange(self.items.n)
             second = None if rows is None else (rows[0], rows[1][s])
-            relabelled = [dataclasses.replace(graphs, b=place[graphs.b[s]], rows=second) for graphs in every]
+            needed = every if tied is None or drawn else []
+            relabelled = [dataclasses.replace(graphs, b=place[graphs.b[s]], rows=second) for graphs in needed]
 
             def score(name: str) -> float:
                 if tied is not None and METRICS[name].expected is not None:
@@ -188,7 +190,6 @@ class GraphScores(Scoring):
 
             return self.evaluate(names, score)
 
-        drawn = [name for name in names if tied is not None and METRICS[name].expected is None]
         compared = {name: sum(_score(name, graphs, weights) for graphs in every) / len(every) for name in drawn}
         return nulls | self.relabelled_nulls(names, evaluate_relabelled, compared=compared)
 

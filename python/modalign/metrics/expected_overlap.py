@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -43,6 +44,16 @@ class Side:
         codes = ranks.lists * width + ranks.members
         order = np.argsort(codes, kind="stable")
         return cls(ranks, width, codes[order], order, lists.searched)
+
+    def weights(self, ks: tuple[int, ...]) -> Floats:
+        """Return the weight of each entry for each k, (e, len(ks))."""
+        if ks not in self._weights:
+            self._weights[ks] = np.stack([self.ranks.weights(k) for k in ks], 1)
+        return self._weights[ks]
+
+    @cached_property
+    def _weights(self) -> dict[tuple[int, ...], Floats]:
+        return {}
 
     def find(self, lists: Integers, members: Integers) -> Integers:
         """Return the entry of each member in the list beside it, -1 where it is not there."""
@@ -92,7 +103,7 @@ def _unique_pairs(a: Integers, b: Integers) -> tuple[Integers, Integers, Integer
 def expected_overlap(pairing: Pairing, sides: tuple[Side, Side], ks: list[int]) -> Floats:
     """Return the expected number of common neighbours of each item for each k, (m, len(ks))."""
     total = np.zeros((len(pairing.lists[0]), len(ks)))
-    weights = [np.stack([side.ranks.weights(k) for k in ks], 1) for side in sides]
+    weights = [side.weights(tuple(ks)) for side in sides]
     groups = [_Targets.of(pairing, side) for side in (0, 1)]
     sizes = [targets.sizes(side.ranks) for targets, side in zip(groups, sides, strict=True)]
     from_second = sizes[1][pairing.lists[1]] < sizes[0][pairing.lists[0]]
