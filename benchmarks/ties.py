@@ -5,8 +5,8 @@
     python -m benchmarks.ties FOLDER --out FILE.json --page docs/alignment.md
 
 In every cell x and y are independent, so p <= 0.05 should come in 5 % of the draws and the score should be chance in
-the mean; and 95 % of the intervals should hold the mean score of all draws. Each hundred draws are saved in FOLDER as they
-finish, and a call goes on where the last one stopped. Cells are chosen by parts of their names.
+the mean; and 95 % of the intervals should hold the mean score of all draws. Each hundred draws are saved in FOLDER as
+they finish, and a call goes on where the last one stopped. Cells are chosen by parts of their names.
 """
 
 from __future__ import annotations

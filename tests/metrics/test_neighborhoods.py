@@ -443,7 +443,8 @@ from modalign.metrics import graphs
 from modalign.metrics.edges import *
 from modalign.metrics.diagnostics import *
 from modalign.metrics.neighborhoods import *
-graphs.BLOCK_ELEMENTS = 1 << 16
+from modalign.neighbors import copies
+graphs.BLOCK_ELEMENTS = copies.BLOCK_ELEMENTS = 1 << 16
 torch.set_num_threads(1)
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024

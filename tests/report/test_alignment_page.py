@@ -39,7 +39,7 @@ def test_sentences_follow_the_numbers(found: modalign.Alignment) -> None:
     assert (
         "within reach of chance, whose mean is 0.100 (p = 0.2)" in conclusions(with_null(found, "mutual_knn", 0.2))[0]
     )
-    assert "it was not compared with chance" in conclusions(with_null(found, "mutual_knn", None))[0]
+    assert "it was not tested against chance" in conclusions(with_null(found, "mutual_knn", None))[0]
     assert any(
         sentence.startswith("Within reach of chance: linear CKA") and "(chance 0.100)" in sentence
         for sentence in conclusions(with_null(found, "cka", 0.5))

@@ -73,7 +73,7 @@ class MomentScores(Scoring):
             return self.evaluate(names, lambda name: _score(name, shuffled))
 
         names = [name for name in self.values if name not in nulls]
-        return nulls | self.relabelled_nulls(names, evaluate_relabelled, again=True)
+        return nulls | self.relabelled_nulls(names, evaluate_relabelled, again=True, inputs=self.moments)
 
 
 def _score(name: str, sums: Moments) -> float:

@@ -18,7 +18,7 @@ from modalign.metrics.registry import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Alignment", "LayerAlignment", "Score", "load_alignment"]
+__all__ = ["Alignment", "Chance", "LayerAlignment", "Score", "load_alignment"]
 
 Json: TypeAlias = dict[str, Any]  # numbers, strings, lists and dictionaries, as JSON has them
 
@@ -35,7 +35,25 @@ NULL_COLUMNS = {
 SCORE_COLUMNS = ("metric", "value", "low", "high", "interval", "best", "rows", "seconds")  # attributes of Score
 COLUMNS = (*SCORE_COLUMNS[:6], *NULL_COLUMNS, *SCORE_COLUMNS[6:])
 RECORDS = ("settings", "facts", "cost", "curves", "provenance")  # dictionaries of a saved Alignment
+FEW_RELABELLINGS = 39  # below which the number is printed
 SMALLEST_P = 1e-12  # below which a p-value is not printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """The mean score of unrelated representations.
+
+    Attributes:
+        mean: float. The mean.
+        relabellings: int. The number of random relabellings that it is the mean of; 0 for all of them, in closed form.
+    """
+
+    mean: float
+    relabellings: int
+
+    def __str__(self) -> str:
+        few = f" (of {self.relabellings})" if 0 < self.relabellings < FEW_RELABELLINGS else ""
+        return f"{self.mean:.4f}{few}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +67,10 @@ class Score:
         high: float or None. The upper end.
         interval: str. What the interval is for: "population" (the score of other items of the same population),
             "these items" (the score of all n items, of which ``rows`` were searched), or "none".
-        null: ``Null`` or None. The score that chance gives; None where it was not asked for or would take too long.
+        null: ``Null`` or None. The distribution of the score that chance gives; None where it was not asked for, is not
+            known of a sample, or would take too long.
+        chance: ``Chance`` or None. The mean score that chance gives: that of the null, or of fewer relabellings or in
+            closed form where there is no null; None where ``null="none"`` was asked for.
         rows: int. Number of items whose neighbours were searched.
         seconds: float. Time spent on this metric alone, its interval and null included.
         best: float. The best score that the rows allow: that of two equal representations, or less where neighbours
@@ -65,11 +86,14 @@ class Score:
     rows: int
     seconds: float
     best: float = 1.0
+    chance: Chance | None = None
 
     def row(self) -> Json:
         """Return the score as a row of the table that ``Alignment.to_frame`` returns."""
         score = {name: getattr(self, name) for name in SCORE_COLUMNS}
         null = {column: getattr(self.null, attribute, None) for column, attribute in NULL_COLUMNS.items()}
+        if self.chance is not None:
+            null |= {"chance": self.chance.mean, "relabellings": self.chance.relabellings}
         return {name: (score | null)[name] for name in COLUMNS}
 
 
@@ -164,10 +188,10 @@ class Alignment:
         width = max(len(score.metric) for score in self.scores)
         for score in self.scores:
             interval = "" if score.low is None else f"  {score.low:.4f} to {score.high:.4f}"
-            chance = ""
+            chance = "" if score.chance is None else f"  chance {score.chance}"
             if score.null is not None:
                 p = f"p < {SMALLEST_P:g}" if score.null.p < SMALLEST_P else f"p = {score.null.p:.2g}"
-                chance = f"  chance {score.null.mean:.4f}, {p}, calibrated {score.null.calibrated:.4f}"
+                chance += f", {p}, calibrated {score.null.calibrated:.4f}"
             lines.append(f"  {score.metric:<{width}}  {score.value:.4f}{interval}{chance}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
@@ -293,7 +317,8 @@ def _score_of_row(row: Json) -> Score:
         null = Null(**{attribute: row[column] for column, attribute in NULL_COLUMNS.items()})
     # files of earlier versions do not have the best score: it was the metric's
     known = {"best": METRICS[row["metric"]].best if row["metric"] in METRICS else 1.0, **row}
-    return Score(null=null, **{name: known[name] for name in SCORE_COLUMNS})
+    chance = None if row["chance"] is None else Chance(row["chance"], row["relabellings"] or 0)
+    return Score(null=null, chance=chance, **{name: known[name] for name in SCORE_COLUMNS})
 
 
 def _write_page(result: Alignment | LayerAlignment, target: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modalign.alignment.items import Items
-from modalign.alignment.results import Score
-from modalign.alignment.sampling import sampled_scores
+from modalign.alignment.results import Chance, Score
+from modalign.alignment.sampling import CHANCE_DRAWS, estimates_by_chance
 from modalign.alignment.scoring import Record
 from modalign.alignment.settings import Settings
 
@@ -18,10 +18,14 @@ def sample_scores(items: Items, settings: Settings, record: Record, names: Seque
     if not names:
         return {}
     with record.timed("sample"):
-        estimates = sampled_scores(items.x, items.y, names, settings=settings, groups=items.groups)
+        draws = 0 if settings.null == "none" else CHANCE_DRAWS
+        estimates, means = estimates_by_chance(
+            items.x, items.y, names, settings=settings, groups=items.groups, draws=draws
+        )
+    chances = {name: Chance(mean, draws) for name, mean in means.items()}
     if settings.null != "none":
-        chance = items.chance_of_mutual_knn(settings.k)
-        record.note(f"no null for a sample; the mean of mutual k-NN by chance is {chance:.2g}")
+        chances["mutual_knn"] = Chance(items.chance_of_mutual_knn(settings.k), 0)
+        record.note("no null for a sample: a score stands beside its mean by chance, without a p-value")
     seconds = record.cost["sample"] / len(names)
     return {
         name: Score(
@@ -31,6 +35,7 @@ def sample_scores(items: Items, settings: Settings, record: Record, names: Seque
             high=estimate.high if settings.intervals else None,
             interval="these items" if settings.intervals else "none",
             null=None,
+            chance=chances.get(name),
             rows=estimate.sample,
             seconds=seconds,
         )

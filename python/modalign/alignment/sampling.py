@@ -6,6 +6,7 @@ neighbour. The mean over sampled rows is therefore an unbiased estimate of the m
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,14 @@ from modalign.neighbors.tie_search import TieSearch, search_lists
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+CHANCE_DRAWS = 20  # relabellings of a sample for the mean score by chance
+
 __all__ = [
     "ConfidenceSequence",
     "Estimate",
     "SizeCurve",
     "difference_estimate",
+    "estimates_by_chance",
     "finite_population_interval",
     "graph_of_rows",
     "require_sample",
@@ -136,7 +140,25 @@ def sampled_scores(
     Returns:
         The estimate of each metric, by name.
     """
+    return estimates_by_chance(x, y, names, settings=settings, groups=groups, draws=0)[0]
+
+
+def estimates_by_chance(
+    x: RowSource,
+    y: RowSource,
+    names: Sequence[str],
+    *,
+    settings: Settings,
+    groups: Array | None = None,
+    draws: int = CHANCE_DRAWS,
+) -> tuple[dict[str, Estimate], dict[str, float]]:
+    """Return what ``sampled_scores`` returns, and the mean scores by chance, of ``draws`` relabellings of the sample.
+
+    A relabelling pairs the sampled items of x with those of y in random order, and the items in the lists likewise.
+    """
     n = open_rows(x).shape[0]
+    chances: dict[str, list[float]] = {name: [] for name in names}
+    generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))
 
     labels = None if groups is None else torch.as_tensor(groups)
@@ -146,16 +168,22 @@ def sampled_scores(
         left, right = (search_lists(side, search) for side in (x, y))
         plain = Graphs(left.indices.cpu(), right.indices.cpu(), settings.metric, candidates=n)
         graphs = graphs_of_lists(left, right, plain, items=rows, seed=settings.seed)
+        one = graphs if isinstance(graphs, Graphs) else graphs.draw(0)
+        for _ in range(0 if any(chances.values()) else draws):
+            relabelled = dataclasses.replace(one, b=_relabelled_lists(one.b, rows, n, generator))
+            for name in names:
+                chances[name].append(float(METRICS[name].load("evaluate")(relabelled).mean()))
         return {name: np.asarray(metric_score(METRICS[name], graphs).items) for name in names}
 
     if settings.sample is not None:
         batches = [scores(rows) for rows in torch.split(order[: settings.sample], LARGEST_BATCH)]
-        return {
+        estimates = {
             name: finite_population_interval(
                 np.concatenate([batch[name] for batch in batches]), n, settings.confidence, shares=True
             )
             for name in names
         }
+        return estimates, _means(chances)
     tolerance = settings.tolerance
     assert tolerance is not None
     sequences = {name: ConfidenceSequence(n, settings.confidence, tolerance) for name in names}
@@ -164,7 +192,23 @@ def sampled_scores(
         rows = order[leading.count : leading.count + leading.next_batch_size()]
         for name, values in scores(rows).items():
             sequences[name].update(values)
-    return {name: sequence.estimate() for name, sequence in sequences.items()}
+    return {name: sequence.estimate() for name, sequence in sequences.items()}, _means(chances)
+
+
+def _means(scores: dict[str, list[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in scores.items() if values}
+
+
+def _relabelled_lists(lists: Tensor, rows: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return the lists of sampled items when all n items are relabelled at random, sampled ones among themselves."""
+    shuffled = torch.randperm(len(rows), generator=generator)
+    place = torch.empty(n, dtype=torch.int64)
+    is_sampled = torch.zeros(n, dtype=torch.bool)
+    is_sampled[rows] = True
+    others = (~is_sampled).nonzero()[:, 0]
+    place[rows[shuffled]] = rows
+    place[others] = others[torch.randperm(len(others), generator=generator)]
+    return place[lists[shuffled]]
 
 
 def require_sample(settings: Settings, n: int, groups: Array | None = None) -> None:

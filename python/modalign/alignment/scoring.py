@@ -21,7 +21,7 @@ from modalign.alignment.intervals import SPLITS, PartScore, population_interval,
 from modalign.alignment.items import Items
 from modalign.alignment.nulls import Null, sampled_null
 from modalign.alignment.relabelling import random_relabellings
-from modalign.alignment.results import Score
+from modalign.alignment.results import Chance, Score
 from modalign.alignment.settings import Settings
 from modalign.common.progress import bar
 from modalign.metrics.cost import AFFORDED, Sizes
@@ -70,6 +70,7 @@ class Scoring(abc.ABC):
         seconds: dict of float. The time spent on each metric.
         errors: dict of float. The standard error of values that drawn orders of ties give, by name.
         best: dict of float. The best score that the ties of the rows allow, by name, where it is not the metric's.
+        chances: dict of ``Chance``. The mean scores by chance of the metrics that have no null, by name.
     """
 
     values: dict[str, float]
@@ -79,6 +80,7 @@ class Scoring(abc.ABC):
         self.seconds: dict[str, float] = {}
         self.errors: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self.chances: dict[str, Chance] = {}
 
     @abc.abstractmethod
     def intervals(self) -> dict[str, Interval]:
@@ -95,13 +97,16 @@ class Scoring(abc.ABC):
         scores = {}
         for name, value in self.values.items():
             low, high = intervals.get(name, (None, None))
+            null = nulls.get(name)
+            chance = self.chances.get(name) if null is None else Chance(null.mean, null.relabellings)
             scores[name] = Score(
                 metric=name,
                 value=value,
                 low=low,
                 high=high,
                 interval="population" if name in intervals else "none",
-                null=nulls.get(name),
+                null=null,
+                chance=chance,
                 best=self.best_of(name),
                 rows=self.items.n,
                 seconds=self.seconds[name],
@@ -229,6 +234,7 @@ class Scoring(abc.ABC):
         *,
         again: bool = False,
         compared: Mapping[str, float] = NOTHING,
+        inputs: object = None,
     ) -> dict[str, Null]:
         """Return the nulls of the metrics that can be evaluated often enough.
 
@@ -238,12 +244,14 @@ class Scoring(abc.ABC):
                 y beside item i of x.
             again: bool. As in ``cost_of``.
             compared: What relabelled values are compared with, by name, where it is not the value.
+            inputs: The inputs of the metrics' evaluators, for means by chance in closed form.
         """
-        names, settings = list(names), self.settings
-        count = settings.relabellings
+        every, settings = list(names), self.settings
+        names, count = every, settings.relabellings
         if count is None:
             advice = f"; give relabellings={FEWEST} or more to have it computed"
             names = self.affordable(names, FEWEST, "null", again=again, advice=advice)
+            self._record_chances([name for name in every if name not in names], evaluate_relabelled, inputs)
             slowest = max((self.cost_of(name, again=again) for name in names), default=1.0)
             count = int(min(USUAL, max(FEWEST, AFFORDED / slowest)))
         if not names:
@@ -263,6 +271,28 @@ class Scoring(abc.ABC):
             )
             for name in names
         }
+
+    def _record_chances(
+        self,
+        names: list[str],
+        evaluate_relabelled: Callable[[list[str], Tensor], dict[str, float]],
+        inputs: object,
+    ) -> None:
+        """Record the mean by chance of metrics that are too slow for a null: exactly, or of a few relabellings."""
+        for name in names:
+            free = self.items.groups is None and self.items.within is None
+            if free and METRICS[name].mean_by_chance is not None:
+                self.chances[name] = Chance(METRICS[name].load("mean_by_chance")(inputs), 0)
+                continue
+            count = max(1, int(AFFORDED / self.cost_of(name)))
+            drawn = random_relabellings(
+                self.items.n, count, self.settings.seed, within=self.items.within, units=self.items.groups
+            )
+            with self.record.timed("nulls"):
+                scores = [evaluate_relabelled([name], s).get(name) for s in self.steps("chance", [name], drawn, count)]
+            defined = [score for score in scores if score is not None]
+            if defined:
+                self.chances[name] = Chance(sum(defined) / len(defined), len(defined))
 
     def steps(self, purpose: str, names: list[str], steps: Iterable[_Item], total: int) -> Iterator[_Item]:
         """Yield the steps of a long computation while a progress bar shows them."""

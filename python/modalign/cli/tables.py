@@ -14,7 +14,16 @@ from rich.table import Table
 
 from modalign.metrics.registry import METRICS
 from modalign.report.palette import VERDICTS, shade
-from modalign.report.words import chance_of, claims_table, closer, fixed, interval_of, points, title_of
+from modalign.report.words import (
+    chance_of,
+    claims_table,
+    closer,
+    fixed,
+    interval_of,
+    mean_by_chance,
+    points,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from modalign.alignment.results import Alignment, LayerAlignment
@@ -65,7 +74,7 @@ def print_alignment(result: Alignment, console: Console | None = None) -> None:
     )
     for score in result.scores:
         calibrated = "" if score.null is None else fixed(score.null.calibrated)
-        chance = "" if score.null is None else fixed(score.null.mean)
+        chance = mean_by_chance(score)
         name = [score.metric, title_of(score.metric)] if roomy else [f"{score.metric}{closer(score.metric, chr(10))}"]
         row = [*name, fixed(score.value), interval_of(score), chance, chance_of(score), calibrated]
         table.add_row(*row)

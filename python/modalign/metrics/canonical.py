@@ -229,6 +229,11 @@ def linear_r2_of_moments(sums: Moments, adjusted: bool = False) -> float:
     return 1 - (1 - share) * (sums.n - 1) / (sums.n - 1 - left.shape[1]) if adjusted else share
 
 
+def linear_r2_by_chance(sums: Moments) -> float:
+    """Return the mean of ``linear_r2`` over all relabellings: rank of X / (n - 1)."""
+    return _whitener(sums, "x", _Directions(scaled=True)).shape[1] / (sums.n - 1)
+
+
 def _svcca(sums: Moments, kept: _Directions) -> float:
     left, right = (_whitener(sums, side, kept) for side in "xy")
     return float(torch.linalg.svdvals(left.T @ sums.xy @ right).mean())

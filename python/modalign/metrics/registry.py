@@ -36,7 +36,7 @@ NEEDS = {
     "pairs": "every pair of items, in tiles",
 }
 ANY = (-math.inf, math.inf)
-ROLES = ("score", "evaluate", "relabelled", "expected")
+ROLES = ("score", "evaluate", "relabelled", "expected", "mean_by_chance")
 SIGNED = (-1.0, 1.0)
 NOT_NEGATIVE = (0.0, math.inf)
 
@@ -69,6 +69,8 @@ class Metric:
         symmetric: Whether the score of (x, y) is that of (y, x).
         range: The bounds that no value passes; intervals are clipped to them.
         relabelled: "module:function" for many relabellings of y, or None where each is an evaluation of its own.
+        mean_by_chance: "module:function" from the evaluator's inputs to the mean score of unrelated representations, or
+            None where it is not known in closed form.
         expected: "module:function" of the expectation over orders of tied neighbours, or None where orders are drawn.
         closed_form: The name of the closed-form null in ``modalign.alignment.closed_forms.CLOSED_FORMS``, or None.
         reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
@@ -89,6 +91,7 @@ class Metric:
     range: tuple[float, float] = (0.0, 1.0)
     relabelled: str | None = None
     expected: str | None = None
+    mean_by_chance: str | None = None
     closed_form: str | None = None
     reads_rows: bool = False
     same_width: bool = False
@@ -196,7 +199,13 @@ _ENTRIES = (
     _metric("linear", "cmd", "correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
     _metric("linear", "centered_cmd", "centred correlation-matrix distance", "moments", cost=COLUMN_PRODUCTS, best=0.0),
     _metric(
-        "canonical", "linear_r2", "R2 of linear regression", "moments", cost=COLUMN_DECOMPOSITIONS, symmetric=False
+        "canonical",
+        "linear_r2",
+        "R2 of linear regression",
+        "moments",
+        cost=COLUMN_DECOMPOSITIONS,
+        symmetric=False,
+        mean_by_chance="modalign.metrics.canonical:linear_r2_by_chance",
     ),
     _metric(
         "gaussian_kernels",

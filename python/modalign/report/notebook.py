@@ -13,7 +13,7 @@ from modalign.alignment.results import Alignment, LayerAlignment, Score
 from modalign.report.figures.pictures import Picture
 from modalign.report.figures.scores import alignment_sheets
 from modalign.report.figures.stills import draw_sheet
-from modalign.report.words import chance_of, fixed, interval_of, title_of
+from modalign.report.words import chance_of, fixed, interval_of, mean_by_chance, title_of
 
 __all__ = ["alignment_html", "alignment_plot"]
 
@@ -50,7 +50,8 @@ def _layers_html(result: LayerAlignment) -> str:
 def _cells(score: Score) -> Sequence[str]:
     """Return the row of one score, in the order of ``COLUMNS``."""
     null = score.null
-    chance = ("–",) * 3 if null is None else (fixed(null.mean), chance_of(score), fixed(null.calibrated))
+    judged = ("–", "–") if null is None else (chance_of(score), fixed(null.calibrated))
+    chance = (mean_by_chance(score) or "–", *judged)
     return (title_of(score.metric), fixed(score.value), interval_of(score) or "–", *chance)
 
 

@@ -227,6 +227,14 @@ def verdict_counts(claims: Sequence[Mapping[str, Any]], claims_name: str = "{} c
     return f"{counts} If all of them were false, {by_chance:.1f} would be expected to be reproduced by chance."
 
 
+def mean_by_chance(score: Score, digits: int = 4) -> str:
+    """Return the mean score by chance, with the number of relabellings where they are few; "" where it is not known."""
+    if score.chance is None:
+        return ""
+    few = score.null is None and score.chance.relabellings > 0
+    return fixed(score.chance.mean, digits) + (f" (of {score.chance.relabellings})" if few else "")
+
+
 def chance_of(score: Score) -> str:
     """Return the p-value of a score, with a sign of inequality where it is only a bound; empty without a null."""
     if score.null is None:

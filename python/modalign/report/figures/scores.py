@@ -83,12 +83,12 @@ def _scores_figure(result: Alignment) -> Figure:
         [0 if score.high is None else score.high - score.value for score in scores],
         "modality-1",
     )
-    means = [None if score.null is None else score.null.mean for score in scores]
+    means = [None if score.chance is None else score.chance.mean for score in scores]
     chance = _metric_points(scores, means, names, "by chance")
     chance["marker"] = {"symbol": "line-ns-open", "size": 14, "color": variable("modality-2"), "line": {"width": 2}}
     label = "; ".join(
         f"{title_of(score.metric)} {fixed(score.value, 3)}"
-        + ("" if score.null is None else f", by chance {fixed(score.null.mean, 3)}")
+        + ("" if score.chance is None else f", by chance {fixed(score.chance.mean, 3)}")
         for score in result.scores
     )
     layout = panel_layout(90 + 34 * len(scores), xaxis=value_axis("score"), yaxis=_metric_axis())

@@ -15,7 +15,16 @@ from modalign.report.figures.pictures import pictures_of_page, write_pictures
 from modalign.report.figures.scores import alignment_sheets, extreme
 from modalign.report.figures.stills import draw_sheet
 from modalign.report.html import Page, pictures_beside, render_page, write_text
-from modalign.report.words import Table, at_the_floor, capitalised, chance_of, fixed, interval_of, title_of
+from modalign.report.words import (
+    Table,
+    at_the_floor,
+    capitalised,
+    chance_of,
+    fixed,
+    interval_of,
+    mean_by_chance,
+    title_of,
+)
 
 __all__ = ["conclusions", "draw", "save", "write"]
 
@@ -112,7 +121,7 @@ def conclusions(result: Alignment) -> list[str]:
 
 
 def _short(score: Score) -> str:
-    chance = "" if score.null is None else f" (chance {fixed(score.null.mean, 3)})"
+    chance = "" if score.chance is None else f" (chance {mean_by_chance(score, 3)})"
     return f"{title_of(score.metric)} {fixed(score.value, 3)}{chance}"
 
 
@@ -126,7 +135,9 @@ def _sentence(score: Score, level: float) -> str:
     value = fixed(score.value, 3)
     span = "" if score.low is None else f" ({interval_of(score, 3)})"
     if score.null is None:
-        return f"{name} is {value}{span}; it was not compared with chance."
+        mean = mean_by_chance(score, 3)
+        known = f", whose mean is {mean}" if mean else ""
+        return f"{name} is {value}{span}; it was not tested against chance{known}."
     distance, mean = METRICS[score.metric].best == 0, fixed(score.null.mean, 3)
     bound = chance_of(score)
     p = f"p {bound}" if bound[0] in "<≤" else f"p = {bound}"
@@ -172,7 +183,7 @@ def _page_of_scores(result: Alignment) -> Page:
 def _row(score: Score) -> tuple[str, ...]:
     """Return the row of one score, in the order of ``COLUMNS``."""
     null = score.null
-    chance: tuple[str, ...] = ("–",) * 5
+    chance: tuple[str, ...] = (mean_by_chance(score) or "–", *("–",) * 4)
     if null is not None:
         kind = null.kind + (f", {null.relabellings} times" if null.relabellings else "")
         chance = (fixed(null.mean), fixed(null.threshold), chance_of(score), fixed(null.calibrated), kind)
@@ -222,7 +233,7 @@ def _reading_of_scores(result: Alignment) -> list[tuple[str, str | Markup]]:
             "range in which the score of all items lies."
         )
         entries.append(("Interval", interval))
-    if any(score.null is not None for score in result.scores):
+    if any(score.chance is not None for score in result.scores):
         by_chance = (
             "The mean score when the items of one representation are relabelled at random; the upright bars in the "
             "first figure. Wide representations and few items score high by chance."
