@@ -10,6 +10,7 @@ import pytest
 
 import modalign
 from modalign.alignment.nulls import Null
+from modalign.alignment.results import Chance
 from modalign.report.pages.alignment import conclusions, write
 
 
@@ -22,7 +23,9 @@ def found() -> modalign.Alignment:
 
 def with_null(found: modalign.Alignment, metric: str, p: float | None) -> modalign.Alignment:
     scores = [
-        dataclasses.replace(score, null=None if p is None else Null("closed form", 0.1, 0.01, p, 0.12, 0.0))
+        dataclasses.replace(
+            score, null=None if p is None else Null("closed form", 0.1, 0.01, p, 0.12, 0.0), chance=Chance(0.1, 0)
+        )
         if score.metric == metric
         else score
         for score in found.scores

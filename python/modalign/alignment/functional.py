@@ -49,6 +49,12 @@ def align(
     Every metric gets its score, a confidence interval, the score that two unrelated representations would have (the
     null), a p-value, and a score calibrated by the null: 0 where chance could have given it, 1 for the best there is.
 
+    Neighbours with equal float64 similarities tie. A score of neighbours is its expectation over independent random
+    orders of ties in x and in y, so it does not depend on the order of the items, and rows that repeat are not evidence
+    of alignment. It has a closed form for mutual_knn; for other metrics it is the mean over 8 to 64 drawn orders, whose
+    errors are in ``facts["ties"]``. Two random orders of the same ties differ, so x with itself has a score below 1:
+    ``Score.best`` is the most that the ties allow, and calibrated scores are relative to it.
+
     Args:
         x: (n, d_x) array, tensor, data frame or file. One representation; files are those that
             ``modalign.files.rows.open_rows`` takes and may be larger than memory.
@@ -76,7 +82,8 @@ def align(
         null: "auto", "relabelled" or "none". The null in closed form where one is known and by random relabelling
             elsewhere; by relabelling for all metrics; or no null.
         relabellings: int >= 19, or None. Number of random relabellings; None for 200, for fewer (at least 39) where
-            these would take too long, and for no null where even 39 would.
+            these would take too long, and for no null where even 39 would: the score then stands beside its mean by
+            chance alone, exact where it is known, else over the few relabellings whose number is printed.
         intervals: bool. Whether to compute confidence intervals.
         size_curve: bool. Whether to compute the expected mutual k-NN of subsets of the items too; lists of 10 k
             neighbours are searched.
@@ -93,7 +100,8 @@ def align(
         An interval of all n items is for the score of other items of the same population, from random parts of these
         (``modalign.alignment.intervals``). An interval of a sample is for the score of these n items.
 
-        Peak memory is that of ``modalign.knn`` with k neighbours (8 k + 20 with intervals) and of the metrics. Nulls of
+        Peak memory is that of ``modalign.knn`` with k neighbours (8 k + 20 with intervals) and of the metrics; where
+        neighbours tie, also that of ``modalign.neighbors.tie_search.search_lists``. Nulls of
         metrics of all pairs take another 24 n^2 bytes, up to 800 MB or ``max_memory``. Files that are prepared are held
         whole, in float32, by metrics that need the neighbours of all items.
 

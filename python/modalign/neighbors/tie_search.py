@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modalign.common.tensors import as_tensor
 from modalign.files.rows import Rows, RowSource, indexable, open_rows, read_rows, selected_rows
+from modalign.neighbors.block_size import bytes_of
 from modalign.neighbors.copies import distinct_rows
 from modalign.neighbors.functional import knn
 from modalign.neighbors.graph import Certificate
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Lists", "TieSearch", "search_lists"]
 
 SCORED = 1 << 22  # numbers of the pairs that are scored again at once, and entries of lists that are searched at once
-MEMBERS = 1 << 26  # of the cut classes of one representation that are held: half a gigabyte
+MEMBERS = 1 << 26  # of the cut classes of one representation that are held
+BYTES_OF_MEMBER = 40  # in the arrays of ``TiedLists`` and ``Ranks``
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,9 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
 
     Returns:
         ``Lists``. Peak memory is that of ``modalign.knn`` with one neighbour more. Where there are ties: 60 n bytes,
-        and 40 bytes for every member of a class at the end of a list, of at most 67 million in all; a larger class is
-        represented by a random subset of its members, which leaves expectations unbiased. Where the copies of one row
+        and 40 bytes for every member of a class at the end of a list, of at most 67 million in all, or a quarter of
+        ``max_memory``. A larger class is represented by a random subset of its members, four for each neighbour at
+        least, which leaves expectations unbiased. Where the copies of one row
         fill a list, a copy of the distinct rows, too, unless ``x`` is a file or ``max_memory`` is given.
 
     Raises:
@@ -269,7 +272,9 @@ class _ListBuilder:
         else:
             self.candidates = gallery.candidates(gallery.groups[searched])
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []  # list, member and class of entries
-        self.most = max(4 * gallery.options.length, MEMBERS // len(searched))
+        limit = gallery.options.max_memory
+        members = MEMBERS if limit is None else bytes_of(limit) // (4 * BYTES_OF_MEMBER)
+        self.most = max(4 * gallery.options.length, members // len(searched))
         self.holds_subsets = False  # of classes that are too large to hold
         self.generator = torch.Generator().manual_seed(gallery.options.seed)
 
