@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 import modalign
+from modalign.files.rows import open_rows
 from modalign.neighbors import tie_search
+from modalign.neighbors.copies import distinct_rows
 from modalign.neighbors.tie_search import TieSearch, search_lists
 from modalign.neighbors.ties import TiedLists
 from modalign.reference.knn import scores
@@ -111,6 +113,9 @@ def test_files_and_limits_on_memory_give_the_same_ties(tmp_path: Path) -> None:
     x = np.float32(FAMILIES["rows of zeros"](np.random.default_rng(2)))
     np.save(tmp_path / "x.npy", x)
     expected = weights_of(search_lists(x, TieSearch(LENGTH)).ties)
+    assert [part.tolist() for part in distinct_rows(open_rows(tmp_path / "x.npy"))] == [
+        part.tolist() for part in distinct_rows(torch.from_numpy(x))
+    ]
     for rows, options in ((str(tmp_path / "x.npy"), {}), (x, {"max_memory": "40MB"}), (x, {"backend": "reference"})):
         assert np.array_equal(weights_of(search_lists(rows, TieSearch(LENGTH, **options)).ties), expected)
 

@@ -113,7 +113,8 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
 
 def _distinct(x: RowSource, search: TieSearch) -> tuple[Tensor, Tensor]:
     """Return the number of each item's distinct row, of rows and groups together, and the first item of each."""
-    numbers, first = distinct_rows(as_tensor("knn: x", indexable(x), DTYPES))
+    is_file = isinstance(x, (str, Path, Rows))
+    numbers, first = distinct_rows(open_rows(x) if is_file else as_tensor("knn: x", x, DTYPES))
     if search.groups is None:
         return numbers.cpu(), first.cpu()
     # items of one row and one group have one list
