@@ -32,6 +32,8 @@ validate: $(VENV)/tests
 	$(BIN)/python -m benchmarks.validate --out benchmarks/results/coverage-$$(date +%F).json
 	$(BIN)/python -m benchmarks.information_coverage build/information-coverage \
 		--out benchmarks/results/information-coverage.json --page docs/information.md
+	$(BIN)/python -m benchmarks.verdicts --out benchmarks/results/verdicts-$$(date +%F).json --install --page docs/verdicts.md
+	$(BIN)/python -m benchmarks.tune_probability --out benchmarks/results/tune-probability-$$(date +%F).json
 
 # OFFLINE=1 uses $(PYTHON) and the packages that are installed with it, for machines without network
 gpu: $(if $(OFFLINE),,$(VENV)/tests)

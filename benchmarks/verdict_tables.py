@@ -8,6 +8,7 @@ draws.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,17 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 NOISE, REVERSED, CONSTANT, RIGHT, HALF, ONE = (
     "noise", "reversed", "constant", "as the paper", "half as strong", "one part wrong",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a table is drawn from: a generator, the name of the scenario, and the number of the table in it."""
+
+    rng: np.random.Generator
+    name: str
+    number: int
+
+
 SCENARIOS = (NOISE, REVERSED, CONSTANT, RIGHT, HALF)
 USUAL = {"runs": 0.5, "points": 0.3, "draws": 0.2}
 SOURCES: tuple[dict[str, float], ...] = (
@@ -45,76 +57,71 @@ def strength_of(scenario: str, paper: float) -> float:
     return float(np.clip(factor * paper, -STRONGEST, STRONGEST))
 
 
-def curves_over_points(
-    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, int, int], *, number: int
-) -> Array:
+def curves_over_points(scene: Scene, paper: float, shape: tuple[int, int, int]) -> Array:
     """Return values (draws, units, points) whose mean over draws correlates with the points as the scenario says."""
     draws, _, points = shape
-    if scenario == CONSTANT:
+    if scene.name == CONSTANT:
         return np.full(shape, 0.3)
     at = (np.arange(points) - (points - 1) / 2) / np.arange(points).std()
-    shares = SOURCES[number % len(SOURCES)] if scenario == NOISE else USUAL
-    strength = strength_of(scenario, paper)
+    shares = SOURCES[scene.number % len(SOURCES)] if scene.name == NOISE else USUAL
+    strength = strength_of(scene.name, paper)
     spread = np.sqrt(1 - strength**2)
-    table = noise(rng, shape, shares)
+    table = noise(scene.rng, shape, shares)
     # the mean over draws, which the paper draws, has the whole of the noise
     scale = 1 / np.sqrt(shares.get("points", 0) + (shares.get("draws", 0) + shares.get("runs", 0)) / draws)
     return strength * at + spread * scale * table
 
 
-def cells_over_points(
-    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, int, int], *, number: int
-) -> tuple[Array, Array]:
+def cells_over_points(scene: Scene, paper: float, shape: tuple[int, int, int]) -> tuple[Array, Array]:
     """Return x and y (draws, units, points) whose cells have the correlation of the scenario."""
-    if scenario == CONSTANT:
+    if scene.name == CONSTANT:
         return np.full(shape, 0.3), np.full(shape, 0.3)
-    shares = SOURCES[number % len(SOURCES)] if scenario == NOISE else USUAL
-    strength = strength_of(scenario, paper)
+    shares = SOURCES[scene.number % len(SOURCES)] if scene.name == NOISE else USUAL
+    strength = strength_of(scene.name, paper)
     at = np.arange(shape[2]) - (shape[2] - 1) / 2
     common = np.sqrt(abs(strength)) * at / at.std()
     spread = np.sqrt(1 - abs(strength))
-    x, y = (spread * noise(rng, shape, shares) for _ in range(2))
+    x, y = (spread * noise(scene.rng, shape, shares) for _ in range(2))
     return x + common, y + np.sign(strength) * common
 
 
-def pairs_of_points(
-    rng: np.random.Generator, scenario: str, paper: float, shape: tuple[int, ...], *, number: int
-) -> tuple[Array, Array]:
+def pairs_of_points(scene: Scene, paper: float, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Return x and y whose entries have the correlation of the scenario; half of a row's noise is its point's."""
-    if scenario == CONSTANT:
+    if scene.name == CONSTANT:
         return np.full(shape, 0.3), np.full(shape, 0.3)
-    strength = strength_of(scenario, paper)
-    shared = (1.0, 0.5, 0.0)[number % 3] if scenario == NOISE else 0.5
+    strength = strength_of(scene.name, paper)
+    shared = (1.0, 0.5, 0.0)[scene.number % 3] if scene.name == NOISE else 0.5
 
     def side() -> Array:
-        return np.sqrt(shared) * rng.normal(size=(shape[-1],)) + np.sqrt(1 - shared) * rng.normal(size=shape)
+        point, own = scene.rng.normal(size=(shape[-1],)), scene.rng.normal(size=shape)
+        return np.sqrt(shared) * point + np.sqrt(1 - shared) * own
 
     x = side()
     return x, strength * x + np.sqrt(1 - strength**2) * side()
 
 
-def heat_map(rng: np.random.Generator, scenario: str, shape: tuple[int, int, int], *, number: int) -> Array:
+def heat_map(scene: Scene, shape: tuple[int, int, int]) -> Array:
     """Return values (draws, depths, heterogeneities) that follow their difference, or only one of the two."""
-    if scenario == CONSTANT:
+    if scene.name == CONSTANT:
         return np.full(shape, 0.3)
     _, depths, heterogeneities = shape
     rows, columns = (np.arange(count) / count for count in (depths, heterogeneities))
-    own = 0.15 * rng.normal(size=shape)
-    if scenario == NOISE:
-        sides = ((0, 0), (0, 1), (1, 0))[number % 3]
+    own = 0.15 * scene.rng.normal(size=shape)
+    if scene.name == NOISE:
+        sides = ((0, 0), (0, 1), (1, 0))[scene.number % 3]
         return own + sides[0] * rows[:, None] - sides[1] * columns
-    factor = {REVERSED: -1.0, RIGHT: 1.0, HALF: 0.5}[scenario]
-    return own + 0.15 * rng.normal(size=shape[1:]) + factor * np.subtract.outer(rows, columns)
+    factor = {REVERSED: -1.0, RIGHT: 1.0, HALF: 0.5}[scene.name]
+    return own + 0.15 * scene.rng.normal(size=shape[1:]) + factor * np.subtract.outer(rows, columns)
 
 
-def ends(rng: np.random.Generator, scenario: str, draws: int, units: int) -> tuple[Array, Array]:
+def ends(scene: Scene, draws: int, units: int) -> tuple[Array, Array]:
     """Return the alignment (draws, units) at U = 0 and at U = 8, which falls from 0.9 to 0.01."""
     levels = {
         NOISE: (0.3, 0.3), REVERSED: (0.01, 0.9), CONSTANT: (0.3, 0.3), RIGHT: (0.9, 0.01), HALF: (0.45, 0.01),
-    }[scenario]  # fmt: skip
-    scatter = (0.0, 0.0) if scenario == CONSTANT else tuple(0.1 if level > 0.1 else 0.02 for level in levels)
+    }[scene.name]  # fmt: skip
+    scatter = (0.0, 0.0) if scene.name == CONSTANT else tuple(0.1 if level > 0.1 else 0.02 for level in levels)
     first, last = (
-        level + spread * (rng.normal(size=(draws, 1)) + rng.normal(size=(draws, units))) / np.sqrt(2)
+        level + spread * (scene.rng.normal(size=(draws, 1)) + scene.rng.normal(size=(draws, units))) / np.sqrt(2)
         for level, spread in zip(levels, scatter, strict=True)
     )
     return first, last
@@ -129,16 +136,14 @@ SHAPES = {
 RUN, DRAW = 0.006, 0.5  # deviation of the accuracy of a run, and of the effect from draw to draw as a share of it
 
 
-def accuracy_curves(
-    rng: np.random.Generator, scenario: str, shape: str, draws: int, strengths: tuple[float, ...]
-) -> Curves:
+def accuracy_curves(scene: Scene, shape: str, draws: int, strengths: tuple[float, ...]) -> Curves:
     """Return accuracies (draws, strengths) of a shape; validation and test share 70 % of a run's noise."""
     effect = np.interp(strengths, KNOTS, SHAPES[shape])
-    factor = {NOISE: 0.0, REVERSED: -1.0, CONSTANT: 0.0, RIGHT: 1.0, HALF: 0.5}[scenario]
-    effects = factor * effect * (1 + DRAW * rng.normal(size=(draws, 1)))
-    run = 0.0 if scenario == CONSTANT else RUN
-    common = np.sqrt(0.7) * rng.normal(size=effects.shape)
+    factor = {NOISE: 0.0, REVERSED: -1.0, CONSTANT: 0.0, RIGHT: 1.0, HALF: 0.5}[scene.name]
+    effects = factor * effect * (1 + DRAW * scene.rng.normal(size=(draws, 1)))
+    run = 0.0 if scene.name == CONSTANT else RUN
+    common = np.sqrt(0.7) * scene.rng.normal(size=effects.shape)
     test, validation = (
-        0.6 + effects + run * (common + np.sqrt(0.3) * rng.normal(size=effects.shape)) for _ in range(2)
+        0.6 + effects + run * (common + np.sqrt(0.3) * scene.rng.normal(size=effects.shape)) for _ in range(2)
     )
     return Curves(strengths, validation, test)

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import verdict_tables as made
-from benchmarks.verdict_tables import CONSTANT, HALF, NOISE, ONE, REVERSED, RIGHT, SCENARIOS
+from benchmarks import verdict_claims as judges
+from benchmarks.verdict_tables import CONSTANT, HALF, NOISE, ONE, REVERSED, RIGHT, SCENARIOS, Scene
 from modalign.common import provenance
 from modalign.experiments.studies import (
     emergence_claims,
@@ -42,22 +42,15 @@ from modalign.experiments.studies import (
 )
 from modalign.experiments.studies import strength_claims as shapes
 from modalign.experiments.studies.characteristics import FILE
-from modalign.experiments.studies.claims import Claim, every
-from modalign.experiments.studies.measured import (
-    grid_correlation,
-    mean_over_draws,
-    median_correlation,
-    pooled_correlation,
-    trend,
-)
+from modalign.experiments.studies.claims import Claim
 from modalign.experiments.sweep.config import parse
 from modalign.files.atomic import write_atomically
 
 VERDICTS = ("reproduced", "partly", "undecided", "not")
-ASSUMED = 0.6  # the correlation of a claim for which the paper gives no number
+MARK = "<!-- table_of(rows) -->"
 # tables of a scenario, as a share: those of a constant are all alike, and half as strong and reversed decide nothing
 SHARES = {CONSTANT: 0.02, REVERSED: 0.2, HALF: 0.3}
-Judge = Callable[[np.random.Generator, str, int], Claim]
+Judge = Callable[[Scene], Claim]
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Design:
 
     Attributes:
         study, size, claim: the study, "quick" or "full", and the claim in a few words.
-        judge: a function of a generator, a scenario and the number of the table that returns the claim.
+        judge: a function of a scene that returns the claim.
         scenarios: the scenarios; false: those in which the claim is false.
         share: the share of the tables that is made, smaller for claims of many parts.
     """
@@ -78,110 +71,6 @@ class Design:
     scenarios: tuple[str, ...] = SCENARIOS
     false: tuple[str, ...] = (NOISE, REVERSED, CONSTANT)
     share: float = 1.0
-
-
-def judged_trend(rule: str, paper: float | None, shape: tuple[int, int], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge a trend over points (draws, points)."""
-    values = made.curves_over_points(rng, scenario, paper or ASSUMED, (shape[0], 1, shape[1]), number=number)[:, 0]
-    return Claim.measured("", "", rule, trend(range(shape[1]), values), paper=paper)
-
-
-def judged_median(
-    paper: float, shape: tuple[int, int, int], fixed: bool, rng: Any, scenario: str, number: int
-) -> Claim:
-    """Judge a median correlation over points (draws, units, points), with the points themselves if ``fixed``."""
-    if paper == 0:  # the claim is that there is none: it is false where there is one
-        relation = {NOISE: 0.0, RIGHT: 0.0, CONSTANT: 0.0, REVERSED: 0.6, HALF: 0.3}[scenario]
-        scenario = {NOISE: NOISE, CONSTANT: CONSTANT}.get(scenario, RIGHT)
-        rule = "none"
-    else:
-        relation, rule = paper, "strong"
-    x, y = made.cells_over_points(rng, scenario, relation, shape, number=number)
-    if fixed and scenario != CONSTANT:
-        x, y = np.arange(shape[2], dtype=np.float64), _cells_of_trend(rng, scenario, relation, shape, number)
-    return Claim.measured("", "", rule, median_correlation(x, y), paper=paper)
-
-
-def _cells_of_trend(rng: Any, scenario: str, paper: float, shape: tuple[int, int, int], number: int) -> made.Array:
-    """Return cells, rather than their mean, with the correlation of the scenario."""
-    strength = made.strength_of(scenario, paper)
-    shares = made.SOURCES[number % len(made.SOURCES)] if scenario == NOISE else made.USUAL
-    at = np.arange(shape[2]) - (shape[2] - 1) / 2
-    return strength * at / at.std() + np.sqrt(1 - strength**2) * made.noise(rng, shape, shares)
-
-
-def judged_every(count: int, paper: float, shape: tuple[int, int, int], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge a claim on the median correlations of several tables; ONE: on all but one, which has none."""
-    kinds = [NOISE, *[RIGHT] * (count - 1)] if scenario == ONE else [scenario] * count
-    parts = [judged_median(paper, shape, True, rng, kind, number) for kind in kinds]
-    return every("", "", parts, design=f"every {count} {parts[0].design}")
-
-
-def judged_trends(count: int, shape: tuple[int, int], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge the claim of several rising curves; ONE: all but one, which has no trend."""
-    kinds = [NOISE, *[RIGHT] * (count - 1)] if scenario == ONE else [scenario] * count
-    size = (shape[0], 1, shape[1])
-    values = [made.curves_over_points(rng, kind, 0.97, size, number=number)[:, 0] for kind in kinds]
-    parts = [Claim.measured("", "", "sign", trend(range(shape[1]), one)) for one in values]
-    return every("", "", parts, design=f"every {count} {parts[0].design}")
-
-
-def judged_pairs(
-    rule: str, paper: float | None, shape: tuple[int, ...], ranks: bool, rng: Any, scenario: str, number: int
-) -> Claim:
-    """Judge a correlation over all entries of two tables (..., points)."""
-    relation = paper if paper is not None else ASSUMED
-    if rule == "none":
-        relation = {NOISE: 0.0, RIGHT: 0.0, CONSTANT: 0.0, REVERSED: 0.6, HALF: 0.3}[scenario]
-        scenario = {NOISE: NOISE, CONSTANT: CONSTANT}.get(scenario, RIGHT)
-    x, y = made.pairs_of_points(rng, scenario, relation, shape, number=number)
-    return Claim.measured("", "", rule, pooled_correlation(x, y, ranks=ranks), paper=paper)
-
-
-def judged_grid(shape: tuple[int, int, int], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge the heat-map."""
-    values = made.heat_map(rng, scenario, shape, number=number)
-    return Claim.measured("", "", "sign", grid_correlation(range(shape[1]), range(shape[2]), values))
-
-
-def judged_ends(draws: int, units: int, rng: Any, scenario: str, number: int) -> Claim:
-    """Judge the ends of alignment over uniqueness."""
-    return emergence_claims.ends_claim(*made.ends(rng, scenario, draws, units))
-
-
-def judged_captions(what: str, kinds: int, seeds: int, rng: Any, scenario: str, number: int) -> Claim:
-    """Judge the ends of alignment over changed words."""
-    paper = vision_language_claims.PAPER
-    over = paper["ends"][100] - paper["chance"]
-    expected, bound = (paper["ends"][100] / paper["ends"][10], 0.5) if what == "falls" else (over, over / 2)
-    other = 1.0 if what == "falls" else 0.0
-    share = {NOISE: 0.0, REVERSED: -0.5, CONSTANT: 0.0, RIGHT: 1.0, HALF: 0.5}[scenario]
-    level = other + share * (expected - other)
-    spread = 0.0 if scenario == CONSTANT else 0.08 * abs(expected)
-    rule = "below" if what == "falls" else "above"
-    parts = [
-        Claim.measured(
-            "", "", rule, mean_over_draws(level + spread * rng.normal(size=seeds)), paper=expected, bound=bound
-        )
-        for _ in range(kinds)
-    ]
-    return every("", "", parts, design=f"every {kinds} {what} {parts[0].design}")
-
-
-def judged_shape(shape: str, draws: int, strengths: tuple[float, ...], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge a shape of accuracy against strength."""
-    rule = {"falls": shapes.falls, "rises": shapes.rises, "rises then falls": shapes.rises_then_falls}[shape]
-    return rule(made.accuracy_curves(rng, scenario, shape, draws, strengths), "")
-
-
-def judged_sensitivity(draws: int, strengths: tuple[float, ...], rng: Any, scenario: str, number: int) -> Claim:
-    """Judge that R = 8 gains and R = 0 loses; ONE: R = 0 does not."""
-    kinds = (RIGHT, NOISE) if scenario == ONE else (scenario, scenario)
-    gains, loses = (
-        made.accuracy_curves(rng, kind, shape, draws, strengths)
-        for kind, shape in zip(kinds, ("rises", "falls"), strict=True)
-    )
-    return shapes.gains_and_loses(gains, loses, "")
 
 
 def designs() -> dict[str, Design]:
@@ -200,7 +89,7 @@ def designs() -> dict[str, Design]:
 
 def key_of_design(design: Design) -> str:
     """Return the key of a design, from one table."""
-    return design.judge(np.random.default_rng(0), RIGHT, 0).key
+    return design.judge(Scene(np.random.default_rng(0), RIGHT, 0)).key
 
 
 def _emergence(size: str, number: int) -> Iterator[Design]:
@@ -212,32 +101,34 @@ def _emergence(size: str, number: int) -> Iterator[Design]:
     make = functools.partial(Design, "emergence", size)
     for seeds, heterogeneities, depths, points in sorted(shapes_of_grids):
         for d, rho in paper["uniqueness"].items():
-            judge = functools.partial(judged_trend, "strong", rho, (seeds, points))
+            judge = functools.partial(judges.judged_trend, "strong", rho, (seeds, points))
             yield make(f"falls with uniqueness, D {d}", judge)
-        yield make("falls with uniqueness, other D", functools.partial(judged_trend, "sign", None, (seeds, points)))
-        yield make("high at U = 0, none at 8", functools.partial(judged_ends, seeds, heterogeneities))
+        yield make(
+            "falls with uniqueness, other D", functools.partial(judges.judged_trend, "sign", None, (seeds, points))
+        )
+        yield make("high at U = 0, none at 8", functools.partial(judges.judged_ends, seeds, heterogeneities))
         for measure, numbers in paper["heterogeneity"].items():
             for u, rho in numbers.items():
-                judge = functools.partial(judged_trend, "strong", rho, (seeds, heterogeneities))
+                judge = functools.partial(judges.judged_trend, "strong", rho, (seeds, heterogeneities))
                 yield make(f"{measure} falls with heterogeneity, U {u}", judge)
-        judge = functools.partial(judged_trend, "sign", None, (seeds, heterogeneities))
+        judge = functools.partial(judges.judged_trend, "sign", None, (seeds, heterogeneities))
         yield make("falls with heterogeneity, no number", judge)
         shape = (seeds, heterogeneities, depths)
         for which in ("performance", "depth"):
             for u, rho in paper[which].items():
                 false = (REVERSED, HALF, CONSTANT) if rho == 0 else (NOISE, REVERSED, CONSTANT)
-                judge = functools.partial(judged_median, rho, shape, which == "depth")
+                judge = functools.partial(judges.judged_median, rho, shape, which == "depth")
                 words = "none with" if rho == 0 else "goes with"
                 yield make(f"alignment {words} {which}, U {u}", judge, false=false)
         count = len(next(iter(grids)).uniqueness)
         yield make(
             "performance grows with depth at every U",
-            functools.partial(judged_every, count, paper["deeper"], shape),
+            functools.partial(judges.judged_every, count, paper["deeper"], shape),
             scenarios=(*SCENARIOS, ONE),
             false=(NOISE, REVERSED, CONSTANT, ONE),
             share=0.3,
         )
-        yield make("heat-map", functools.partial(judged_grid, (seeds, depths, heterogeneities)))
+        yield make("heat-map", functools.partial(judges.judged_grid, (seeds, depths, heterogeneities)))
 
 
 def _multibench(size: str, number: int) -> Iterator[Design]:
@@ -252,7 +143,7 @@ def _multibench(size: str, number: int) -> Iterator[Design]:
         for name, r in (numbers | {"a side of 0": None, "none": 0.0}).items():
             none = r is not None and abs(r) < multibench_claims.ABOUT_ZERO
             rule = "none" if none else "sign" if r is None else "strong"
-            judge = functools.partial(judged_pairs, rule, None if name == "none" else r, shape, False)
+            judge = functools.partial(judges.judged_pairs, rule, None if name == "none" else r, shape, False)
             false = (REVERSED, HALF, CONSTANT) if none else (NOISE, REVERSED, CONSTANT)
             yield Design("multibench", size, f"{name}, {words}", judge, false=false)
 
@@ -262,16 +153,16 @@ def _vision_language(size: str, number: int) -> Iterator[Design]:
     seeds, kinds = len(grid.seeds), len(grid.kinds)
     points = sum(u >= min(paper["ends"]) for u in grid.uniqueness)
     make = functools.partial(Design, "vision-language", size)
-    judge = functools.partial(judged_trend, "strong", paper["uniqueness"], (seeds, points))
+    judge = functools.partial(judges.judged_trend, "strong", paper["uniqueness"], (seeds, points))
     yield make("the highest falls with uniqueness", judge)
     for encoders in (2, 3, 4):
-        judge_all = functools.partial(judged_pairs, "strong", paper["all pairs"], (2, encoders, points), True)
+        judge_all = functools.partial(judges.judged_pairs, "strong", paper["all pairs"], (2, encoders, points), True)
         yield make(f"all pairs fall with uniqueness, {encoders} text encoders", judge_all)
     for what in ("falls", "left"):
-        yield make(f"ends: {what}", functools.partial(judged_captions, what, kinds, seeds))
+        yield make(f"ends: {what}", functools.partial(judges.judged_captions, what, kinds, seeds))
     for models in (5, 8, 12):
         for u, rho in paper["performance"].items():
-            judge_models = functools.partial(judged_pairs, "strong", rho, (2, 1, models), True)
+            judge_models = functools.partial(judges.judged_pairs, "strong", rho, (2, 1, models), True)
             yield make(f"goes with performance over {models} models, U {u}", judge_models)
 
 
@@ -281,24 +172,24 @@ def _strength(size: str, number: int) -> Iterator[Design]:
     draws, strengths = len(sweep.seeds), tuple(s for s in sweep.strengths if s <= shapes.HIGHEST)
     make = functools.partial(Design, "align", size)
     for shape in ("falls", "rises then falls", "rises"):
-        judge = functools.partial(judged_shape, shape, draws, strengths)
+        judge = functools.partial(judges.judged_shape, shape, draws, strengths)
         yield make(f"accuracy {shape}", judge, share=0.3 if " " in shape else 1.0)
     cases = len(sweep.cases)
-    yield make("best strength by redundancy", functools.partial(judged_trend, "sign", None, (draws, cases)))
+    yield make("best strength by redundancy", functools.partial(judges.judged_trend, "sign", None, (draws, cases)))
     yield make(
         "alignment rises with strength at every R",
-        functools.partial(judged_trends, cases, (draws, len(sweep.strengths))),
+        functools.partial(judges.judged_trends, cases, (draws, len(sweep.strengths))),
         scenarios=(*SCENARIOS, ONE),
         false=(NOISE, REVERSED, CONSTANT, ONE),
         share=0.3,
     )
     for pairs in (len(plan.pairs["cases"]), len(plan.pairs["cases"]) + cases):
-        judge = functools.partial(judged_pairs, "sign", None, (2, pairs), True)
+        judge = functools.partial(judges.judged_pairs, "sign", None, (2, pairs), True)
         yield make(f"best strength by redundancy, {pairs} pairs", judge)
     for sensitive in {(len(s["seeds"]), tuple(s["strengths"])) for s in map(_counted, plan.sensitivity.values())}:
         yield make(
             "gains at R = 8 and loses at R = 0",
-            functools.partial(judged_sensitivity, *sensitive),
+            functools.partial(judges.judged_sensitivity, *sensitive),
             scenarios=(*SCENARIOS, ONE),
             false=(NOISE, REVERSED, CONSTANT, ONE),
         )
@@ -309,9 +200,9 @@ def _real(size: str, number: int) -> Iterator[Design]:
     for protocol, strengths in strength_real.STRENGTHS.items():
         make = functools.partial(Design, "align", size)
         for shape in ("falls", "rises then falls", "rises"):
-            judge = functools.partial(judged_shape, shape, seeds, strengths)
+            judge = functools.partial(judges.judged_shape, shape, seeds, strengths)
             yield make(f"real data, {protocol}: {shape}", judge, share=0.3 if " " in shape else 1.0)
-        judge = functools.partial(judged_trend, "sign", None, (seeds, len(strengths)))
+        judge = functools.partial(judges.judged_trend, "sign", None, (seeds, len(strengths)))
         yield make(f"real data, {protocol}: alignment rises with strength", judge)
 
 
@@ -325,7 +216,7 @@ def simulate(design: Design, count: int) -> dict[str, dict[str, float]]:
     for scenario in design.scenarios:
         rng = np.random.default_rng([17, *scenario.encode()])
         tables = max(1, round(design.share * SHARES.get(scenario, 1.0) * count))
-        verdicts = Counter(design.judge(rng, scenario, number).verdict for number in range(tables))
+        verdicts = Counter(design.judge(Scene(rng, scenario, number)).verdict for number in range(tables))
         shares[scenario] = {verdict: round(verdicts[verdict] / tables, 4) for verdict in VERDICTS}
     return shares
 
@@ -345,14 +236,24 @@ def resumed(item: tuple[str, Design], count: int, folder: Path) -> dict[str, Any
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
-    """Return the Markdown table that docs/experiments.md shows: shares of "reproduced", in per cent."""
-    columns = ("study", "size", "claim", "noise", "reversed", "constant", "half as strong", "right", "right: undecided")
+    """Return the Markdown table that docs/verdicts.md shows, in per cent.
+
+    The claims of a study that differ only in the paper's number have two rows, for the largest number and the smallest.
+    """
+    columns = ("study", "size", "rule, paper's number, table", "false", "half as strong", "right", "right: undecided")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        shares = row["scenarios"]
-        cells = [f"{100 * shares[name]['reproduced']:.1f}" for name in (NOISE, REVERSED, CONSTANT, HALF, RIGHT)]
-        cells.append(f"{100 * shares[RIGHT]['undecided']:.1f}")
-        lines.append(f"| {row['study']} | {row['size']} | {row['claim']} | {' | '.join(cells)} |")
+        rule, _, table = row["key"].rpartition(", ")
+        groups.setdefault((row["study"], row["size"], rule.partition(" ")[0], table), []).append(row)
+    for group in groups.values():
+        ranked = sorted(group, key=lambda row: row["scenarios"][RIGHT]["reproduced"])
+        for row in [ranked[-1], ranked[0]][: len(ranked)]:
+            shares = row["scenarios"]
+            false = max(shares[name]["reproduced"] for name in row["false"])
+            numbers = (false, shares[HALF]["reproduced"], shares[RIGHT]["reproduced"], shares[RIGHT]["undecided"])
+            cells = [f"{100 * number:.1f}" for number in numbers]
+            lines.append(f"| {row['study']} | {row['size']} | {row['key']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -372,6 +273,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--folder", type=Path, default=Path("build/verdicts"), help="where finished designs are kept")
     parser.add_argument("--out", type=Path, help="write the record to this JSON file")
+    parser.add_argument("--page", type=Path, help="write the table into this page of the documentation")
     parser.add_argument("--install", action="store_true", help=f"write the record to {FILE.name} of the package")
     arguments = parser.parse_args()
     console, every_design = Console(width=160), list(designs().items())
@@ -394,6 +296,10 @@ def main() -> None:
         record = {"provenance": provenance.collect(), "tables": arguments.tables, "rows": rows}
         write_atomically(arguments.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
         console.print(f"record: {arguments.out}")
+    if arguments.page:
+        before, _, rest = arguments.page.read_text(encoding="utf-8").partition(f"{MARK}\n")
+        text = f"{before}{MARK}\n{table_of(rows)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        write_atomically(arguments.page, lambda path: path.write_text(text, encoding="utf-8"))
     if arguments.install:
         known = {row["key"]: {"scenarios": row["scenarios"], "false": row["false"]} for row in rows}
         content = {"tables": arguments.tables, "designs": known}

@@ -163,10 +163,10 @@ def grid_correlation(rows: Sequence[float], columns: Sequence[float], values: Ar
     return max(by_side, key=lambda one: one.half)
 
 
-def mean_over_draws(values: Array, *, runs: int | None = None) -> Measured:
+def mean_over_draws(values: Array, *, runs: int | None = None, error: float = ERROR) -> Measured:
     """Return the mean of values (draws,) or (draws, units) with its interval, Student's t over each of the two.
 
-    runs: the number of models behind the values; by default as many.
+    runs: the number of models behind the values; by default as many. error: of each end of the interval.
     """
     table = values.reshape(len(values), -1)
     name, count = f"mean {'x'.join(map(str, values.shape))}", runs or table.size
@@ -174,7 +174,7 @@ def mean_over_draws(values: Array, *, runs: int | None = None) -> Measured:
     if not math.isfinite(value):
         return _nothing(count, name, correlation=False)
     sources = [table.mean(1), *([table.mean(0)] if table.shape[1] > 1 else [])]
-    widths = [_t_width(source) for source in sources]
+    widths = [_t_width(source, error) for source in sources]
     half = max(widths)
     known = [width for width in widths if math.isfinite(width)]
     finite = max(known) if known else abs(value)
@@ -200,12 +200,12 @@ def _slopes(x: Array, y: Array) -> Array:
     return slopes
 
 
-def _t_width(values: Array) -> float:
+def _t_width(values: Array, error: float = ERROR) -> float:
     """Return the half-width of the interval of a mean of independent values; infinite for one of them."""
     count = len(values)
     if count < 2:
         return math.inf
-    return float(t.ppf(1 - ERROR, count - 1) * values.std(ddof=1) / math.sqrt(count))
+    return float(t.ppf(1 - error, count - 1) * values.std(ddof=1) / math.sqrt(count))
 
 
 @functools.cache
