@@ -46,6 +46,7 @@ def notes_on(known: Coded, short: Array, clusters: int | None) -> tuple[str, ...
     if modelled:
         notes.append(
             f"the codes may fall short by {', '.join(modelled)} bits, which the intervals hold; neither they nor the "
-            "estimates hold what no model here finds"
+            "estimates hold what no model here finds: behind a random network of depth 3 that was .26 of a modality's "
+            "1.13 bits, and intervals held the exact redundancy in 1 of 3 draws (docs/information.md)"
         )
     return tuple(notes)
