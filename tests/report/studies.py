@@ -23,6 +23,7 @@ from modalign.experiments.studies import (
     vision_language,
     vision_language_claims,
 )
+from modalign.experiments.studies.caption_changes import KINDS
 from modalign.experiments.studies.claims import records
 from modalign.experiments.sweep.findings import findings
 from modalign.experiments.sweep.results import read
@@ -96,7 +97,7 @@ def vision_language_study(folder: Path) -> Path:
     """Write a study whose alignment falls with uniqueness, for encoders of one and of four layers, and its page."""
     rng = np.random.default_rng(0)
     rows, layers, examples = [], [], []
-    for kind in vision_language.KINDS:
+    for kind in KINDS:
         for uniqueness in (0, 10, 50, 100):
             examples.append(
                 {"uniqueness": uniqueness, "kind": kind, "captions": ["a <b>red</b> fox", "one $old$ boat"]}
