@@ -97,8 +97,8 @@ def widened_by_shortfalls(intervals: Intervals, short: Array, parts: dict[str, f
     }
     return {
         name: (
-            min(max(low - moves[name][0], 0.0), parts[name]),
-            max(min(high + moves[name][1], most), parts[name]),
+            float(min(max(low - moves[name][0], 0.0), parts[name])),
+            float(max(min(high + moves[name][1], most), parts[name])),
         )
         for name, (low, high) in intervals.items()
     }
