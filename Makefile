@@ -34,6 +34,7 @@ validate: $(VENV)/tests
 		--out benchmarks/results/information-coverage.json --page docs/information.md
 	$(BIN)/python -m benchmarks.verdicts --out benchmarks/results/verdicts-$$(date +%F).json --install --page docs/verdicts.md
 	$(BIN)/python -m benchmarks.tune_probability --out benchmarks/results/tune-probability-$$(date +%F).json
+	$(BIN)/python -m benchmarks.ties build/ties --out benchmarks/results/ties.json --page docs/alignment.md
 
 # OFFLINE=1 uses $(PYTHON) and the packages that are installed with it, for machines without network
 gpu: $(if $(OFFLINE),,$(VENV)/tests)
