@@ -67,7 +67,7 @@ class GraphScores(Scoring):
             for second, rows in enumerate((self.items.x, self.items.y)):
                 search = self.settings.search
                 search["max_memory"] = search_limit(self.items, self.settings, self.length, second=bool(second))
-                seed = 2 * self.settings.seed + second
+                seed = self.settings.seed ^ second  # differs between x and y
                 lists = search_lists(rows, TieSearch(self.length, groups=self.items.groups, seed=seed, **search))
                 found.append(dataclasses.replace(lists, indices=lists.indices.cpu()))
         self.record.facts["graphs"] = {side: str(lists.certificate) for side, lists in zip("xy", found, strict=True)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from modalign.common.checks import torch_seed
 from modalign.common.tensors import as_tensor
 from modalign.files.rows import Rows, RowSource, indexable, open_rows, read_rows, selected_rows
 from modalign.neighbors.block_size import bytes_of
@@ -82,8 +83,8 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
         ``Lists``. Peak memory is that of ``modalign.knn`` with one neighbour more. Where there are ties: 60 n bytes,
         and 40 bytes for every member of a class at the end of a list, of at most 67 million in all, or a quarter of
         ``max_memory``. A larger class is represented by a random subset of its members, four for each neighbour at
-        least, which leaves expectations unbiased. Where the copies of one row
-        fill a list, a copy of the distinct rows, too, unless ``x`` is a file or ``max_memory`` is given.
+        least, which leaves expectations unbiased. Where the copies of one row fill a list, a copy of the distinct rows,
+        too, unless ``x`` is a file or ``max_memory`` is given.
 
     Raises:
         TypeError, ValueError: As ``modalign.knn``.
@@ -254,7 +255,8 @@ def _scores(x: Tensor, y: Tensor, metric: str) -> Tensor:
 
 def _inverse_roots(squares: Tensor) -> Tensor:
     # math.sqrt is correctly rounded, as IEEE 754 wants; torch.sqrt on the CPU may be off by one place
-    return torch.tensor([1 / math.sqrt(square) if square > 0 else 0.0 for square in squares.tolist()]).double()
+    inverse = [1 / math.sqrt(square) if square > 0 else 0.0 for square in squares.tolist()]
+    return torch.tensor(inverse, dtype=torch.float64)
 
 
 def _has_ties(scores: Tensor) -> bool:
@@ -277,7 +279,7 @@ class _ListBuilder:
         members = MEMBERS if limit is None else bytes_of(limit) // (4 * BYTES_OF_MEMBER)
         self.most = max(4 * gallery.options.length, members // len(searched))
         self.holds_subsets = False  # of classes that are too large to hold
-        self.generator = torch.Generator().manual_seed(gallery.options.seed)
+        self.generator = torch.Generator().manual_seed(torch_seed("knn", gallery.options.seed))
 
     def complete(self, length: int) -> None:
         """Search the lists that are missing, each time four times as far."""
