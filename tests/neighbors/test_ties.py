@@ -106,7 +106,7 @@ def test_without_equal_scores_there_are_no_ties() -> None:
     assert search_lists(x, TieSearch(LENGTH)).ties is None
     # equal in float32 is not equal
     # the cosines of some pairs differ by less than float32 tells
-    rows = np.float32(np.random.default_rng(0).normal(size=(40, 3)) * 1e-4 + [1, 1, 1])
+    rows = np.float32(np.stack([np.ones(40), np.r_[0, np.random.default_rng(0).normal(size=39) * 1e-4]], 1))
     assert search_lists(rows, TieSearch(20)).ties is None
     assert (np.diff(modalign.knn(rows, 20).scores, axis=1) == 0).any()
     near = np.float32(np.stack([np.ones(40), np.arange(1, 41) * 2.0**-14], 1))

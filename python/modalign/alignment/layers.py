@@ -181,10 +181,8 @@ class _Layers:
         """The graphs of the layers of both models, in several orders of ties if there are ties."""
         if not self._has_ties:
             return [([lists.indices for lists in self.lists_x], [lists.indices for lists in self.lists_y])]
-        k, seeds = (
-            self.settings.k,
-            np.random.SeedSequence([abs(self.settings.seed), self.settings.seed < 0]).spawn(2 * NULL_DRAWS),
-        )
+        k, seed = self.settings.k, self.settings.seed
+        seeds = np.random.SeedSequence([abs(seed), seed < 0]).spawn(2 * NULL_DRAWS)
         return [
             (_ordered(self.lists_x, k, first), _ordered(self.lists_y, k, second))
             for first, second in zip(seeds[::2], seeds[1::2], strict=True)
