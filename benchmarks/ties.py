@@ -63,6 +63,17 @@ def copies(rng: np.random.Generator, n: int) -> Rows:
     return np.repeat(rng.standard_normal((n // 20, 8)), 20, 0)[rng.permutation(n)]
 
 
+def twice(share: float) -> Family:
+    """Return the family of normal rows of which a share occurs twice: few edges are open, the null is in closed form."""
+
+    def rows(rng: np.random.Generator, n: int) -> Rows:
+        different = n - int(share * n / 2)
+        table = rng.standard_normal((different, 8))
+        return table[np.r_[np.arange(different), rng.permutation(different)[: n - different]]][rng.permutation(n)]
+
+    return rows
+
+
 FAMILIES: dict[str, Family] = {
     "3 bits": bits(3),
     "5 bits": bits(5),
@@ -72,6 +83,8 @@ FAMILIES: dict[str, Family] = {
     "30 % zero rows": dead_units,
     "bags of words": words,
     "rows 20 times": copies,
+    "10 % of rows twice": twice(0.1),
+    "80 % of rows twice": twice(0.8),
     "no ties": lambda rng, n: rng.standard_normal((n, 8)),
 }
 
