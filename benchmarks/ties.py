@@ -64,7 +64,7 @@ def copies(rng: np.random.Generator, n: int) -> Rows:
 
 
 def twice(share: float) -> Family:
-    """Return the family of normal rows of which a share occurs twice: few edges are open, the null is in closed form."""
+    """Return the family of normal rows of which a share occurs twice: few edges are open, so the null is closed."""
 
     def rows(rng: np.random.Generator, n: int) -> Rows:
         different = n - int(share * n / 2)
