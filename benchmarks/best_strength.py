@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import bootstrap
 
 from modalign.common import provenance
 from modalign.common.progress import Reporter
 from modalign.experiments import tuning as tune
-from modalign.experiments.studies.claims import bootstrap
 from modalign.experiments.sweep.config import load, parse
 from modalign.experiments.sweep.results import Results, read
 from modalign.experiments.sweep.runner import run as run_sweep
@@ -99,7 +99,8 @@ def main() -> None:
     for method, rows in sorted(rows_by_method.items(), key=lambda item: np.mean([row["regret"] for row in item[1]])):
         assert len(rows) == count, f"{method} has {len(rows)} modalities, the grid {count}"
         regrets = 100 * np.array([row["regret"] for row in rows])
-        mean, low, high = bootstrap(regrets, lambda values: float(values.mean()))
+        drawn = bootstrap((regrets,), np.mean, n_resamples=2000, method="percentile", random_state=0)
+        mean, (low, high) = float(regrets.mean()), map(float, drawn.confidence_interval)
         cost = float(np.mean([row["cost"] for row in rows]))
         summary[method] = {"mean": mean, "low": low, "high": high, "worst": float(regrets.max()), "cost": cost}
         table.add_row(*[method, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", f"{regrets.max():.2f}", f"{cost:.0%}"])
