@@ -120,13 +120,30 @@ def test_pairs_that_repeat_jointly_are_named() -> None:
     twice = np.repeat(np.arange(200), 2)
     result = align(x[twice], y[twice], ["mutual_knn"], k=4, intervals=False)
     (note,) = [note for note in result.notes if "repeat another item in x and in y at once" in note]
-    line = note[note.index("groups=") :]
+    line = note[note.index("groups=") :].partition(". If")[0]
     groups = eval(line.removeprefix("groups="), {"np": np, "x": x[twice], "y": y[twice]})
     grouped = align(x[twice], y[twice], ["mutual_knn"], k=4, groups=groups, intervals=False)
     assert not any("repeat" in note for note in grouped.notes)
     assert result["mutual_knn"].null.p < 0.01  # the copy of an item is its neighbour in both
     assert grouped["mutual_knn"].null.p > 0.01
     assert not any("repeat" in note for note in align(*two("one-hot", 0), ["mutual_knn"], k=4, intervals=False).notes)
+
+
+def test_a_metric_that_a_relabelling_leaves_undefined_has_no_null() -> None:
+    rng = np.random.default_rng(1)
+    topics = rng.dirichlet(np.ones(60) * 0.05, 8)
+    labels = rng.integers(0, 8, 300)
+    x, y = (np.stack([rng.multinomial(rng.integers(1, 8), topics[label]) for label in labels]) for _ in "xy")
+    result = align(x, y, "all", k=5, intervals=False, relabellings=19)
+    assert result["mutual_knn"].null.p == 0.05
+    for score in result.scores:
+        assert score.null is not None or any(f"no null for {score.metric}" in note for note in result.notes)
+
+
+def test_rounding_passes_no_range() -> None:
+    x = np.random.default_rng(0).normal(size=(200, 12))
+    result = align(x, x, ["cca", "cka", "svcca", "procrustes", "linear_r2"], null="none")
+    assert all(score.low <= score.value <= score.high <= 1 for score in result.scores)
 
 
 def test_the_curve_has_the_chance_of_the_table() -> None:

@@ -22,6 +22,7 @@ from modalign.ops.knn import DTYPES
 __all__ = ["graph_facts", "ties_of"]
 
 MANY_COPIES = 0.01  # share of the items, above which a note says so
+MOSTLY = 0.5  # share of the pairs of copies on one side that are copies on the other
 BEYOND_CHANCE = 4.0  # standard deviations of a count of pairs, from which joint copies are no accident
 
 
@@ -39,7 +40,9 @@ def graph_facts(items: Items, settings: Settings, record: Record, graphs: Graphs
     for side, counts in copies.items():
         if counts.items > MANY_COPIES * items.n:
             record.note(
-                f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows"
+                f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows. If "
+                "items of equal rows belong together, as captions of one image do, give "
+                f"groups=np.unique({side}, axis=0, return_inverse=True)[1].ravel()"
             )
     for side, count in zeros.items():
         if count and settings.metric == "cosine":
@@ -52,17 +55,20 @@ def graph_facts(items: Items, settings: Settings, record: Record, graphs: Graphs
 
 
 def _note_joint_copies(record: Record, x: Tensor, y: Tensor) -> None:
-    """Note items that repeat in x and in y at once more often than chance explains: they are the same item twice."""
+    """Note items that repeat in x and in y at once where copies on one side mostly are copies on the other, too."""
     n = len(x)
     pairs = torch.unique(torch.stack([x, y], 1), dim=0, return_inverse=True)[1]
     joint = count_copies(pairs)
     record.facts["joint_copies"] = dataclasses.asdict(joint)
-    expected = _pairs_of_copies(x) * _pairs_of_copies(y) / (n * (n - 1) / 2)
-    if joint.items and _pairs_of_copies(pairs) > expected + BEYOND_CHANCE * math.sqrt(expected) + 1:
+    of_x, of_y, of_both = (_pairs_of_copies(numbers) for numbers in (x, y, pairs))
+    expected = of_x * of_y / (n * (n - 1) / 2)
+    beyond_chance = of_both > expected + BEYOND_CHANCE * math.sqrt(expected) + 1
+    if joint.items and beyond_chance and of_both >= MOSTLY * min(of_x, of_y):
         record.note(
-            f"{joint.items:,} items repeat another item in x and in y at once, so the items are not independent, and "
-            "intervals and p-values are too small. If they are the same item twice, leave the copies out, or give "
-            "groups=np.unique(np.hstack([x, y]), axis=0, return_inverse=True)[1].ravel()"
+            f"{joint.items:,} items repeat another item in x and in y at once. If they are the same item twice, they "
+            "are not independent, and intervals and p-values are too small: leave the copies out, or give "
+            "groups=np.unique(np.hstack([x, y]), axis=0, return_inverse=True)[1].ravel(). If they are different items "
+            "of equal features, as categories give them, leave them as they are"
         )
 
 

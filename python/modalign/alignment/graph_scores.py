@@ -188,7 +188,7 @@ class GraphScores(Scoring):
                     return mean_over_items(METRICS[name].load("expected")(tied, relabelling=s), weights)
                 return sum(_score(name, graphs, weights) for graphs in relabelled) / len(relabelled)
 
-            return self.evaluate(names, score)
+            return self.evaluate_relabelling(names, score)
 
         compared = {name: sum(_score(name, graphs, weights) for graphs in every) / len(every) for name in drawn}
         return nulls | self.relabelled_nulls(names, evaluate_relabelled, compared=compared)

@@ -70,7 +70,7 @@ class MomentScores(Scoring):
 
         def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:
             shuffled = relabelled(self.moments, x, y[s])
-            return self.evaluate(names, lambda name: _score(name, shuffled))
+            return self.evaluate_relabelling(names, lambda name: _score(name, shuffled))
 
         names = [name for name in self.values if name not in nulls]
         return nulls | self.relabelled_nulls(names, evaluate_relabelled, again=True, inputs=self.moments)

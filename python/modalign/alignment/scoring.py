@@ -134,7 +134,21 @@ class Scoring(abc.ABC):
                 if not self.settings.asks_for_all:
                     raise
                 self.record.note(f"no {name}: {error}")
+            else:
+                low, high = METRICS[name].range  # which rounding may pass
+                values[name] = min(high, max(low, values[name]))
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        return values
+
+    def evaluate_relabelling(self, names: list[str], evaluate: Evaluate) -> dict[str, float]:
+        """Return the values under a relabelling; remove from ``names`` the metrics that are not defined for it."""
+        values = {}
+        for name in list(names):
+            try:
+                values[name] = evaluate(name)
+            except ValueError as error:
+                names.remove(name)
+                self.record.note(f"no null for {name}, which is not defined for a relabelling of the items: {error}")
         return values
 
     def evaluate_part(

@@ -109,7 +109,7 @@ def conclusions(result: Alignment) -> list[str]:
     copies = {side: facts["items"] for side, facts in duplicates.items() if facts["items"]}
     if copies:
         counted = " and ".join(f"{items:,} items of {side}" for side, items in copies.items())
-        sentences.append(f"{counted} have an exact copy; neighbours among copies are chosen by index.")
+        sentences.append(f"{counted} have an exact copy.")
     for side, hubs in result.facts.get("hubness", {}).items():
         if hubs["largest"] > HUB * result.settings["k"]:
             sentences.append(
