@@ -113,6 +113,25 @@ def test_without_equal_scores_there_are_no_ties() -> None:
     assert search_lists(near, TieSearch(5, "dot")).ties is None
 
 
+@pytest.mark.parametrize("columns", [11, 12, 13, 47, 48])
+def test_copies_of_a_zero_row_stay_in_its_list(columns: int) -> None:
+    """A zero row ties with every row, itself included, and may fall off the end of its own list."""
+    x = np.zeros((120, columns))
+    x[:columns] = np.eye(columns)
+    for length in (K, 10):
+        ties = search_lists(x, TieSearch(length)).ties
+        np.testing.assert_allclose(weights_of(ties), dense_weights(x, "cosine"), atol=1e-12)
+
+
+def test_a_tie_beyond_the_shortest_list_is_seen() -> None:
+    """An item with as many candidates as neighbours cuts all lists short."""
+    x, groups = np.eye(30), np.r_[np.zeros(30 - K, dtype=int), np.arange(1, K + 1)]
+    ties = search_lists(x, TieSearch(K, groups=torch.from_numpy(groups))).ties
+    np.testing.assert_allclose(weights_of(ties), dense_weights(x, "cosine", groups=groups), atol=1e-12)
+    normal = np.random.default_rng(0).normal(size=(30, 4))
+    assert search_lists(normal, TieSearch(K, groups=torch.from_numpy(groups))).ties is None
+
+
 def test_files_and_limits_on_memory_give_the_same_ties(tmp_path: Path) -> None:
     x = np.float32(FAMILIES["rows of zeros"](np.random.default_rng(2)))
     np.save(tmp_path / "x.npy", x)

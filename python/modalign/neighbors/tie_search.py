@@ -103,13 +103,16 @@ def search_lists(x: RowSource, search: TieSearch) -> Lists:
         return Lists(indices[:, : search.length].contiguous(), everything.certificate, ties)
     indices, scores = everything.search_items()
     lists = indices[:, : search.length].contiguous()
-    if not _has_ties(scores):
+    # a list of a group with no candidate to spare is as long as it can be, others then end where a tie may go on
+    ends_early = indices.shape[1] == search.length < everything.most_candidates()
+    if not _has_ties(scores) and not ends_early:
         return Lists(lists, everything.certificate, None)
     searched, order = items.sort()
     builder = _ListBuilder(everything, torch.arange(n), searched)
-    builder.add(torch.arange(len(searched)), indices.cpu()[order], scores.cpu()[order])
+    builder.add(torch.arange(len(searched)), indices.cpu()[order], scores.cpu()[order], without_itself=True)
     builder.complete(indices.shape[1])
-    return Lists(lists, everything.certificate, builder.tied_lists(torch.arange(n), items))
+    ties = builder.tied_lists(torch.arange(n), items)
+    return Lists(lists, everything.certificate, ties if ties.has_ties() else None)
 
 
 def _distinct(x: RowSource, search: TieSearch) -> tuple[Tensor, Tensor]:
@@ -148,10 +151,17 @@ class _Gallery:
 
     def fewest_candidates(self) -> int:
         """Return the number of candidates of the searched item that has the fewest."""
+        return int(self._candidates_of_items().min())
+
+    def most_candidates(self) -> int:
+        """Return the number of candidates of the searched item that has the most."""
+        return int(self._candidates_of_items().max())
+
+    def _candidates_of_items(self) -> Tensor:
         searching = self.groups
         if self.groups is not None and self.options.items is not None:
             searching = self.groups[self.options.items]
-        return int(self.candidates(searching).min())
+        return self.candidates(searching)
 
     def search_items(self) -> tuple[Tensor, Tensor]:
         """Return the lists of the items among each other, with one neighbour more where there is one."""
@@ -292,8 +302,8 @@ class _ListBuilder:
                     which = wanted[self.candidates[wanted].clamp(max=length) == k]
                     self.add(which, *self.gallery.search_rows(k, self.searched[which]))
 
-    def add(self, which: Tensor, indices: Tensor, scores: Tensor) -> None:
-        """Keep those lists that reach far enough."""
+    def add(self, which: Tensor, indices: Tensor, scores: Tensor, *, without_itself: bool = False) -> None:
+        """Keep those lists that reach far enough; without groups a row is among its candidates, or left out."""
         is_new = torch.ones_like(indices, dtype=torch.bool)
         is_new[:, 1:] = scores[:, 1:] != scores[:, :-1]
         classes = is_new.cumsum(1) - 1
@@ -304,19 +314,13 @@ class _ListBuilder:
         first = torch.where(is_new, torch.arange(indices.shape[1]), 0).cummax(1).values  # of its class
         before = (total - copies).gather(1, first)
         length = self.gallery.options.length
-        reaches = (before[:, -1] >= length) | (self._is_whole(which, indices))
+        candidates = self.candidates[which] - (1 if without_itself and self.gallery.groups is None else 0)
+        reaches = (before[:, -1] >= length) | (indices.shape[1] >= candidates)
         kept = (before < length) & (copies > 0) & reaches[:, None]
         lists, ranks = kept.nonzero(as_tuple=True)
         lists, ranks = self._few_enough(lists, ranks, classes)
         self.parts.append((which[lists], indices[lists, ranks], classes[lists, ranks]))
         self.missing[which[reaches]] = False
-
-    def _is_whole(self, which: Tensor, indices: Tensor) -> Tensor:
-        """Return whether each list holds every candidate; those of items among each other leave out the item."""
-        whole = self.candidates[which]
-        if self.gallery.groups is None:
-            whole = whole - (indices != self.searched[which][:, None]).all(1).long()
-        return indices.shape[1] >= whole
 
     def _few_enough(self, lists: Tensor, ranks: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Keep a random subset of the members of a class that is too large to hold."""

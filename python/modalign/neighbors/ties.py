@@ -142,6 +142,11 @@ class TiedLists:
             starts = np.searchsorted(lists, np.arange(len(self.searched) + 1))
         return Ranks(starts, members, copies, before=before, tied=tied)
 
+    def has_ties(self) -> bool:
+        """Return whether two neighbours in a list have equal scores."""
+        tied: bool = bool((self.ranks().tied > 1).any())
+        return tied
+
     def draw(self, length: int, seed: int | np.random.SeedSequence) -> Tensor:
         """Return lists (m, length) of items, int64, in which tied neighbours are in random order, drawn for each item.
 
