@@ -99,7 +99,8 @@ def test_emergence_ends_with_tables_verdicts_and_a_page(tmp_path: Path) -> None:
     page = emergence_page.write(folder).read_text()
     assert "Claims and verdicts" in page
     assert sorted(path.name for path in (folder / "figures").glob("*.svg")) == [
-        "alignment-heterogeneity.svg", "alignment-uniqueness.svg", "correlations.svg", "heat-maps.svg",
+        "alignment-heterogeneity.svg", "alignment-uniqueness.svg", "correlations.svg", "deepest.svg",
+        "heat-maps.svg",
         "performance.svg",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"holds a study of other settings \(seeds: .* before, .* now\); .*--fresh"):
