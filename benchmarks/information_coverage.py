@@ -27,6 +27,7 @@ from rich.console import Console
 import benchmarks.information_cells
 import modalign.information
 from benchmarks.information_cells import Cell, cells
+from benchmarks.pages import put_on_page
 from modalign.common import provenance
 from modalign.files.atomic import write_atomically
 from modalign.information import pid
@@ -137,15 +138,6 @@ def _bits(value: float) -> str:
     return text[1:] if text.startswith("0") else text
 
 
-def put_on_page(path: Path, text: str) -> None:
-    """Put the table between the marks of a page."""
-    page = path.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    content = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-    write_atomically(path, lambda place: place.write_text(content, encoding="utf-8"))
-
-
 def main() -> None:
     """Measure the draws that are asked for, print the table, and write record and page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +168,7 @@ def main() -> None:
         text = json.dumps(record, indent=1) + "\n"
         write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
     if arguments.page:
-        put_on_page(arguments.page, table(summaries))
+        put_on_page(arguments.page, table(summaries), (BEGIN, END))
 
 
 if __name__ == "__main__":

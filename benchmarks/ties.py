@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 import modalign
+from benchmarks.pages import put_on_page
 from modalign.common import provenance
 from modalign.files.atomic import write_atomically
 
@@ -169,14 +170,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_page(page: Path, text: str) -> None:
-    """Put the table between the marks of a page."""
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    whole = f"{before}{BEGIN}\n{text}\n{END}{after}"
-    write_atomically(page, lambda temporary: temporary.write_text(whole, encoding="utf-8"))
-
-
 def main() -> None:
     """Run the cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,7 +192,7 @@ def main() -> None:
         record = {"provenance": provenance.collect(), "relabellings": RELABELLINGS, "k": 10, "cells": rows}
         write_atomically(arguments.out, lambda temporary: temporary.write_text(json.dumps(record, indent=1) + "\n"))
     if arguments.page is not None:
-        write_page(arguments.page, table(rows))
+        put_on_page(arguments.page, table(rows), (BEGIN, END))
 
 
 if __name__ == "__main__":

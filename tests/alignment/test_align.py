@@ -11,7 +11,6 @@ import torch
 import modalign
 from modalign import align, align_layers, load_alignment, metrics
 from modalign.alignment import intervals
-from modalign.alignment.intervals import population_interval, random_parts, within_part
 from modalign.alignment.nulls import random_relabellings
 from modalign.metrics.pair_tables import relabelled_pairs
 
@@ -179,15 +178,6 @@ def test_groups_and_classes_may_have_names() -> None:
         assert [score.value for score in numbered.scores] == [score.value for score in named.scores]
 
 
-def test_a_metric_in_place_of_a_similarity_is_told_where_it_belongs() -> None:
-    with pytest.raises(ValueError, match=r"got 'cka'; write metrics='cka'"):
-        align(*pair(50), k=3, metric="cka")
-    with pytest.raises(ValueError, match=r"got 'cosin'; did you mean cosine\?"):
-        align(*pair(50), k=3, metric="cosin")
-    with pytest.raises(ValueError, match=r"got 'mutualknn'; did you mean mutual_knn\?"):
-        align(*pair(50), "mutualknn", k=3)
-
-
 def test_saved_and_read_again(tmp_path: Path) -> None:
     result = align(*pair(200), k=3)
     read = load_alignment(result.save(tmp_path / "a.json"))
@@ -205,27 +195,6 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
         load_alignment(tmp_path / "b.json")
     with pytest.raises(KeyError, match="no score of 'cca': there are mutual_knn"):
         result["cca"]
-
-
-def test_few_items_have_no_interval() -> None:
-    result = align(*pair(60), ["mutual_knn", "cka"], k=5)
-    assert all(score.interval == "none" for score in result.scores)
-    assert sum("no intervals" in note for note in result.notes) == 1
-    assert "note: no intervals" in repr(result)
-
-
-def test_wide_representations_have_the_intervals_that_a_quarter_has() -> None:
-    rng = np.random.default_rng(0)
-    result = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca", "cka"], k=5, null="none")
-    assert result["cca"].low is None
-    assert result["cka"].low is not None
-    assert any("no interval for cca, which is not defined for a quarter of the items" in note for note in result.notes)
-
-
-def test_a_metric_that_no_quarter_has_leaves_no_interval() -> None:
-    rng = np.random.default_rng(0)
-    result = align(rng.normal(size=(200, 80)), rng.normal(size=(200, 90)), ["cca"], k=5, null="none")
-    assert result["cca"].low is None
 
 
 def test_layers() -> None:
@@ -255,84 +224,6 @@ def test_shared_relabelling_is_that_of_each_pair() -> None:
     assert quick is not None
     assert by_hand is not None
     assert quick.mean >= by_hand.mean  # a common subsequence is shared neighbours
-
-
-def test_parts_of_a_graph_are_the_graphs_of_the_parts() -> None:
-    x, _ = pair(300)
-    lists = torch.as_tensor(modalign.knn(x, 100).indices)
-    for part in random_parts(300, 4, repeats=2):
-        kept = part == 1
-        expected = torch.as_tensor(modalign.knn(x[kept.numpy()], 6).indices)
-        assert torch.equal(within_part(lists, kept, 6), expected)
-    short = within_part(lists[:, :8], kept, 6)
-    assert short.shape == expected.shape
-    assert bool((short.sort(1).values.diff(dim=1) > 0).all())
-    assert not bool((short == torch.arange(len(short))[:, None]).any())
-
-
-def test_parts_keep_groups_together() -> None:
-    groups = torch.arange(90) // 3
-    for part in random_parts(90, 2, groups=groups, repeats=3):
-        assert all(len(set(part[groups == group].tolist())) == 1 for group in range(30))
-
-
-def test_interval_of_a_mean() -> None:
-    """The variance of a mean is known, so its interval is the textbook one."""
-    values = torch.from_numpy(np.random.default_rng(0).normal(size=400))
-    splits = [
-        [[float(values[part == number].mean()) for number in range(parts)] for part in random_parts(400, parts, 1)]
-        for parts in (2, 4)
-    ]
-    low, high = population_interval(float(values.mean()), *splits)
-    assert (high - low) / 2 == pytest.approx(2.06 * float(values.std()) / 20, rel=0.35)
-
-
-def test_no_interval_leaves_what_a_score_can_be() -> None:
-    x, y = (np.random.default_rng(seed).normal(size=(300, 6)) for seed in (0, 1))
-    result = align(x, y, "all", null="none")
-    for score in result.scores:
-        least, most = metrics.METRICS[score.metric].range
-        assert score.low is not None, score.metric
-        assert least <= score.low <= score.value <= score.high <= most, score.metric
-    assert result["unbiased_cka"].low < 0
-    assert population_interval(0.01, [[0.0, 0.3]] * 5, None, within=(0, 1))[0] == 0
-    assert population_interval(0.99, [[0.7, 1.0]] * 5, None, within=(0, 1))[1] == 1
-
-
-def test_mistakes() -> None:
-    x, y = pair(100)
-    for options, message in (
-        ({"metrics": "cke"}, "metrics must be among mutual_knn, .* got 'cke'"),
-        ({"metrics": ["cka", "cka"]}, "different names"),
-        ({"null": "no"}, "null must be one of"),
-        ({"groups": np.arange(100), "within": np.arange(100)}, "give one of the two"),
-        ({"sample": 5, "tolerance": 0.1}, "give sample or tolerance, got both"),
-        ({"within": np.arange(99)}, r"within must be \(100,\), one for each item, got \(99,\)"),
-        ({"confidence": 1.5}, "confidence must be between 0 and 1"),
-        ({"k": 100}, "k must be between 1 and 99 for 100 items, got 100"),
-        ({"metrics": ["cknna"], "sample": 50}, "cknna need the graphs of all items"),
-        ({"sample": 50, "groups": np.arange(100) // 3}, "need groups of one size, got 1 to 3 items"),
-        ({"sample": 50, "size_curve": True}, "size_curve needs the graphs of all items"),
-        ({"ids": (["a"] * 100, list(range(100)))}, "ids must be different, got 'a' twice in x"),
-        ({"ids": (list(range(99)), list(range(100)))}, "ids must name every row of x, got 99 for 100 rows"),
-        ({"ids": (list(range(100)), list(range(200, 300)))}, "share at least 4 ids, got 0"),
-        ({"relabellings": 5, "null": "relabelled"}, "relabellings must be at least 19, got 5"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            align(x, y, **{"k": 4} | options)
-    with pytest.raises(ValueError, match="align: groups must be classes, got 100 different numbers"):
-        align(x, y, groups=np.linspace(0, 1, 100))
-    with pytest.raises(ValueError, match="same items in one order, got 100 and 90 rows; give ids="):
-        align(x, y[:90])
-    with pytest.raises(ValueError, match=r"every layer must hold the same items, got \[100, 90\] rows in ys"):
-        align_layers([x], [y, y[:90]])
-    with pytest.raises(ValueError, match="does not vary"):
-        align(x, np.ones((100, 3)), ["cka"])
-    with pytest.raises(ValueError, match=r"metric_name must be among mutual_knn, .*, got 'rsa'"):
-        align_layers([x], [y], "rsa")
-    y[3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"NaN or inf in rows \[3\]"):
-        align(x, y)
 
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,20 +289,6 @@ def test_all_are_those_that_are_defined() -> None:
         align(x, y, ["mutual_knn", "rsa"], k=3)
 
 
-def test_a_part_without_a_score_costs_the_interval_alone() -> None:
-    rng = np.random.default_rng(0)
-    x, rare, few = rng.normal(size=(200, 3)), np.zeros((200, 1)), np.zeros((200, 1))
-    rare[[6, 7]] = 1
-    few[:62] = rng.normal(size=(62, 1))  # 0.48 of all distances are 0, and more than half in some part
-    for y, name in ((rare, "cka"), (few, "rbf_cka")):
-        result = align(x, y, ["mutual_knn", name], k=5, relabellings=19)
-        assert result[name].low is None, name
-        assert any(
-            f"no interval for {name}, which is not defined for a part of the items: " in note for note in result.notes
-        )
-        assert result["mutual_knn"].low is not None
-
-
 def test_defaults_with_euclidean_neighbours_leave_out_cknna() -> None:
     result = align(*pair(60), k=3, metric="euclidean")
     assert [score.metric for score in result.scores] == ["mutual_knn", "jaccard_knn", "cka", "unbiased_cka"]
@@ -449,61 +326,3 @@ def test_a_sample_has_no_null_and_its_interval_may_be_left_out() -> None:
         whole = align(x, y, ["mutual_knn", "cka"], k=3, sample=20, **options)["cka"]  # of all rows
         assert whole.null is not None
         assert whole.null.kind.startswith("closed form" if "relabellings" in options else "relabelled")
-
-
-def test_options_of_layers_are_checked() -> None:
-    x, y = pair(60)
-    with pytest.raises(ValueError, match="confidence must be between 0 and 1, got 7"):
-        align_layers([x], [y], k=3, confidence=7)
-    with pytest.raises(ValueError, match="relabellings must be at least 19, got -3"):
-        align_layers([x], [y], k=3, relabellings=-3)
-
-
-def test_a_neighbour_count_or_ids_of_the_wrong_kind() -> None:
-    x, y = pair(60)
-    for k in ("3", None, 2.0, True):
-        with pytest.raises(TypeError, match="k must be an integer, got "):
-            align(x, y, k=k)
-    for options in ({}, {"sample": 20}):
-        with pytest.raises(ValueError, match="k must be between 1 and 59 for 60 items, got 60"):
-            align(x, y, k=60, **options)
-    with pytest.raises(ValueError, match="metrics must name at least one"):
-        align(x, y, [])
-    with pytest.raises(ValueError, match="got 1 lists"):
-        align(x, y, ids=(range(60),))
-    result = align(x, y, ["cka"], k=3, ids=(torch.arange(60), np.arange(60)), null="none")
-    assert result.settings["n"] == 60
-
-
-@pytest.mark.parametrize("metrics", ["all", ["mutual_knn", "cka"]])
-def test_a_metric_of_neighbours_that_does_not_exist_is_refused(metrics: object) -> None:
-    x = np.random.default_rng(0).normal(size=(40, 3))
-    with pytest.raises(ValueError, match=r"metric must be one of .*, got 'q'"):
-        modalign.align(x, x, metrics, k=3, metric="q")
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"metrics": None}, TypeError, "align: metrics must be a name, a list of names, or 'all', got None"),
-        ({"metrics": [["cka"]]}, TypeError, "align: metrics must be a name, a list of names"),
-        ({"num_threads": 0}, ValueError, "align: num_threads must be at least 1, got 0"),
-        ({"max_memory": 0}, ValueError, "align: max_memory must be at least one byte, got 0"),
-        ({"max_memory": "much"}, ValueError, "align: max_memory must be a number of B, KB"),
-        ({"metric": "cosin"}, ValueError, "align: metric must be one of"),
-    ],
-)
-def test_options_are_refused_in_the_name_of_align(
-    options: dict[str, object], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        align(*pair(30), **options)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "advice"), [("M8[s]", "int64"), ("m8[s]", "int64"), ("U20", "float64"), ("S20", "float64")]
-)
-def test_rows_of_text_and_of_times_are_refused_with_the_line_to_write(dtype: str, advice: str) -> None:
-    x, y = pair(30)
-    with pytest.raises(TypeError, match=rf"write x\.astype\(np\.{advice}\) if"):
-        align(x, y.astype(np.int64).astype(dtype))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 import torch
+from safetensors.torch import save_file
 
 N, D = 53, 7
 ROWS = np.random.default_rng(0).integers(-100, 100, (N, D)) / 4  # exact in float16
@@ -25,7 +25,6 @@ def npy(path: Path, array: np.ndarray) -> str:
 
 
 def safetensors(path: Path, array: np.ndarray, **others: torch.Tensor) -> str:
-    save_file = pytest.importorskip("safetensors.torch").save_file
     save_file({"rows": torch.from_numpy(array), **others}, path / "rows.safetensors")
     return str(path / "rows.safetensors")
 

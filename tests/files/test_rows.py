@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from files.row_files import KINDS, ROWS, D, N, layered, lists, memory_map, npy, npz, parquet, pt, safetensors
 from modalign.files import rows as rows_module
@@ -39,7 +40,7 @@ def test_rows_are_read_into_a_buffer() -> None:
 def test_bfloat16_comes_from_tensors_and_safetensors(tmp_path: Path) -> None:
     tensor = torch.from_numpy(ROWS).bfloat16()
     assert torch.equal(open_rows(tensor).read(3, 50), tensor[3:50])
-    pytest.importorskip("safetensors.torch").save_file({"rows": tensor}, tmp_path / "rows.safetensors")
+    save_file({"rows": tensor}, tmp_path / "rows.safetensors")
     assert torch.equal(open_rows(tmp_path / "rows.safetensors").read(3, 50), tensor[3:50])
 
 
