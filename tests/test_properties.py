@@ -67,7 +67,8 @@ def test_mutual_knn_ignores_rotation_and_scale(shape: tuple[int, int, int], scal
 def test_mutual_knn_is_symmetric_and_is_1_for_equal_modalities(shape: tuple[int, int, int]) -> None:
     x, y = pair(shape)
     k = min(4, len(x) - 1)
-    assert modalign.mutual_knn(x, x, k=k) == 1
+    if x.shape[1] > 1:  # in one dimension all cosines are 1 or -1, and neighbours that tie are in random order
+        assert modalign.mutual_knn(x, x, k=k) == 1
     assert modalign.mutual_knn(x, y, k=k) == modalign.mutual_knn(y, x, k=k)
 
 

@@ -76,7 +76,8 @@ def _bytes_needed(items: Items, settings: Settings, names: Sequence[str]) -> int
         length = list_length(n, k) if intervals else k
         if settings.size_curve:
             length = max(length, min(n - 1, 10 * k))
-        least = [least_bytes(Layout(source, None, length, settings.num_threads)) for source in items.sources]
+        searched = max(length, min(length + 1, n - 1))  # one neighbour more, to see whether the last one ties
+        least = [least_bytes(Layout(source, None, searched, settings.num_threads)) for source in items.sources]
         lists = 16 * n * length + (16 * n * k if length > k else 0)
         reads_rows = any(METRICS[name].reads_rows for name in names)
         gathered = min(2 * GATHERED, 32 * n * max(d_x, d_y)) + 100 * n  # duplicates are looked for in blocks of rows

@@ -166,7 +166,8 @@ class _Gallery:
     def search_items(self) -> tuple[Tensor, Tensor]:
         """Return the lists of the items among each other, with one neighbour more where there is one."""
         length, items = self.options.length, self.options.items
-        length = min(length + 1, max(length, self.fewest_candidates()))
+        if length >= 1:  # knn refuses others, with the number that was asked for
+            length = min(length + 1, max(length, self.fewest_candidates()))
         if items is None:
             return self._search(length)
         if self.groups is not None:
