@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from modalign.data import synthetic
 from modalign.information import Information, pid_of_joint
+from modalign.information.inputs import FOLDS
 
 Array = np.ndarray[Any, Any]
 Sample = tuple[Array, Array, Array, Information]
@@ -55,7 +56,10 @@ def from_joint(joint: Array, n: int, show: Callable[[Array, np.random.Generator]
 
     def draw(seed: int) -> Sample:
         rng = np.random.default_rng(seed)
-        one, two, y = np.unravel_index(rng.choice(joint.size, n, p=joint.reshape(-1)), joint.shape)
+        while True:
+            one, two, y = np.unravel_index(rng.choice(joint.size, n, p=joint.reshape(-1)), joint.shape)
+            if np.bincount(y).min() >= FOLDS:  # pid refuses smaller classes
+                break
         return show(one, rng), show(two, rng), y, exact
 
     return draw
@@ -115,7 +119,7 @@ def generated(redundancy: int, n: int, heterogeneity: int = 0) -> Callable[[int]
 
 
 def cells() -> list[Cell]:
-    """Return the sixteen cells of the table in docs/information.md."""
+    """Return the cells of the table in docs/information.md: sixteen kinds of data, and four with few items."""
     both_modes = np.zeros((2, 2, 2))  # the label is 1 where both modalities are in their upper mode
     both_modes[0, 0, 0] = both_modes[0, 1, 0] = both_modes[1, 0, 0] = both_modes[1, 1, 1] = 0.25
     of_label = np.zeros((2, 2, 2))  # the modes are the label's
@@ -141,6 +145,10 @@ def cells() -> list[Cell]:
         Cell("10 classes, d = 10, n = 2,000", from_joint(views(np.full(10, 0.1), 0.7, 0.7), 2000, one_of)),
         Cell("generator, R = 0, n = 1,500", generated(0, 1500)),
         Cell("generator, R = 4, n = 1,500", generated(4, 1500)),
-        Cell("generator, R = 8, n = 20,000", generated(8, 20000)),
+        Cell("generator, R = 8, n = 1,500", generated(8, 1500)),
         Cell("generator, R = 4, D = 3, n = 5,000", generated(4, 5000, 3)),
+        *(
+            Cell(f"{name}, d = 3, n = {n}", gate(name, n, 3))
+            for name, n in (("xor", 20), ("xor", 40), ("and", 20), ("and", 100))
+        ),
     ]

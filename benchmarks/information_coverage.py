@@ -1,4 +1,4 @@
-"""Measure how often the 95 % intervals of ``pid`` hold the exact parts, in 16 cells whose decomposition is known.
+"""Measure how often the 95 % intervals of ``pid`` hold the exact parts, in cells whose decomposition is known.
 
     python -m benchmarks.information_coverage FOLDER                       200 draws a cell; hours on one core
     python -m benchmarks.information_coverage FOLDER --draws 10 --cells and xor

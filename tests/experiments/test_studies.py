@@ -263,7 +263,7 @@ def test_advice_is_that_of_the_nearest_pairs() -> None:
     x, y = (3 * np.eye(4)[labels] + rng.normal(size=(400, 4)) for _ in range(2))
     found = advise.advise(x, y, labels)
     assert found.information.redundancy > 4 * found.information.synergy
-    assert len(found.sentences()) == 5  # one says what the codes may lack
+    assert len(found.sentences()) == 4  # the table of the information prints its notes
     assert all(one.low <= one.high and one.gain_low <= one.gain <= one.gain_high for one in found.expectations)
     alike = {name for one in found.expectations for name in one.like}
     assert alike & {"R = 8", "two bits shared", "windows of a digit"}

@@ -15,8 +15,8 @@ from benchmarks.information_cells import Cell, cells, from_joint, modes, views
 from modalign.information import pid_of_joint
 
 
-def test_sixteen_cells_have_their_own_names() -> None:
-    assert len({coverage.file_of(Path(), cell) for cell in cells()}) == 16
+def test_cells_have_their_own_names() -> None:
+    assert len({coverage.file_of(Path(), cell) for cell in cells()}) == len(cells()) >= 16
 
 
 def test_modes_far_apart_tell_what_their_codes_do() -> None:

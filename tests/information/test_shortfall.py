@@ -63,7 +63,7 @@ def test_thresholds_that_no_linear_model_finds_are_found(d: int) -> None:
         )
     )
     assert all("linear" not in model for model in result.models)
-    assert sum("may fall short by" in note and result.models[0] in note for note in result.notes) == 1
+    assert sum("may tell less than the features by" in note and result.models[0] in note for note in result.notes) == 1
     assert all(bits >= 0 for bits in result.shortfall)
 
 

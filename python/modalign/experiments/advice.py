@@ -75,7 +75,6 @@ class Advice:
             f"{found.mutual_12:.2f} bits); {found.unique_1:.2f} by modality 1 alone, {found.unique_2:.2f} by "
             f"modality 2 alone, {found.synergy:.2f} only by both together."
         ]
-        said += [f"Of these numbers: {note}." for note in self.information.notes]
         if self.regime is not None:
             said.append(regime_sentence(self.regime))
         for number, one in enumerate(self.expectations, 1):

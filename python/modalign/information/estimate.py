@@ -149,11 +149,11 @@ def pid(
     more items, as its gain from the second half of the items predicts.
 
     The intervals reach from what the codes hold to what the models may reach (``shortfall``). They are no bounds:
-    nothing is known of information that none of these models finds. How often they hold the exact parts in sixteen
-    kinds of data, and where they do not, is in docs/information.md.
+    nothing is known of information that none of these models finds. How often they hold the exact parts in
+    twenty kinds of data, and where they do not, is in docs/information.md.
 
     Args:
-        x1: (n, d1) numbers, or (n,) whole numbers or booleans, codes that are used as they are.
+        x1: (n, d1) numbers, or (n,) codes that are used as they are: whole numbers (floats too), booleans or text.
         x2: (n, d2) numbers or (n,) codes of the same items.
         y: (n,) the classes: text, whole numbers (floats too), booleans, categories; a list, an array, a tensor or a
             column.
@@ -166,8 +166,8 @@ def pid(
         clusters: The number of clusters of each modality, at least 2. None for 20 with k-means; with predictions, for
             as many as lose least of them and tell least by chance, up to 6 a class, 24, n / (2 classes) and
             480 / classes.
-        resamples: The number of samples of the items, which correct the bias of the tables and give the intervals; 0
-            does neither. The models are not trained again.
+        resamples: The number of samples of the items, which correct the bias of the tables and tell how they vary. The
+            models are not trained again. With 0, nothing is corrected, and the intervals hold the shortfall alone.
         confidence: The confidence level of the intervals.
         seed: Seed of folds, models, clusters and samples; the same seed gives the same bits.
 
@@ -274,7 +274,7 @@ def mutual_information(x: ArrayLike, y: Labels, *, seed: int = 0) -> float:
         clean = mixed(table, chance_share(table, np.random.default_rng(seed)))
         entropy = label_bits(labels[:, None])
         (short,) = shortfalls([clean], [None if known is None else known.expected], entropy)
-    return float(min(mutual_nats(sharpened(clean, short)) / np.log(2), entropy))
+    return float(np.clip(mutual_nats(sharpened(clean, short)) / np.log(2), 0.0, entropy))
 
 
 def co_information(x1: ArrayLike, x2: ArrayLike, y: Labels, *, seed: int = 0) -> float:

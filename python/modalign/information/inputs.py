@@ -17,6 +17,7 @@ Codes: TypeAlias = NDArray[np.int64]
 Side: TypeAlias = Array | Codes  # a modality: (n, d) float64, or (n,) codes from 0
 
 FOLDS = 5  # of cross-fitting; every class needs an item in each
+USUAL_EXPONENT = 300  # of 2: models standardise features, and squares up to 2^600 times items stay in range
 
 
 def is_codes(side: Side) -> TypeGuard[Codes]:
@@ -55,7 +56,7 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     Args:
         operation: The name of the calling function, with which error messages begin.
         name: The name of the argument, for error messages.
-        x: (n,) whole numbers, booleans or text, or (n, d) numbers.
+        x: (n,) whole numbers (floats too), booleans or text, or (n, d) numbers.
         n: The number of labels.
 
     Raises:
@@ -64,12 +65,14 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     values = as_numpy(f"{operation}: {name}", x)
     if values.ndim == 0 or len(values) != n:
         raise ValueError(f"{operation}: {name} must have a row for each label, {n}, got {values.shape}")
-    if values.ndim == 1 and values.dtype.kind in "biuU":
+    whole = values.dtype.kind == "f" and bool(np.isfinite(values).all() and (values == np.floor(values)).all())
+    if values.ndim == 1 and (values.dtype.kind in "biuU" or whole):
         codes = label_array(f"{operation}: {name}", values)
         return np.unique(codes, return_inverse=True)[1].astype(np.int64)
     if values.ndim != 2 or values.shape[1] == 0 or values.dtype.kind == "c":
         raise ValueError(
-            f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape} {values.dtype}"
+            f"{operation}: {name} must be (n, d) numbers or (n,) whole numbers, got {values.shape} {values.dtype}; "
+            "write x[:, None] for one feature"
         )
     try:
         table = values.astype(np.float64)
@@ -78,6 +81,13 @@ def checked_features(operation: str, name: str, x: ArrayLike, n: int) -> Side:
     if not np.isfinite(table).all():
         bad = np.flatnonzero(~np.isfinite(table).all(1))[:3].tolist()
         raise ValueError(f"{operation}: {name} must be finite, got NaN or inf in rows {bad} (the first)")
-    if not table.std(0).any():
+    if (table == table[0]).all():
         raise ValueError(f"{operation}: {name} never changes, so it tells nothing about the label")
-    return table
+    return _of_usual_size(table)
+
+
+def _of_usual_size(table: Array) -> Array:
+    """Return a table whose squares are in the range of float64; columns where they are not are moved by powers of 2."""
+    _, exponents = np.frexp(np.abs(table).max(0))
+    shifts = np.where(np.abs(exponents) > USUAL_EXPONENT, -exponents, 0)
+    return np.ldexp(table, shifts) if shifts.any() else table

@@ -11,6 +11,8 @@ from modalign.information.tables import FILLED, label_bits
 
 __all__ = ["notes_on"]
 
+FEW = 300  # items from which the intervals hold the exact parts of most kinds of data in docs/information.md
+
 
 def notes_on(known: Coded, short: Array, clusters: int | None) -> tuple[str, ...]:
     """Say where tables are too large for the items, clusters too few for the classes, and what models may miss.
@@ -43,10 +45,16 @@ def notes_on(known: Coded, short: Array, clusters: int | None) -> tuple[str, ...
         for bits, (name, _), model in zip(short, names, known.models, strict=True)
         if model != "codes"
     ]
+    if modelled and n < FEW:
+        notes.append(
+            f"{n} items are few for models to learn from, and information that they do not find is not in the "
+            f"intervals: from {FEW} items on, docs/information.md has how often intervals hold the exact parts, and of "
+            "fewer, examples in which they mostly do not"
+        )
     if modelled:
         notes.append(
-            f"the codes may fall short by {', '.join(modelled)} bits, which the intervals hold; neither they nor the "
-            "estimates hold what no model here finds: behind a random network of depth 3 that was .26 of a modality's "
-            "1.13 bits, and intervals held the exact redundancy in 1 of 3 draws (docs/information.md)"
+            "the estimates are of clusters of the models' predictions, which may tell less than the features by up to "
+            f"{', '.join(modelled)} bits; the intervals include these bits, but nothing that none of the models finds, "
+            "such as what a deep random network hides in simulated data (docs/information.md)"
         )
     return tuple(notes)

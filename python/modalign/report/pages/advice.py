@@ -82,7 +82,11 @@ def write(advice: Advice, page: Path, settings: Mapping[str, object]) -> Path:
             eyebrow="Advice before training",
             facts=f"{information.n:,} items, {information.information.mutual_12:.2f} bits about the label; "
             f"compared with {pairs} pairs",
-            sentences=[*advice.sentences(), trust().replace("`", "")],
+            sentences=[
+                *advice.sentences(),
+                *(f"Of the information: {note}." for note in information.notes),
+                trust().replace("`", ""),
+            ],
             tables=[_expectations(advice), _parts(advice), _neighbors(advice)],
             sheets=[_information_sheet(advice), _neighbors_sheet(advice)],
             reading=READING,
