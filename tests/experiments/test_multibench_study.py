@@ -206,7 +206,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("", "mosei", {}, r"no file .*mosei_senti_data\.pkl"),
     ("absent.pkl", "mosi", {}, r"no file .*absent\.pkl"),
     ("mosi_raw.pkl", "humor", {}, "labels of humor must be 0 or 1"),
-    ("mosi_raw.pkl", "mosi", {"k": 30}, "k must be less than the number of test pairs compared, got 30 for 30"),
+    (
+        "mosi_raw.pkl",
+        "mosi",
+        {"k": 40, "compared": 60},
+        "k must be less than the number of test pairs compared, got 40 for ",
+    ),
 ]
 
 
@@ -222,11 +227,13 @@ def test_data_that_is_not_there_or_too_small_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"depths": (1, 2)}, "depths must hold 3 or more different whole numbers"),
-        ({"depths": (0, 1, 2)}, "depths must hold 3 or more"),
-        ({"depths": (1, 2, 11)}, "depths go from 1 to 10, got 11"),
-        ({"seeds": ()}, "seeds must hold 1 or more"),
+        ({"depths": (1, 2)}, "depths must be a list of 3 or more different whole numbers from 1 to 10"),
+        ({"depths": (0, 1, 2)}, r"from 1 to 10, such as \[1, 2\], got \[0, 1, 2\]"),
+        ({"depths": (1, 2, 11)}, r"from 1 to 10, such as \[1, 2\], got \[1, 2, 11\]"),
+        ({"seeds": ()}, "seeds must be a list of 1 or more"),
         ({"trials_at_once": 3}, "trials_at_once must be from 1 to 1"),
+        ({"k": 30}, "k must be less than compared, the pairs compared, got k=30 and compared=30"),
+        ({"learning_rates": ()}, "learning_rates and weight_decays must hold one or more numbers"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:

@@ -70,8 +70,8 @@ def test_settings_of_a_grid_are_taken_by_name_and_checked(tmp_path: Path) -> Non
     assert (grid.seeds, grid.variant, grid.epochs_1) == ((2, 22), "width", 3)
     for setting, message in (
         ({"seed": 2}, "setting must be one of uniqueness, .*, got 'seed'; did you mean seeds"),
-        ({"epochs_1": "many"}, "setting epochs_1: .*, got 'many'"),
-        ({"seeds": [2, 2]}, r"emergence: seeds must hold different whole numbers, got \(2, 2\)"),
+        ({"epochs_1": "many"}, "emergence: epochs_1 must be a whole number of at least 1, got many"),
+        ({"seeds": [2, 2]}, r"emergence: seeds must be a list of 1 or more different whole .*, got \[2, 2\]"),
     ):
         with pytest.raises(ValueError, match=message):
             registry.StudyOptions(tmp_path, setting=setting).grid(emergence.GRIDS)
@@ -80,7 +80,10 @@ def test_settings_of_a_grid_are_taken_by_name_and_checked(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("seeds", "--setting must be NAME=VALUE, such as seeds=[2,22], got 'seeds'"),
+        (
+            "seeds",
+            "--setting must be NAME=VALUE, such as seeds=[2,22], or help alone, which lists the settings, got 'seeds'",
+        ),
         ("seeds=[2", "--setting seeds: the value must be a number, a word or a list, got '[2'"),
         ("sed=2", "did you mean seeds"),
     ],

@@ -251,13 +251,13 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"uniqueness": (0, 101)}, "from 0 to 100"),
+        ({"uniqueness": (0, 101)}, r"different whole numbers from 0 to 100, such as \[0, 10\], got \[0, 101\]"),
         ({"uniqueness": (-10, 0)}, "from 0 to 100"),
-        ({"seeds": ()}, "seeds must hold different values"),
-        ({"kinds": ("deleted", "deleted")}, "kinds must hold different values"),
-        ({"kinds": ("shuffled",)}, "kinds are deleted and replaced"),
-        ({"pairs": 0}, "pairs must be at least 1"),
-        ({"relabellings": 5}, "relabellings must be at least 19"),
+        ({"seeds": ()}, "seeds must be a list of 1 or more different whole numbers"),
+        ({"kinds": ("deleted", "deleted")}, "kinds must be a list of 1 or more different words"),
+        ({"kinds": ("shuffled",)}, "kinds must be .* words of deleted, replaced, given, .* got .shuffled."),
+        ({"pairs": 0}, "pairs must be a whole number of at least 1, or null, got 0"),
+        ({"relabellings": 5}, "relabellings must be a whole number of at least 19, got 5"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:

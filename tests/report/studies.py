@@ -44,19 +44,24 @@ PAIRS = ("image x text", "halves of a digit")
 NOTHING = Information(0.1, 0.2, 0.3, 0.05, 0.3, 0.4, 0.65)
 
 
-def emergence_study(folder: Path) -> Path:
+def emergence_study(
+    folder: Path,
+    *,
+    uniqueness: Sequence[int] = (0, 4, 8),
+    heterogeneity: Sequence[int] = (1, 3, 5),
+    seeds: Sequence[int] = (2, 22),
+    depths: Sequence[int] = (1, 2, 3),
+    **settings: object,
+) -> Path:
     """Write a study whose alignment falls with uniqueness and heterogeneity, and its page."""
     rng = np.random.default_rng(0)
     rows = []
-    for uniqueness in (0, 4, 8):
-        for heterogeneity in (1, 3, 5):
-            for seed in (2, 22):
-                for depth in (1, 2, 3):
-                    level = 0.9 - 0.1 * uniqueness - 0.02 * heterogeneity
-                    scores = {name: level + rng.normal(0, 0.02) for name in layer_pairs.MEASURES}
-                    keys = {"uniqueness": uniqueness, "heterogeneity": heterogeneity, "seed": seed, "depth_1": 1}
-                    rows.append(keys | {"depth_2": depth, "accuracy": 0.9 - 0.05 * depth, **scores})
-    _begin(folder, {"study": "emergence", "seeds": [2, 22], "n": 1500})
+    for u, d, seed, depth in itertools.product(uniqueness, heterogeneity, seeds, depths):
+        level = 0.9 - 0.1 * u - 0.02 * d
+        scores = {name: level + rng.normal(0, 0.02) for name in layer_pairs.MEASURES}
+        keys = {"uniqueness": u, "heterogeneity": d, "seed": seed, "depth_1": 1}
+        rows.append(keys | {"depth_2": depth, "accuracy": 0.9 - 0.05 * depth, **scores})
+    _begin(folder, {"study": "emergence", "seeds": list(seeds), "n": 1500, **settings})
     pd.DataFrame(rows).to_parquet(folder / "alignment.parquet")
     pd.DataFrame({"depth": [1]}).to_parquet(folder / "models.parquet")
     _write_claims(folder, emergence_claims.claims(folder))
@@ -93,11 +98,11 @@ def align_study(folder: Path) -> Path:
     return align_page.write(folder)
 
 
-def vision_language_study(folder: Path) -> Path:
+def vision_language_study(folder: Path, kinds: Sequence[str] = KINDS, **settings: object) -> Path:
     """Write a study whose alignment falls with uniqueness, for encoders of one and of four layers, and its page."""
     rng = np.random.default_rng(0)
     rows, layers, examples = [], [], []
-    for kind in KINDS:
+    for kind in kinds:
         for uniqueness in (0, 10, 50, 100):
             examples.append(
                 {"uniqueness": uniqueness, "kind": kind, "captions": ["a <b>red</b> fox", "one $old$ boat"]}
@@ -126,7 +131,9 @@ def vision_language_study(folder: Path) -> Path:
         {"encoder": rows[-1]["encoder"], "spec": "transformers:/models/long", "layers": 4, "width": 576,
          "bits_per_byte": 2.4},
     ]  # fmt: skip
-    _begin(folder, {"study": "vision-language", "seeds": [0, 1], "items": 1024, "k": 10})
+    _begin(
+        folder, {"study": "vision-language", "seeds": [0, 1], "items": 1024, "k": 10, "kinds": list(kinds), **settings}
+    )
     for name, table in (("alignment", rows), ("layers", layers), ("models", models)):
         pd.DataFrame(table).to_parquet(folder / f"{name}.parquet")
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")

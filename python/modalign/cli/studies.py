@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 from modalign.cli.common import RunOptions, command, resumable
 from modalign.cli.streams import echo
 from modalign.common.doors import drawing
-from modalign.common.names import suggestion
+from modalign.common.names import resolve, suggestion
 from modalign.experiments.studies.registry import PROTOCOLS, STUDIES, StudyEntry, StudyOptions
 
 __all__: list[str] = []
@@ -90,8 +89,8 @@ class ReproduceOptions(RunOptions):
         list[str] | None,
         _option(
             "setting",
-            "another value of a setting of its grid, such as seeds=[2,22] or variant=width, which the page lists. May "
-            "be given several times.",
+            "another value of a setting, such as seeds=[2,22]; `--setting help` lists the settings of the study and "
+            "ends. May be given several times.",
             metavar="NAME=VALUE",
             default="those of the protocol",
         ),
@@ -133,19 +132,26 @@ class ReproduceOptions(RunOptions):
     "Examples: `modalign reproduce emergence` · `modalign reproduce align --out results/align` · "
     "`modalign reproduce emergence --full --storage postgresql://...` · "
     "`modalign reproduce multibench --data mosi_raw.pkl --dataset mosi` · "
+    "`modalign reproduce emergence --setting help` · "
     "`modalign reproduce vision-language --encoder minilm --encoder transformers:FOLDER`",
 )
 def reproduce(options: ReproduceOptions) -> None:
-    from modalign.cli.tables import print_claims
+    from modalign.cli.tables import print_claims, print_settings
 
     study = _checked_study(options)
+    if study.grids is not None and options.setting == ["help"]:
+        print_settings(resolve(study.grids))
+        return
+    _require_options(study, options)
     if options.device is not None:
-        _check_device(options.device)
+        from modalign.experiments.studies.settings import require_device
+
+        require_device("--device", options.device)
     folder = options.folder
     with resumable():
         study.resolve()(options.for_study())
         page = None if study.page is None else drawing(study.page)(folder)
-    print_claims(folder)
+    print_claims(folder, read="docs/verdicts.md" if page is None else "the end of the page")
     notes = folder / "notes.json"
     for note in json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else ():
         echo(f"note: {note}")
@@ -154,16 +160,24 @@ def reproduce(options: ReproduceOptions) -> None:
 
 def _settings(given: Sequence[str]) -> dict[str, object]:
     """Return NAME=VALUE, each value read as YAML, by name."""
-    import yaml
+    from yaml import YAMLError
 
-    settings = {}
+    from modalign.experiments.sweep.config import Loader
+    from modalign.files.documents import read_yaml
+
+    settings: dict[str, object] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--setting must be NAME=VALUE, such as seeds=[2,22], got {text!r}")
+            raise ValueError(
+                f"--setting must be NAME=VALUE, such as seeds=[2,22], or help alone, which lists the settings, got "
+                f"{text!r}"
+            )
+        if name.strip() in settings:
+            raise ValueError(f"--setting {name.strip()} is there twice; give it once")
         try:
-            settings[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[name.strip()] = read_yaml(value, Loader)
+        except (YAMLError, ValueError):
             raise ValueError(f"--setting {name}: the value must be a number, a word or a list, got {value!r}") from None
     return settings
 
@@ -179,18 +193,13 @@ def _checked_study(options: ReproduceOptions) -> StudyEntry:
         raise ValueError(f"reproduce {options.study} has no protocol {options.protocol}; leave --protocol out")
     for option in dict.fromkeys(name for other in STUDIES.values() for name in other.options):
         if getattr(options, option) is not None and option not in study.options:
-            raise ValueError(f"--{option} is not an option of {options.study}; it is one of {_takers(option)}")
-    if any(getattr(options, option) is None for option in study.required):
-        needed = ", and ".join(f"--{option}, {value}" for option, value in study.required.items())
-        raise ValueError(f"reproduce {options.study} needs {needed}; {study.where}")
+            instead = "".join(f" ({text})" for name, text in study.instead.items() if name == option)
+            raise ValueError(f"--{option} is not an option of {options.study}{instead}; it is one of {_takers(option)}")
     return study
 
 
-def _check_device(device: str) -> None:
-    """Check that ``device`` names the CPU or a GPU that torch sees."""
-    import torch
-
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ValueError(f"--device must be cpu, cuda or cuda:0, cuda:1 ..., got {device}")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: torch sees no GPU here; leave it out, or see `modalign doctor`")
+def _require_options(study: StudyEntry, options: ReproduceOptions) -> None:
+    """Check that the options are there that the study needs."""
+    if any(getattr(options, option) is None for option in study.required):
+        needed = ", and ".join(f"--{option}, {value}" for option, value in study.required.items())
+        raise ValueError(f"reproduce {options.study} needs {needed}; {study.where}")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from modalign.experiments.studies.settings import settings_rows
 from modalign.metrics.registry import METRICS
 from modalign.report.palette import VERDICTS, shade
 from modalign.report.words import (
     chance_of,
+    changes_in_words,
     claims_table,
     closer,
     fixed,
@@ -23,6 +25,7 @@ from modalign.report.words import (
     mean_by_chance,
     points,
     title_of,
+    verdict_counts,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ __all__ = [
     "print_layers",
     "print_optima",
     "print_regret",
+    "print_settings",
 ]
 
 WIDE = 160  # columns of a file or a pipe
@@ -104,10 +108,40 @@ def print_layers(result: LayerAlignment, console: Console | None = None) -> None
     console.print(repr(result), highlight=False, markup=False)
 
 
-def print_claims(folder: Path, console: Console | None = None) -> None:
-    """Print the verdicts of a study: the numbers of its paper beside those found here."""
-    table = claims_table(json.loads((folder / "claims.json").read_text(encoding="utf-8")))
-    _print_table(table, console, unbroken=("paper", "here", "verdict"))
+def print_claims(folder: Path, console: Console | None = None, *, read: str = "docs/verdicts.md") -> None:
+    """Print the verdicts of a study, the numbers of its paper beside those found here, and what they are.
+
+    read: where the rules are explained.
+    """
+    console = console or _console()
+    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    if claims:
+        _print_table(claims_table(claims), console, unbroken=("paper", "here", "verdict"))
+    lines = [verdict_counts(claims), *changes_in_words(_settings_in(folder))]
+    if claims:
+        lines.append(
+            "A verdict follows from the 90 % interval by a rule that was fixed before the run. Where the table has no "
+            "number of the paper, the paper gives none that means the same. An undecided claim needs more runs, which "
+            f"are models that are trained or compared. {read[0].upper()}{read[1:]} has the rules."
+        )
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    """Return the settings of a study; a study of the user's may keep none."""
+    file = folder / "settings.json"
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"] if file.is_file() else {}
+    return settings
+
+
+def print_settings(grids: Mapping[str, tuple[Any, Any]], console: Console | None = None) -> None:
+    """Print the settings of a study that ``--setting`` takes, with their values by each protocol."""
+    columns = ("setting", "is", *(f"--protocol {protocol}" for protocol in grids), "meaning")
+    table = _table(columns, unbroken=("setting",), show_lines=True)
+    for row in settings_rows(grids):
+        table.add_row(*map(escape, row))
+    (console or _console()).print(table)
 
 
 def print_optima(folder: Path, console: Console | None = None) -> None:

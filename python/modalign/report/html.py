@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from modalign.files.atomic import write_atomically
 from modalign.report.figures.specification import Figure, Sheet
 from modalign.report.palette import VERDICTS, css
-from modalign.report.words import Table
+from modalign.report.words import Table, changes_in_words, protocol_in_words
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -42,13 +42,6 @@ __all__ = [
 
 FIGURES = "figures"  # the folder of the pictures in a folder of results
 LONGEST = 400  # characters of a setting that are shown
-PROTOCOL_WORDS = {
-    "default": "This study followed our own choices where we hold them to be better than the paper's. "
-    "docs/experiments.md lists every difference and its reason. A number of the paper stands only "
-    "beside a number that means the same.",
-    "paper": "This study followed the paper's published code step by step, with fewer runs unless --full was given. "
-    "docs/experiments.md lists what that code does differently from our default.",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +105,12 @@ def write_study_page(page: Page, folder: Path) -> Path:
 
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
     if "protocol" in settings:
-        words = PROTOCOL_WORDS[settings["protocol"]]
-        facts = f"{page.facts}, protocol: {settings['protocol']}"
-        page = dataclasses.replace(page, facts=facts, reading=[("Protocol", words), *page.reading])
+        page = dataclasses.replace(
+            page,
+            facts=f"{page.facts}, protocol: {settings['protocol']}",
+            notes=[*changes_in_words(settings), *page.notes],
+            reading=[("Protocol", protocol_in_words(settings)), *page.reading],
+        )
     pictures = [draw_sheet(sheet) for sheet in page.sheets]
     return write_report(place_of(folder), render_page(page, FIGURES), pictures)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Score
+from modalign.experiments.studies.changes import changes_of
 from modalign.experiments.studies.characteristics import expected_by_chance
+from modalign.experiments.studies.registry import STUDIES
 from modalign.experiments.sweep.findings import Finding
 from modalign.experiments.sweep.statistics import Estimate
 from modalign.metrics.registry import METRICS
@@ -23,11 +25,14 @@ __all__ = [
     "baseline_of",
     "capitalised",
     "chance_of",
+    "changes_in_words",
     "claims_table",
     "closer",
+    "counted",
     "fixed",
     "interval_of",
     "points",
+    "protocol_in_words",
     "rounded",
     "sentences",
     "signed_points",
@@ -197,6 +202,41 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
+def protocol_in_words(settings: Mapping[str, Any]) -> str:
+    """Return what a study of a paper followed, from the settings that settings.json has."""
+    if settings["protocol"] == "default":
+        return (
+            "This study followed our own choices where we hold them to be better than the paper's. "
+            "docs/experiments.md lists every difference and its reason. A number of the paper stands only beside a "
+            "number that means the same."
+        )
+    if not STUDIES[settings["study"]].published_code:
+        return "This study has the paper's grid. The paper publishes no code, so that encoders and training are ours."
+    changes = changes_of(settings)
+    small = "; ".join(str(change) for change in changes if not change.by_user)
+    return (
+        f"This study followed the paper's published code{'' if changes else ' step by step'}"
+        f"{f', with smaller settings, because --full was not given: {small}' if small else ''}. docs/experiments.md "
+        "lists what that code does differently from our default."
+    )
+
+
+def changes_in_words(settings: Mapping[str, Any]) -> list[str]:
+    """Return the sentence on the settings of a study that its caller changed, if there are any."""
+    changes = [str(change) for change in changes_of(settings) if change.by_user]
+    if not changes:
+        return []
+    return [
+        f"Changed by you: {'; '.join(changes)}. The paper's number is left out where such a setting gives ours another "
+        "meaning."
+    ]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and a noun, with an s where it is not one: ``1 seed``, ``1,024 pairs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def verdict_of(claim: Mapping[str, Any]) -> str:
     """Return the verdict on a claim, with the number of runs that would decide an undecided one."""
     if claim.get("needed") is None:
@@ -209,22 +249,25 @@ def rounded(value: object) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
-def verdict_counts(claims: Sequence[Mapping[str, Any]], claims_name: str = "{} claims") -> str:
+def verdict_counts(claims: Sequence[Mapping[str, Any]], noun: str = "claim", whose: str = "") -> str:
     """Return how many claims of a study have each verdict, and how many of them chance would reproduce.
 
     Args:
         claims (sequence of mappings): The claims with their verdicts.
-        claims_name (str): The name of the claims, with ``{}`` for their number.
+        noun (str): What a claim is called.
+        whose (str): What follows the noun, with a space before it.
     """
+    if not claims:
+        return "The study has too few runs or too few values of its settings to judge a claim of the paper."
     verdicts = [claim["verdict"] for claim in claims]
     reproduced, partly, not_reproduced = (verdicts.count(verdict) for verdict in ("reproduced", "partly", "not"))
     undecided = verdicts.count("undecided")
     counts = (
-        f"Of {claims_name.format(len(claims))}, {reproduced} {'is' if reproduced == 1 else 'are'} reproduced, "
+        f"Of {counted(len(claims), noun)}{whose}, {reproduced} {'is' if reproduced == 1 else 'are'} reproduced, "
         f"{partly} partly, {not_reproduced} not, and {undecided} {'is' if undecided == 1 else 'are'} undecided."
     )
     by_chance = expected_by_chance(claims)
-    return f"{counts} If all of them were false, {by_chance:.1f} would be expected to be reproduced by chance."
+    return f"{counts} If all of them were false, {by_chance:.2g} would be expected to be reproduced by chance."
 
 
 def mean_by_chance(score: Score, digits: int = 4) -> str:

@@ -1,6 +1,7 @@
 """Studies of papers: each trains or compares what a paper did, and sets the paper's numbers beside ours with a verdict.
 
     registry         every study, declared once
+    settings, changes    what a setting may be, and the claims from which a changed one takes the paper's number
     study            the folder of a study and its resumable parts
     measured         statistics with intervals that hold every source of chance
     claims, characteristics   claims, rules and verdicts, and how often the rules are right

@@ -61,6 +61,7 @@ class Claim:
         correlation: whether the number lies between -1 and 1.
         design: what was measured, as the record of the rules' characteristics names it.
         parts: claims that must all be reproduced; the number of a claim with parts is that of the weakest.
+        changed: the settings of the study that its caller changed, each as ``k = 10 (the paper: 100)``.
     """
 
     source: str
@@ -78,6 +79,7 @@ class Claim:
     correlation: bool = True
     design: str = ""
     parts: tuple[Claim, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @classmethod
     def measured(cls, source: str, text: str, rule: str, ours: Measured, **facts: Any) -> Claim:

@@ -67,6 +67,7 @@ def run(
     storage: URL of Optuna's storage; by default SQLite in the folder. A folder that holds a part of the
     same study is continued. Raises ValueError for a folder with something else in it.
     """
+    _require_data(grid)
     study = Study(folder, {"study": "emergence", **dataclasses.asdict(grid)}, fresh=fresh)
     search = Search(grid.trials, grid.trials_at_once, grid.learning_rates, grid.weight_decays)
     # a storage of the user's may fail, which must be known before an earlier study is cleared
@@ -87,6 +88,18 @@ def run(
         study.write_table("alignment.parquet", [row for found in second for row in found["alignment"]])
         study.write_json("claims.json", records(claims(study.path)))
     return study.path
+
+
+def _require_data(grid: Grid) -> None:
+    """Check, before anything is written, that the data of the deepest network can be drawn, and that they suffice."""
+    for temperature in grid.temperatures:
+        data = grid.data(Cell(temperature, grid.uniqueness[0]), max(grid.heterogeneity), grid.seeds[0])
+    held = int((data.split == TEST).sum())
+    if grid.compared > held:
+        raise ValueError(
+            f"emergence: compared must be at most {held:,}, the test pairs of n = {grid.n:,}, got {grid.compared:,}; "
+            "take fewer, or a larger n"
+        )
 
 
 def _longest_first(study: Study, parts: Sequence[Part], title: str, shown: dict[str, Any]) -> list[dict[str, Any]]:

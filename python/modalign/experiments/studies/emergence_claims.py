@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modalign.experiments.studies.changes import beside_the_paper
 from modalign.experiments.studies.claims import Claim, every
 from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
 from modalign.experiments.studies.measured import (
@@ -32,6 +33,7 @@ __all__ = [
     "claims",
     "claims_of",
     "correlations",
+    "defining",
     "ends_claim",
     "levels_of",
     "protocol_of",
@@ -41,6 +43,11 @@ __all__ = [
 FEATURES = 8  # features of the label
 # the paper's points at U = 8 are zeros that its script never filled in
 LAST = 7
+# settings of data, training and encoders define every number
+DEFINING = {
+    *("n", "variant", "nonlinearity", "temperatures", "growth", "depths_1", "depths_2", "compared"),
+    *("epochs_1", "epochs_2", "batch_size", "clip", "tuning", "trials", "learning_rates", "weight_decays"),
+}
 PAPER: dict[str, Any] = {
     # alignment against uniqueness up to 7, Spearman, by heterogeneity (unbiased CKA): the paper's -.950, -.833, -.983,
     # -.983 and -1.000 without the zero at 8
@@ -77,7 +84,18 @@ class Levels:
 def claims(folder: Path) -> list[Claim]:
     """Return the paper's claims beside the numbers of the tables in ``folder``, by the rules of ``claims.py``."""
     folder = expanded(folder)
-    return claims_of(levels_of(best_of_layers(folder)), paper=protocol_of(folder) == "paper")
+    found = claims_of(levels_of(best_of_layers(folder)), paper=protocol_of(folder) == "paper")
+    return beside_the_paper(found, folder, lambda claim: defining(claim.source, claim.text))
+
+
+def defining(source: str, text: str) -> set[str]:
+    """Return the settings that define the number of a claim or statistic, from its part of the paper and its text."""
+    factors = {"uniqueness", "heterogeneity"} & {source}
+    if source in ("correlations", "heat-map") or text.startswith("from "):  # over heterogeneities
+        factors.add("heterogeneity")
+    if "every U" in text:
+        factors.add("uniqueness")
+    return DEFINING | factors | ({"k"} if "mutual_knn" in text else set())
 
 
 def protocol_of(folder: Path) -> str:
@@ -129,7 +147,7 @@ def _against_uniqueness(levels: Levels) -> list[Claim]:
 def ends_claim(first: NDArray[np.float64], last: NDArray[np.float64]) -> Claim:
     """Return the claim on the highest alignment at U = 0 and 8, each (seeds, heterogeneity)."""
     ours = [mean_over_draws(values) for values in (first, last)]
-    text = f"from high ({ours[0].value:.2f}) at U = 0 to none ({ours[1].value:.2f}) at U = 8"
+    text = f"from above 0.5 at U = 0 to below 0.1 at U = 8: from {ours[0].value:.2f} to {ours[1].value:.2f} here"
     parts = [
         Claim.measured("uniqueness", "above 0.5 at U = 0", "above", ours[0], paper=PAPER["ends"][0], bound=0.5),
         Claim.measured("uniqueness", "below 0.1 at U = 8", "below", ours[1], paper=PAPER["ends"][8], bound=0.1),
@@ -210,8 +228,10 @@ def best_of_layers(folder: Path, *, levels: bool = False) -> Any:
     return best[best["depth_1"] == best["depth_1"].min()]
 
 
-def published_statistics(table: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """Return statistics exactly as the published code takes them, without intervals: name, ours and the paper's.
+def published_statistics(table: pd.DataFrame) -> list[tuple[str, str, float, float]]:
+    """Return statistics exactly as the published code takes them, without intervals.
+
+    Each has its part of the paper, as ``Claim.source`` has it, its name, ours and the paper's.
 
     The highest alignment is that of all seeds and depths, and correlations with performance pool the seeds of a
     heterogeneity. The verdicts rest on statistics seed by seed, whose rules were simulated.
@@ -221,17 +241,19 @@ def published_statistics(table: pd.DataFrame) -> list[tuple[str, float, float]]:
     for d, paper in PAPER["uniqueness"].items():
         curve = top[(top["heterogeneity"] == d) & (top["uniqueness"] <= LAST)]
         if len(curve) > 2:
-            rows.append((f"rho of unbiased CKA and U, heterogeneity {d}", _rho(curve, "uniqueness"), paper))
+            name = f"rho of unbiased CKA and U, heterogeneity {d}"
+            rows.append(("uniqueness", name, _rho(curve, "uniqueness"), paper))
     for name, numbers in PAPER["heterogeneity"].items():
         for u, paper in numbers.items():
             curve = top[top["uniqueness"] == u]
             if len(curve) > 2:
-                rows.append((f"rho of {name} and heterogeneity, U = {u}", _rho(curve, "heterogeneity", name), paper))
+                text = f"rho of {name} and heterogeneity, U = {u}"
+                rows.append(("heterogeneity", text, _rho(curve, "heterogeneity", name), paper))
     for u, paper in PAPER["performance"].items():
         pools = [pool for _, pool in table[table["uniqueness"] == u].groupby("heterogeneity")]
         if pools and len(pools[0]) > 2:
             median = float(np.median([_rho(pool, "accuracy") for pool in pools]))
-            rows.append((f"median rho of unbiased CKA and accuracy, U = {u}", median, paper))
+            rows.append(("correlations", f"median rho of unbiased CKA and accuracy, U = {u}", median, paper))
     return rows
 
 

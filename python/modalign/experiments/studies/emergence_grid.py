@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from modalign.data import PairedDataset, synthetic
 from modalign.encoders import EncoderConfig, LeakyMLPConfig, MLPConfig
+from modalign.experiments.studies.registry import Protocol
+from modalign.experiments.studies.settings import (
+    Count,
+    Depth,
+    Device,
+    NotNegative,
+    Positive,
+    Seed,
+    Several,
+    check_settings,
+)
 
 __all__ = ["FULL", "GRIDS", "PUBLISHED", "QUICK", "Cell", "Grid"]
 
 WIDTH = 12
 FEATURES = 8  # features of the label
-GROWTH = ("depth", "width")
-TUNING = ("each", "once", "published")
+Tuning = Literal["each", "once", "published"]
+Variant = Literal["uni", "multi", "width", "identity"]
+Nonlinearity = Literal["tanh", "sigmoid"]
+Growth = Literal["depth", "width"]
 # learning rate and weight decay of modality 1 and 2 by redundancy, as the published code lists them
 PUBLISHED: dict[int, tuple[tuple[float, float], tuple[float, float]]] = {
     0: ((0.005, 0.1), (0.01, 0.0)),
@@ -38,60 +54,52 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What the study trains and compares.
+    """What the study trains and compares. The annotation of a field says what a value may be and what it means."""
 
-    Attributes:
-        uniqueness, heterogeneity, seeds: the factors; temperatures: levels of information, the largest first.
-        depths_1, depths_2: depths of the encoders of modality 1 and 2.
-        n, epochs_1, epochs_2, batch_size, clip: pairs of a data set, and how encoders are trained.
-        trials, trials_at_once, learning_rates, weight_decays: pairs of learning rate and weight decay tried by Optuna.
-        tuning: "each" tunes every encoder; "once" tunes for each uniqueness and modality, on depths up to 4 that are
-            as deep as the heterogeneity or one less; "published" takes the values that the published code lists.
-        compared, k: held-out pairs that are compared, and neighbours among them.
-        variant, nonlinearity: as of ``synthetic``.
-        growth: "depth", or "width" for encoders of one hidden layer of 12 depth^2 units.
-        protocol: "default", or "paper": the data of the published code, drawn once for all seeds of training;
-            encoders with a nonlinearity after every layer; the first test pairs; CKA clipped at 0 and ``svcca_code``.
-    """
-
-    uniqueness: tuple[int, ...] = tuple(range(9))
-    heterogeneity: tuple[int, ...] = (1, 3, 5, 7, 9)
-    seeds: tuple[int, ...] = (2, 22, 42)
-    depths_1: tuple[int, ...] = (1,)
-    depths_2: tuple[int, ...] = (1, 2, 3, 5, 8)
-    n: int = 16384
-    epochs_1: int = 20
-    epochs_2: int = 30
-    batch_size: int = 512
-    clip: float = 8.0
-    trials: int = 3
-    trials_at_once: int = 3
-    learning_rates: tuple[float, ...] = (1e-3, 5e-3, 1e-2, 5e-2)
-    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
-    compared: int = 2048
-    k: int = 50
-    device: str = "cpu"
-    protocol: str = "default"
-    tuning: str = "each"
-    temperatures: tuple[float, ...] = (0.05,)
-    variant: str = "uni"
-    nonlinearity: str = "tanh"
-    growth: str = "depth"
+    uniqueness: Annotated[
+        Several[Annotated[int, Field(ge=0, le=FEATURES)]],
+        "Features of the label, of 8, that only one modality has.",
+    ] = tuple(range(9))
+    heterogeneity: Annotated[
+        Several[Annotated[int, Field(ge=0, le=100)]], "Depths of the network in front of modality 2."
+    ] = (1, 3, 5, 7, 9)
+    seeds: Annotated[Several[Seed], "Seeds of training and, by the default protocol, of the data."] = (2, 22, 42)
+    depths_1: Annotated[Several[Depth], "Depths of encoders of modality 1; claims are of the smallest."] = (1,)
+    depths_2: Annotated[Several[Depth], "Depths of encoders of modality 2."] = (1, 2, 3, 5, 8)
+    n: Annotated[Annotated[int, Field(ge=100, le=10**8)], "Pairs of a data set."] = 16384
+    epochs_1: Annotated[Count, "Epochs of encoders of modality 1."] = 20
+    epochs_2: Annotated[Count, "Epochs of encoders of modality 2."] = 30
+    batch_size: Annotated[Count, "Pairs of a step of training."] = 512
+    clip: Annotated[Positive, "The largest norm of a gradient."] = 8.0
+    trials: Annotated[Count, "Pairs of learning rate and weight decay that a search tries."] = 3
+    trials_at_once: Annotated[Count, "Trials that train side by side, at most all."] = 3
+    learning_rates: Annotated[Several[Positive], "Learning rates of the search."] = (1e-3, 5e-3, 1e-2, 5e-2)
+    weight_decays: Annotated[Several[NotNegative], "Weight decays of the search."] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+    compared: Annotated[Annotated[int, Field(ge=4)], "Held-out pairs that are compared."] = 2048
+    k: Annotated[Count, "Neighbours of mutual k-NN, fewer than the pairs compared."] = 50
+    device: Annotated[Device, "Where encoders are trained."] = "cpu"
+    protocol: Annotated[Protocol, "Our choices, or the published code."] = "default"
+    tuning: Annotated[
+        Tuning,
+        "The search: of each encoder; once for each uniqueness and modality, on depths up to 4 that are as deep as the "
+        "heterogeneity or one less; or none, but the values that the published code lists.",
+    ] = "each"
+    temperatures: Annotated[
+        Several[Positive], "Levels of information of the label, the most at the smallest, of which the claims are."
+    ] = (0.05,)
+    variant: Annotated[Variant, "The network in front of modality 2, as of `synthetic`."] = "uni"
+    nonlinearity: Annotated[Nonlinearity, "The nonlinearity of that network."] = "tanh"
+    growth: Annotated[Growth, "What a depth d adds: layers, or one hidden layer of 12 d^2 units."] = "depth"
 
     def __post_init__(self) -> None:
-        for name in ("uniqueness", "heterogeneity", "seeds", "depths_1", "depths_2"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values) or min(values) < (name.startswith("depth")):
-                raise ValueError(f"emergence: {name} must hold different whole numbers, got {values}")
-        if max(self.uniqueness) > FEATURES or max(*self.depths_1, *self.depths_2) > 10:
-            raise ValueError("emergence: uniqueness goes from 0 to 8 and depth from 1 to 10")
-        if not 1 <= self.trials_at_once <= self.trials:
+        check_settings("emergence", self)
+        if self.trials_at_once > self.trials:
             raise ValueError(f"emergence: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
-        for name, allowed in (("tuning", TUNING), ("growth", GROWTH)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"emergence: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if not self.temperatures or len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"emergence: temperatures must hold different numbers, got {self.temperatures}")
+        if self.k >= self.compared:
+            raise ValueError(
+                f"emergence: k must be less than compared, the pairs compared, got k={self.k} and "
+                f"compared={self.compared}"
+            )
 
     @property
     def paper(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modalign.experiments.studies.changes import beside_the_paper
 from modalign.experiments.studies.claims import Claim
 from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
 from modalign.experiments.studies.measured import Measured, pooled_correlation
@@ -36,6 +37,11 @@ PAPER: dict[str, dict[tuple[str, str], float]] = {
 } | {"av_mnist": {("image", "audio"): 0.887, ("audio", "image"): 0.723}}
 # over ten depths, a smaller correlation says nothing: the claim is then that there is none
 ABOUT_ZERO = 0.2
+# settings of data and training define every number
+DEFINING = {
+    *("depths", "items", "steps", "epochs", "long", "batch_size", "clip", "compared"),
+    *("trials", "learning_rates", "weight_decays"),
+}
 
 
 def best_of_layers(folder: Path) -> Any:
@@ -95,7 +101,7 @@ def claims(folder: Path) -> list[Claim]:
         rule = "none" if none else "strong" if same else "sign"
         facts: dict[str, Any] = {"paper": paper} if same else {"side": 1 if paper > 0 else -1}
         results.append(Claim.measured(f"{row.varying}-{row.other}", text, rule, ours, **facts))
-    return results
+    return beside_the_paper(results, folder, lambda _: DEFINING)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

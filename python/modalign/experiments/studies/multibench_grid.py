@@ -3,48 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
+
+from pydantic import Field
+
+from modalign.experiments.studies.registry import Protocol
+from modalign.experiments.studies.settings import (
+    Count,
+    Depth,
+    Device,
+    Different,
+    NotNegative,
+    Positive,
+    Seed,
+    Several,
+    check_settings,
+)
 
 __all__ = ["FULL", "GRIDS", "QUICK", "Grid"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What is trained. items: pairs of each part at most, a fixed random choice; steps: of an affect sequence, the last
-    ones; None for all. trials: pairs of learning rate and weight decay tried for each encoder, so many at once.
-    compared: held-out pairs that are compared; k: neighbours among them. long: how many times the epochs AV-MNIST has.
-    protocol: "default", or "paper", which tries no settings but takes those that the paper's code publishes.
-    """
+    """What the study trains. The annotation of a field says what a value may be and what it means."""
 
-    depths: tuple[int, ...] = (1, 2, 3, 4, 5)
-    seeds: tuple[int, ...] = (2, 22)
-    items: int | None = 512
-    steps: int | None = 20
-    epochs: int = 6
-    long: int = 2
-    batch_size: int = 64
-    clip: float = 8.0
-    trials: int = 2
-    trials_at_once: int = 2
-    learning_rates: tuple[float, ...] = (1e-3, 5e-4)
-    weight_decays: tuple[float, ...] = (0.0, 0.1, 0.01, 1e-3, 1e-4)
-    compared: int = 512
-    k: int = 10
-    device: str = "cpu"
-    protocol: str = "default"
+    depths: Annotated[
+        Annotated[Different[Depth], Field(min_length=3)], "Depths of the Transformers, over which r is taken."
+    ] = (1, 2, 3, 4, 5)
+    seeds: Annotated[Several[Seed], "Seeds of training."] = (2, 22)
+    items: Annotated[Count | None, "The most pairs of each part, a fixed random choice; null for all."] = 512
+    steps: Annotated[Count | None, "Steps of an affect sequence, the last ones; null for all."] = 20
+    epochs: Annotated[Count, "Epochs of training."] = 6
+    long: Annotated[Count, "How many times these epochs AV-MNIST has."] = 2
+    batch_size: Annotated[Count, "Pairs of a step of training."] = 64
+    clip: Annotated[Positive, "The largest norm of a gradient."] = 8.0
+    trials: Annotated[Count, "Pairs of learning rate and weight decay that the search of an encoder tries."] = 2
+    trials_at_once: Annotated[Count, "Trials that train side by side, at most all."] = 2
+    learning_rates: Annotated[Different[Positive], "Learning rates of the search."] = (1e-3, 5e-4)
+    weight_decays: Annotated[Different[NotNegative], "Weight decays of the search."] = (0.0, 0.1, 0.01, 1e-3, 1e-4)
+    compared: Annotated[Annotated[int, Field(ge=4)], "Held-out pairs that are compared."] = 512
+    k: Annotated[Count, "Neighbours of mutual k-NN, fewer than the pairs compared."] = 10
+    device: Annotated[Device, "Where encoders are trained."] = "cpu"
+    protocol: Annotated[Protocol, "Our choices, or the published code and its settings."] = "default"
 
     def __post_init__(self) -> None:
-        for name, fewest in (("depths", 3), ("seeds", 1)):
-            values = getattr(self, name)
-            if len(values) < fewest or len(set(values)) < len(values) or min(values) < (name == "depths"):
-                raise ValueError(f"multibench: {name} must hold {fewest} or more different whole numbers, got {values}")
-        if max(self.depths) > 10:
-            raise ValueError(f"multibench: depths go from 1 to 10, got {max(self.depths)}")
-        if not 1 <= self.trials_at_once <= self.trials:
-            raise ValueError(f"multibench: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
+        check_settings("multibench", self)
         if self.protocol == "paper" and (self.trials > 1 or self.learning_rates or self.weight_decays):
             raise ValueError(
                 "multibench: the protocol paper tries no settings but takes those that the paper's code publishes; "
                 "leave trials, learning_rates and weight_decays out"
+            )
+        if self.protocol != "paper" and not (self.learning_rates and self.weight_decays):
+            raise ValueError("multibench: learning_rates and weight_decays must hold one or more numbers, got []")
+        if self.trials_at_once > self.trials:
+            raise ValueError(f"multibench: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
+        if self.k >= self.compared:
+            raise ValueError(
+                f"multibench: k must be less than compared, the pairs compared, got k={self.k} and "
+                f"compared={self.compared}"
             )
 
 

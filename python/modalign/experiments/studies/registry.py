@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from modalign.common.names import require_reference, resolve, suggestion
 
 if TYPE_CHECKING:
     from modalign.common.progress import Reporter
 
-__all__ = ["PROTOCOLS", "STUDIES", "StudyEntry", "StudyOptions", "changed", "register", "studies_table"]
+__all__ = ["PROTOCOLS", "STUDIES", "Protocol", "StudyEntry", "StudyOptions", "register", "studies_table"]
 
-PROTOCOLS = ("default", "paper")
+Protocol = Literal["default", "paper"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,32 +65,11 @@ class StudyOptions:
 
         grids: for each protocol of the study its whole grid and its small one.
         """
+        from modalign.experiments.studies.settings import changed
+
         full, quick = grids[self.protocol]
-        chosen = full if self.full else quick
-        device = {} if self.device is None else {"device": self.device}
-        return changed(chosen, {**self.setting, **device})
-
-
-def changed(grid: Any, settings: Mapping[str, object]) -> Any:
-    """Return a grid with other settings.
-
-    Raises ValueError for a name that is no setting of it, or a value that a setting does not take.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    names = [field.name for field in dataclasses.fields(grid)]
-    for name in settings:
-        if name not in names:
-            raise ValueError(f"setting must be one of {', '.join(names)}, got {name!r}{suggestion(name, names)}")
-    if not settings:
-        return grid
-    try:
-        return TypeAdapter(type(grid)).validate_python({**dataclasses.asdict(grid), **settings})
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # refused by the grid itself
-            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
-        raise ValueError(f"setting {first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
+        chosen = changed(full if self.full else quick, self.setting)
+        return chosen if self.device is None else dataclasses.replace(chosen, device=self.device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +83,11 @@ class StudyEntry:
         options: names of the options that it takes and some other study does not.
         required: those of ``options`` that must be given, each with what it is.
         where: where to get what is required.
+        instead: options that it does not take, each with what to do instead.
         page: the name of its page in ``modalign.common.doors.DRAWINGS``, or None for a study that has no page.
         protocols: those of ``PROTOCOLS`` that it can follow.
+        grids: "module:GRIDS", for each protocol the whole grid and the small one of a study that takes ``setting``.
+        published_code: whether the paper publishes code, which the protocol "paper" then follows.
     """
 
     name: str
@@ -113,8 +96,11 @@ class StudyEntry:
     options: tuple[str, ...] = ()
     required: Mapping[str, str] = dataclasses.field(default_factory=dict)
     where: str = ""
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
     page: str | None = None
     protocols: tuple[str, ...] = ("default",)
+    grids: str | None = None
+    published_code: bool = True
 
     def __post_init__(self) -> None:
         require_reference(self.function, f"StudyEntry {self.name}: function")
@@ -150,6 +136,7 @@ for _study in (
         options=("storage", "device", "setting"),
         page="emergence",
         protocols=PROTOCOLS,
+        grids="modalign.experiments.studies.emergence_grid:GRIDS",
     ),
     StudyEntry(
         "align",
@@ -158,6 +145,11 @@ for _study in (
         protocols=("default", "paper"),
         options=("device", "data", "dataset"),
         page="align",
+        published_code=False,
+        instead={
+            "setting": "it runs sweeps: change a copy of the config.yaml that each leaves in its folder, and run "
+            "`modalign sweep`"
+        },
     ),
     StudyEntry(
         "multibench",
@@ -171,6 +163,7 @@ for _study in (
         },
         where="`modalign data list` says where to get them",
         page="multibench",
+        grids="modalign.experiments.studies.multibench_grid:GRIDS",
     ),
     StudyEntry(
         "vision-language",
@@ -179,6 +172,7 @@ for _study in (
         options=("device", "images", "captions", "encoder", "setting"),
         page="vision-language",
         protocols=PROTOCOLS,
+        grids="modalign.experiments.studies.vision_language_grid:GRIDS",
     ),
 ):
     register(_study)

@@ -60,6 +60,12 @@ Condition = tuple[int, str, int]  # uniqueness, kind of change and seed
 
 def reproduce(options: StudyOptions) -> None:
     """Run the study as ``modalign reproduce vision-language`` does."""
+    decided = sorted({"uniqueness", "kinds", "seeds"} & options.setting.keys())
+    if decided and options.captions is not None and read_captions(options.captions).given:
+        raise ValueError(
+            f"vision-language: the captions of a folder have the uniqueness that its files state: leave --setting "
+            f"{decided[0]} out"
+        )
     run(
         options.grid(GRIDS),
         options.folder,
@@ -108,8 +114,8 @@ def run(
     pictures = {name: [layer[rows] for layer in layers] for name, layers in every.items()}
     levels = levels.of(rows.tolist())
     grid = dataclasses.replace(grid, **levels.settings())
-    first = (grid.uniqueness[0], grid.kinds[0], grid.seeds[0])
-    levels.changed(*first)  # refuses captions without words
+    for kind in grid.kinds:  # refuses captions without words, and given ones that nobody gave
+        levels.changed(grid.uniqueness[0], kind, grid.seeds[0])
     settings = {
         "study": "vision-language",
         **dataclasses.asdict(grid),
@@ -121,7 +127,7 @@ def run(
     study = Study(folder, settings, fresh=fresh)
     with study.begun(), offline():
         prepared = {name: _prepared(layers, name, grid) for name, layers in pictures.items()}
-        conditions = [
+        conditions: list[Condition] = [
             (uniqueness, kind, seed)
             for uniqueness, kind, seed in itertools.product(grid.uniqueness, grid.kinds, grid.seeds)
             # unchanged captions are the same for every kind and seed

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modalign.experiments.studies.changes import beside_the_paper
 from modalign.experiments.studies.claims import Claim, every
 from modalign.experiments.studies.measured import mean_over_draws, pooled_correlation, trend
 from modalign.files.paths import expanded
@@ -22,7 +23,8 @@ ENOUGH = 5  # the smallest number of models for a correlation with their perform
 PAPER: dict[str, Any] = {
     # the highest alignment of all pairs of models at U = 10 and 100 %
     "ends": {10: 0.159, 100: 0.062},
-    "chance": 10 / 1023,  # of 10 neighbours among 1,024 pairs
+    "pairs": 1024,
+    "chance": 10 / 1023,  # of 10 neighbours among these pairs
     # Spearman's correlation with U of the highest alignment, which falls strictly, and of the alignment of all pairs of
     # models, the mean over vision models
     "uniqueness": -1.0,
@@ -38,7 +40,9 @@ def claims(folder: Path) -> list[Claim]:
     import pandas as pd
 
     table = pd.read_parquet(expanded(folder) / "alignment.parquet")
-    return [*_uniqueness_claims(highest(folder), table), *_ends_claims(highest(folder)), *_performance_claims(folder)]
+    top = highest(folder)
+    found = [*_uniqueness_claims(top, table), *_ends_claims(top), *_performance_claims(folder)]
+    return beside_the_paper(found, folder, lambda claim: {"k", "pairs", "layers"} | ({claim.source} & {"uniqueness"}))
 
 
 def _uniqueness_claims(top: pd.DataFrame, table: pd.DataFrame) -> list[Claim]:
@@ -78,8 +82,8 @@ def _ends_claims(top: pd.DataFrame) -> list[Claim]:
     if not falls:
         return []
     designs = [f"every {len(falls)} {what} {falls[0].design}" for what in ("falls", "left")]
-    text = "it falls by half or more from U = 10 to 100 %, in the paper 0.159 to 0.062"
-    remains = f"some is left at U = 100 %, half as much over chance as the paper's {over:.3f} or more"
+    text = "it falls by half or more from U = 10 to 100 %"
+    remains = f"some is left at U = 100 %, {over / 2:.3f} over chance or more"
     return [every("ends", text, falls, design=designs[0]), every("ends", remains, left, design=designs[1])]
 
 

@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated, Literal
 
-from modalign.experiments.studies.caption_changes import KINDS
-from modalign.experiments.studies.caption_levels import GIVEN
+from pydantic import Field
+
+from modalign.experiments.studies.registry import Protocol
+from modalign.experiments.studies.settings import Count, Device, Seed, Several, check_settings
 
 __all__ = ["FULL", "GRIDS", "QUICK", "Grid"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What the study compares.
+    """What the study compares. The annotation of a field says what a value may be and what it means."""
 
-    Attributes:
-        uniqueness: percentages of the words that change.
-        kinds: kinds of change, of ``caption_changes.KINDS``.
-        seeds: seeds of the changes.
-        pairs: the largest number of pairs, a fixed random choice; None for all.
-        layers: the largest number of layers of a text encoder, evenly spaced from first to last; None for all.
-        k: neighbours of each item.
-        relabellings: relabellings for chance.
-        device: where text encoders run.
-        protocol: "default", or "paper": all layers of an encoder concatenated are scored, too, and bits per byte are
-            those of the published code, of the captions at each uniqueness.
-    """
-
-    uniqueness: tuple[int, ...] = (0, 10, 30, 50, 70, 90, 100)
-    kinds: tuple[str, ...] = KINDS
-    seeds: tuple[int, ...] = (0, 1, 2)
-    pairs: int | None = 1024
-    layers: int | None = 7
-    k: int = 10
-    relabellings: int = 200
-    device: str = "cpu"
-    protocol: str = "default"
+    uniqueness: Annotated[
+        Several[Annotated[int, Field(ge=0, le=100)]], "Percentages of a caption's words that change."
+    ] = (0, 10, 30, 50, 70, 90, 100)
+    kinds: Annotated[
+        Several[Literal["deleted", "replaced", "given"]],
+        "What happens to these words; given are captions as a folder has them.",
+    ] = ("deleted", "replaced")
+    seeds: Annotated[Several[Seed], "Seeds of the choice of words."] = (0, 1, 2)
+    pairs: Annotated[Count | None, "The most pairs, a fixed random choice; null for all."] = 1024
+    layers: Annotated[
+        Count | None, "The most layers of a text encoder, evenly spaced from first to last; null for all."
+    ] = 7
+    k: Annotated[Count, "Neighbours of mutual k-NN, fewer than the pairs."] = 10
+    relabellings: Annotated[Annotated[int, Field(ge=19)], "Random pairings, for chance."] = 200
+    device: Annotated[Device, "Where text encoders run."] = "cpu"
+    protocol: Annotated[
+        Protocol,
+        "Our choices, or the published code: all layers concatenated are scored too, and bits per byte are of the "
+        "captions at each uniqueness.",
+    ] = "default"
 
     def __post_init__(self) -> None:
-        for name in ("uniqueness", "kinds", "seeds"):
-            values = getattr(self, name)
-            if not values or len(set(values)) < len(values):
-                raise ValueError(f"vision-language: {name} must hold different values, got {values}")
-        if min(self.uniqueness) < 0 or max(self.uniqueness) > 100:
-            raise ValueError(f"vision-language: uniqueness is per cent, from 0 to 100, got {self.uniqueness}")
-        if not set(self.kinds) <= {*KINDS, GIVEN}:
-            raise ValueError(f"vision-language: kinds are {' and '.join(KINDS)}, got {self.kinds}")
-        for name in ("pairs", "layers"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"vision-language: {name} must be at least 1, or None for all")
-        if self.relabellings < 19:
-            raise ValueError(f"vision-language: relabellings must be at least 19, got {self.relabellings}")
+        check_settings("vision-language", self)
 
     @property
     def paper(self) -> bool:

@@ -23,6 +23,7 @@ from modalign.files.settings import in_words
 
 __all__ = [
     "Case",
+    "Loader",
     "Metrics",
     "Projection",
     "Sweep",
@@ -242,7 +243,7 @@ def load(path: Path) -> Sweep:
     if text:
         require_data(expanded(path))
     try:
-        content = read_yaml(text, _Loader)
+        content = read_yaml(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {_place(error)}") from None
     except ValueError as error:
@@ -276,7 +277,7 @@ def dump(sweep: Sweep) -> str:
     return yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """A safe loader of YAML for which 1e-3 is a number, as in YAML 1.2, and a key given twice is a mistake."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -288,7 +289,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modalign.experiments.studies.changes import Change, changes_of
 from modalign.experiments.studies.claims import RULES
-from modalign.experiments.studies.emergence_claims import best_of_layers, correlations, published_statistics
+from modalign.experiments.studies.emergence_claims import (
+    best_of_layers,
+    correlations,
+    defining,
+    published_statistics,
+)
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.measured import spearman
 from modalign.files.paths import expanded
@@ -32,7 +38,7 @@ from modalign.report.figures import (
 )
 from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import ramp, step
-from modalign.report.words import Table, claims_table, verdict_counts
+from modalign.report.words import Table, claims_table, counted, verdict_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +47,7 @@ __all__ = ["write"]
 
 NAMES = {"unbiased_cka": "unbiased CKA", "mutual_knn": "mutual k-NN", "svcca": "SVCCA"}
 FACTORS = ["uniqueness", "heterogeneity"]
+SHOWN = 5  # values of uniqueness in figures
 READING = (
     (
         "Uniqueness U",
@@ -66,20 +73,19 @@ def write(folder: Path) -> Path:
         Page(
             title="When does alignment emerge without an alignment loss?",
             eyebrow="Reproduction of arXiv:2502.16282",
-            facts=f"{len(table)} pairs of encoders trained independently, {len(settings['seeds'])} seeds, "
-            f"{settings['n']:,} items",
-            sentences=[verdict_counts(claims, "the paper's {} claims"), *_sentences(table)],
-            tables=[claims_table(claims)],
+            facts=f"{counted(len(table), 'pair')} of encoders trained independently, "
+            f"{counted(len(settings['seeds']), 'seed')}, {settings['n']:,} items",
+            sentences=[verdict_counts(claims, "claim", " of the paper that this study can judge"), *_sentences(table)],
+            tables=[claims_table(claims)] if claims else [],
             sheets=[
-                _against(table, "uniqueness", "heterogeneity"),
-                _against(table, "heterogeneity", "uniqueness"),
+                *_against(table, "uniqueness", "heterogeneity"),
+                *_against(table, "heterogeneity", "uniqueness"),
                 _heat_maps(table),
-                _correlations(table),
-                _performance(table),
-                _deepest(table),
+                *_correlations(table),
+                *_scatters(table),
                 *_levels(folder),
             ],
-            numbers=_published(table) if settings.get("protocol") == "paper" else (),
+            numbers=_published(table, changes_of(settings)) if settings.get("protocol") == "paper" else (),
             notes=_notes(settings),
             reading=READING,
             folded=folded_settings(folder),
@@ -105,15 +111,23 @@ def _notes(settings: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _published(table: pd.DataFrame) -> list[Table]:
-    """Return the table of statistics as the published code takes them."""
-    rows = [(name, f"{ours:+.3f}", f"{paper:+.3f}") for name, ours, paper in published_statistics(table)]
+def _published(table: pd.DataFrame, changes: Sequence[Change]) -> list[Table]:
+    """Return the table of statistics as the published code takes them, if there are any.
+
+    A number of the paper is left out where a changed setting gives ours another meaning.
+    """
+    changed = {change.name for change in changes if change.by_user}
+    rows = [
+        (name, f"{ours:+.3f}", "" if changed & defining(source, name) else f"{paper:+.3f}")
+        for source, name, ours, paper in published_statistics(table)
+    ]
     lead = (
         "The highest alignment over all seeds and depths, and correlations over all seeds of a heterogeneity together, "
         "as in the published code. The paper's are of ten heterogeneities; those with U leave out its U = 8."
     )
     columns = ("statistic", "here", "paper")
-    return [Table("published", "Statistics as the published code takes them", columns, rows, lead=lead)]
+    title = "Statistics as the published code takes them"
+    return [Table("published", title, columns, rows, lead=lead)] if rows else []
 
 
 def _highest(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,6 +142,11 @@ def _sentences(table: pd.DataFrame) -> list[str]:
     by_d = highest[highest["uniqueness"] == by_u.index.min()].groupby("heterogeneity")["unbiased_cka"].mean()
     # numbers without a verdict: the claims have one, with an interval
     sentences = []
+    if len(by_u) == len(by_d) == 1:
+        sentences.append(
+            f"Unbiased CKA is {by_u.iloc[0]:.2f} at U = {by_u.index[0]} and heterogeneity {by_d.index[0]}, the mean of "
+            "all seeds."
+        )
     if len(by_u) > 1:
         sentences.append(
             f"Unbiased CKA is {by_u.iloc[0]:.2f} at U = {by_u.index[0]} and {by_u.iloc[-1]:.2f} at U = "
@@ -141,13 +160,27 @@ def _sentences(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
-    """Return the highest alignment against one factor, a panel for each measure and a line for each other factor."""
+def _some(values: pd.Series[Any]) -> list[Any]:
+    """Return the values that figures show: all up to five, else five that are evenly spaced in order."""
+    every = sorted(values.unique())
+    return [every[i] for i in np.unique(np.linspace(0, len(every) - 1, SHOWN).round().astype(int))]
+
+
+def _heading(table: pd.DataFrame, title: str, value: int) -> str:
+    """Return the heading of a panel of one uniqueness; a panel that is alone on its sheet bears the sheet's title."""
+    return f"U = {value}" if table["uniqueness"].nunique() > 1 else f"{title}, U = {value}"
+
+
+def _against(table: pd.DataFrame, x: str, lines: str) -> list[Sheet]:
+    """Return the highest alignment against one factor, a panel for each measure and a line for each other factor.
+
+    There is no sheet for a factor of one level.
+    """
     highest = _highest(table)
+    if highest[x].nunique() == 1:
+        return []
     name = f"{x}-by-level" if lines == "temperature" else x
-    values = sorted(highest[lines].unique())
-    if lines == "uniqueness":
-        values = [value for value in values if value % 2 == 0]
+    values = _some(highest[lines]) if lines == "uniqueness" else sorted(highest[lines].unique())
     figures = []
     for measure in MEASURES:
         traces: list[Trace] = []
@@ -155,17 +188,18 @@ def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
         for index, value in enumerate(values):
             role = step(index, len(values))
             curve = highest[highest[lines] == value].groupby(x)[measure].agg(["mean", "min", "max"])
-            rho = spearman(curve.index.to_numpy(), curve["mean"].to_numpy())
+            rho = f"  (ρ {spearman(curve.index.to_numpy(), curve['mean'].to_numpy()):+.2f})" if len(curve) > 2 else ""
             hover = f"{lines} {value}, {x} %{{x}}: %{{y:.2f}}"
             traces += [
                 band(curve.index, curve["min"], curve["max"], role),
                 line(curve.index, curve["mean"], role, hover=hover),
             ]
-            keys.append(Key(role, f"{value}  (ρ {rho:+.2f})"))
+            keys.append(Key(role, f"{value}{rho}"))
         low, high = _span(traces)
         # the legend of a picture needs room above the lines
         layout = panel_layout(290, xaxis=value_axis(x), yaxis=value_axis(range=[min(0.0, low), 1.3 * high]))
-        label = f"{NAMES[measure]} against {x}, one line for each {lines}, with Spearman's correlation ρ"
+        label = f"{NAMES[measure]} against {x}, one line for each {lines}"
+        label += ", with Spearman's correlation ρ" if highest[x].nunique() > 2 else ""
         figures.append(
             Figure(
                 f"{name}-{measure}",
@@ -177,7 +211,7 @@ def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
                 keys_title=lines,
             )
         )
-    return Sheet(
+    sheet = Sheet(
         f"alignment-{name}",
         f"Alignment against {x}",
         f"highest alignment against {x}, one line for each {lines}, mean over seeds",
@@ -185,6 +219,7 @@ def _against(table: pd.DataFrame, x: str, lines: str) -> Sheet:
         columns=len(MEASURES),
         height=3.0,
     )
+    return [sheet]
 
 
 def _span(traces: list[Trace]) -> tuple[float, float]:
@@ -194,8 +229,9 @@ def _span(traces: list[Trace]) -> tuple[float, float]:
 
 
 def _heat_maps(table: pd.DataFrame) -> Sheet:
+    title = "Unbiased CKA by depth and heterogeneity"
     figures = []
-    for value in (value for value in sorted(table["uniqueness"].unique()) if value % 2 == 0):
+    for value in _some(table["uniqueness"]):
         grid = table[table["uniqueness"] == value].pivot_table(
             index="depth_2", columns="heterogeneity", values="unbiased_cka"
         )
@@ -210,17 +246,20 @@ def _heat_maps(table: pd.DataFrame) -> Sheet:
             annotations=[title_above("depth of encoder 2")],
         )
         label = f"unbiased CKA for every depth of encoder 2 and heterogeneity at uniqueness {value}"
-        figures.append(Figure(f"heat-map-{value}", f"U = {value}", label, data=[trace], layout=layout))
+        figures.append(Figure(f"heat-map-{value}", _heading(table, title, value), label, data=[trace], layout=layout))
     return Sheet(
         "heat-maps",
-        "Unbiased CKA by depth and heterogeneity",
+        title,
         "unbiased CKA for every depth of encoder 2 and heterogeneity, one map for each uniqueness",
         figures=figures,
         columns=len(figures),
     )
 
 
-def _correlations(table: pd.DataFrame) -> Sheet:
+def _correlations(table: pd.DataFrame) -> list[Sheet]:
+    """Return the correlations over depths, if there are enough of them."""
+    if table["depth_2"].nunique() < 3:
+        return []
     values = sorted(table["uniqueness"].unique())
     pairs = {
         "alignment and performance": ("unbiased_cka", "accuracy"),
@@ -230,7 +269,6 @@ def _correlations(table: pd.DataFrame) -> Sheet:
     figures = []
     for number, (heading, (first, second)) in enumerate(pairs.items()):
         samples = [correlations(table, first, second, value) for value in values]
-        complete = all(len(sample) for sample in samples)
         layout = panel_layout(
             260,
             xaxis=name_axis([str(value) for value in values], "uniqueness", range=[-0.5, len(values) - 0.5]),
@@ -238,10 +276,10 @@ def _correlations(table: pd.DataFrame) -> Sheet:
             annotations=[title_above("Spearman's ρ")],
             shapes=[level_line(0)],
         )
-        traces = boxes(samples, range(len(values)), "ink", "modality-2") if complete else []
+        traces = boxes(samples, range(len(values)), "ink", "modality-2")
         label = f"Spearman correlation of {heading}, a box over heterogeneities and seeds for each uniqueness"
         figures.append(Figure(f"correlations-{number}", heading, label, data=traces, layout=layout))
-    return Sheet(
+    sheet = Sheet(
         "correlations",
         "Correlations over the depth, by uniqueness",
         "Spearman correlations over depths of encoder 2, a box over heterogeneities and seeds for each uniqueness",
@@ -249,60 +287,52 @@ def _correlations(table: pd.DataFrame) -> Sheet:
         columns=len(pairs),
         height=2.9,
     )
+    return [sheet]
 
 
-def _performance(table: pd.DataFrame) -> Sheet:
-    every = sorted(table["uniqueness"].unique())
-    values = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, 4).round().astype(int))]
-    kinds = sorted(table["heterogeneity"].unique())
-    figures = []
-    for value in values:
-        traces = []
-        for index, kind in enumerate(kinds):
-            rows = table[(table["uniqueness"] == value) & (table["heterogeneity"] == kind)]
-            hover = f"heterogeneity {kind}: %{{y:.1f}} % at %{{x:.3f}}"
-            role = step(index, len(kinds))
-            traces.append(points(rows["unbiased_cka"], 100 * rows["accuracy"], role, size=5, hover=hover))
-        layout = panel_layout(
-            260, xaxis=value_axis("unbiased CKA"), yaxis=value_axis(), annotations=[title_above("accuracy, %")]
-        )
-        label = f"test accuracy of encoder 2 against its alignment with encoder 1 at uniqueness {value}"
-        figures.append(Figure(f"performance-{value}", f"U = {value}", label, data=traces, layout=layout))
-    return Sheet(
-        "performance",
-        "Performance against alignment",
-        "test accuracy of encoder 2 against its alignment with encoder 1, a point for each depth and seed",
-        figures=figures,
-        columns=len(values),
-        keys=[Key(step(index, len(kinds)), str(kind), line=False) for index, kind in enumerate(kinds)],
-        keys_title="heterogeneity",
-        height=2.9,
-    )
-
-
-def _deepest(table: pd.DataFrame) -> Sheet:
-    """Return alignment against performance over heterogeneities, for the deepest encoder of modality 2."""
+def _scatters(table: pd.DataFrame) -> list[Sheet]:
+    """Return performance against alignment at every depth, and alignment against performance at the largest."""
     depth = int(table["depth_2"].max())
-    rows = table[table["depth_2"] == depth]
-    kinds = sorted(rows["heterogeneity"].unique())
+    axes = ("unbiased CKA", "accuracy, %")
+    every = _scatter(
+        table,
+        axes,
+        name="performance",
+        title="Performance against alignment",
+        label="test accuracy of encoder 2 against its alignment with encoder 1, a point for each depth and seed",
+    )
+    deepest = _scatter(
+        table[table["depth_2"] == depth],
+        axes[::-1],
+        name="deepest",
+        title=f"Alignment against performance at depth {depth}",
+        label=f"unbiased CKA of the encoder of modality 2 of depth {depth} against its test accuracy, a point for each "
+        "heterogeneity and seed",
+    )
+    return [every, deepest]
+
+
+def _scatter(table: pd.DataFrame, axes: Sequence[str], *, name: str, title: str, label: str) -> Sheet:
+    """Return a sheet with a panel for each uniqueness that figures show and a colour for each heterogeneity."""
+    kinds = sorted(table["heterogeneity"].unique())
+    scores = {"unbiased CKA": table["unbiased_cka"], "accuracy, %": 100 * table["accuracy"]}
+    x, y = (scores[axis] for axis in axes)
     figures = []
-    for value in (value for value in sorted(rows["uniqueness"].unique()) if value % 2 == 0):
+    for value in _some(table["uniqueness"]):
         traces = []
         for index, kind in enumerate(kinds):
-            some = rows[(rows["uniqueness"] == value) & (rows["heterogeneity"] == kind)]
-            hover = f"heterogeneity {kind}: %{{y:.3f}} at %{{x:.1f}} %"
-            role = step(index, len(kinds))
-            traces.append(points(100 * some["accuracy"], some["unbiased_cka"], role, size=5, hover=hover))
-        layout = panel_layout(
-            260, xaxis=value_axis("accuracy, %"), yaxis=value_axis(), annotations=[title_above("unbiased CKA")]
+            rows = (table["uniqueness"] == value) & (table["heterogeneity"] == kind)
+            hover = f"heterogeneity {kind}: {axes[0]} %{{x:.3g}}, {axes[1]} %{{y:.3g}}"
+            traces.append(points(x[rows], y[rows], step(index, len(kinds)), size=5, hover=hover))
+        layout = panel_layout(260, xaxis=value_axis(axes[0]), yaxis=value_axis(), annotations=[title_above(axes[1])])
+        heading = _heading(table, title, value)
+        figures.append(
+            Figure(f"{name}-{value}", heading, f"{label}, at uniqueness {value}", data=traces, layout=layout)
         )
-        label = f"alignment of the encoder of depth {depth} against its accuracy at uniqueness {value}"
-        figures.append(Figure(f"deepest-{value}", f"U = {value}", label, data=traces, layout=layout))
     return Sheet(
-        "deepest",
-        f"Alignment against performance at depth {depth}",
-        "unbiased CKA of the deepest encoder of modality 2 against its test accuracy, a point for each heterogeneity "
-        "and seed",
+        name,
+        title,
+        label,
         figures=figures,
         columns=len(figures),
         keys=[Key(step(index, len(kinds)), str(kind), line=False) for index, kind in enumerate(kinds)],
@@ -316,4 +346,4 @@ def _levels(folder: Path) -> list[Sheet]:
     table = best_of_layers(folder, levels=True)
     if table["temperature"].nunique() == 1:
         return []
-    return [_against(table, "uniqueness", "temperature")]
+    return _against(table, "uniqueness", "temperature")

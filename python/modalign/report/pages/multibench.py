@@ -11,7 +11,6 @@ from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.multibench_claims import PAPER, best_of_layers
 from modalign.experiments.studies.multibench_grid import FULL
-from modalign.experiments.studies.multibench_published import has_published_widths
 from modalign.files.paths import expanded
 from modalign.report.figures import (
     Figure,
@@ -27,7 +26,7 @@ from modalign.report.figures import (
 )
 from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import series, step
-from modalign.report.words import Table, claims_table, rounded, verdict_counts
+from modalign.report.words import Table, claims_table, counted, rounded, verdict_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,8 @@ def write(folder: Path) -> Path:
     models, correlations = (pd.read_parquet(folder / f"{name}.parquet") for name in ("models", "correlations"))
     table = best_of_layers(folder)
     table, by_part = table[table["part"] == "test"], dict(list(correlations.groupby("part", sort=False)))
-    papers = PAPER[settings["dataset"]] if has_published_widths(settings) else None
+    # a number of the paper stands in the table if a claim has one, with this data and these settings
+    papers = PAPER[settings["dataset"]] if any(claim["paper"] is not None for claim in claims) else None
     tables = [claims_table(claims), _correlations(by_part["test"], papers)]
     if "train" in by_part:
         tables.append(_correlations(by_part["train"], None, part="train"))
@@ -89,7 +89,7 @@ def write(folder: Path) -> Path:
             title="Does alignment go with performance on real data?",
             eyebrow="Reproduction of arXiv:2502.16282",
             facts=f"{settings['dataset']}: {train:,} training, {validation:,} validation and {test:,} test items, "
-            f"{len(models)} Transformers trained independently, {len(settings['seeds'])} seeds",
+            f"{len(models)} Transformers trained independently, {counted(len(settings['seeds']), 'seed')}",
             sentences=_sentences(claims, settings, models),
             tables=[*tables, _encoders(models)],
             sheets=[_performance(table, by_part["test"]), _depths(table, models)],
@@ -103,7 +103,7 @@ def write(folder: Path) -> Path:
 def _sentences(
     claims: Sequence[Mapping[str, float]], settings: Mapping[str, object], models: pd.DataFrame
 ) -> list[str]:
-    sentences = [verdict_counts(claims, "the paper's {} numbers")]
+    sentences = [verdict_counts(claims, "number", " of the paper")]
     clear = [claim for claim in claims if claim["low"] > 0 or claim["high"] < 0]  # 1 and -1 if not measurable
     listed = ", ".join(f"{claim['source']} {rounded(claim['value'])}" for claim in clear)
     sentences.append(f"{len(clear)} of the {len(claims)} intervals exclude 0{f': {listed}' if clear else ''}.")

@@ -6,10 +6,12 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from modalign.experiments.studies.caption_levels import GIVEN
+from modalign.experiments.studies.changes import changes_of
 from modalign.experiments.studies.claims import RULES
 from modalign.experiments.studies.measured import spearman
 from modalign.experiments.studies.vision_language import MEASURES
@@ -31,7 +33,7 @@ from modalign.report.figures import (
 )
 from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import series, step
-from modalign.report.words import Table, claims_table, verdict_counts
+from modalign.report.words import Table, claims_table, counted, verdict_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +80,7 @@ def write(folder: Path) -> Path:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("claims", "notes", "examples", "settings")
     )
-    settings, seeds = record["settings"], len(record["settings"]["seeds"])
+    settings = record["settings"]
     table, layers, models = (pd.read_parquet(folder / f"{name}.parquet") for name in ("alignment", "layers", "models"))
     verdicts = [claims_table(claims)] if claims else []
     return write_study_page(
@@ -86,11 +88,15 @@ def write(folder: Path) -> Path:
             title="Do images and captions align less when captions say less?",
             eyebrow="Reproduction of arXiv:2502.16282, vision and language",
             facts=f"{settings['items']:,} pairs, {table['images'].nunique()} vision and {table['encoder'].nunique()} "
-            f"text encoders, {seeds} seed{'s' if seeds != 1 else ''}, k = {settings['k']}",
-            sentences=[_summary(claims), *_sentences(folder), *notes],
+            f"text encoders, {counted(len(settings['seeds']), 'seed')}, k = {settings['k']}",
+            sentences=[
+                verdict_counts(claims, "claim", " of the paper that this study can judge"),
+                *_sentences(folder),
+                *notes,
+            ],
             tables=[*verdicts, _numbers(table), _models_table(models), _examples_table(examples)],
             sheets=[
-                _against(table),
+                _against(table, papers=_has_the_papers_captions(settings)),
                 *_profiles(layers[layers[["image_layer", "text_layer"]].min(axis=1) >= 0], models),
             ],
             reading=READING,
@@ -100,10 +106,13 @@ def write(folder: Path) -> Path:
     )
 
 
-def _summary(claims: Sequence[Mapping[str, object]]) -> str:
-    if not claims:
-        return "The study has too few values of uniqueness to judge the paper's claims."
-    return verdict_counts(claims, "the paper's {} claims that this study can judge")
+def _has_the_papers_captions(settings: Mapping[str, Any]) -> bool:
+    """Return whether captions, their number and the score are the paper's, so that its numbers may stand in a figure.
+
+    The captions are then the user's copy of the paper's file; the images are taken to be those that it describes.
+    """
+    changed = any(change.by_user for change in changes_of(settings))
+    return settings.get("kinds") == [GIVEN] and settings["items"] == PAPER["pairs"] and not changed
 
 
 def _sentences(folder: Path) -> list[str]:
@@ -120,46 +129,53 @@ def _sentences(folder: Path) -> list[str]:
     return sentences
 
 
-def _against(table: pd.DataFrame) -> Sheet:
-    """Return alignment against uniqueness: a row for each measure, a column for each kind of change."""
+def _against(table: pd.DataFrame, *, papers: bool) -> Sheet:
+    """Return alignment against uniqueness: a row for each measure, a column for each kind of change.
+
+    papers: whether to draw the paper's numbers.
+    """
     best = table.groupby(["encoder", "kind", "uniqueness", "seed"])[[*MEASURES, "chance"]].max().reset_index()
     kinds, encoders = [str(kind) for kind in best["kind"].unique()], list(best["encoder"].unique())
+    crosses = "; crosses: the paper's highest at 10 and 100 %" if papers else ""
     figures = []
     for measure in MEASURES:
-        panels = [_against_panel(best[best["kind"] == kind], measure, kind, encoders) for kind in kinds]
+        panels = [
+            _against_panel(best[best["kind"] == kind], measure, kind, encoders=encoders, papers=papers)
+            for kind in kinds
+        ]
         share_range(panels, include=[0.0])
         figures += panels
     return Sheet(
         "alignment-uniqueness",
         "Alignment against uniqueness",
         "alignment with the best vision encoder against uniqueness, a line for each text encoder, "
-        "mean and range over seeds; crosses: the paper's highest at 10 and 100 %",
+        f"mean and range over seeds{crosses}",
         figures=figures,
         columns=len(kinds),
         height=3.2,
     )
 
 
-def _against_panel(best: pd.DataFrame, measure: str, kind: str, encoders: Sequence[str]) -> Figure:
+def _against_panel(best: pd.DataFrame, measure: str, kind: str, *, encoders: Sequence[str], papers: bool) -> Figure:
     traces: list[Trace] = []
     keys = []
     for index, encoder in enumerate(encoders):
         curve = best[best["encoder"] == encoder].groupby("uniqueness")[measure].agg(["mean", "min", "max"])
-        rho = spearman(curve.index.to_numpy(), curve["mean"].to_numpy())
+        rho = f"  (ρ {spearman(curve.index.to_numpy(), curve['mean'].to_numpy()):+.2f})" if len(curve) > 2 else ""
         hover = f"{plain(encoder)}, U = %{{x}} %: %{{y:.3f}}"
         traces += [
             band(curve.index, curve["min"], curve["max"], series(index)),
             line(curve.index, curve["mean"], series(index), hover=hover),
         ]
-        keys.append(Key(series(index), f"{encoder}  (ρ {rho:+.2f})"))
+        keys.append(Key(series(index), f"{encoder}{rho}"))
     if measure == "mutual_knn":
         chance = best.groupby("uniqueness")["chance"].mean()
-        places, values = zip(*PAPER["ends"].items(), strict=True)
-        traces += [
-            line(chance.index, chance, "muted", mode="lines", dash="dot", width=1.5, hover="chance %{y:.3f}"),
-            line(places, values, "muted", dash="dash", symbol="x", size=9, hover="paper %{y:.3f}"),
-        ]
-        keys += [Key("muted", "chance", "dash"), Key("muted", "paper, DINOv2 and LLMs", "x")]
+        traces.append(line(chance.index, chance, "muted", mode="lines", dash="dot", width=1.5, hover="chance %{y:.3f}"))
+        keys.append(Key("muted", "chance", "dash"))
+        if papers:
+            places, values = zip(*PAPER["ends"].items(), strict=True)
+            traces.append(line(places, values, "muted", dash="dash", symbol="x", size=9, hover="paper %{y:.3f}"))
+            keys.append(Key("muted", "paper, DINOv2 and LLMs", "x"))
     layout = panel_layout(
         310,
         xaxis=value_axis("uniqueness, %"),
