@@ -35,7 +35,16 @@ Family = Callable[[np.random.Generator, int], Rows]
 SAVED = 100  # draws of a cell that are saved together
 RELABELLINGS = 39  # of a draw: p-values are multiples of a fortieth, and 0.05 is one of them
 SIZES = (200, 600, 2000)
-OTHERS = ("jaccard_knn", "rank_similarity", "lcs_knn", "edit_distance_knn", "cycle_knn", "cknna")
+OTHERS = (
+    "jaccard_knn",
+    "rank_similarity",
+    "lcs_knn",
+    "edit_distance_knn",
+    "cycle_knn",
+    "cknna",
+    "information_imbalance",
+    "retrieval",
+)
 BEGIN, END = "<!-- table of ties: made by benchmarks/ties.py -->", "<!-- end of the table of ties -->"
 
 

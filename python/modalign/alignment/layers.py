@@ -170,7 +170,14 @@ class _Layers:
         best = min if metric.lower_is_closer else max
         drawn = [best(scores) for scores in self._relabelled_scores()]
         compared = best(self._drawn_scores()) if self._has_ties else None
-        return sampled_null(score, drawn, settings.confidence, best=possible, compared=compared)
+        return sampled_null(
+            score,
+            drawn,
+            settings.confidence,
+            best=possible,
+            lower_is_closer=metric.lower_is_closer,
+            compared=compared,
+        )
 
     @cached_property
     def _has_ties(self) -> bool:

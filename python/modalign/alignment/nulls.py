@@ -108,7 +108,6 @@ def tied_knn_null(graphs: TiedGraphs, score: float, confidence: float = 0.95, *,
 
     The moments are those of ``mutual_knn_null`` with the probabilities w_ij of the edges in the place of A_ij, so that
     t1 = sum w_ij^2 and t2 = sum w_ij w_ji. The tail is that of a count, which holds where few edges are open.
-
     ``best`` is the highest expected score that the ties allow.
     """
     n, k = len(graphs.x.rows), graphs.k
@@ -237,6 +236,7 @@ def sampled_null(
     *,
     within_groups: bool = False,
     best: float = 1.0,
+    lower_is_closer: bool | None = None,
     compared: float | None = None,
 ) -> Null:
     """Return the null from scores under R random relabellings.
@@ -248,7 +248,8 @@ def sampled_null(
         drawn: array of shape (R,). Scores under R relabellings, R >= 19.
         confidence: float in (0, 1). Level of the threshold.
         within_groups: bool. Whether the relabellings are within groups.
-        best: float. The best score there is; 0 for a distance, of which lower values are closer.
+        best: float. The best score there is.
+        lower_is_closer: bool or None. Whether the score is a distance; None: if ``best`` is 0.
         compared: float. What the drawn scores are compared with where that is not the score, but the score of the same
             drawn orders of ties as theirs; None for the score.
 
@@ -265,10 +266,10 @@ def sampled_null(
         (0.5, 0.0)
     """
     scores = np.asarray(drawn, dtype=np.float64)
-    if scores.ndim != 1 or len(scores) < FEWEST:
-        raise ValueError(f"sampled_null: needs at least {FEWEST} relabellings, got {scores.size}")
-    r = len(scores)
-    sign = -1.0 if best == 0 else 1.0
+    r = scores.size
+    if scores.ndim != 1 or r < FEWEST:
+        raise ValueError(f"sampled_null: needs at least {FEWEST} relabellings, got {r}")
+    sign = -1.0 if (best == 0 if lower_is_closer is None else lower_is_closer) else 1.0
     observed = score if compared is None else compared
     ordered = np.sort(sign * np.append(scores, observed))
     # equal but for rounding counts as reached
@@ -282,6 +283,7 @@ def sampled_null(
         threshold=sign * float(ordered[min(r, math.ceil(confidence * (r + 1)) - 1)]),
         relabellings=r,
         best=best,
+        sign=sign,
     )
 
 
@@ -295,9 +297,9 @@ def _calibrate(
     threshold: float,
     relabellings: int = 0,
     best: float = 1.0,
+    sign: float = 1.0,
 ) -> Null:
-    """Return the null with the score calibrated by it."""
-    sign = -1.0 if best == 0 else 1.0
+    """Return the null with the score calibrated by it; the sign is -1 for a distance."""
     possible, reached = sign * (best - threshold), sign * (score - threshold)
     return Null(
         kind=kind,

@@ -21,6 +21,7 @@ from modalign.metrics.registry import METRICS
 
 __all__ = ["PairScores"]
 
+SECONDS_OF_PAIR = 8e-9  # in which a pair is looked up in a table
 TABLE_BYTES = 800_000_000  # the most that tables of pairs may take: 5,773 items
 
 
@@ -33,6 +34,26 @@ class PairScores(Scoring):
         self.rows = PairedRows(x, y, metric=settings.metric, groups=items.groups)
         with record.timed("pairs"):
             self.values = self.evaluate(names, lambda name: _score(name, self.rows))
+            self._record_ties()
+
+    def _record_ties(self) -> None:
+        """Keep the best scores that ties allow, and note what they are."""
+        for name in self.values:
+            metric = METRICS[name]
+            best = metric.best if metric.attainable is None else metric.load("attainable")(self.rows)
+            if best == metric.best:
+                continue
+            self.best[name] = best
+            bound = "least" if metric.lower_is_closer else "most"
+            self.record.note(
+                f"items tie for the nearest, so {name} is its expectation over random orders of ties, which is "
+                f"{best:.2g} at {bound}; the calibrated score is relative to that"
+            )
+
+    def cost_of(self, name: str, *, again: bool = False) -> float:
+        # where items tie, relabellings look up the ranks of all that tie for the nearest
+        seconds = super().cost_of(name, again=again)
+        return max(seconds, SECONDS_OF_PAIR * self.items.n**2) if again and name in self.best else seconds
 
     def intervals(self) -> dict[str, Interval]:
         # halves and quarters have a half and a quarter of the pairs
@@ -62,7 +83,8 @@ class PairScores(Scoring):
         table_bytes = metric.cost.table_bytes
         if metric.relabelled is not None and table_bytes is not None and table_bytes(self.items.n) <= most:
             score = metric.load("relabelled")(self.rows)
-            return self.relabelled_nulls([name], lambda _, s: {name: score(s)}, again=True)
+            if score is not None:
+                return self.relabelled_nulls([name], lambda _, s: {name: score(s)}, again=True)
         x, y, groups = self.rows.x, self.rows.y, self.rows.groups
 
         def evaluate_relabelled(names: list[str], s: Tensor) -> dict[str, float]:

@@ -281,6 +281,7 @@ class Scoring(abc.ABC):
                 settings.confidence,
                 within_groups=within is not None,
                 best=self.best_of(name),
+                lower_is_closer=METRICS[name].lower_is_closer,
                 compared=compared.get(name),
             )
             for name in names

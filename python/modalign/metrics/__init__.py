@@ -18,6 +18,7 @@ variants          the equation of a paper, or what its program computes, for ``c
 gaussian_kernels  ``rbf_cka``, exactly and from random features
 distances         ``rsa``
 ranks             ``information_imbalance`` and ``retrieval``
+nearest_classes   the items that tie for the nearest neighbour
 tiled_scores      scores and ranks of all pairs, for ranks
 tiles             tiles of all pairs, for these four
 pair_tables       metrics of all pairs under many relabellings

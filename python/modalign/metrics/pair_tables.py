@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -13,13 +14,14 @@ from modalign.common.types import Array
 from modalign.metrics.distances import distance_ranks
 from modalign.metrics.gaussian_kernels import Gaussian, gaussians
 from modalign.metrics.inputs import PairedRows
+from modalign.metrics.nearest_classes import ItemPlaces, nearest_neighbors
 from modalign.metrics.registry import METRICS
-from modalign.metrics.tiles import triangle_tiles
-from modalign.neighbors.functional import knn
+from modalign.metrics.tiles import paired_tables, triangle_tiles
 
 __all__ = ["bytes_of_tables", "relabelled_pairs"]
 
 BLOCK = 1 << 18  # pairs that are looked up at a time
+CODES, CODES_OF_ITEM = 1 << 16, 16  # the most pairs of rows, and of partners, that are held: so many, and of each item
 
 
 def relabelled_pairs(
@@ -28,8 +30,7 @@ def relabelled_pairs(
     """Return the score of x and y[s] as a function of the permutation s.
 
     The score is that of the metric's function, but for what depends on the order of the rows: with more than 2,000
-    rows, the width of "rbf_cka" is that of y in its first order; and among equal distances in y, the row with the
-    lower index in y is the nearer.
+    rows, the width of "rbf_cka" is that of y in its first order.
 
     Args:
         name: A metric of all pairs: "rsa" or "rbf_cka" with their default options, "information_imbalance" or
@@ -56,8 +57,12 @@ def relabelled_pairs(
         True
     """
     left, right = as_array(f"{name}: x", x), as_array(f"{name}: y", y)
-    score: Callable[[Tensor], float] = METRICS[name].load("relabelled")(PairedRows(left, right, metric, groups))
-    return score
+    rows = PairedRows(left, right, metric, groups)
+    score: Callable[[Tensor], float] | None = METRICS[name].load("relabelled")(rows)
+    if score is not None:
+        return score
+    evaluate = METRICS[name].load("evaluate")
+    return lambda s: float(evaluate(dataclasses.replace(rows, y=right[s])))
 
 
 def bytes_of_tables(name: str, n: int) -> int:
@@ -87,13 +92,20 @@ def relabelled_rbf_cka(rows: PairedRows) -> Callable[[Tensor], float]:
 
 def relabelled_information_imbalance(rows: PairedRows) -> Callable[[Tensor], float]:
     """Return ``information_imbalance`` from x to y[s] as a function of s."""
-    return partial(_imbalance, _nearest(rows.x, rows.metric), _neighbor_ranks(rows.y, rows.metric))
+    x, y = paired_tables("information_imbalance", rows.x, rows.y)
+    near = _NearestPairs.among(x, rows.metric)
+    return partial(_imbalance, near, _doubled_ranks(y, rows.metric))
 
 
-def relabelled_retrieval(rows: PairedRows) -> Callable[[Tensor], float]:
-    """Return the recall at 1 of y[s] by x as a function of s."""
-    labels = torch.arange(len(rows.x)) if rows.groups is None else torch.unique(rows.groups, return_inverse=True)[1]
-    return partial(_recall, _nearest(rows.y, rows.metric, queries=rows.x), labels)
+def relabelled_retrieval(rows: PairedRows) -> Callable[[Tensor], float] | None:
+    """Return the recall at 1 of y[s] by x as a function of s; None where the tables would be too large."""
+    n = len(rows.x)
+    labels = torch.arange(n) if rows.groups is None else torch.unique(rows.groups, return_inverse=True)[1]
+    nearest = nearest_neighbors(rows.y, rows.metric, queries=rows.x)
+    if not len(nearest.open):
+        return partial(_recall, nearest.indices, labels)
+    x, y = paired_tables("retrieval", rows.x, rows.y)
+    return _tied_recall(ItemPlaces(y, rows.metric, x), labels)
 
 
 def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:
@@ -110,8 +122,90 @@ def _sum_of_products(x: Tensor, y: Tensor, relabelling: Tensor) -> float:
     return total
 
 
-def _imbalance(nearest: Tensor, ranks: Tensor, relabelling: Tensor) -> float:
-    return 2 / len(nearest) * float(ranks[relabelling, relabelling[nearest]].double().mean())
+@dataclasses.dataclass(frozen=True, eq=False)
+class _NearestPairs:
+    """The pairs of an item and each of those that tie for its nearest neighbour, in the order of the items.
+
+    Attributes:
+        items: (p,) int64.
+        nearest: (p,) int64.
+        sizes: (n,) int64, the number of pairs of each item.
+    """
+
+    items: Tensor
+    nearest: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def among(cls, table: Tensor, metric: str) -> _NearestPairs:
+        """Search the pairs of the items of one table."""
+        n = len(table)
+        nearest = nearest_neighbors(table, metric)
+        if not len(nearest.open):
+            return cls(torch.arange(n), nearest.indices, torch.ones(n, dtype=torch.int64))
+        places = ItemPlaces(table, metric)
+        pairs = []
+        for block in places.blocks(torch.arange(n)):
+            items, others = places.are_nearest(block).nonzero(as_tuple=True)
+            pairs.append(torch.stack([block[items], others]))
+        items, others = torch.cat(pairs, 1)
+        return cls(items, others, torch.bincount(items, minlength=n))
+
+
+def _imbalance(near: _NearestPairs, doubled: Tensor, relabelling: Tensor) -> float:
+    """Return the value from pairs of nearest items in x and the table of twice the expected ranks in y."""
+    n = len(near.sizes)
+    sums = torch.zeros(n, dtype=torch.int64)
+    for start in range(0, len(near.items), BLOCK):
+        items, others = (part[start : start + BLOCK] for part in (near.items, near.nearest))
+        ranks = doubled[relabelling[items], relabelling[others]]
+        sums.index_add_(0, items, ranks.long())
+    return 2 / n * float((sums / (2 * near.sizes).double()).mean())
+
+
+def _doubled_ranks(table: Tensor, metric: str) -> Tensor:
+    """Return twice the expected rank of item j among the neighbours of item i, from 1: [n, n] int32."""
+    n = len(table)
+    doubled = torch.empty(n, n, dtype=torch.int32)
+    places = ItemPlaces(table, metric)
+    for block in places.blocks(torch.arange(n)):
+        doubled[block] = (2 * places.of(block).mean_ranks).int()
+    return doubled
+
+
+def _tied_recall(places: ItemPlaces, labels: Tensor) -> Callable[[Tensor], float] | None:
+    """Return the expected recall as a function of a relabelling, from the rows of y that tie for the nearest to x's.
+
+    A query and its partner are looked up among the pairs of distinct rows, of which there must be few enough.
+    """
+    width, most = len(places.counts), CODES + CODES_OF_ITEM * len(labels)
+    queries = torch.arange(int(places.queries.max()) + 1)
+    codes, held = [], 0
+    for block in places.blocks(queries):
+        query, row = (places.of_rows(block).closer == 0).nonzero(as_tuple=True)
+        codes.append(block[query] * width + row)
+        held += len(query)
+        if held > most:
+            return None
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels)
+    # every pair of a query and a partner of its group
+    partners = counts[labels]
+    if int(partners.sum()) > most:
+        return None
+    items = torch.repeat_interleave(torch.arange(len(labels)), partners)
+    within = torch.arange(len(items)) - torch.repeat_interleave(partners.cumsum(0) - partners, partners)
+    others = order[(counts.cumsum(0) - counts)[labels][items] + within]
+    nearest = torch.cat(codes).sort().values
+    shares = 1 / places.nearest_sizes(torch.arange(len(labels))).double()
+    weights = shares / counts[labels] / len(counts)
+
+    def recall(relabelling: Tensor) -> float:
+        wanted = places.queries[items] * width + places.rows[relabelling[others]]
+        found = nearest[torch.searchsorted(nearest, wanted).clamp_(max=len(nearest) - 1)] == wanted
+        return float(weights[items[found]].sum())
+
+    return recall
 
 
 def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
@@ -121,17 +215,6 @@ def _recall(nearest: Tensor, labels: Tensor, relabelling: Tensor) -> float:
     hits = (labels[place[nearest]] == labels).double()
     counts = torch.bincount(labels)
     return float((torch.bincount(labels, weights=hits) / counts).mean())
-
-
-def _nearest(rows: Array, metric: str, queries: Array | None = None) -> Tensor:
-    return torch.as_tensor(knn(rows, 1, queries=queries, metric=metric).indices)[:, 0].cpu()
-
-
-def _neighbor_ranks(rows: Array, metric: str) -> Tensor:
-    """Return the rank of item j among the neighbours of item i, from 1: [n, n] int32."""
-    order = torch.as_tensor(knn(rows, len(rows) - 1, metric=metric).indices).cpu()
-    ranks = torch.zeros(len(order), len(order), dtype=torch.int32)
-    return ranks.scatter_(1, order, torch.arange(1, len(order), dtype=torch.int32).expand_as(order))
 
 
 def _table_of_ranks(ranks: Tensor, n: int) -> Tensor:

@@ -36,7 +36,7 @@ NEEDS = {
     "pairs": "every pair of items, in tiles",
 }
 ANY = (-math.inf, math.inf)
-ROLES = ("score", "evaluate", "relabelled", "expected", "mean_by_chance")
+ROLES = ("score", "evaluate", "relabelled", "expected", "attainable", "mean_by_chance")
 SIGNED = (-1.0, 1.0)
 NOT_NEGATIVE = (0.0, math.inf)
 
@@ -54,7 +54,8 @@ class Metric:
       kept=None, relabelling=None) -> (m,) float64`` where it has a closed form, else a mean over drawn orders.
     - "moments": ``evaluate(Moments) -> float``. ``modalign.metrics.sums.relabelled`` serves all of them.
     - "pairs": ``evaluate(PairedRows) -> float``; ``relabelled(PairedRows) -> f`` with ``f(s)`` the score as a float of
-      x and y[s] for a permutation s (n,), from tables that are computed once.
+      x and y[s] for a permutation s (n,), from tables that are computed once, or None where these are too large;
+      ``attainable(PairedRows) -> float`` the best score that ties in the rows allow.
 
     ``Graphs`` and ``PairedRows`` are in ``modalign.metrics.inputs``, ``Moments`` in ``modalign.metrics.sums``.
 
@@ -72,6 +73,7 @@ class Metric:
         mean_by_chance: "module:function" from the evaluator's inputs to the mean score of unrelated representations, or
             None where it is not known in closed form.
         expected: "module:function" of the expectation over orders of tied neighbours, or None where orders are drawn.
+        attainable: "module:function" of the best score that ties in the rows allow, for "pairs"; None for ``best``.
         closed_form: The name of the closed-form null in ``modalign.alignment.closed_forms.CLOSED_FORMS``, or None.
         reads_rows: Whether a metric of graphs reads the rows too (``Graphs.rows``).
         same_width: Whether x and y must have the same width.
@@ -91,6 +93,7 @@ class Metric:
     range: tuple[float, float] = (0.0, 1.0)
     relabelled: str | None = None
     expected: str | None = None
+    attainable: str | None = None
     mean_by_chance: str | None = None
     closed_form: str | None = None
     reads_rows: bool = False
@@ -235,16 +238,18 @@ _ENTRIES = (
         symmetric=False,
         range=NOT_NEGATIVE,
         relabelled=f"{RELABELLED}_information_imbalance",
+        attainable="modalign.metrics.ranks:best_information_imbalance",
     ),
     _metric(
         "ranks",
         "retrieval",
         "recall at 1 of y by x",
         "pairs",
-        cost=nearest_pairs(1.5e-8, lambda n: 48 * n),
+        cost=nearest_pairs(1.5e-8, lambda n: 500 * n),
         symmetric=False,
         same_width=True,
         relabelled=f"{RELABELLED}_retrieval",
+        attainable="modalign.metrics.ranks:best_retrieval",
     ),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ENTRIES}

@@ -1,4 +1,4 @@
-"""Scores of every pair of rows as ``modalign.knn`` defines them, and the ranks that follow from them."""
+"""Scores of every pair of rows as ``modalign.knn`` defines them, and the places in rankings that follow from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,31 @@ from torch import Tensor
 from modalign.metrics.tiles import TILE, row_slices, scaled_down
 from modalign.neighbors.rows_in_range import are_in_range
 
-__all__ = ["TiledScores"]
+__all__ = ["Places", "TiledScores", "within_range"]
 
 GATHERED = 1 << 20  # values of the rows whose scores are computed pair by pair at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Places:
+    """Places in rankings by falling score, where equal scores tie.
+
+    Attributes:
+        closer: int64, the number of items with a higher score.
+        tied: int64, of the same shape, the number of items with the same score, the ranked one included.
+    """
+
+    closer: Tensor
+    tied: Tensor
+
+    @property
+    def mean_ranks(self) -> Tensor:
+        """The mean rank, from 1, over all orders of the items that tie, float64."""
+        return self.closer.double() + (self.tied.double() + 1) / 2
+
+    def among_first(self, k: int) -> Tensor:
+        """Return the probability of a rank up to k, with the items that tie in random order, float64."""
+        return ((k - self.closer).double() / self.tied).clamp_(0.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,13 +47,13 @@ class _Targets:
         side: 0 or 1, the table that the rows are of.
         indices: (n,) int64, the target of each row, in the other table.
         scores: (n,) float64, the score of each row with its target.
-        ahead: (n,) int64, the counts, which are added to.
+        places: The places of the targets, to whose counts tiles add.
     """
 
     side: int
     indices: Tensor
     scores: Tensor
-    ahead: Tensor
+    places: Places
 
 
 class TiledScores:
@@ -48,7 +70,7 @@ class TiledScores:
     def __init__(self, tables: list[Tensor], metric: str) -> None:
         self.itself = len(tables) == 1
         self.metric = metric
-        self.tables = _within_range(tables, metric)
+        self.tables = within_range(tables, metric)
         # distances do not depend on the origin, and lose fewer digits near it
         self.centre = self.tables[0][:TILE].double().mean(0) if metric == "euclidean" else None
         self.inverse = [_inverse_norms(table) for table in self.tables] if metric == "cosine" else []
@@ -62,10 +84,15 @@ class TiledScores:
         self.rounding = (self.tables[0].shape[1] + 8) * 2.0**-51
         self.widest = [float(norms.max()) if norms.max() < 64 * norms.mean() else None for norms in self.norms]
 
-    def ranks(self, targets: list[Tensor]) -> list[Tensor]:
-        """Return for each side the rank, from 1, of each row's target among the rows of the other table."""
+    def places(self, targets: list[Tensor]) -> list[Places]:
+        """Return for each side the place of each row's target among the rows of the other table."""
         sides = [
-            _Targets(side, indices, self._exact(side, torch.arange(len(indices)), indices), torch.zeros_like(indices))
+            _Targets(
+                side,
+                indices,
+                self._exact(side, torch.arange(len(indices)), indices),
+                Places(torch.zeros_like(indices), torch.ones_like(indices)),
+            )
             for side, indices in enumerate(targets)
         ]
         row_tiles, column_tiles = (list(row_slices(len(table))) for table in self.tables)
@@ -78,32 +105,37 @@ class TiledScores:
                     self._count(tile.T, sides[1], columns, rows)
                 elif rows != columns:
                     self._count(tile.T, sides[0], columns, rows)
-        return [side.ahead + 1 for side in sides]
+        return [side.places for side in sides]
 
-    def best_partners(self, side: int, labels: Sequence[Tensor]) -> Tensor:
+    def best_partners(self, side: int, labels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return for each row of a side the row of the other in its group with the highest score, the first of equals.
 
         Args:
             side: 0 or 1.
             labels: The groups of the rows of both tables, int64; the same groups occur in both.
+
+        Returns:
+            The rows, and the number of rows of the group with the same score.
         """
         groups, partners_of = (
             torch.split(table.argsort(stable=True), torch.unique(table, return_counts=True)[1].tolist())
             for table in (labels[side], labels[1 - side])
         )
-        best = torch.empty_like(labels[side])
+        best, equal = torch.empty_like(labels[side]), torch.ones_like(labels[side])
         for group, others in zip(groups, partners_of, strict=True):
             best[group] = others[0]
             for rows in torch.split(group, TILE) if len(others) > 1 else ():
                 highest = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
                 for partners in torch.split(others, TILE):  # of rising index: a later one must be better
-                    scores, indices = self._best_of(side, rows, partners)
-                    better = scores > highest
+                    scores, indices, count = self._best_of(side, rows, partners)
+                    better, same = scores > highest, scores == highest
                     highest[better], best[rows[better]] = scores[better], indices[better]
-        return best
+                    equal[rows[better]] = count[better]
+                    equal[rows[same]] += count[same]
+        return best, equal
 
-    def _best_of(self, side: int, rows: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the highest score of each row with some partners, and the first partner that has it."""
+    def _best_of(self, side: int, rows: Tensor, partners: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the highest score of each row with some partners, the first partner that has it, and how many do."""
         tile = self._rows(side, rows) @ self._rows(1 - side, partners).T
         if self.metric == "euclidean":
             tile -= self.norms[1 - side][partners].square() / 2
@@ -115,10 +147,10 @@ class TiledScores:
         indices = torch.full_like(rows, len(self.tables[1 - side])).scatter_reduce_(
             0, place[first], other[first], "amin"
         )
-        return highest, indices
+        return highest, indices, torch.bincount(place[first], minlength=len(rows))
 
     def _count(self, tile: Tensor, targets: _Targets, rows: slice, columns: slice) -> None:
-        """Add to ``targets.ahead[rows]`` the number of columns that come before the targets."""
+        """Add to the places of the targets of ``rows`` the columns that come before the targets or tie with them."""
         side, indices, scores = targets.side, targets.indices[rows], targets.scores[rows]
         scale = 0.5 if self.metric == "euclidean" else 1.0
         error = self._error(side, rows, columns) + self._error_of_pairs(side, rows, indices)[:, None]
@@ -128,15 +160,16 @@ class TiledScores:
         if self.itself and rows == columns:
             before.fill_diagonal_(False)
             unsure.fill_diagonal_(False)
-        targets.ahead[rows] += before.count_nonzero(1)
+        closer, tied = targets.places.closer[rows], targets.places.tied[rows]
+        closer += before.count_nonzero(1)
         inside = ((indices >= columns.start) & (indices < columns.stop)).nonzero()[:, 0]
         unsure[inside, indices[inside] - columns.start] = False
         place, other = unsure.nonzero(as_tuple=True)
         if len(place):
             other = other + columns.start
             score, wanted = self._exact(side, place + rows.start, other), scores[place]
-            first = (score > wanted) | ((score == wanted) & (other < indices[place]))
-            targets.ahead[rows].index_add_(0, place, first.long())
+            closer.index_add_(0, place, (score > wanted).long())
+            tied.index_add_(0, place, (score == wanted).long())
 
     def _tile(self, left: Tensor, rows: slice, columns: slice) -> Tensor:
         """Return products of rows and columns, or -|a - b|^2 / 2 for Euclidean distances."""
@@ -190,7 +223,7 @@ def _inverse_norms(table: Tensor) -> Tensor:
     return torch.where(squares > 0, inverse, 0.0)
 
 
-def _within_range(tables: list[Tensor], metric: str) -> list[Tensor]:
+def within_range(tables: list[Tensor], metric: str) -> list[Tensor]:
     """Return tables whose squares stay within float64, if need be after scaling rows by powers of two.
 
     The scales change no order: each row has its own for the cosine, each table one for products, and both tables share
