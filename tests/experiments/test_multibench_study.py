@@ -228,8 +228,8 @@ def test_data_that_is_not_there_or_too_small_is_refused(
     ("change", "message"),
     [
         ({"depths": (1, 2)}, "depths must be a list of 3 or more different whole numbers from 1 to 10"),
-        ({"depths": (0, 1, 2)}, r"from 1 to 10, such as \[1, 2\], got \[0, 1, 2\]"),
-        ({"depths": (1, 2, 11)}, r"from 1 to 10, such as \[1, 2\], got \[1, 2, 11\]"),
+        ({"depths": (0, 1, 2)}, r"from 1 to 10, such as \[1, 2, 3\], got \[0, 1, 2\]"),
+        ({"depths": (1, 2, 11)}, r"from 1 to 10, such as \[1, 2, 3\], got \[1, 2, 11\]"),
         ({"seeds": ()}, "seeds must be a list of 1 or more"),
         ({"trials_at_once": 3}, "trials_at_once must be from 1 to 1"),
         ({"k": 30}, "k must be less than compared, the pairs compared, got k=30 and compared=30"),

@@ -251,7 +251,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"uniqueness": (0, 101)}, r"different whole numbers from 0 to 100, such as \[0, 10\], got \[0, 101\]"),
+        ({"uniqueness": (0, 101)}, r"different whole numbers from 0 to 100, such as \[0, 10, 30\], got \[0, 101\]"),
         ({"uniqueness": (-10, 0)}, "from 0 to 100"),
         ({"seeds": ()}, "seeds must be a list of 1 or more different whole numbers"),
         ({"kinds": ("deleted", "deleted")}, "kinds must be a list of 1 or more different words"),

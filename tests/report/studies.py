@@ -98,12 +98,14 @@ def align_study(folder: Path) -> Path:
     return align_page.write(folder)
 
 
-def vision_language_study(folder: Path, kinds: Sequence[str] = KINDS, **settings: object) -> Path:
+def vision_language_study(
+    folder: Path, kinds: Sequence[str] = KINDS, levels: Sequence[int] = (0, 10, 50, 100), **settings: object
+) -> Path:
     """Write a study whose alignment falls with uniqueness, for encoders of one and of four layers, and its page."""
     rng = np.random.default_rng(0)
     rows, layers, examples = [], [], []
     for kind in kinds:
-        for uniqueness in (0, 10, 50, 100):
+        for uniqueness in levels:
             examples.append(
                 {"uniqueness": uniqueness, "kind": kind, "captions": ["a <b>red</b> fox", "one $old$ boat"]}
             )

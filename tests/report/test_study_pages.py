@@ -95,3 +95,11 @@ def test_the_papers_ends_are_drawn_only_for_its_own_captions(tmp_path: Path) -> 
     assert not draws_the_paper("emoji", "deleted", protocol="paper")
     assert not draws_the_paper("fewer", "given", items=128)
     assert not draws_the_paper("neighbours", "given", k=5)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_page_of_one_uniqueness_says_what_is_there(tmp_path: Path) -> None:
+    text = vision_language_study(tmp_path, ["deleted"], levels=[10]).read_text(encoding="utf-8")
+    assert re.search(
+        r"the highest mutual k-NN is 0\.1\d\d \(\w+ and \w+\) at U = 10 %, where chance gives 0\.010", text
+    )

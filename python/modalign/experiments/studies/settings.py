@@ -68,7 +68,7 @@ def check_settings(study: str, grid: Any) -> None:
             object.__setattr__(grid, name, TypeAdapter(kind).validate_python(value, strict=True))
         except ValidationError:
             default = next(field.default for field in dataclasses.fields(grid) if field.name == name)
-            such = f", such as {shown(default[:2])}" if isinstance(default, tuple) else ""
+            such = f", such as {shown(default[:3])}" if isinstance(default, tuple) else ""
             raise ValueError(f"{study}: {name} must be {_wanted(kind)}{such}, got {shown(value)}") from None
     if hasattr(grid, "device"):
         require_device(f"{study}: device", grid.device)

@@ -121,10 +121,10 @@ def _sentences(folder: Path) -> list[str]:
         mean = rows.groupby("uniqueness")[["mutual_knn", "chance"]].mean()
         best = rows[rows["uniqueness"] == mean.index[0]].iloc[0]
         first, last = mean.iloc[0], mean.iloc[-1]
+        pair = f"{first['mutual_knn']:.3f} ({best['images']} and {best['encoder']}) at U = {mean.index[0]} %"
+        goes = f"goes from {pair} to {last['mutual_knn']:.3f} at {mean.index[-1]} %" if len(mean) > 1 else f"is {pair}"
         sentences.append(
-            f"With {WORDS[str(kind)]} the highest mutual k-NN goes from {first['mutual_knn']:.3f} ({best['images']} "
-            f"and {best['encoder']}) at U = {mean.index[0]} % to {last['mutual_knn']:.3f} at {mean.index[-1]} %, where "
-            f"chance gives {last['chance']:.3f}."
+            f"With {WORDS[str(kind)]} the highest mutual k-NN {goes}, where chance gives {last['chance']:.3f}."
         )
     return sentences
 
