@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modalign.alignment.graph_facts import note_few_pairings
 from modalign.alignment.graph_scores import GraphScores
 from modalign.alignment.items import Ids, Items, paired_items
 from modalign.alignment.memory import require_memory
@@ -153,6 +154,8 @@ def _measure(items: Items, settings: Settings) -> Alignment:
     _require_neighbors(items, settings)
     names = _defined_names(items, settings, record)
     require_memory(items, settings, names)
+    if settings.null != "none":
+        note_few_pairings(items, record)
     moments, pairs = settings.names_that_need(names, "moments"), settings.names_that_need(names, "pairs")
     neighbors = settings.names_that_need(names, "lists", "graphs")
     # all values come before the intervals and nulls, which take longer: what is not defined should be known at once
@@ -169,6 +172,8 @@ def _measure(items: Items, settings: Settings) -> Alignment:
         scorings.append(GraphScores(items, settings, record, neighbors))
     for scoring in scorings:
         scores |= scoring.finish()
+    if not scores:
+        raise ValueError(f"align: none of the metrics is defined for x and y: {'; '.join(record.notes)}")
     return Alignment(
         scores=tuple(scores[name] for name in names if name in scores),
         settings=_recorded(items, settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,17 +13,22 @@ from torch import Tensor
 from modalign.alignment.items import Items
 from modalign.alignment.scoring import Record
 from modalign.alignment.settings import Settings
+from modalign.alignment.within_chance import number_of_pairings
 from modalign.common.tensors import as_tensor
 from modalign.metrics.diagnostics import count_copies, hubness, reciprocity, zero_rows
 from modalign.metrics.inputs import Graphs
+from modalign.metrics.registry import METRICS
 from modalign.metrics.tied_graphs import TiedGraphs
+from modalign.metrics.tied_scores import TiedScore
 from modalign.neighbors.copies import distinct_rows
 from modalign.ops.knn import DTYPES
 
-__all__ = ["graph_facts", "ties_of"]
+__all__ = ["graph_facts", "note_few_pairings", "record_ties"]
 
 MANY_COPIES = 0.01  # share of the items, above which a note says so
 MOSTLY = 0.5  # share of the pairs of copies on one side that are copies on the other
+FEW_PAIRINGS = 200  # below which p-values are coarse
+NEARLY_ALL = 0.995  # share of the best score without ties, from which no note says what ties allow
 BEYOND_CHANCE = 4.0  # standard deviations of a count of pairs, from which joint copies are no accident
 
 
@@ -77,7 +83,46 @@ def _pairs_of_copies(numbers: Tensor) -> float:
     return float((counts * (counts - 1) / 2).sum())
 
 
-def ties_of(tied: TiedGraphs) -> dict[str, object]:
+def note_few_pairings(items: Items, record: Record) -> None:
+    """Note that p-values cannot be small where relabellings within classes hardly change which rows are paired."""
+    if items.within is None:
+        return
+    tables = zip("xy", items.rows, strict=True)
+    x, y = (distinct_rows(as_tensor(side, table, DTYPES))[0].cpu() for side, table in tables)
+    pairings = number_of_pairings(items.within, x, y)
+    if pairings == 1:
+        record.note(
+            "relabelling within the classes of within changes nothing: in each of them, the rows of x or of y are all "
+            "the same, so that p-values say nothing and cannot be small; take classes that hold different rows"
+        )
+    elif pairings < FEW_PAIRINGS:
+        record.note(
+            f"relabelling within the classes of within gives {pairings:.0f} different pairings of the rows at most, so "
+            f"that no p-value means less than {1 / pairings:.2g}; take larger classes"
+        )
+
+
+def record_ties(record: Record, tied: TiedGraphs, scores: Mapping[str, TiedScore]) -> None:
+    """Record the ties of x and y and the errors of scores from drawn orders, and note what the ties do to scores."""
+    drawn = {name: score for name, score in scores.items() if score.draws}
+    draws = max((score.draws for score in drawn.values()), default=0)
+    errors = {name: score.error for name, score in drawn.items()}
+    record.facts["ties"] = {**_ties_of(tied), "draws": draws, "errors": errors}
+    how = "their expectation over random orders of tied neighbours"
+    if drawn:
+        how += f" ({', '.join(drawn)}: the mean over {draws} drawn orders)"
+    record.note(f"neighbours tie, so scores of neighbours are {how}")
+    for name, score in scores.items():
+        if score.best >= NEARLY_ALL * METRICS[name].best:
+            continue
+        is_bound = METRICS[name].expected is not None
+        limit = f"can be {score.best:.2g} at most" if is_bound else f"of x or y with itself is {score.best:.2g}"
+        record.note(
+            f"{name} {limit}: two random orders of the same ties differ; the calibrated score is relative to that"
+        )
+
+
+def _ties_of(tied: TiedGraphs) -> dict[str, object]:
     """Return the share of items of x and of y whose k-th neighbour ties with the next, and the largest class there."""
     shares, largest = {}, {}
     for side, lists in (("x", tied.x), ("y", tied.y)):

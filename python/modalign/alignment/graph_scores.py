@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from modalign.alignment.graph_facts import graph_facts, ties_of
+from modalign.alignment.graph_facts import graph_facts, record_ties
 from modalign.alignment.intervals import SPLITS, PartScore, list_length, within_part
 from modalign.alignment.items import Items
 from modalign.alignment.memory import search_limit
@@ -25,7 +25,7 @@ from modalign.alignment.within_chance import chance_within
 from modalign.metrics.inputs import Graphs, group_weights, mean_over_items
 from modalign.metrics.registry import METRICS
 from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
-from modalign.metrics.tied_scores import NULL_DRAWS, best_score, metric_score, number_of_draws
+from modalign.metrics.tied_scores import NULL_DRAWS, TiedScore, metric_score
 from modalign.neighbors.functional import neighbor_overlap
 from modalign.neighbors.tie_search import Lists, TieSearch, search_lists
 
@@ -56,8 +56,11 @@ class GraphScores(Scoring):
             self.values = self.evaluate(names, lambda name: _score(name, graphs, items.weights))
         else:
             self.draws = [self.tied.draw(number) for number in range(NULL_DRAWS)]
-            self.values = self.evaluate(names, self._expected_score)
-            self._record_ties(self.tied)
+            effects: dict[str, TiedScore] = {}
+            self.values = self.evaluate(names, lambda name: self._expected_score(name, effects))
+            self.best = {name: effect.best for name, effect in effects.items()}
+            self.errors = {name: effect.error for name, effect in effects.items() if effect.draws}
+            record_ties(record, self.tied, effects)
         self._record_curves()
 
     def _search(self) -> tuple[Lists, Lists]:
@@ -75,29 +78,13 @@ class GraphScores(Scoring):
 
     # ties
 
-    def _expected_score(self, name: str) -> float:
-        """Return the expectation of a score over orders of ties, and keep its error and the best score there is."""
+    def _expected_score(self, name: str, effects: dict[str, TiedScore]) -> float:
+        """Return the expectation of a score over orders of ties, and keep what the ties do to it."""
         assert self.tied is not None
         metric, weights = METRICS[name], self.items.weights
         score = metric_score(metric, self.tied, weights)
-        if score.draws:
-            self.errors[name] = score.error
-        self.best[name] = best_score(metric, self.tied, weights)
+        effects[name] = TiedScore.of(metric, self.tied, score, weights)
         return mean_over_items(score.items, weights)
-
-    def _record_ties(self, tied: TiedGraphs) -> None:
-        facts, draws = ties_of(tied), number_of_draws(self.items.n)
-        self.record.facts["ties"] = {**facts, "draws": draws if self.errors else 0, "errors": dict(self.errors)}
-        how = "their expectation over random orders of tied neighbours"
-        if self.errors:
-            how += f" ({', '.join(self.errors)}: the mean over {draws} drawn orders)"
-        self.record.note(f"neighbours tie, so scores of neighbours are {how}")
-        for name in self.values:
-            if self.best_of(name) < 0.995:
-                self.record.note(
-                    f"{name} can be {self.best_of(name):.2g} at most: two random orders of the same ties differ; the "
-                    "calibrated score is relative to that"
-                )
 
     def cost_of(self, name: str, *, again: bool = False) -> float:
         drawn = self.tied is not None and METRICS[name].expected is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modalign.alignment.graph_facts import record_ties
 from modalign.alignment.items import Items
 from modalign.alignment.results import Chance, Score
-from modalign.alignment.sampling import CHANCE_DRAWS, estimates_by_chance
+from modalign.alignment.sampling import CHANCE_DRAWS, sample_estimates
 from modalign.alignment.scoring import Record
 from modalign.alignment.settings import Settings
+from modalign.metrics.registry import METRICS
 
 __all__ = ["sample_scores"]
 
@@ -19,10 +21,11 @@ def sample_scores(items: Items, settings: Settings, record: Record, names: Seque
         return {}
     with record.timed("sample"):
         draws = 0 if settings.null == "none" else CHANCE_DRAWS
-        estimates, means = estimates_by_chance(
-            items.x, items.y, names, settings=settings, groups=items.groups, draws=draws
-        )
-    chances = {name: Chance(mean, draws) for name, mean in means.items()}
+        sample = sample_estimates(items.x, items.y, names, settings=settings, groups=items.groups, draws=draws)
+    if sample.tied is not None:
+        record_ties(record, sample.tied, sample.effects)
+    best = {name: METRICS[name].best for name in names} | {name: tied.best for name, tied in sample.effects.items()}
+    chances = {name: Chance(mean, draws) for name, mean in sample.chances.items()}
     if settings.null != "none":
         chances["mutual_knn"] = Chance(items.chance_of_mutual_knn(settings.k), 0)
         record.note("no null for a sample: a score stands beside its mean by chance, without a p-value")
@@ -36,8 +39,9 @@ def sample_scores(items: Items, settings: Settings, record: Record, names: Seque
             interval="these items" if settings.intervals else "none",
             null=None,
             chance=chances.get(name),
+            best=best[name],
             rows=estimate.sample,
             seconds=seconds,
         )
-        for name, estimate in estimates.items()
+        for name, estimate in sample.estimates.items()
     }

@@ -7,7 +7,7 @@ neighbour. The mean over sampled rows is therefore an unbiased estimate of the m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +27,8 @@ from modalign.common.types import Array
 from modalign.files.rows import RowSource, open_rows
 from modalign.metrics.inputs import Graphs
 from modalign.metrics.registry import METRICS
-from modalign.metrics.tied_graphs import graphs_of_lists
-from modalign.metrics.tied_scores import metric_score
+from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
+from modalign.metrics.tied_scores import DrawnScore, TiedScore, metric_score
 from modalign.neighbors.tie_search import TieSearch, search_lists
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ CHANCE_DRAWS = 20  # relabellings of a sample for the mean score by chance
 __all__ = [
     "ConfidenceSequence",
     "Estimate",
+    "SampleEstimates",
     "SizeCurve",
     "difference_estimate",
-    "estimates_by_chance",
     "finite_population_interval",
     "graph_of_rows",
     "require_sample",
+    "sample_estimates",
     "sampled_mutual_knn",
     "sampled_scores",
     "size_curve",
@@ -140,10 +141,33 @@ def sampled_scores(
     Returns:
         The estimate of each metric, by name.
     """
-    return estimates_by_chance(x, y, names, settings=settings, groups=groups, draws=0)[0]
+    return sample_estimates(x, y, names, settings=settings, groups=groups, draws=0).estimates
 
 
-def estimates_by_chance(
+@dataclasses.dataclass(eq=False)
+class SampleEstimates:
+    """The estimates of a sample.
+
+    Attributes:
+        estimates: The estimate of each metric, by name.
+        chances: The mean score by chance of each metric, by name; empty if none was asked for.
+        tied: The neighbours of the sampled items, with their ties, of the first batch; None if none tie.
+        effects: What ties do to each metric, by name, in this batch; empty if none tie.
+    """
+
+    estimates: dict[str, Estimate]
+    chances: dict[str, float]
+    tied: TiedGraphs | None = None
+    effects: dict[str, TiedScore] = dataclasses.field(default_factory=dict)
+
+    def keep_ties(self, graphs: Graphs | TiedGraphs, scores: Mapping[str, DrawnScore]) -> None:
+        """Keep the ties of the first batch that has any."""
+        if self.tied is None and isinstance(graphs, TiedGraphs):
+            self.tied = graphs
+            self.effects = {name: TiedScore.of(METRICS[name], graphs, score) for name, score in scores.items()}
+
+
+def sample_estimates(
     x: RowSource,
     y: RowSource,
     names: Sequence[str],
@@ -151,7 +175,7 @@ def estimates_by_chance(
     settings: Settings,
     groups: Array | None = None,
     draws: int = CHANCE_DRAWS,
-) -> tuple[dict[str, Estimate], dict[str, float]]:
+) -> SampleEstimates:
     """Return what ``sampled_scores`` returns, and the mean scores by chance, of ``draws`` relabellings of the sample.
 
     A relabelling pairs the sampled items of x with those of y in random order, and the items in the lists likewise.
@@ -160,7 +184,7 @@ def estimates_by_chance(
     chances: dict[str, list[float]] = {name: [] for name in names}
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(settings.seed))
-
+    result = SampleEstimates({}, {})
     labels = None if groups is None else torch.as_tensor(groups)
 
     def scores(rows: Tensor) -> dict[str, np.ndarray]:
@@ -173,17 +197,20 @@ def estimates_by_chance(
             relabelled = dataclasses.replace(one, b=_relabelled_lists(one.b, rows, n, generator))
             for name in names:
                 chances[name].append(float(METRICS[name].load("evaluate")(relabelled).mean()))
-        return {name: np.asarray(metric_score(METRICS[name], graphs).items) for name in names}
+        values = {name: metric_score(METRICS[name], graphs) for name in names}
+        result.keep_ties(graphs, values)
+        return {name: np.asarray(score.items) for name, score in values.items()}
 
     if settings.sample is not None:
         batches = [scores(rows) for rows in torch.split(order[: settings.sample], LARGEST_BATCH)]
-        estimates = {
+        result.estimates = {
             name: finite_population_interval(
                 np.concatenate([batch[name] for batch in batches]), n, settings.confidence, shares=True
             )
             for name in names
         }
-        return estimates, _means(chances)
+        result.chances = _means(chances)
+        return result
     tolerance = settings.tolerance
     assert tolerance is not None
     sequences = {name: ConfidenceSequence(n, settings.confidence, tolerance) for name in names}
@@ -192,7 +219,9 @@ def estimates_by_chance(
         rows = order[leading.count : leading.count + leading.next_batch_size()]
         for name, values in scores(rows).items():
             sequences[name].update(values)
-    return {name: sequence.estimate() for name, sequence in sequences.items()}, _means(chances)
+    result.estimates = {name: sequence.estimate() for name, sequence in sequences.items()}
+    result.chances = _means(chances)
+    return result
 
 
 def _means(scores: dict[str, list[float]]) -> dict[str, float]:

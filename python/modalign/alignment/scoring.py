@@ -26,6 +26,7 @@ from modalign.alignment.settings import Settings
 from modalign.common.progress import bar
 from modalign.metrics.cost import AFFORDED, Sizes
 from modalign.metrics.registry import METRICS
+from modalign.metrics.undefined import UndefinedScoreError
 
 __all__ = ["Interval", "Record", "Scoring"]
 
@@ -124,14 +125,15 @@ class Scoring(abc.ABC):
     # values
 
     def evaluate(self, names: Iterable[str], evaluate: Evaluate) -> dict[str, float]:
-        """Return the values of the metrics; where all metrics are asked for, of those that are defined."""
+        """Return the values of the metrics that are defined; of a single metric, raise why it is not."""
         values = {}
         for name in names:
             start = time.perf_counter()
             try:
                 values[name] = evaluate(name)
             except ValueError as error:
-                if not self.settings.asks_for_all:
+                is_undefined = isinstance(error, UndefinedScoreError) and len(self.settings.names) > 1
+                if not (self.settings.asks_for_all or is_undefined):
                     raise
                 self.record.note(f"no {name}: {error}")
             else:

@@ -1,11 +1,13 @@
-"""The mean of mutual k-NN under relabellings within classes, for every number of neighbours, without a relabelling."""
+"""Relabellings within classes: the mean of mutual k-NN under all of them, and how many differ."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-__all__ = ["chance_within"]
+__all__ = ["chance_within", "number_of_pairings"]
 
 
 def chance_within(a: Tensor, b: Tensor, within: Tensor) -> Tensor:
@@ -44,3 +46,31 @@ def chance_within(a: Tensor, b: Tensor, within: Tensor) -> Tensor:
     possible = first * (second - (pairs // len(sizes) == pairs % len(sizes)).long())
     means: Tensor = (edges[0] * edges[1] / possible[:, None].clamp(min=1)).sum(0) / (n * torch.arange(1, k + 1))
     return means
+
+
+def number_of_pairings(within: Tensor, x: Tensor, y: Tensor) -> float:
+    """Return the most pairings of different rows that relabellings within classes give; infinity where there are many.
+
+    Of a class of c items, c! / (c_1! c_2! ..) relabellings change what stands beside a row, where c_1, c_2, .. items
+    have the same row. The smaller number of those of x and y counts.
+
+    Args:
+        within: (n,) int64, the classes.
+        x: (n,) int64, the numbers of the distinct rows of x.
+        y: (n,) int64, those of y.
+
+    Examples:
+        >>> import torch
+        >>> from modalign.alignment.within_chance import number_of_pairings
+        >>> classes, rows = torch.tensor([0, 0, 0, 1, 1]), torch.arange(5)
+        >>> number_of_pairings(classes, rows, rows), number_of_pairings(classes, classes, rows)
+        (12.0, 1.0)
+    """
+    _, of_item, sizes = torch.unique(within, return_inverse=True, return_counts=True)
+    every = torch.lgamma(sizes.double() + 1)
+    logarithms = []
+    for numbers in (x, y):
+        pairs, copies = torch.unique(torch.stack([of_item, numbers]), dim=1, return_counts=True)
+        logarithms.append(every.index_add(0, pairs[0], -torch.lgamma(copies.double() + 1)))
+    total = float(torch.minimum(*logarithms).sum())
+    return math.inf if total > 700 else round(math.exp(total), 6)

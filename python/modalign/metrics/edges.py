@@ -322,9 +322,10 @@ def _second_order(operation: str, graphs: Graphs, items: Tensor | None = None) -
         scale = u.square().sum(1).sqrt() * v.square().sum(1).sqrt()
         if not bool((scale > 0).all()):
             row = int((scale <= 0).nonzero()[0])
-            raise ValueError(
-                f"{operation}: item {int(items[block][row])} has cosine 0 with all its neighbours in x or in y, "
-                f"so it has no second-order cosine; leave out zero rows"
+            side = "x" if not bool(u[row].any()) else "y"
+            raise UndefinedScoreError(
+                f"{operation}: item {int(items[block][row])} has cosine 0 in {side} with all its neighbours, so it has "
+                "no second-order cosine; leave out such items: rows of zeros and rows that share no feature with others"
             )
         scores.append((u * v).sum(1) / scale)
     return torch.cat(scores)

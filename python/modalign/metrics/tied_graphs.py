@@ -122,6 +122,14 @@ class TiedGraphs:
     def _drawn(self) -> dict[tuple[int, int], Graphs]:
         return {}
 
+    def draw_with_itself(self, side: int, number: int) -> Graphs:
+        """Return two random orders of x (side 0) or of y (side 1), from the random numbers of ``draw``.
+
+        So they are the graphs of ``draw`` where x and y are equal.
+        """
+        lists, rows = (self.x, self.y)[side], None if self.rows is None else (self.rows[side],) * 2
+        return dataclasses.replace(self, x=lists, y=lists, rows=rows).draw(number)
+
     def _draw(self, number: int, length: int) -> Graphs:
         of_x, of_y = np.random.SeedSequence([abs(self.seed), self.seed < 0, number]).spawn(2)
         a, b = self.x.draw(length, of_x), self.y.draw(length, of_y)

@@ -7,7 +7,6 @@ with the error of the mean.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -27,6 +26,7 @@ from modalign.neighbors.tie_search import TieSearch, search_lists
 __all__ = [
     "NULL_DRAWS",
     "DrawnScore",
+    "TiedScore",
     "best_score",
     "drawn_score",
     "metric_score",
@@ -107,6 +107,28 @@ def drawn_score(
     return DrawnScore(float(np.mean(means)), error, len(draws))
 
 
+@dataclasses.dataclass(frozen=True)
+class TiedScore:
+    """What ties do to the score of a metric.
+
+    Attributes:
+        error: As in ``DrawnScore``.
+        draws: As in ``DrawnScore``.
+        best: The best score that the ties allow.
+    """
+
+    error: float
+    draws: int
+    best: float
+
+    @classmethod
+    def of(
+        cls, metric: Metric, graphs: Graphs | TiedGraphs, score: DrawnScore, weights: Tensor | None = None
+    ) -> TiedScore:
+        """Return it for a score that ``metric_score`` returned for the graphs."""
+        return cls(score.error, score.draws, best_score(metric, graphs, weights))
+
+
 def metric_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | None = None) -> DrawnScore:
     """Return the score of a metric that needs "lists" or "graphs"; where there are ties, its expectation over orders.
 
@@ -127,21 +149,19 @@ def best_score(metric: Metric, graphs: Graphs | TiedGraphs, weights: Tensor | No
     """Return the best score that the ties allow: that of two equal graphs, or less, as two random orders differ.
 
     The score of a representation with itself, in two independent orders of its ties, is its best; of two
-    representations it is the geometric mean of theirs. For the share of common neighbours this is a bound.
+    representations it is the geometric mean of theirs. For the share of common neighbours this is a bound; the other
+    scores are drawn with the random numbers of ``metric_score``, so that equal representations have their best score.
     """
     if isinstance(graphs, Graphs):
         return metric.best
     if metric.expected is not None:
         x, y = (mean_over_items(shares, weights) for shares in graphs.self_shares())
-        return math.sqrt(x * y)
-    evaluate, draws = metric.load("evaluate"), [graphs.draw(number) for number in range(NULL_DRAWS + 1)]
+        return x if x == y else math.sqrt(x * y)
+    evaluate, numbers = metric.load("evaluate"), range(number_of_draws(len(graphs.x.items)))
     means = []
     for side in (0, 1):
-        scores = []
-        for one, other in itertools.pairwise(draws):
-            rows = None if one.rows is None else (one.rows[side], one.rows[side])
-            a, b = (one.a, other.a) if side == 0 else (one.b, other.b)
-            with_itself = evaluate(dataclasses.replace(one, a=a, b=b, rows=rows))
-            scores.append(mean_over_items(with_itself, weights))
-        means.append(sum(scores) / len(scores))
+        draws = [graphs.draw_with_itself(side, number) for number in numbers]
+        means.append(mean_over_items(drawn_score(evaluate, draws, weights).items, weights))
+    if means[0] == means[1]:
+        return means[0]
     return math.sqrt(means[0] * means[1]) if min(means) > 0 else metric.best
