@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import before_after, cases, compare, knn_cases, speed  # noqa: E402
+from benchmarks import before_after, cases, compare, knn_cases, speed, study_record  # noqa: E402
 from benchmarks.gpu import graphs, losses  # noqa: E402
 from benchmarks.gpu import run as gpu  # noqa: E402
 from benchmarks.gpu.cases import Case as GpuCase  # noqa: E402
@@ -306,3 +306,23 @@ def test_a_loaded_machine_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SystemExit, match=r"load 100\.0 on \d+ cores: a ratio of times measured now means nothing"):
         require_idle_machine(even_if_loaded=False)
     assert require_idle_machine(even_if_loaded=True) == 100.0
+
+
+def test_the_record_of_a_study_has_its_verdicts_and_no_characteristics(tmp_path: Path) -> None:
+    claim = {
+        "source": "a",
+        "text": "b",
+        "rule": "sign",
+        "paper": None,
+        "value": 0.5,
+        "verdict": "undecided",
+        "key": "x",
+    }
+    provenance = {"command": "modalign reproduce toy --out toy"}
+    content = {"settings.json": {"settings": {"study": "toy"}, "provenance": provenance}, "claims.json": [claim] * 2}
+    for name, value in content.items():
+        (tmp_path / name).write_text(json.dumps(value))
+    record = study_record.record_of(tmp_path, seconds=61.4)
+    assert (record["command"], record["cpu_seconds"]) == (provenance["command"], 61)
+    assert record["verdicts"] == {"claims": 2, "reproduced": 0, "partly": 0, "not": 0, "undecided": 2}
+    assert "key" not in record["claims"][0]

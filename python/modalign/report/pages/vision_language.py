@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
+OTHER_DATA = (
+    "The paper's numbers are of 1,024 images and captions of its own, of DINOv2 and of large language models; this "
+    "study compared others."
+)
 NAMES = {"mutual_knn": "mutual k-NN", "unbiased_cka": "unbiased CKA"}
 READING = (
     (
@@ -81,6 +85,7 @@ def write(folder: Path) -> Path:
         for name in ("claims", "notes", "examples", "settings")
     )
     settings = record["settings"]
+    papers = _has_the_papers_captions(settings)
     table, layers, models = (pd.read_parquet(folder / f"{name}.parquet") for name in ("alignment", "layers", "models"))
     verdicts = [claims_table(claims)] if claims else []
     return write_study_page(
@@ -96,9 +101,10 @@ def write(folder: Path) -> Path:
             ],
             tables=[*verdicts, _numbers(table), _models_table(models), _examples_table(examples)],
             sheets=[
-                _against(table, papers=_has_the_papers_captions(settings)),
+                _against(table, papers=papers),
                 *_profiles(layers[layers[["image_layer", "text_layer"]].min(axis=1) >= 0], models),
             ],
+            notes=[] if papers else [OTHER_DATA],
             reading=READING,
             folded=folded_settings(folder),
         ),
