@@ -1,12 +1,12 @@
 """Simulate how often the rule of every claim of the studies says "reproduced", rightly and wrongly.
 
-    python -m benchmarks.verdicts --folder FOLDER     1,000 tables of each (ten minutes on one core); resumes there
+    python -m benchmarks.verdicts --folder FOLDER     1,000 tables of noise (ten minutes on one core); resumes there
     python -m benchmarks.verdicts ... --out FILE.json     also write a record with machine, versions and commit
     python -m benchmarks.verdicts ... --install           also write the record that studies and their pages show
 
 Every claim of ``modalign reproduce`` is judged on made-up tables of its real size, quick and full: noise, the paper's
-relation reversed, a constant, the paper's number exactly, and half of it. "Reproduced" where a claim is false may come
-at most once in twenty; where the paper is right it should come in four of five, or else be "undecided".
+relation reversed, a constant, smooth noise, the paper's number exactly, and half of it. "Reproduced" where a claim is
+false may come at most once in twenty; where the paper is right it should come in four of five, or else be "undecided".
 """
 
 from __future__ import annotations
@@ -22,13 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks import verdict_claims as judges
-from benchmarks.verdict_tables import CONSTANT, HALF, NOISE, ONE, REVERSED, RIGHT, SCENARIOS, Scene
+from benchmarks.verdict_tables import (
+    CONSTANT,
+    DISCRETE,
+    HALF,
+    NOISE,
+    OF_ALL,
+    OF_DRAWS,
+    OF_UNITS,
+    ONE,
+    REVERSED,
+    RIGHT,
+    SCENARIOS,
+    SMOOTH,
+    Scene,
+)
 from modalign.common import provenance
 from modalign.experiments.studies import (
     emergence_claims,
@@ -48,8 +61,10 @@ from modalign.files.atomic import write_atomically
 
 VERDICTS = ("reproduced", "partly", "undecided", "not")
 MARK = "<!-- table_of(rows) -->"
-# tables of a scenario, as a share: those of a constant are all alike, and half as strong and reversed decide nothing
-SHARES = {CONSTANT: 0.02, REVERSED: 0.2, HALF: 0.3}
+# tables of a scenario, as a share of those of noise: those of a constant are all alike, and reversed is rarely near
+SHARES = {CONSTANT: 0.02, REVERSED: 0.1, HALF: 0.1, RIGHT: 0.4, OF_ALL: 0.4}
+FALSE = (NOISE, REVERSED, CONSTANT)
+BY_UNITS = (SMOOTH, OF_UNITS, OF_DRAWS)  # smooth noise that repetitions show to be noise
 Judge = Callable[[Scene], Claim]
 
 
@@ -60,7 +75,9 @@ class Design:
     Attributes:
         study, size, claim: the study, "quick" or "full", and the claim in a few words.
         judge: a function of a scene that returns the claim.
-        scenarios: the scenarios; false: those in which the claim is false.
+        false: the scenarios in which the claim is false.
+        beside: scenarios that are shown beside them: smooth noise that all share is one observation, which no number
+            of repetitions can tell from an effect of the factor.
         share: the share of the tables that is made, smaller for claims of many parts.
     """
 
@@ -68,9 +85,14 @@ class Design:
     size: str
     claim: str
     judge: Judge
-    scenarios: tuple[str, ...] = SCENARIOS
-    false: tuple[str, ...] = (NOISE, REVERSED, CONSTANT)
+    false: tuple[str, ...] = FALSE
+    beside: tuple[str, ...] = ()
     share: float = 1.0
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Every scenario that is simulated."""
+        return tuple(dict.fromkeys((*SCENARIOS, *self.false, *self.beside)))
 
 
 def designs() -> dict[str, Design]:
@@ -89,7 +111,7 @@ def designs() -> dict[str, Design]:
 
 def key_of_design(design: Design) -> str:
     """Return the key of a design, from one table."""
-    return design.judge(Scene(np.random.default_rng(0), RIGHT, 0)).key
+    return design.judge(Scene(RIGHT, 0)).key
 
 
 def _emergence(size: str, number: int) -> Iterator[Design]:
@@ -99,42 +121,42 @@ def _emergence(size: str, number: int) -> Iterator[Design]:
         for g in grids
     }
     make = functools.partial(Design, "emergence", size)
+    trends = functools.partial(make, false=(*FALSE, SMOOTH), beside=(OF_ALL,))
     for seeds, heterogeneities, depths, points in sorted(shapes_of_grids):
         for d, rho in paper["uniqueness"].items():
             judge = functools.partial(judges.judged_trend, "strong", rho, (seeds, points))
-            yield make(f"falls with uniqueness, D {d}", judge)
-        yield make(
-            "falls with uniqueness, other D", functools.partial(judges.judged_trend, "sign", None, (seeds, points))
-        )
-        yield make("high at U = 0, none at 8", functools.partial(judges.judged_ends, seeds, heterogeneities))
+            yield trends(f"falls with uniqueness, D {d}", judge)
+        judge = functools.partial(judges.judged_trend, "sign", None, (seeds, points))
+        yield trends("falls with uniqueness, other D", judge)
+        judge = functools.partial(judges.judged_ends, seeds, heterogeneities)
+        yield make("high at U = 0, none at 8", judge, false=(*FALSE, DISCRETE))
         for measure, numbers in paper["heterogeneity"].items():
             for u, rho in numbers.items():
                 judge = functools.partial(judges.judged_trend, "strong", rho, (seeds, heterogeneities))
-                yield make(f"{measure} falls with heterogeneity, U {u}", judge)
+                yield trends(f"{measure} falls with heterogeneity, U {u}", judge)
         judge = functools.partial(judges.judged_trend, "sign", None, (seeds, heterogeneities))
-        yield make("falls with heterogeneity, no number", judge)
+        yield trends("falls with heterogeneity, no number", judge)
         shape = (seeds, heterogeneities, depths)
         for which in ("performance", "depth"):
             for u, rho in paper[which].items():
-                false = (REVERSED, HALF, CONSTANT) if rho == 0 else (NOISE, REVERSED, CONSTANT)
+                false = (REVERSED, HALF, CONSTANT) if rho == 0 else (*FALSE, *BY_UNITS)
                 judge = functools.partial(judges.judged_median, rho, shape, which == "depth")
                 words = "none with" if rho == 0 else "goes with"
-                yield make(f"alignment {words} {which}, U {u}", judge, false=false)
+                yield make(f"alignment {words} {which}, U {u}", judge, false=false, beside=(OF_ALL,) if rho else ())
         count = len(next(iter(grids)).uniqueness)
         yield make(
             "performance grows with depth at every U",
             functools.partial(judges.judged_every, count, paper["deeper"], shape),
-            scenarios=(*SCENARIOS, ONE),
-            false=(NOISE, REVERSED, CONSTANT, ONE),
+            false=(*FALSE, ONE, *BY_UNITS, OF_ALL),
             share=0.3,
         )
-        yield make("heat-map", functools.partial(judges.judged_grid, (seeds, depths, heterogeneities)))
+        yield trends("heat-map", functools.partial(judges.judged_grid, (seeds, depths, heterogeneities)))
 
 
 def _multibench(size: str, number: int) -> Iterator[Design]:
     grid = multibench_grid.GRIDS["default"][number]
-    for rows, words in ((1, "means over seeds"), (len(grid.seeds), "every seed")):
-        shape = (rows, len(grid.depths))
+    shape = (len(grid.seeds), len(grid.depths))
+    for entries, words in ((False, "means over seeds"), (True, "every seed")):
         numbers: dict[str, float | None] = {
             f"{dataset}, {varying} with {other}": r
             for dataset, table in multibench_claims.PAPER.items()
@@ -143,8 +165,8 @@ def _multibench(size: str, number: int) -> Iterator[Design]:
         for name, r in (numbers | {"a side of 0": None, "none": 0.0}).items():
             none = r is not None and abs(r) < multibench_claims.ABOUT_ZERO
             rule = "none" if none else "sign" if r is None else "strong"
-            judge = functools.partial(judges.judged_pairs, rule, None if name == "none" else r, shape, False)
-            false = (REVERSED, HALF, CONSTANT) if none else (NOISE, REVERSED, CONSTANT)
+            judge = functools.partial(judges.judged_curves, rule, None if name == "none" else r, shape, entries)
+            false = (REVERSED, HALF, CONSTANT) if none else (*FALSE, SMOOTH, OF_ALL)
             yield Design("multibench", size, f"{name}, {words}", judge, false=false)
 
 
@@ -154,16 +176,18 @@ def _vision_language(size: str, number: int) -> Iterator[Design]:
     points = sum(u >= min(paper["ends"]) for u in grid.uniqueness)
     make = functools.partial(Design, "vision-language", size)
     judge = functools.partial(judges.judged_trend, "strong", paper["uniqueness"], (seeds, points))
-    yield make("the highest falls with uniqueness", judge)
+    yield make("the highest falls with uniqueness", judge, false=(*FALSE, SMOOTH), beside=(OF_ALL,))
     for encoders in (2, 3, 4):
-        judge_all = functools.partial(judges.judged_pairs, "strong", paper["all pairs"], (2, encoders, points), True)
-        yield make(f"all pairs fall with uniqueness, {encoders} text encoders", judge_all)
+        judge_all = functools.partial(judges.judged_models, paper["all pairs"], (seeds, 2, encoders, points))
+        words = f"all pairs fall with uniqueness, {encoders} text encoders"
+        yield make(words, judge_all, false=(*FALSE, *BY_UNITS), beside=(OF_ALL,))
     for what in ("falls", "left"):
-        yield make(f"ends: {what}", functools.partial(judges.judged_captions, what, kinds, seeds))
+        judge_ends = functools.partial(judges.judged_captions, what, kinds, seeds)
+        yield make(f"ends: {what}", judge_ends, false=(*FALSE, DISCRETE))
     for models in (5, 8, 12):
         for u, rho in paper["performance"].items():
-            judge_models = functools.partial(judges.judged_pairs, "strong", rho, (2, 1, models), True)
-            yield make(f"goes with performance over {models} models, U {u}", judge_models)
+            judge_models = functools.partial(judges.judged_pairs, "strong", rho, (2, 1, models))
+            yield make(f"goes with performance over {models} models, U {u}", judge_models, beside=(OF_ALL,))
 
 
 def _strength(size: str, number: int) -> Iterator[Design]:
@@ -173,25 +197,24 @@ def _strength(size: str, number: int) -> Iterator[Design]:
     make = functools.partial(Design, "align", size)
     for shape in ("falls", "rises then falls", "rises"):
         judge = functools.partial(judges.judged_shape, shape, draws, strengths)
-        yield make(f"accuracy {shape}", judge, share=0.3 if " " in shape else 1.0)
+        yield make(f"accuracy {shape}", judge, false=(*FALSE, SMOOTH), share=0.3 if " " in shape else 1.0)
     cases = len(sweep.cases)
-    yield make("best strength by redundancy", functools.partial(judges.judged_trend, "sign", None, (draws, cases)))
+    judge = functools.partial(judges.judged_trend, "sign", None, (draws, cases))
+    yield make("best strength by redundancy", judge, false=(*FALSE, SMOOTH), beside=(OF_ALL,))
     yield make(
         "alignment rises with strength at every R",
         functools.partial(judges.judged_trends, cases, (draws, len(sweep.strengths))),
-        scenarios=(*SCENARIOS, ONE),
-        false=(NOISE, REVERSED, CONSTANT, ONE),
+        false=(*FALSE, ONE, SMOOTH, OF_ALL),
         share=0.3,
     )
     for pairs in (len(plan.pairs["cases"]), len(plan.pairs["cases"]) + cases):
-        judge = functools.partial(judges.judged_pairs, "sign", None, (2, pairs), True)
-        yield make(f"best strength by redundancy, {pairs} pairs", judge)
+        judge = functools.partial(judges.judged_pairs, "sign", None, (2, pairs))
+        yield make(f"best strength by redundancy, {pairs} pairs", judge, beside=(OF_ALL,))
     for sensitive in {(len(s["seeds"]), tuple(s["strengths"])) for s in map(_counted, plan.sensitivity.values())}:
         yield make(
             "gains at R = 8 and loses at R = 0",
             functools.partial(judges.judged_sensitivity, *sensitive),
-            scenarios=(*SCENARIOS, ONE),
-            false=(NOISE, REVERSED, CONSTANT, ONE),
+            false=(*FALSE, ONE, SMOOTH),
         )
 
 
@@ -201,9 +224,12 @@ def _real(size: str, number: int) -> Iterator[Design]:
         make = functools.partial(Design, "align", size)
         for shape in ("falls", "rises then falls", "rises"):
             judge = functools.partial(judges.judged_shape, shape, seeds, strengths)
-            yield make(f"real data, {protocol}: {shape}", judge, share=0.3 if " " in shape else 1.0)
+            share = 0.3 if " " in shape else 1.0
+            yield make(f"real data, {protocol}: {shape}", judge, false=(*FALSE, SMOOTH), share=share)
         judge = functools.partial(judges.judged_trend, "sign", None, (seeds, len(strengths)))
-        yield make(f"real data, {protocol}: alignment rises with strength", judge)
+        yield make(
+            f"real data, {protocol}: alignment rises with strength", judge, false=(*FALSE, SMOOTH), beside=(OF_ALL,)
+        )
 
 
 def _counted(content: Any) -> dict[str, Any]:
@@ -214,22 +240,27 @@ def simulate(design: Design, count: int) -> dict[str, dict[str, float]]:
     """Return the shares of the verdicts by scenario over ``count`` tables of each."""
     shares = {}
     for scenario in design.scenarios:
-        rng = np.random.default_rng([17, *scenario.encode()])
-        tables = max(1, round(design.share * SHARES.get(scenario, 1.0) * count))
-        verdicts = Counter(design.judge(Scene(rng, scenario, number)).verdict for number in range(tables))
+        tables = tables_of(design, scenario, count)
+        verdicts = Counter(design.judge(Scene(scenario, number)).verdict for number in range(tables))
         shares[scenario] = {verdict: round(verdicts[verdict] / tables, 4) for verdict in VERDICTS}
     return shares
+
+
+def tables_of(design: Design, scenario: str, count: int) -> int:
+    """Return how many tables of a scenario are made where ``count`` are of noise."""
+    return max(1, round(design.share * SHARES.get(scenario, 1.0) * count))
 
 
 def resumed(item: tuple[str, Design], count: int, folder: Path) -> dict[str, Any]:
     """Return the row of a design, from ``folder`` if it was simulated before."""
     key, design = item
-    file = folder / f"{hashlib.sha256(f'{key} {count}'.encode()).hexdigest()[:16]}.json"
+    tables = {scenario: tables_of(design, scenario, count) for scenario in design.scenarios}
+    file = folder / f"{hashlib.sha256(f'{key} {tables}'.encode()).hexdigest()[:16]}.json"
     if file.is_file():
         row: dict[str, Any] = json.loads(file.read_text())
         return row
     facts = {"study": design.study, "size": design.size, "claim": design.claim, "key": key}
-    row = {**facts, "scenarios": simulate(design, count), "false": list(design.false)}
+    row = {**facts, "scenarios": simulate(design, count), "false": list(design.false), "tables": tables}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda path: path.write_text(json.dumps(row)))
     return row
@@ -240,8 +271,7 @@ def table_of(rows: list[dict[str, Any]]) -> str:
 
     The claims of a study that differ only in the paper's number have two rows, for the largest number and the smallest.
     """
-    columns = ("study", "size", "rule, paper's number, table", "false", "half as strong", "right", "right: undecided")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = [f"| {' | '.join(('study', 'size', *COLUMNS))} |", "|---" * (len(COLUMNS) + 2) + "|"]
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         rule, _, table = row["key"].rpartition(", ")
@@ -249,27 +279,43 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     for group in groups.values():
         ranked = sorted(group, key=lambda row: row["scenarios"][RIGHT]["reproduced"])
         for row in [ranked[-1], ranked[0]][: len(ranked)]:
-            shares = row["scenarios"]
-            false = max(shares[name]["reproduced"] for name in row["false"])
-            numbers = (false, shares[HALF]["reproduced"], shares[RIGHT]["reproduced"], shares[RIGHT]["undecided"])
-            cells = [f"{100 * number:.1f}" for number in numbers]
-            lines.append(f"| {row['study']} | {row['size']} | {row['key']} | {' | '.join(cells)} |")
+            lines.append(f"| {row['study']} | {row['size']} | {row['key']} | {' | '.join(cells_of(row))} |")
     return "\n".join(lines)
 
 
-def holds(row: dict[str, Any], tables: int) -> bool:
-    """Return whether a false claim is reproduced in 5 % at most, and a true one in 80 % or else mostly undecided."""
+# the largest share of these scenarios, where the claim is false; then smooth noise that is one observation
+GROUPS = ((NOISE, DISCRETE), BY_UNITS, (OF_ALL,), (REVERSED, CONSTANT, ONE))
+COLUMNS = (
+    "rule, paper's number, table", "noise", "smooth noise", "smooth, shared by all", "reversed", "half as strong",
+    "right", "right: undecided",
+)  # fmt: skip
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """Return the per cent that are reproduced by group of scenarios, and undecided of the paper's number.
+
+    Of a claim of no relation, noise makes it right and half as strong means a relation of .3.
+    """
     shares = row["scenarios"]
-    false = max(shares[name]["reproduced"] for name in row["false"])
+    right = row["false"][0] != NOISE
+    groups = [[] if right and NOISE in names else [name for name in names if name in shares] for names in GROUPS]
+    cells = [max(shares[name]["reproduced"] for name in names) if names else None for names in groups]
+    cells += [shares[HALF]["reproduced"], shares[RIGHT]["reproduced"], shares[RIGHT]["undecided"]]
+    return ["" if cell is None else f"{100 * cell:.1f}" for cell in cells]
+
+
+def holds(row: dict[str, Any]) -> bool:
+    """Return whether a false claim is reproduced in 5 % at most, and a true one in 80 % or else mostly undecided."""
+    shares, tables = row["scenarios"], row["tables"]
+    held = all(shares[name]["reproduced"] <= 0.05 + 2.6 * (0.05 * 0.95 / tables[name]) ** 0.5 for name in row["false"])
     right = shares[RIGHT]
-    open_or_right = right["reproduced"] >= 0.8 or right["reproduced"] + right["undecided"] >= 0.9
-    return bool(false <= 0.05 + 2.6 * (0.05 * 0.95 / tables) ** 0.5 and open_or_right)
+    return held and (right["reproduced"] >= 0.8 or right["reproduced"] + right["undecided"] >= 0.9)
 
 
 def main() -> None:
     """Run the simulations, print the table and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tables", type=int, default=1000, help="tables of each scenario (default: 1000)")
+    parser.add_argument("--tables", type=int, default=1000, help="tables of noise (default: 1000)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--folder", type=Path, default=Path("build/verdicts"), help="where finished designs are kept")
     parser.add_argument("--out", type=Path, help="write the record to this JSON file")
@@ -282,15 +328,11 @@ def main() -> None:
         results = pool.map(run, every_design)
         rows = list(track(results, "designs", len(every_design), console=console, transient=True))
     table = Table(title=f"{arguments.tables:,} tables: reproduced, %")
-    for column in ("study", "size", "claim", "false, at most", "half", "right", "right: undecided", ""):
+    for column in ("study", "size", "claim", *COLUMNS, ""):
         table.add_column(column)
     for row in rows:
-        shares = row["scenarios"]
-        false = max(shares[name]["reproduced"] for name in row["false"])
-        cells = (false, shares[HALF]["reproduced"], shares[RIGHT]["reproduced"], shares[RIGHT]["undecided"])
-        names = [row[name] for name in ("study", "size", "claim")]
-        mark = "" if holds(row, arguments.tables) else "[red]no[/red]"
-        table.add_row(*names, *(f"{100 * cell:.1f}" for cell in cells), mark)
+        names = [row[name] for name in ("study", "size", "claim", "key")]
+        table.add_row(*names, *cells_of(row), "" if holds(row) else "[red]no[/red]")
     console.print(table)
     if arguments.out:
         record = {"provenance": provenance.collect(), "tables": arguments.tables, "rows": rows}

@@ -115,6 +115,12 @@ def test_a_record_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert row["rounds"] >= 3
 
 
+def test_the_commands_of_records_name_places_in_the_repository() -> None:
+    records = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    commands = {name: record.get("provenance", {}).get("command", "") for name, record in records.items()}
+    assert {name: command for name, command in commands.items() if " /" in command} == {}
+
+
 def test_the_speed_page_shows_the_records() -> None:
     assert speed.PAGE.read_text(encoding="utf-8") == speed.page(list(speed.records())), (
         "records are newer than the page: python -m benchmarks.speed --write"

@@ -12,10 +12,12 @@ from scipy.stats import spearmanr
 from modalign.experiments.studies.claims import Claim, every
 from modalign.experiments.studies.measured import (
     Measured,
+    curve_correlation,
     grid_correlation,
     mean_over_draws,
     median_correlation,
     pooled_correlation,
+    pooled_trend,
     spearman,
     trend,
 )
@@ -63,23 +65,6 @@ def test_a_claim_with_parts_is_that_of_all_of_them() -> None:
     assert [part["verdict"] for part in every("a", "all", (good, bad)).record()["parts"]] == ["reproduced", "not"]
 
 
-def test_an_undecided_claim_says_how_many_runs_would_decide() -> None:
-    def table(points: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        return 0.5 * np.arange(points)[None] / np.arange(points).std() + rng.normal(size=(1, points)) * 0.75**0.5
-
-    rng = np.random.default_rng(0)
-    ours = trend(range(8), np.repeat(table(8, rng), 3, 0) + 0.01 * rng.normal(size=(3, 8)))
-    open_claim = claim("strong", 0.4, -0.2, 0.8, paper=0.5, half=ours.half, runs=8)
-    assert open_claim.verdict == "undecided"
-    assert open_claim.needed is not None
-    assert 15 <= open_claim.needed <= 50
-    enough = [
-        pooled_correlation(np.arange(open_claim.needed)[None], table(open_claim.needed, rng)).low > 0 for _ in range(60)
-    ]
-    assert 0.6 <= np.mean(enough) <= 0.98
-    assert claim("strong", math.nan, -1.0, 1.0, paper=0.5).needed is None
-
-
 def test_correlations_are_those_of_scipy_and_hold_themselves() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 5, (2, 40))
@@ -91,11 +76,18 @@ def test_correlations_are_those_of_scipy_and_hold_themselves() -> None:
             trend(range(points), values[:, 0]),
             median_correlation(values[:, :, ::-1], values),
             pooled_correlation(values[0], values[1]),
+            curve_correlation(values[0], values[1]),
+            curve_correlation(values[0], values[1], entries=True),
+            pooled_trend(range(points), values[:, None]),
             grid_correlation(range(4), range(points), values),
         ]
         assert all(-1 <= one.low <= one.value <= one.high <= 1 for one in several)
     assert several[0].value == pytest.approx(spearmanr(range(9), values[:, 0].mean(0)).statistic)
-    assert several[2].value == pytest.approx(np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1])
+    for pooled in (several[2], several[4]):
+        assert pooled.value == pytest.approx(np.corrcoef(values[0].ravel(), values[1].ravel())[0, 1])
+    assert several[3].value == pytest.approx(np.corrcoef(values[0].mean(0), values[1].mean(0))[0, 1])
+    entries = np.broadcast_to(np.arange(9), (4, 9)).ravel()
+    assert several[5].value == pytest.approx(spearmanr(entries, values.mean(0).ravel()).statistic)
 
 
 def test_three_points_one_draw_and_a_constant_tell_nothing() -> None:

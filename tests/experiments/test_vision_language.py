@@ -151,8 +151,10 @@ def test_the_study_ends_with_tables_verdicts_and_a_page(study: Path) -> None:
     assert (table[table["uniqueness"] == 0]["p"] == 1 / 20).all()
     assert (table[(table["uniqueness"] == 100) & (table["kind"] == "deleted")]["unbiased_cka"] == 0).all()
     claims = json.loads((study / "claims.json").read_text())
-    assert [claim["verdict"] for claim in claims] == ["undecided", "undecided", "reproduced", "not"]
-    assert claims[0]["paper"] == -1.0
+    assert [claim["verdict"] for claim in claims] == ["undecided"] * 4
+    two_seeds = {"name": "seeds", "now": 2, "needed": 3, "at_least": True}
+    assert all(two_seeds in claim["lacking"] for claim in claims)
+    assert claims[0]["paper"] is None  # of other values of uniqueness than these
     (note,) = json.loads((study / "notes.json").read_text())
     assert note.startswith(
         "No correlation of alignment with performance: it needs 5 causal language models or more, got 0"

@@ -11,7 +11,7 @@ from typing import Any
 from modalign.alignment.nulls import Null
 from modalign.alignment.results import Score
 from modalign.experiments.studies.changes import changes_of
-from modalign.experiments.studies.characteristics import expected_by_chance
+from modalign.experiments.studies.characteristics import expected_by_chance, nearest_key
 from modalign.experiments.studies.registry import STUDIES
 from modalign.experiments.sweep.findings import Finding
 from modalign.experiments.sweep.statistics import Estimate
@@ -187,9 +187,11 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table of a paper's numbers beside those of a study, with the verdicts."""
     rows = []
     for claim in claims:
-        known = claim["low"] is not None and isfinite(claim["value"])
-        interval = f"{rounded(claim['low'])} to {rounded(claim['high'])}" if known else ""
-        measured = "" if claim["rule"] == "holds" else rounded(claim["value"]) if known else "not measurable"
+        known = claim["value"] is not None and isfinite(claim["value"])
+        measured = rounded(claim["value"]) if known else "not measurable"
+        interval = f"{_end(claim['low'])} to {_end(claim['high'])}" if known and claim["rule"] != "holds" else ""
+        if claim["rule"] == "holds":
+            measured = ""
         published = "" if claim["paper"] is None else rounded(claim["paper"])
         texts = (str(claim["text"]), str(claim["source"]))
         rows.append((*texts, published, measured, interval, verdict_of(claim)))
@@ -238,10 +240,23 @@ def counted(number: int, noun: str) -> str:
 
 
 def verdict_of(claim: Mapping[str, Any]) -> str:
-    """Return the verdict on a claim, with the number of runs that would decide an undecided one."""
-    if claim.get("needed") is None:
-        return str(claim["verdict"])
-    return f"undecided: it would take about {claim['needed']:,} runs, not {claim['runs']:,}"
+    """Return the verdict on a claim, with what an undecided one has too little of."""
+    lacking = [_lack(lack) for lack in claim.get("lacking", ())]
+    return f"undecided: it would take {', and '.join(lacking)}" if lacking else str(claim["verdict"])
+
+
+def _lack(lack: Mapping[str, Any]) -> str:
+    name, now, needed = lack["name"], lack["now"], lack["needed"]
+    if needed is None:
+        return f"more {name} than {now:,}"
+    return f"{needed:,} {name} or more, not {now:,}" if lack["at_least"] else f"about {needed:,} {name}, not {now:,}"
+
+
+def _end(end: float | None) -> str:
+    """Return an end of an interval with two decimals, with more where they would hide on which side of 0 it lies."""
+    if end is None or not isfinite(end):
+        return "open"
+    return rounded(end) if end == 0 or abs(end) >= 0.005 else f"{end:.1g}".replace("-", "−")
 
 
 def rounded(value: object) -> str:
@@ -267,7 +282,18 @@ def verdict_counts(claims: Sequence[Mapping[str, Any]], noun: str = "claim", who
         f"{partly} partly, {not_reproduced} not, and {undecided} {'is' if undecided == 1 else 'are'} undecided."
     )
     by_chance = expected_by_chance(claims)
-    return f"{counts} If all of them were false, {by_chance:.2g} would be expected to be reproduced by chance."
+    chance = f"If all of them were false, {by_chance:.2g} would be expected to be reproduced by chance."
+    return " ".join([counts, chance, *_not_simulated(claims)])
+
+
+def _not_simulated(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence on the claims whose rule was not simulated at their size, and what was."""
+    new = [claim for claim in claims if claim["rule"] != "holds" and not claim.get("characteristics")]
+    keys = {str(claim["key"]): nearest_key(str(claim["key"])) for claim in new if claim.get("key")}
+    if not keys:
+        return []
+    listed = "; ".join(f"{key} (the nearest is {near})" if near else key for key, near in keys.items())
+    return [f"5 % is assumed of these rules and sizes, which were not simulated: {listed}."]
 
 
 def mean_by_chance(score: Score, digits: int = 4) -> str:

@@ -3,7 +3,7 @@
     registry         every study, declared once
     settings, changes    what a setting may be, and the claims from which a changed one takes the paper's number
     study            the folder of a study and its resumable parts
-    measured         statistics with intervals that hold every source of chance
+    measured, repetition   statistics, and the intervals and needs of their sources of chance
     claims, characteristics   claims, rules and verdicts, and how often the rules are right
     multibench_grid, multibench_data, multibench_published   what it trains, on which files, and the paper's protocol
     emergence_grid   what the study of emergence trains and compares, by either protocol

@@ -135,7 +135,7 @@ def _against_uniqueness(levels: Levels) -> list[Claim]:
     kept = [i for i, u in enumerate(levels.uniqueness) if u <= LAST]
     if len(kept) > 2:
         for j, d in enumerate(levels.heterogeneity):
-            ours = trend([levels.uniqueness[i] for i in kept], highest[:, kept, j])
+            ours = trend([levels.uniqueness[i] for i in kept], highest[:, kept, j], over="values of uniqueness")
             text, paper = f"alignment falls with uniqueness up to {LAST}, heterogeneity {d}", PAPER["uniqueness"].get(d)
             rule = "sign" if paper is None else "strong"
             claims.append(Claim.measured("uniqueness", text, rule, ours, paper=paper, side=-1))
@@ -146,7 +146,7 @@ def _against_uniqueness(levels: Levels) -> list[Claim]:
 
 def ends_claim(first: NDArray[np.float64], last: NDArray[np.float64]) -> Claim:
     """Return the claim on the highest alignment at U = 0 and 8, each (seeds, heterogeneity)."""
-    ours = [mean_over_draws(values) for values in (first, last)]
+    ours = [mean_over_draws(values, units="heterogeneities") for values in (first, last)]
     text = f"from above 0.5 at U = 0 to below 0.1 at U = 8: from {ours[0].value:.2f} to {ours[1].value:.2f} here"
     parts = [
         Claim.measured("uniqueness", "above 0.5 at U = 0", "above", ours[0], paper=PAPER["ends"][0], bound=0.5),
@@ -164,7 +164,7 @@ def _against_heterogeneity(levels: Levels, apart: Sequence[str]) -> list[Claim]:
                 if u in levels.uniqueness:
                     values = levels.values[name][:, levels.uniqueness.index(u)].max(2)
                     text = f"alignment ({name}) falls with heterogeneity, U = {u}"
-                    ours = trend(levels.heterogeneity, values)
+                    ours = trend(levels.heterogeneity, values, over="heterogeneities")
                     if name in apart:
                         claims.append(Claim.measured("heterogeneity", text, "sign", ours, side=-1))
                     else:
@@ -188,14 +188,12 @@ def _correlation_claims(levels: Levels) -> list[Claim]:
                 side = at("accuracy", u) if which == "performance" else depths
                 rule = "none" if paper == 0 else "strong"
                 words = text if paper else text.replace("goes", "no longer goes").replace("grows", "no longer grows")
-                ours = median_correlation(side, at("unbiased_cka", u))
+                ours = median_correlation(side, at("unbiased_cka", u), over="depths", units="heterogeneities")
                 claims.append(Claim.measured("correlations", f"{words}, U = {u}", rule, ours, paper=paper))
-    parts = [
-        Claim.measured(
-            "correlations", f"U = {u}", "strong", median_correlation(depths, at("accuracy", u)), paper=PAPER["deeper"]
-        )
-        for u in levels.uniqueness
-    ]
+    parts = []
+    for u in levels.uniqueness:
+        ours = median_correlation(depths, at("accuracy", u), over="depths", units="heterogeneities")
+        parts.append(Claim.measured("correlations", f"U = {u}", "strong", ours, paper=PAPER["deeper"]))
     design = f"every {len(parts)} {parts[0].design}"
     claims.append(every("correlations", "performance grows with depth at every U", parts, design=design))
     return claims
@@ -205,7 +203,7 @@ def _heat_map(levels: Levels) -> list[Claim]:
     if 0 not in levels.uniqueness or min(len(levels.depths), len(levels.heterogeneity)) < 3:
         return []
     values = levels.values["unbiased_cka"][:, levels.uniqueness.index(0)].transpose(0, 2, 1)
-    ours = grid_correlation(levels.depths, levels.heterogeneity, values)
+    ours = grid_correlation(levels.depths, levels.heterogeneity, values, names=("depths", "heterogeneities"))
     text = "at U = 0 alignment is high where depth exceeds heterogeneity"
     return [Claim.measured("heat-map", text, "sign", ours)]
 

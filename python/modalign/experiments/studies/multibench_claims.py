@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from modalign.experiments.studies.changes import beside_the_paper
 from modalign.experiments.studies.claims import Claim
 from modalign.experiments.studies.layer_pairs import MEASURES, highest_defined
-from modalign.experiments.studies.measured import Measured, pooled_correlation
+from modalign.experiments.studies.measured import curve_correlation
 from modalign.experiments.studies.multibench_published import has_published_widths
 from modalign.files.paths import expanded
 
@@ -61,23 +61,17 @@ def correlations(folder: Path) -> list[dict[str, Any]]:
     """Return Pearson's r of alignment and score over depths, for every column of the table and every measure.
 
     Alignment and score are means over seeds or, under the paper's protocol, of every depth and seed. The 90 % interval
-    draws depths (``pooled_correlation``).
+    draws seeds and depths (``curve_correlation``).
     """
     table, paper = best_of_layers(folder), _settings(folder)["protocol"] == "paper"
     rows = []
     for (part, varying, other), mine in table.groupby(["part", "varying", "other"], sort=False):
         for measure in MEASURES:
             sides = [_points(mine, name) for name in (measure, "score")]
-            ours = pooled_correlation(*sides) if paper else correlation(*sides)
+            ours = curve_correlation(*sides, entries=paper, over="depths")
             keys = {"part": part, "varying": varying, "other": other, "measure": measure}
-            facts = {"r": ours.value, "low": ours.low, "high": ours.high, "half": ours.half}
-            rows.append({**keys, **facts, "runs": ours.runs, "design": ours.design})
+            rows.append({**keys, "r": ours.value, "low": ours.low, "high": ours.high})
     return rows
-
-
-def correlation(alignment: NDArray[np.float64], score: NDArray[np.float64]) -> Measured:
-    """Return Pearson's r over depths of the means over seeds of alignment and score (seeds, depths)."""
-    return pooled_correlation(alignment.mean(0, keepdims=True), score.mean(0, keepdims=True), runs=score.size)
 
 
 def claims(folder: Path) -> list[Claim]:
@@ -86,21 +80,19 @@ def claims(folder: Path) -> list[Claim]:
     The paper's numbers stand beside those that mean the same: r over depths and seeds, of its encoders on its features.
     Otherwise the claim is the paper's side of 0.
     """
-    import pandas as pd
-
-    settings = _settings(folder)
-    same = has_published_widths(settings)
-    table = pd.read_parquet(expanded(folder) / "correlations.parquet")
+    settings, table = _settings(folder), best_of_layers(folder)
+    same, entries = has_published_widths(settings), settings["protocol"] == "paper"
     results = []
-    for row in table[(table["measure"] == MEASURES[0]) & (table["part"] == "test")].itertuples():
-        paper = PAPER[settings["dataset"]][row.varying, row.other]
+    tested = table[table["part"] == "test"]
+    for (varying, other), mine in tested.groupby(["varying", "other"], sort=False):
+        paper = PAPER[settings["dataset"]][varying, other]
         none = abs(paper) < ABOUT_ZERO
         goes = "has little to do with" if none else "goes with" if paper > 0 else "goes against"
-        text = f"over depths of {row.varying}, alignment with the best {row.other} encoder {goes} performance"
-        ours = Measured(row.r, row.low, row.high, half=row.half, runs=int(row.runs), design=row.design)
+        text = f"over depths of {varying}, alignment with the best {other} encoder {goes} performance"
+        ours = curve_correlation(_points(mine, MEASURES[0]), _points(mine, "score"), entries=entries, over="depths")
         rule = "none" if none else "strong" if same else "sign"
         facts: dict[str, Any] = {"paper": paper} if same else {"side": 1 if paper > 0 else -1}
-        results.append(Claim.measured(f"{row.varying}-{row.other}", text, rule, ours, **facts))
+        results.append(Claim.measured(f"{varying}-{other}", text, rule, ours, **facts))
     return beside_the_paper(results, folder, lambda _: DEFINING)
 
 

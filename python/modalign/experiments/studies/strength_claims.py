@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from modalign.experiments.gaussian_process import position
 from modalign.experiments.studies.claims import Claim, every
 from modalign.experiments.studies.measured import Measured, mean_over_draws, pooled_correlation, trend
+from modalign.experiments.studies.repetition import ERROR, REPETITIONS, Source, smallest_gap
 from modalign.experiments.sweep.results import Case, Results, read
 from modalign.experiments.sweep.statistics import best_column, best_column_range
 from modalign.files.paths import expanded
@@ -58,7 +59,7 @@ class Curves:
     def gain(self) -> Measured:
         """The change of test accuracy from the baseline to the chosen strength."""
         # the draws choose for each other, which makes an interval of 90 % wrong in 7 % at its lower end
-        return mean_over_draws(self._at(self.chosen) - self.test[:, 0], runs=self.test.size, error=0.025)
+        return self._mean(self._at(self.chosen) - self.test[:, 0], error=0.025)
 
     @property
     def end(self) -> Measured:
@@ -74,11 +75,11 @@ class Curves:
     def best(self) -> Measured:
         """The strength with the best validation accuracy, with its bootstrap range over the draws."""
         value = self.strengths[best_column(self.validation)]
-        ends = best_column_range(self.validation) or (0, -1)
-        low, high = (self.strengths[end] for end in ends)
-        design = f"best {'x'.join(map(str, self.test.shape))}"
-        half, runs = (high - low) / 2, self.test.size
-        return Measured(value, low, high, half=half, runs=runs, design=design, correlation=False)
+        draws = len(self.validation)
+        ends = best_column_range(self.validation) if draws >= REPETITIONS else None
+        low, high = (self.strengths[end] for end in ends or (0, -1))
+        source = Source("seeds", "repeated", draws, low=low, high=high)
+        return Measured(value, low, high, design=f"best {self.shape}", correlation=False, sources=(source,))
 
     @property
     def shape(self) -> str:
@@ -89,8 +90,9 @@ class Curves:
         values: Array = self.test[np.arange(len(columns)), columns]
         return values
 
-    def _mean(self, changes: Array) -> Measured:
-        return mean_over_draws(changes, runs=self.test.size)
+    def _mean(self, changes: Array, error: float = ERROR) -> Measured:
+        # every draw may choose the baseline, whose gain is 0: what accuracies can differ by says how sure that is
+        return mean_over_draws(changes, error=error, resolution=smallest_gap(self.test))
 
 
 def falls(curves: Curves, text: str) -> Claim:
@@ -173,14 +175,16 @@ def _shape_claims(results: Results) -> list[Claim]:
 def _thesis(results: Results, redundancies: Sequence[float]) -> Claim:
     best = np.stack([_best_of_draws(curves_of(results, case, 2)) for case in results.cases], 1)
     text = "the best strength grows with redundancy (synthetic, modality 2)"
-    return Claim.measured("thesis", text, "sign", trend(redundancies, best))
+    return Claim.measured("thesis", text, "sign", trend(redundancies, best, over="redundancies"))
 
 
 def _alignment_claims(results: Results) -> list[Claim]:
     claims = []
     for name in MEASURES:
         parts = [
-            Claim.measured("alignment", case.label, "sign", trend(results.strengths, results.grid(case, name)))
+            Claim.measured(
+                "alignment", case.label, "sign", trend(results.strengths, results.grid(case, name), over="strengths")
+            )
             for case in results.cases
         ]
         text, design = f"{name} rises with strength at every R", f"every {len(parts)} {parts[0].design}"
@@ -201,7 +205,7 @@ def _pair_claims(table: pd.DataFrame) -> list[Claim]:
         )
         share, best = (keyed[name].to_numpy(np.float64) for name in ("share", "best"))
         if share.shape[1] > 2:
-            ours = pooled_correlation(share, best, ranks=True)
+            ours = pooled_correlation(share, best, ranks=True, over="pairs of modalities")
             claims.append(Claim.measured("thesis", text, "sign", ours))
     return claims
 

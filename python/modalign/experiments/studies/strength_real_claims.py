@@ -51,7 +51,7 @@ def claims(folder: Path, dataset: str) -> list[Claim]:
             "alignment",
             f"{name} rises with strength",
             "sign",
-            trend(results.strengths, results.grid(results.cases[0], name)),
+            trend(results.strengths, results.grid(results.cases[0], name), over="strengths"),
         )
         for name in MEASURES
     ]

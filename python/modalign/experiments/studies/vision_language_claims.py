@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from modalign.experiments.studies.changes import beside_the_paper
 from modalign.experiments.studies.claims import Claim, every
-from modalign.experiments.studies.measured import mean_over_draws, pooled_correlation, trend
+from modalign.experiments.studies.measured import mean_over_draws, pooled_correlation, pooled_trend, trend
 from modalign.files.paths import expanded
 
 if TYPE_CHECKING:
@@ -52,14 +53,14 @@ def _uniqueness_claims(top: pd.DataFrame, table: pd.DataFrame) -> list[Claim]:
         grid = rows.pivot(index="seed", columns="uniqueness", values="mutual_knn")
         if grid.shape[1] > 2:
             text = f"the highest alignment falls with uniqueness, {WORDS[str(kind)]}"
-            ours = trend(list(grid.columns), grid.to_numpy())
+            ours = trend(list(grid.columns), grid.to_numpy(), over="values of uniqueness")
             results.append(Claim.measured("uniqueness", text, "strong", ours, paper=PAPER["uniqueness"]))
     for kind, rows in table[table["uniqueness"] >= first].groupby("kind"):
-        values = _models_by(rows, "uniqueness")
-        if values.shape[1] > 1 and values.shape[2] > 2:
+        values = _by_model(rows, ["seed"])
+        if values.shape[2] > 1 and values.shape[3] > 2:
             text = f"alignment of all pairs of models falls with uniqueness, {WORDS[str(kind)]}"
-            points = np.sort(rows["uniqueness"].unique()).astype(np.float64)
-            ours = pooled_correlation(points, values, ranks=True, runs=len(rows))
+            levels = sorted(rows["uniqueness"].unique())
+            ours = pooled_trend(levels, values, over="values of uniqueness", units="text encoders")
             results.append(Claim.measured("uniqueness", text, "strong", ours, paper=PAPER["all pairs"]))
     return results
 
@@ -87,15 +88,12 @@ def _ends_claims(top: pd.DataFrame) -> list[Claim]:
     return [every("ends", text, falls, design=designs[0]), every("ends", remains, left, design=designs[1])]
 
 
-def _models_by(rows: pd.DataFrame, points: str) -> NDArray[np.float64]:
-    """Return mutual k-NN, the mean over seeds and kinds, as (vision models, rows, points).
-
-    The points are encoders, with a single row, or uniqueness, with a row for each encoder.
-    """
-    means = rows.groupby(["images", "encoder", "uniqueness"])["mutual_knn"].mean()
-    shape = [rows[name].nunique() for name in ("images", "encoder", "uniqueness")]
-    values: NDArray[np.float64] = means.sort_index().to_numpy(np.float64).reshape(shape)
-    return values if points == "uniqueness" else values.transpose(0, 2, 1)
+def _by_model(rows: pd.DataFrame, first: Sequence[str] = ()) -> NDArray[np.float64]:
+    """Return mutual k-NN, means over what is left out, as (*first, vision models, text encoders, uniqueness)."""
+    axes = [*first, "images", "encoder", "uniqueness"]
+    means = rows.groupby(axes)["mutual_knn"].mean()
+    values: NDArray[np.float64] = means.sort_index().to_numpy(np.float64)
+    return values.reshape([rows[name].nunique() for name in axes])
 
 
 def highest(folder: Path) -> pd.DataFrame:
@@ -131,7 +129,8 @@ def _performance_claims(folder: Path) -> list[Claim]:
             # of the captions at this uniqueness, where they were measured
             measured = rows.groupby("encoder")["bits_per_byte"].mean() if "bits_per_byte" in rows else every
             bits = measured.sort_index().to_numpy(np.float64)
-            ours = pooled_correlation(-bits, _models_by(rows, "encoder"), ranks=True, runs=len(models))
+            alignment = _by_model(rows).transpose(0, 2, 1)
+            ours = pooled_correlation(-bits, alignment, ranks=True, over="language models")
             text = f"alignment goes with - bits per byte over {len(models)} language models, U = {uniqueness} %"
             results.append(Claim.measured("performance", text, "strong", ours, paper=paper))
     return results

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modalign.experiments.studies.changes import Change, changes_of
-from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.claims import WORDS
 from modalign.experiments.studies.emergence_claims import (
     best_of_layers,
     correlations,
@@ -55,7 +55,7 @@ READING = (
     ),
     ("Heterogeneity", "The depth of the random network through which modality 2 is seen."),
     ("Alignment", "The highest score of all pairs of layers of two encoders, on held-out pairs."),
-    *RULES.items(),
+    *WORDS.items(),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.claims import WORDS
 from modalign.experiments.studies.layer_pairs import MEASURES
 from modalign.experiments.studies.multibench_claims import PAPER, best_of_layers
 from modalign.experiments.studies.multibench_grid import FULL
@@ -60,7 +60,7 @@ READING = (
         "output of the encoder is.",
     ),
     ("Verdicts", "The verdicts rest on unbiased CKA; mutual k-NN and SVCCA are given for comparison."),
-    *RULES.items(),
+    *WORDS.items(),
 )
 
 
@@ -104,7 +104,7 @@ def _sentences(
     claims: Sequence[Mapping[str, float]], settings: Mapping[str, object], models: pd.DataFrame
 ) -> list[str]:
     sentences = [verdict_counts(claims, "number", " of the paper")]
-    clear = [claim for claim in claims if claim["low"] > 0 or claim["high"] < 0]  # 1 and -1 if not measurable
+    clear = [claim for claim in claims if claim["value"] is not None and (claim["low"] > 0 or claim["high"] < 0)]
     listed = ", ".join(f"{claim['source']} {rounded(claim['value'])}" for claim in clear)
     sentences.append(f"{len(clear)} of the {len(claims)} intervals exclude 0{f': {listed}' if clear else ''}.")
     means = models.groupby(["modality", "depth"])[["score", "chance"]].mean().reset_index()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.claims import WORDS
 from modalign.experiments.sweep.results import Case, Results, read
 from modalign.files.paths import expanded
 from modalign.report.figures import (
@@ -66,7 +66,7 @@ READING = (
         "The share of the information about the label that each of the two modalities carries: R / I(X1, X2; Y). It is "
         "exact for the synthetic data and estimated from the training pairs otherwise.",
     ),
-    *RULES.items(),
+    *WORDS.items(),
 )
 
 
@@ -130,7 +130,7 @@ def _write_real(folder: Path, claims: list[dict[str, Any]], best: pd.DataFrame) 
                     "R / I(X1, X2; Y), exact for generated data. Otherwise it is estimated from 16 principal "
                     "components of the mean step of each training sequence, and the sign of a score.",
                 ),
-                *RULES.items(),
+                *WORDS.items(),
             ],
             folded=folded_settings(folder),
         ),

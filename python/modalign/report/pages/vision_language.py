@@ -12,7 +12,7 @@ import numpy as np
 
 from modalign.experiments.studies.caption_levels import GIVEN
 from modalign.experiments.studies.changes import changes_of
-from modalign.experiments.studies.claims import RULES
+from modalign.experiments.studies.claims import WORDS as VERDICTS
 from modalign.experiments.studies.measured import spearman
 from modalign.experiments.studies.vision_language import MEASURES
 from modalign.experiments.studies.vision_language_claims import PAPER, WORDS, highest
@@ -59,7 +59,7 @@ READING = (
         "protocol all layers of an encoder together are scored too.",
     ),
     ("Chance", "The mean of that highest score when images and captions are paired at random."),
-    *RULES.items(),
+    *VERDICTS.items(),
 )
 
 
