@@ -110,3 +110,17 @@ def test_rows_of_text_and_of_times_are_refused_with_the_line_to_write(dtype: str
     x, y = pair(30)
     with pytest.raises(TypeError, match=rf"write x\.astype\(np\.{advice}\) if"):
         align(x, y.astype(np.int64).astype(dtype))
+
+
+def test_the_largest_k_is_named() -> None:
+    rng = np.random.default_rng(0)
+    x, y, groups = rng.normal(size=(60, 4)), rng.normal(size=(60, 4)), np.r_[np.zeros(20, int), np.arange(1, 41)]
+    for options, message in (
+        ({"k": 41, "groups": groups}, "align: k must be at most 40, as the largest of the groups leaves no more"),
+        ({"k": 40, "groups": groups, "size_curve": True}, "size_curve needs k below the 40 items that may be neigh"),
+        ({"k": 59, "size_curve": True}, "size_curve needs k below the 59 items that may be neighbours, got 59"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            align(x, y, ["mutual_knn"], **options)
+    curve = align(x, y, ["mutual_knn"], k=17, groups=groups, size_curve=True, null="none")
+    assert curve.curves["size"]["values"][-1] == curve["mutual_knn"].value

@@ -77,6 +77,14 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
     assert "(lower is closer)" in distance
     assert "highest" not in distance
     assert (tmp_path / "l.html").exists()
+    (tmp_path / "names.txt").write_text("\n".join(f"item {i}" for i in range(300)))
+    labels, table = tmp_path / "labels.txt", tmp_path / "l.parquet"
+    labels.write_text("\n".join(str(i % 3) for i in range(300)))
+    options = ["--layers", "--k", "5", "--relabellings", "19"]
+    classes = run(*files, *options, "--within", str(labels), "--ids", *[str(tmp_path / "names.txt")] * 2)
+    assert "highest" in classes
+    assert "highest" in run(*files, *options, "--groups", str(labels), "--out", str(table))
+    assert pd.read_parquet(table).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +95,8 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--tolerance", "2"], "tolerance must be between 0 and 0.5"),
         (["--max-memory", "much"], "max_memory must be a number of B"),
         (
-            ["--layers", "--within", "nowhere.txt", "--sample", "50", "--metrics", "cka,mutual_knn"],
-            "leave out --within, --sample, all but one of --metrics",
+            ["--layers", "--sample", "50", "--metrics", "cka,mutual_knn"],
+            "leave out --sample, all but one of --metrics",
         ),
         (
             [
@@ -107,6 +115,7 @@ def test_layers(files: list[str], tmp_path: Path) -> None:
         (["--out", "/proc/none/a.html"], "/proc/none/a.html cannot be written ("),
         (["--k", "0"], "align: k must be between 1 and 299 for 300 items, got 0"),
         (["--layers", "--metrics", "rsa"], "got 'rsa'"),
+        (["--layers", "--within", "kmeans:9"], "clusters the rows of one layer; with --layers give a file of classes"),
         (["--within", "kmeans:many"], "--within kmeans:COUNT needs a whole number of clusters, got kmeans:many"),
         (["--within", "nowhere.txt"], "there is no file nowhere.txt"),
     ],

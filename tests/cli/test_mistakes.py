@@ -65,7 +65,7 @@ def test_what_a_stream_cannot_encode_is_written_in_plain_characters(monkeypatch:
         (["align", "x.npy", "y.npy", "--out", "a.docx"], "--out must end in"),
         (["align", "x.npy", "y.npy", "--out", "folder.html"], "folder.html is a folder; give a file as --out"),
         (["align", "x.npy", "y.npy", "--k", "0"], "k"),
-        (["align", "x.npy", "y.npy", "--layers", "--groups", "x.npy"], "--layers takes one metric"),
+        (["align", "x.npy", "y.npy", "--layers", "--sample", "9"], "--layers takes one metric"),
         (
             ["align", "x.npy", "short.npy"],
             "got 60 and 50 rows; give the names of both files' rows to pair them by name: --ids",

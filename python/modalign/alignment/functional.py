@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from modalign.alignment.graph_facts import note_few_pairings
 from modalign.alignment.graph_scores import GraphScores
-from modalign.alignment.items import Ids, Items, paired_items
+from modalign.alignment.items import Ids, Items, paired_items, unpaired_note
 from modalign.alignment.memory import require_memory
 from modalign.alignment.moment_scores import MomentScores
 from modalign.alignment.pair_scores import PairScores
@@ -147,10 +147,7 @@ def _measure(items: Items, settings: Settings) -> Alignment:
     """Compute the scores of each kind of need and put them together in the order asked for."""
     record = Record()
     if any(items.unpaired):
-        record.note(
-            f"{items.unpaired[0]:,} rows of x and {items.unpaired[1]:,} of y have no row of the same id on the other "
-            "side and are left out"
-        )
+        record.note(unpaired_note(items.unpaired))
     _require_neighbors(items, settings)
     names = _defined_names(items, settings, record)
     require_memory(items, settings, names)
@@ -189,6 +186,15 @@ def _require_neighbors(items: Items, settings: Settings) -> None:
     n, k = items.n, settings.k
     if settings.names_that_need(settings.names, "lists", "graphs") and not 1 <= k < n:
         raise ValueError(f"align: k must be between 1 and {n - 1} for {n} items, got {k}")
+    if settings.names_that_need(settings.names, "lists", "graphs"):
+        most = items.fewest_candidates
+        if k > most:
+            raise ValueError(
+                f"align: k must be at most {most}, as the largest of the groups leaves no more of the {n} items for "
+                f"neighbours, got {k}"
+            )
+        if settings.size_curve and k == most:
+            raise ValueError(f"align: size_curve needs k below the {most} items that may be neighbours, got {k}")
     require_sample(settings, n, items.groups)
 
 

@@ -23,7 +23,7 @@ from modalign.metrics.tied_scores import TiedScore
 from modalign.neighbors.copies import distinct_rows
 from modalign.ops.knn import DTYPES
 
-__all__ = ["graph_facts", "note_few_pairings", "record_ties"]
+__all__ = ["graph_facts", "note_few_pairings", "note_pairings", "record_ties"]
 
 MANY_COPIES = 0.01  # share of the items, above which a note says so
 MOSTLY = 0.5  # share of the pairs of copies on one side that are copies on the other
@@ -89,7 +89,11 @@ def note_few_pairings(items: Items, record: Record) -> None:
         return
     tables = zip("xy", items.rows, strict=True)
     x, y = (distinct_rows(as_tensor(side, table, DTYPES))[0].cpu() for side, table in tables)
-    pairings = number_of_pairings(items.within, x, y)
+    note_pairings(number_of_pairings(items.within, x, y), record)
+
+
+def note_pairings(pairings: float, record: Record) -> None:
+    """Note that p-values cannot be small where relabellings within classes give few different pairings."""
     if pairings == 1:
         record.note(
             "relabelling within the classes of within changes nothing: in each of them, the rows of x or of y are all "

@@ -43,6 +43,7 @@ class GraphScores(Scoring):
         self.length = list_length(n, k) if self.has_intervals() else k
         if settings.size_curve:
             self.length = max(self.length, min(n - 1, SIZE_CURVE_LISTS * k))
+        self.length = min(self.length, items.fewest_candidates)
         lists = self._search()
         self.lists = lists[0].indices, lists[1].indices
         a, b = (graph[:, :k].contiguous() for graph in self.lists)

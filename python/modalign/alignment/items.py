@@ -17,7 +17,7 @@ from modalign.common.labels import Labels, entries_of, label_tensor
 from modalign.files.rows import Rows, RowSource, as_source, indexable, open_rows
 from modalign.metrics.inputs import group_weights
 
-__all__ = ["Ids", "Indexable", "Items", "paired_items"]
+__all__ = ["Ids", "Indexable", "Items", "paired_items", "require_one_kind", "shared_places", "unpaired_note"]
 
 # an array or tensor that a tensor of items can index, which NumPy's own types do not allow for
 Indexable: TypeAlias = Any
@@ -74,6 +74,12 @@ class Items:
         """The number of groups, or of items where there are no groups."""
         return self.n if self.groups is None else len(torch.unique(self.groups))
 
+    @cached_property
+    def fewest_candidates(self) -> int:
+        """The number of items that may be neighbours of the item that has the fewest of them."""
+        largest = 1 if self.groups is None else int(torch.unique(self.groups, return_counts=True)[1].max())
+        return self.n - largest
+
     def chance_of_mutual_knn(self, k: int) -> float:
         """Return the mean of mutual k-NN under relabelling; the lists of an item hold items of other groups."""
         if self.groups is None or self.weights is None:
@@ -97,8 +103,7 @@ def paired_items(
         TypeError: If labels or ids are no list of text or numbers.
         ValueError: If labels, ids or rows do not match each other, or some are missing.
     """
-    if groups is not None and within is not None:
-        raise ValueError("align: groups relabels whole groups and within inside them: give one of the two")
+    require_one_kind("align", groups, within)
     if ids is None:
         require_same_index("align", x, y)
     x, y = as_source("align: x", x), as_source("align: y", y)
@@ -107,7 +112,7 @@ def paired_items(
     classes = None if within is None else label_tensor("align: within", within, n)
     unpaired = (0, 0)
     if ids is not None:
-        left, right = _places_of_shared_names(x, y, ids)
+        left, right = shared_places(x, y, ids)
         unpaired = (n - len(left), open_rows(y).shape[0] - len(right))
         x, y = indexable(x)[left], indexable(y)[right]
         group_labels = None if group_labels is None else group_labels[left]
@@ -124,7 +129,21 @@ def paired_items(
     return items
 
 
-def _places_of_shared_names(x: RowSource, y: RowSource, ids: Ids) -> tuple[Tensor, Tensor]:
+def require_one_kind(operation: str, groups: Labels | None, within: Labels | None) -> None:
+    """Check that not both kinds of labels are given."""
+    if groups is not None and within is not None:
+        raise ValueError(f"{operation}: groups relabels whole groups and within inside them: give one of the two")
+
+
+def unpaired_note(unpaired: tuple[int, int]) -> str:
+    """Return the note on the numbers of rows of x and of y without a partner."""
+    return (
+        f"{unpaired[0]:,} rows of x and {unpaired[1]:,} of y have no row of the same id on the other side and are left "
+        "out"
+    )
+
+
+def shared_places(x: RowSource, y: RowSource, ids: Ids) -> tuple[Tensor, Tensor]:
     """Return the rows of x whose name y has too, in the order of x, and the row of y of each."""
     if len(ids) != 2:
         raise ValueError(f"align: ids must be the names of x's rows and those of y's, got {len(ids)} lists")

@@ -14,20 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.alignment.items import Indexable
+from modalign.alignment.graph_facts import note_pairings, record_ties
+from modalign.alignment.items import Ids, Indexable, require_one_kind, shared_places, unpaired_note
 from modalign.alignment.nulls import Null, sampled_null
 from modalign.alignment.preparation import prepare_layers
 from modalign.alignment.relabelling import random_relabellings
 from modalign.alignment.results import LayerAlignment
+from modalign.alignment.scoring import Record
 from modalign.alignment.settings import Settings
+from modalign.alignment.within_chance import number_of_pairings
+from modalign.common.labels import Labels, label_tensor
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
-from modalign.files.rows import RowSource, indexable, open_layers
-from modalign.metrics.inputs import Graphs, mean_over_items
-from modalign.metrics.registry import METRICS
+from modalign.files.rows import RowSource, indexable, open_layers, open_rows
+from modalign.metrics.inputs import Graphs, group_weights, mean_over_items
+from modalign.metrics.registry import METRICS, Metric
 from modalign.metrics.sums import moments
 from modalign.metrics.tied_graphs import TiedGraphs, graphs_of_lists
-from modalign.metrics.tied_scores import NULL_DRAWS, best_score, metric_score
+from modalign.metrics.tied_scores import NULL_DRAWS, TiedScore, best_score, metric_score
+from modalign.neighbors.copies import distinct_rows
 from modalign.neighbors.tie_search import Lists, TieSearch, search_lists
+from modalign.ops.knn import DTYPES
 
 __all__ = ["LayerSource", "align_layers"]
 
@@ -43,6 +50,9 @@ def align_layers(
     *,
     metric: str = "cosine",
     prepare: str | None = None,
+    groups: Labels | None = None,
+    within: Labels | None = None,
+    ids: Ids | None = None,
     relabellings: int = 200,
     confidence: float = 0.95,
     seed: int = 0,
@@ -52,7 +62,8 @@ def align_layers(
     """Compute one metric for every layer of x and every layer of y, and test the best pair against chance.
 
     The best of many pairs is high by chance already. Its null is therefore the best score of all pairs under
-    relabellings that all pairs share. L_x + L_y neighbour graphs are searched, not 2 L_x L_y.
+    relabellings that all pairs share. L_x + L_y neighbour graphs are searched, not 2 L_x L_y. Ties, groups and classes
+    are those of ``modalign.align``.
 
     Args:
         xs: list of L_x (n, d) arrays, tensors or files; an (n, L_x, d) array or tensor; or a file of one
@@ -63,6 +74,7 @@ def align_layers(
         metric: "cosine", "dot" or "euclidean". The similarity by which neighbours are searched.
         prepare: A name of ``modalign.alignment.preparation.PREPARATIONS``, or None. As in ``modalign.align``;
             "platonic" and "platonic_exact" clamp all layers of a model at one value.
+        groups, within, ids: As in ``modalign.align``. Ids name the rows of all layers of x, and of all layers of y.
         relabellings: int. Number of random relabellings, at least 19; 0 for no null.
         confidence: float in (0, 1). Level of the threshold that calibrates the score.
         seed: int, -2^63 to 2^64 - 1. Seed of the relabellings.
@@ -97,8 +109,10 @@ def align_layers(
         progress=progress,
     )
     _require_metric(metric_name)
-    start = time.perf_counter()
-    layers = _Layers.of(metric_name, settings, _paired_layers(xs, ys, prepare))
+    require_one_kind("align_layers", groups, within)
+    start, record = time.perf_counter(), Record()
+    paired, labels = _paired_layers(xs, ys, _Pairing(prepare, groups, within, ids), record)
+    layers = _Layers.of(metric_name, settings, paired, labels)
     searched = time.perf_counter()
     matrix = torch.tensor(layers.scores(), dtype=torch.float64)
     scored = time.perf_counter()
@@ -106,6 +120,7 @@ def align_layers(
     best = (place // matrix.shape[1], place % matrix.shape[1])
     possible = layers.best_of(*best)
     null = layers.null_of_best(float(matrix[best]), possible) if relabellings else None
+    layers.note_best(record, best, has_null=null is not None)
     cost = {"graphs": searched - start, "scores": scored - searched, "null": time.perf_counter() - scored}
     return LayerAlignment(
         metric=metric_name,
@@ -115,6 +130,7 @@ def align_layers(
         settings=_recorded(layers),
         cost=cost,
         possible=possible,
+        notes=tuple(record.notes),
     )
 
 
@@ -128,14 +144,17 @@ class _Layers:
     ys: list[Indexable]
     lists_x: list[Lists]
     lists_y: list[Lists]
+    labels: _Labels
 
     @classmethod
-    def of(cls, name: str, settings: Settings, layers: tuple[list[Indexable], list[Indexable]]) -> _Layers:
+    def of(
+        cls, name: str, settings: Settings, layers: tuple[list[Indexable], list[Indexable]], labels: _Labels
+    ) -> _Layers:
         """Search the lists that the metric needs."""
         lists: list[list[Lists]] = [[], []]
         if METRICS[name].needs != "moments":
-            lists = [[_search(layer, settings) for layer in side] for side in layers]
-        return cls(name, settings, *layers, *lists)
+            lists = [[_search(layer, settings, labels.groups) for layer in side] for side in layers]
+        return cls(name, settings, xs=layers[0], ys=layers[1], lists_x=lists[0], lists_y=lists[1], labels=labels)
 
     @property
     def n(self) -> int:
@@ -148,7 +167,11 @@ class _Layers:
             evaluate = metric.load("evaluate")
             return [[float(evaluate(moments(x, y))) for y in self.ys] for x in self.xs]
         ranges = range(len(self.xs)), range(len(self.ys))
-        return [[mean_over_items(metric_score(metric, self.graphs(i, j)).items) for j in ranges[1]] for i in ranges[0]]
+        return [[self._score(metric, self.graphs(i, j)) for j in ranges[1]] for i in ranges[0]]
+
+    def _score(self, metric: Metric, graphs: Graphs | TiedGraphs) -> float:
+        weights = self.labels.weights
+        return mean_over_items(metric_score(metric, graphs, weights).items, weights)
 
     def graphs(self, i: int, j: int) -> Graphs | TiedGraphs:
         """Return the graphs of layer i of x and layer j of y, with their ties where neighbours tie."""
@@ -159,7 +182,18 @@ class _Layers:
     def best_of(self, i: int, j: int) -> float:
         """Return the best score that the ties of two layers allow."""
         metric = METRICS[self.name]
-        return metric.best if metric.needs == "moments" else best_score(metric, self.graphs(i, j))
+        return metric.best if metric.needs == "moments" else best_score(metric, self.graphs(i, j), self.labels.weights)
+
+    def note_best(self, record: Record, best: tuple[int, int], *, has_null: bool) -> None:
+        """Note the ties of the best pair of layers, and classes within which relabellings change little."""
+        metric, weights, within = METRICS[self.name], self.labels.weights, self.labels.within
+        graphs = None if metric.needs == "moments" else self.graphs(*best)
+        if isinstance(graphs, TiedGraphs):
+            effect = TiedScore.of(metric, graphs, metric_score(metric, graphs, weights), weights)
+            record_ties(record, graphs, {self.name: effect})
+        if within is not None and has_null:
+            numbers = [_joint_numbers(side) for side in (self.xs, self.ys)]
+            note_pairings(number_of_pairings(within, numbers[0], numbers[1]), record)
 
     def null_of_best(self, score: float, possible: float) -> Null:
         """Return the null of the best score of all pairs, from relabellings that all pairs share.
@@ -176,6 +210,7 @@ class _Layers:
             settings.confidence,
             best=possible,
             lower_is_closer=metric.lower_is_closer,
+            within_groups=self.labels.within is not None,
             compared=compared,
         )
 
@@ -210,15 +245,17 @@ class _Layers:
             seconds = graphs_y if s is None or place is None else [place[graph[s]] for graph in graphs_y]
             pairs = itertools.product(zip(self.xs, graphs_x, strict=True), zip(ys, seconds, strict=True))
             graphs = (Graphs(a, b, self.settings.metric, (x, y)) for (x, a), (y, b) in pairs)
-            every.append([mean_over_items(evaluate(of_pair)) for of_pair in graphs])
+            every.append([mean_over_items(evaluate(of_pair), self.labels.weights) for of_pair in graphs])
         return [sum(scores) / len(scores) for scores in zip(*every, strict=True)]
 
     def _relabelled_scores(self) -> Iterator[Sequence[float]]:
         """Yield the scores of all pairs under each relabelling."""
-        metric, settings = METRICS[self.name], self.settings
+        metric, settings, labels = METRICS[self.name], self.settings, self.labels
         assert settings.relabellings is not None
-        drawn = random_relabellings(self.n, settings.relabellings, settings.seed)
-        if metric.relabelled is None:
+        drawn = random_relabellings(
+            self.n, settings.relabellings, settings.seed, within=labels.within, units=labels.groups
+        )
+        if metric.relabelled is None or labels.groups is not None:
             for s in drawn:
                 yield self._drawn_scores(s)
             return
@@ -245,23 +282,73 @@ def _require_metric(name: str) -> None:
         raise ValueError(f"align_layers: metric_name must be among {taken}, got {name!r}")
 
 
-def _search(layer: Indexable, settings: Settings) -> Lists:
+def _search(layer: Indexable, settings: Settings, groups: Tensor | None) -> Lists:
     """Return the neighbour lists of a layer."""
-    lists = search_lists(layer, TieSearch(settings.k, seed=settings.seed, **settings.search))
+    lists = search_lists(layer, TieSearch(settings.k, groups=groups, seed=settings.seed, **settings.search))
     return dataclasses.replace(lists, indices=lists.indices.cpu())
 
 
-def _paired_layers(xs: LayerSource, ys: LayerSource, prepare: str | None) -> tuple[list[Indexable], list[Indexable]]:
-    """Return the layers of both models as arrays or tensors, checked to hold the same items."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Labels:
+    """The labels of the items, as in ``Items``."""
+
+    groups: Tensor | None = None
+    within: Tensor | None = None
+
+    @cached_property
+    def weights(self) -> Tensor | None:
+        """The weights of the items in a mean over groups; None where every item counts alike."""
+        return None if self.groups is None else group_weights(self.groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairing:
+    """How the rows of the layers are paired, labelled and prepared: arguments of ``align_layers``."""
+
+    prepare: str | None
+    groups: Labels | None
+    within: Labels | None
+    ids: Ids | None
+
+
+def _paired_layers(
+    xs: LayerSource, ys: LayerSource, pairing: _Pairing, record: Record
+) -> tuple[tuple[list[Indexable], list[Indexable]], _Labels]:
+    """Return the layers of both models as arrays or tensors, checked to hold the same items, and the items' labels."""
     left, right = _layer_list(xs), _layer_list(ys)
-    if prepare is not None:
-        left, right = prepare_layers(left, prepare, name="xs"), prepare_layers(right, prepare, name="ys")
+    labels = {
+        name: None if given is None else label_tensor(f"align_layers: {name}", given, open_rows(left[0]).shape[0])
+        for name, given in (("groups", pairing.groups), ("within", pairing.within))
+    }
+    if pairing.ids is not None:
+        places = shared_places(left[0], right[0], pairing.ids)
+        _note_unpaired(record, (left[0], right[0]), len(places[0]))
+        left, right = (
+            [indexable(layer)[kept] for layer in side] for side, kept in zip((left, right), places, strict=True)
+        )
+        labels = {name: None if given is None else given[places[0]] for name, given in labels.items()}
+    if pairing.prepare is not None:
+        left = prepare_layers(left, pairing.prepare, name="xs")
+        right = prepare_layers(right, pairing.prepare, name="ys")
     left, right = ([indexable(layer) for layer in side] for side in (left, right))
     for side, layers in (("xs", left), ("ys", right)):
         rows = [len(layer) for layer in layers]
         if set(rows) != {len(left[0])}:
             raise ValueError(f"align_layers: every layer must hold the same items, got {rows} rows in {side}")
-    return left, right
+    return (left, right), _Labels(**labels)
+
+
+def _note_unpaired(record: Record, layers: tuple[RowSource, RowSource], kept: int) -> None:
+    x, y = (open_rows(layer).shape[0] - kept for layer in layers)
+    if x or y:
+        record.note(unpaired_note((x, y)))
+
+
+def _joint_numbers(layers: Sequence[Indexable]) -> Tensor:
+    """Return the number of each item's rows in all layers among the distinct ones, (n,) int64."""
+    numbers = [distinct_rows(as_tensor("align_layers: layers", layer, DTYPES))[0].cpu() for layer in layers]
+    joint: Tensor = torch.unique(torch.stack(numbers, 1), dim=0, return_inverse=True)[1]
+    return joint
 
 
 def _layer_list(layers: Any) -> list[Indexable]:
@@ -285,6 +372,8 @@ def _recorded(layers: _Layers) -> dict[str, object]:
         "k": settings.k,
         "metric": settings.metric,
         "prepare": settings.prepare,
+        "groups": layers.labels.groups is not None,
+        "within": layers.labels.within is not None,
         "relabellings": settings.relabellings or 0,
         "confidence": settings.confidence,
         "seed": settings.seed,

@@ -190,8 +190,7 @@ class Alignment:
             interval = "" if score.low is None else f"  {score.low:.4f} to {score.high:.4f}"
             chance = "" if score.chance is None else f"  chance {score.chance}"
             if score.null is not None:
-                p = f"p < {SMALLEST_P:g}" if score.null.p < SMALLEST_P else f"p = {score.null.p:.2g}"
-                chance += f", {p}, calibrated {score.null.calibrated:.4f}"
+                chance += f", {_p_in_words(score.null)}, calibrated {score.null.calibrated:.4f}"
             lines.append(f"  {score.metric:<{width}}  {score.value:.4f}{interval}{chance}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
@@ -210,6 +209,7 @@ class LayerAlignment:
         cost: dict. Seconds of each stage.
         possible: float. The best score that the best pair allows; where neighbours tie it is less than that of two
             equal representations, since two random orders of the same ties differ.
+        notes: tuple of str. What a reader of the scores should know.
         provenance: dict. Versions, machine, commit, time and command.
     """
 
@@ -220,6 +220,7 @@ class LayerAlignment:
     settings: Json
     cost: dict[str, float]
     possible: float = 1.0
+    notes: tuple[str, ...] = ()
     provenance: Json = dataclasses.field(default_factory=provenance.collect)
 
     @property
@@ -239,7 +240,7 @@ class LayerAlignment:
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     def save(self, path: str | Path) -> Path:
-        """Write the result to a .json file, or as a page to an .html file, and return the path.
+        """Write the result to a .json file, the scores to a .parquet file or a page to an .html file; return the path.
 
         Raises:
             ValueError: If the name ends in something else.
@@ -247,10 +248,13 @@ class LayerAlignment:
         target = expanded(path)
         if target.suffix.lower() == ".json":
             _write_json(self.to_dict(), target)
+        elif target.suffix.lower() == ".parquet":
+            frame = self.to_frame().rename(columns=str)  # files name their columns
+            write_atomically(target, frame.to_parquet)
         elif target.suffix.lower() == ".html":
             _write_page(self, target)
         else:
-            raise ValueError(f"save: path must end in .json or .html, got {target}")
+            raise ValueError(f"save: path must end in .json, .parquet or .html, got {target}")
         return target
 
     def plot(self) -> Plot:
@@ -268,14 +272,19 @@ class LayerAlignment:
         chance = ""
         if self.null is not None:
             null, extreme = self.null, "minimum" if lower_is_closer else "maximum"
-            # no relabelling reached the value: p is at most 1 / (R + 1)
-            sign = "<=" if null.relabellings and null.p * (null.relabellings + 1) < 1 + 1e-9 else "="
-            chance = (
-                f", chance of the {extreme} {null.mean:.4f}, p {sign} {null.p:.2g}, calibrated {null.calibrated:.4f}"
-            )
+            chance = f", chance of the {extreme} {null.mean:.4f}, {_p_in_words(null)}, calibrated {null.calibrated:.4f}"
         size = f"{len(self.matrix)} x {len(self.matrix[0])} layers"
         extreme = "lowest" if lower_is_closer else "highest"
-        return f"{self.metric} of {size}: {extreme} {self.value:.4f} at {self.best}{chance}"
+        line = f"{self.metric} of {size}: {extreme} {self.value:.4f} at {self.best}{chance}"
+        return "\n".join([line, *(f"  note: {note}" for note in self.notes)])
+
+
+def _p_in_words(null: Null) -> str:
+    if null.p < SMALLEST_P:
+        return f"p < {SMALLEST_P:g}"
+    # no relabelling reached the value: p is at most 1 / (R + 1)
+    sign = "<=" if null.relabellings and null.p * (null.relabellings + 1) < 1 + 1e-9 else "="
+    return f"p {sign} {null.p:.2g}"
 
 
 def load_alignment(path: str | Path) -> Alignment:

@@ -18,6 +18,7 @@ from modalign.metrics.registry import DEFAULT_METRICS, METRICS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from modalign.alignment.items import Ids
     from modalign.alignment.results import Alignment, LayerAlignment
     from modalign.common.labels import Labels
 
@@ -57,6 +58,14 @@ class _Shared(TypedDict):
     seed: int
     num_threads: int | None
     progress: bool
+
+
+class _ItemLabels(TypedDict):
+    """The labels of the items that both functions take."""
+
+    groups: Labels | None
+    within: Labels | None
+    ids: Ids | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +222,7 @@ class AlignOptions:
 )
 def align(options: AlignOptions) -> None:
     paths = options.out or []
-    _check_outputs(paths, layers=options.layers)
+    _check_outputs(paths)
     if options.layers:
         _refuse_options_without_layers(options)
     for path in paths:
@@ -228,19 +237,15 @@ def align(options: AlignOptions) -> None:
     _write_outputs(result, paths)
 
 
-def _check_outputs(paths: Sequence[Path], *, layers: bool) -> None:
-    endings = {".json", ".html"} | (set() if layers else {".parquet"})
+def _check_outputs(paths: Sequence[Path]) -> None:
     for path in paths:
-        if path.suffix.lower() not in endings:
-            raise ValueError(f"--out must end in .json, .html{'' if layers else ' or .parquet'}, got {path}")
+        if path.suffix.lower() not in {".json", ".html", ".parquet"}:
+            raise ValueError(f"--out must end in .json, .html or .parquet, got {path}")
 
 
 def _refuse_options_without_layers(options: AlignOptions) -> None:
     """Check that no option was given that ``align_layers`` does not have."""
     given = {
-        "--groups": options.groups is not None,
-        "--within": options.within is not None,
-        "--ids": options.ids is not None,
         "--sample": options.sample is not None,
         "--tolerance": options.tolerance is not None,
         "--max-memory": options.max_memory is not None,
@@ -251,7 +256,11 @@ def _refuse_options_without_layers(options: AlignOptions) -> None:
     }
     unused = [name for name, is_given in given.items() if is_given]
     if unused:
-        raise ValueError(f"--layers takes one metric and relabels whole items: leave out {', '.join(unused)}")
+        raise ValueError(f"--layers takes one metric, of all items, and one null: leave out {', '.join(unused)}")
+    if options.within is not None and options.within.startswith(KMEANS):
+        raise ValueError(
+            f"--within {options.within} clusters the rows of one layer; with --layers give a file of classes"
+        )
 
 
 def _align_layers(options: AlignOptions) -> LayerAlignment:
@@ -266,6 +275,7 @@ def _align_layers(options: AlignOptions) -> LayerAlignment:
         names if isinstance(names, str) else names[0],
         options.k,
         relabellings=relabellings,
+        **_labels(options),
         **options.shared,
     )
     print_layers(result)
@@ -275,19 +285,14 @@ def _align_layers(options: AlignOptions) -> LayerAlignment:
 def _align_rows(options: AlignOptions) -> Alignment:
     from modalign.alignment.functional import align
     from modalign.cli.tables import print_alignment
-    from modalign.files.labels import as_classes, read_labels
 
     if options.ids is None:
         _require_same_count(options.a, options.b)
-    ids = None if options.ids is None else (read_labels(options.ids[0]), read_labels(options.ids[1]))
     result = align(
         options.a,
         options.b,
         options.names,
         options.k,
-        groups=None if options.groups is None else as_classes(read_labels(options.groups)),
-        within=None if options.within is None else _classes(options.a, options.within, options.seed),
-        ids=ids,
         sample=options.sample,
         tolerance=options.tolerance,
         null=options.null,
@@ -295,10 +300,22 @@ def _align_rows(options: AlignOptions) -> Alignment:
         intervals=options.intervals,
         size_curve=options.size_curve,
         max_memory=options.max_memory,
+        **_labels(options),
         **options.shared,
     )
     print_alignment(result)
     return result
+
+
+def _labels(options: AlignOptions) -> _ItemLabels:
+    """Return the labels and the names of the items, read from their files."""
+    from modalign.files.labels import as_classes, read_labels
+
+    return {
+        "groups": None if options.groups is None else as_classes(read_labels(options.groups)),
+        "within": None if options.within is None else _classes(options.a, options.within, options.seed),
+        "ids": None if options.ids is None else (read_labels(options.ids[0]), read_labels(options.ids[1])),
+    }
 
 
 def _require_same_count(a: str, b: str) -> None:

@@ -196,7 +196,7 @@ def _page_of_layers(result: LayerAlignment) -> Page:
         f"Of {rows * columns} pairs of layers, layer {result.best[0]} of x and layer {result.best[1]} of y, counted "
         f"from 0, have the {extreme(result)} {title_of(result.metric)}: {fixed(result.value, 3)}."
     )
-    notes = []
+    notes = list(result.notes)
     if result.null is not None:
         sentence += _chance_of_layers(result, result.null, rows * columns)
         if at_the_floor(result.null):
