@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FACTS = ("source", "text", "rule", "paper", "value", "low", "high", "verdict", "needed", "changed")
+FACTS = ("source", "text", "rule", "paper", "value", "low", "high", "verdict", "lacking", "changed")
 
 
 def record_of(folder: Path, *, seconds: float | None = None, note: str = "") -> dict[str, Any]:

@@ -50,7 +50,8 @@ class Source:
         kind: "repeated", "reordered" or "stepwise".
         count: the number of repetitions or points.
         low, high: the ends of the interval that this source alone gives.
-        spread: standard deviation of one repetition; NaN of points, and where it is not known.
+        spread: standard deviation of one repetition; of points, the width of the interval in units of that of one
+            curve over as many; NaN where it is not known.
         error: of each end of the interval.
     """
 
@@ -89,7 +90,7 @@ class Source:
             deviations = self.spread / np.sqrt(counts)
             halves = t.ppf(1 - self.error, counts - 1) * deviations
         else:
-            deviations = np.sqrt(1.06 / (counts - 3))  # of Spearman's correlation in Fisher's z
+            deviations = self.spread * np.sqrt(1.06 / (counts - 3))  # of Spearman's correlation in Fisher's z
             quantiles = t.ppf(1 - ERROR, counts - 2)
             steps = np.arctanh(quantiles / np.sqrt(quantiles**2 + counts - 2))
             halves = steps if self.kind == "stepwise" else QUANTILE * deviations
@@ -149,9 +150,12 @@ def reordered(name: str, value: float, null: Array, points: int, *, ranks: bool 
         return Source(name, "reordered", points, low=-1.0, high=1.0)
     shrunk = 1 - 1 / points if ranks else 0.999999  # a rank correlation of 1 over few points is not one over all
     half = math.atanh(shrunk * min(critical, 1.0))
+    spread = half / math.atanh(shrunk * _critical_of_one(points))
     inner, outer = math.atanh(shrunk * value), math.atanh(0.999999 * value)
     ends = (inner, outer) if value >= 0 else (outer, inner)
-    return Source(name, "reordered", points, low=math.tanh(ends[0] - half), high=math.tanh(ends[1] + half))
+    return Source(
+        name, "reordered", points, low=math.tanh(ends[0] - half), high=math.tanh(ends[1] + half), spread=spread
+    )
 
 
 def stepwise(name: str, x: Array, y: Array) -> Source:
@@ -166,7 +170,7 @@ def stepwise(name: str, x: Array, y: Array) -> Source:
         return Source(name, "stepwise", points, low=-1.0, high=1.0)
     quantile = _quantile(ERROR, points - 2)
     centre, half = fisher(float(a @ b) / norm), math.atanh(quantile / math.sqrt(quantile**2 + points - 2))
-    return Source(name, "stepwise", points, low=math.tanh(centre - half), high=math.tanh(centre + half))
+    return Source(name, "stepwise", points, low=math.tanh(centre - half), high=math.tanh(centre + half), spread=1.0)
 
 
 def fisher(value: float) -> float:
@@ -202,6 +206,13 @@ def null_of_orders(products: Array) -> Array:
     """Return sum_i products[c, i, order(i)] for every order of the points (cells, orders)."""
     points = products.shape[-1]
     return np.asarray(products.reshape(len(products), -1).astype(np.float32) @ _indicators(points), np.float64)
+
+
+@functools.cache
+def _critical_of_one(points: int) -> float:
+    """Return the critical value of the rank correlation of one curve."""
+    side = np.arange(points) - (points - 1) / 2
+    return _critical(null_of_orders(np.outer(side, side)[None] / (side @ side))[0]) or 1.0
 
 
 def _critical(null: Array) -> float | None:
