@@ -85,6 +85,7 @@ def test_a_size_that_was_not_simulated_is_named_with_the_nearest_that_was() -> N
     assert nearest_key("strong -0.95, trend 2x4") == "strong -0.939, trend 3x5"
     assert nearest_key("sign, trend 10x40") == "sign, trend 5x41"
     assert nearest_key("rises 4x7") == "rises 5x7"
+    assert nearest_key("sign, median 1x2x3") == "strong 0.27, median 3x5x5"
     assert nearest_key("strong 0.5, unheard 3x5") is None
     rng = np.random.default_rng(0)
     claims = [Claim.measured("", "", "strong", trend(range(4), rng.normal(size=(2, 4))), paper=-0.95)]
@@ -114,4 +115,9 @@ def test_an_interval_shows_on_which_side_of_zero_it_lies_and_where_it_is_open() 
     (_, first), (_, second), (_, third), (_, fourth) = (
         (row[:2], row[4]) for row in claims_table([{**claim, "value": -0.5, "low": a, "high": b} for a, b in ends]).rows
     )
-    assert (first, second, third, fourth) == ("−1.00 to −0.003", "−1.00 to 0.00", "2e−05 to 0.40", "open to 0.02")
+    assert (first, second, third, fourth) == (
+        "−1.00 to −0.003",
+        "−1.00 to 0.00",
+        "just above 0 to 0.40",
+        "open to 0.02",
+    )

@@ -116,13 +116,13 @@ def print_claims(folder: Path, console: Console | None = None, *, read: str = "d
     console = console or _console()
     claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
     if claims:
-        _print_table(claims_table(claims), console, unbroken=("paper", "here", "verdict"))
+        _print_table(claims_table(claims), console, unbroken=("paper", "here"))
     lines = [verdict_counts(claims), *changes_in_words(_settings_in(folder))]
     if claims:
         lines.append(
             "A verdict follows from the 90 % interval by a rule that was fixed before the run. Where the table has no "
-            "number of the paper, the paper gives none that means the same. An undecided claim needs more runs, which "
-            f"are models that are trained or compared. {read[0].upper()}{read[1:]} has the rules."
+            "number of the paper, the paper gives none that means the same. An undecided claim names what there is too "
+            f"little of. {read[0].upper()}{read[1:]} has the rules."
         )
     for line in lines:
         console.print(line, highlight=False, markup=False)

@@ -253,10 +253,13 @@ def _lack(lack: Mapping[str, Any]) -> str:
 
 
 def _end(end: float | None) -> str:
-    """Return an end of an interval with two decimals, with more where they would hide on which side of 0 it lies."""
+    """Return an end of an interval with two decimals, or more where they would hide on which side of 0 it lies."""
     if end is None or not isfinite(end):
         return "open"
-    return rounded(end) if end == 0 or abs(end) >= 0.005 else f"{end:.1g}".replace("-", "−")
+    if end == 0 or abs(end) >= 0.005:
+        return rounded(end)
+    side = "above" if end > 0 else "below"
+    return f"just {side} 0" if abs(end) < 5e-4 else f"{end:.1g}".replace("-", "−")
 
 
 def rounded(value: object) -> str:

@@ -39,7 +39,7 @@ def nearest_key(key: str) -> str | None:
         known = _parsed(other)
         if known[0] == statistic and len(known[2]) == len(size):
             apart = sum(abs(math.log(a / b)) for a, b in zip(size, known[2], strict=True) if a and b)
-            like.append((apart, known[1].split() != rule.split(), _difference(rule, known[1]), other))
+            like.append((apart, _unlikeness(rule, known[1]), _difference(rule, known[1]), other))
     return min(like)[-1] if like else None
 
 
@@ -49,6 +49,12 @@ def _parsed(key: str) -> tuple[str, str, tuple[int, ...]]:
     words = [word for word in design.split() if not word[0].isdigit()]
     numbers = [number for word in design.split() if word[0].isdigit() for number in word.split("x")]
     return " ".join(words), rule, tuple(int(number) for number in numbers)
+
+
+def _unlikeness(rule: str, other: str) -> int:
+    """Return 0 for one rule, 1 for two that want a relation, and 2 where one of them wants none."""
+    words = {rule.partition(" ")[0], other.partition(" ")[0]}
+    return len(words) - 1 + ("none" in words and len(words) > 1)
 
 
 def _difference(rule: str, other: str) -> float:
