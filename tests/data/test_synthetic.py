@@ -141,6 +141,8 @@ def test_variants_differ_only_in_what_they_transform():
             "a feature is the same for all pairs",
         ),
         ({"temperature": 0.0}, "temperature must be positive"),
+        ({"temperature": 1e-4}, "classes cannot be made equally probable at so small a temperature"),
+        ({"temperature": 1e-300}, "classes cannot be made equally probable at so small a temperature"),
         ({"temperature": float("nan")}, "temperature must be positive"),
     ],
 )

@@ -21,9 +21,11 @@ from modalign.experiments.studies.settings import changed, require_device, setti
 QUICK = emergence_grid.QUICK
 WITH_SETTINGS = {name: resolve(study.grids) for name, study in STUDIES.items() if study.grids is not None}
 REFUSED: list[tuple[str, str]] = [
-    ("learning_rates=[-1]", "learning_rates must be a list of 1 or more different numbers above 0, such as [0.001, "),
+    ("learning_rates=[-1]", "learning_rates must be a list of 1 or more different numbers above 0, at most 1"),
+    ("learning_rates=[1e300]", "different numbers above 0, at most 1, such as [0.001, 0.005, 0.01], got [1e+300]"),
+    ("temperatures=[0.0001]", "the classes cannot be made equally probable at so small a temperature"),
     ("learning_rates=[]", "learning_rates must be a list of 1 or more"),
-    ("weight_decays=[-1]", "weight_decays must be a list of 1 or more different numbers of at least 0"),
+    ("weight_decays=[-1]", "weight_decays must be a list of 1 or more different numbers from 0 to 1"),
     ("clip=-1", "clip must be a number above 0, got -1"),
     ("clip=.inf", "clip must be a number above 0, got inf"),
     ("epochs_1=0", "epochs_1 must be a whole number of at least 1, got 0"),

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 Settings = TypeVar("Settings")
 
 MOST_LATENTS = 20  # the distribution is a table over all states of the latents
+ROUNDS = 5000  # of weighting classes until they are equally probable; at temperature 0.05 ten are enough
 MOST_FEATURES = 10  # the decomposition is of a table over the states of both modalities' used bits
 
 
@@ -180,12 +181,21 @@ def _joint_of_used_bits(law: LabelLaw) -> Array:
     columns += [bits[:, column[1, bit]] for bit in features.unique_1]
     columns += [bits[:, column[2, bit]] for bit in features.unique_2]
     columns += [bits[:, column[1, a]] ^ bits[:, column[2, b]] for a, b in features.synergy]
-    logits = np.stack(columns, 1) @ np.array(law.weight).reshape(-1, classes) / law.temperature
-    p = np.exp(logits - logits.max(1, keepdims=True))
+    with np.errstate(over="ignore", invalid="ignore"):  # at a temperature that is refused below
+        logits = np.stack(columns, 1) @ np.array(law.weight).reshape(-1, classes) / law.temperature
+        p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
-    while np.abs(p.mean(0) - 1 / classes).max() > 0.01:
-        p *= (1 / classes) / p.mean(0)
-        p /= p.sum(1, keepdims=True)
+    for _ in range(ROUNDS):
+        if np.abs(p.mean(0) - 1 / classes).max() <= 0.01:
+            break
+        if p.mean(0).all():
+            p *= (1 / classes) / p.mean(0)
+            p /= p.sum(1, keepdims=True)
+    else:  # the label is nearly a function of the bits, whose values cannot be divided equally
+        raise ValueError(
+            "synthetic: the classes cannot be made equally probable at so small a temperature: take a larger one, such "
+            f"as 0.01, got {law.temperature}"
+        )
     shaped: Array = p.reshape(*(1 << width for width in widths), classes)
     return shaped
 

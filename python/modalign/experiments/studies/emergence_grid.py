@@ -13,10 +13,11 @@ from modalign.encoders import EncoderConfig, LeakyMLPConfig, MLPConfig
 from modalign.experiments.studies.registry import Protocol
 from modalign.experiments.studies.settings import (
     Count,
+    Decay,
     Depth,
     Device,
-    NotNegative,
     Positive,
+    Rate,
     Seed,
     Several,
     check_settings,
@@ -73,8 +74,8 @@ class Grid:
     clip: Annotated[Positive, "The largest norm of a gradient."] = 8.0
     trials: Annotated[Count, "Pairs of learning rate and weight decay that a search tries."] = 3
     trials_at_once: Annotated[Count, "Trials that train side by side, at most all."] = 3
-    learning_rates: Annotated[Several[Positive], "Learning rates of the search."] = (1e-3, 5e-3, 1e-2, 5e-2)
-    weight_decays: Annotated[Several[NotNegative], "Weight decays of the search."] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+    learning_rates: Annotated[Several[Rate], "Learning rates of the search."] = (1e-3, 5e-3, 1e-2, 5e-2)
+    weight_decays: Annotated[Several[Decay], "Weight decays of the search."] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
     compared: Annotated[Annotated[int, Field(ge=4)], "Held-out pairs that are compared."] = 2048
     k: Annotated[Count, "Neighbours of mutual k-NN, fewer than the pairs compared."] = 50
     device: Annotated[Device, "Where encoders are trained."] = "cpu"

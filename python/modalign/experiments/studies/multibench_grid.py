@@ -10,11 +10,12 @@ from pydantic import Field
 from modalign.experiments.studies.registry import Protocol
 from modalign.experiments.studies.settings import (
     Count,
+    Decay,
     Depth,
     Device,
     Different,
-    NotNegative,
     Positive,
+    Rate,
     Seed,
     Several,
     check_settings,
@@ -39,8 +40,8 @@ class Grid:
     clip: Annotated[Positive, "The largest norm of a gradient."] = 8.0
     trials: Annotated[Count, "Pairs of learning rate and weight decay that the search of an encoder tries."] = 2
     trials_at_once: Annotated[Count, "Trials that train side by side, at most all."] = 2
-    learning_rates: Annotated[Different[Positive], "Learning rates of the search."] = (1e-3, 5e-4)
-    weight_decays: Annotated[Different[NotNegative], "Weight decays of the search."] = (0.0, 0.1, 0.01, 1e-3, 1e-4)
+    learning_rates: Annotated[Different[Rate], "Learning rates of the search."] = (1e-3, 5e-4)
+    weight_decays: Annotated[Different[Decay], "Weight decays of the search."] = (0.0, 0.1, 0.01, 1e-3, 1e-4)
     compared: Annotated[Annotated[int, Field(ge=4)], "Held-out pairs that are compared."] = 512
     k: Annotated[Count, "Neighbours of mutual k-NN, fewer than the pairs compared."] = 10
     device: Annotated[Device, "Where encoders are trained."] = "cpu"

@@ -21,11 +21,12 @@ from modalign.files.settings import in_words
 
 __all__ = [
     "Count",
+    "Decay",
     "Depth",
     "Device",
     "Different",
-    "NotNegative",
     "Positive",
+    "Rate",
     "Seed",
     "Several",
     "changed",
@@ -52,8 +53,9 @@ def _different(values: tuple[T, ...]) -> tuple[T, ...]:
 Count = Annotated[int, Field(ge=1)]
 Depth = Annotated[int, Field(ge=1, le=10)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # of every generator, with room for what protocols add
+Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Device = Annotated[str, Field(pattern=DEVICES)]
 Different = Annotated[tuple[T, ...], AfterValidator(_different)]
 Several = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_different)]
@@ -189,8 +191,8 @@ def _noun(kind: Any, *, many: bool = False) -> str:
 
 
 def _range(limits: Mapping[str, Any]) -> str:
-    if "le" in limits:
+    if "le" in limits and "ge" in limits:
         return f" from {limits['ge']} to {limits['le']}"
     if "gt" in limits:
-        return f" above {limits['gt']}"
+        return f" above {limits['gt']}{f', at most {most}' if (most := limits.get('le')) else ''}"
     return f" of at least {limits['ge']}" if "ge" in limits else ""
