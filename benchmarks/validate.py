@@ -98,7 +98,7 @@ def null_p_values(seed: int) -> dict[str, float]:
         f"{score.metric}, {score.null.kind}": score.null.p for score in closed.scores + drawn.scores if score.null
     }
     within = align(*pair, ["mutual_knn"], intervals=False, within=np.arange(300) % 5, relabellings=99, seed=seed)
-    return p_values | {"mutual_knn, relabelled within groups": within["mutual_knn"].null.p}  # type: ignore[union-attr]
+    return p_values | {"mutual_knn, relabelled within classes": within["mutual_knn"].null.p}  # type: ignore[union-attr]
 
 
 def normal_600(seed: int) -> dict[str, tuple[float, float, float]]:

@@ -99,7 +99,7 @@ def test_within_takes_what_the_classes_explain() -> None:
     assert beyond is not None
     assert plain.p < 1e-6
     assert beyond.p > 0.01
-    assert beyond.kind == "relabelled within groups"
+    assert beyond.kind == "relabelled within classes"
 
 
 @pytest.mark.parametrize("options", [{"sample": 150}, {"tolerance": 0.03}])

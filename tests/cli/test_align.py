@@ -62,6 +62,18 @@ def test_ids(files: list[str], tmp_path: Path) -> None:
     assert "200 items" in run(*files, *options)
 
 
+def test_the_table_says_what_its_columns_mean(files: list[str]) -> None:
+    text = run(*files, "--k", "5", "--size-curve", "--metrics", "mutual_knn,cka")
+    assert "by chance: mean score of unrelated pairs" in text
+    assert "calibrated: 0 where chance could have given the score, 1 for the best there is" in text
+    assert "mutual k-NN expected of so many items: 0." in text
+    assert "(of " not in text
+    text = run(*files, "--k", "5", "--sample", "100", "--metrics", "mutual_knn,jaccard_knn,cka")
+    assert "mutual_knn, jaccard_knn: interval of the score of these 300 items; others: of other such items" in text
+    assert "(of 20): the mean of 20 random relabellings, without a p-value" in text
+    assert "note: no null for mutual_knn, jaccard_knn of a sample" in text
+
+
 def test_layers(files: list[str], tmp_path: Path) -> None:
     for file in files:
         rows = np.load(file)

@@ -216,7 +216,7 @@ def _defined_names(items: Items, settings: Settings, record: Record) -> list[str
 def _names_of_a_sample(items: Items, settings: Settings, record: Record, names: list[str]) -> list[str]:
     """Return the metrics that a sample of the items has; refuse settings that it cannot have."""
     graphs = settings.names_that_need(names, "graphs")
-    need = f"{', '.join(graphs)} need the graphs of all items"
+    need = f"{', '.join(graphs)} {'needs' if len(graphs) == 1 else 'need'} the graphs of all items"
     if graphs and (settings.asks_for_all or tuple(settings.metrics) == DEFAULT_METRICS):
         record.note(f"{need}: left out for a sample")
     elif graphs:

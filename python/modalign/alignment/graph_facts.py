@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def graph_facts(items: Items, settings: Settings, record: Record, graphs: Graphs
     facts["duplicates"] = {side: dataclasses.asdict(counts) for side, counts in copies.items()}
     facts["zero_rows"] = zeros
     for side, counts in copies.items():
-        if counts.items > MANY_COPIES * items.n:
+        if counts.items > MANY_COPIES * items.n and items.groups is None:
             record.note(
                 f"{counts.items:,} items of {side} have an exact copy; they hold {counts.groups:,} distinct rows. If "
                 "items of equal rows belong together, as captions of one image do, give "
@@ -72,7 +73,7 @@ def _note_joint_copies(record: Record, x: Tensor, y: Tensor) -> None:
     if joint.items and beyond_chance and of_both >= MOSTLY * min(of_x, of_y):
         record.note(
             f"{joint.items:,} items repeat another item in x and in y at once. If they are the same item twice, they "
-            "are not independent, and intervals and p-values are too small: leave the copies out, or give "
+            "are not independent; intervals are then too narrow and p-values too small: leave the copies out, or give "
             "groups=np.unique(np.hstack([x, y]), axis=0, return_inverse=True)[1].ravel(). If they are different items "
             "of equal features, as categories give them, leave them as they are"
         )
@@ -111,11 +112,15 @@ def record_ties(record: Record, tied: TiedGraphs, scores: Mapping[str, TiedScore
     drawn = {name: score for name, score in scores.items() if score.draws}
     draws = max((score.draws for score in drawn.values()), default=0)
     errors = {name: score.error for name, score in drawn.items()}
-    record.facts["ties"] = {**_ties_of(tied), "draws": draws, "errors": errors}
+    ties = _ties_of(tied)
+    record.facts["ties"] = {**ties, "draws": draws, "errors": errors}
     how = "their expectation over random orders of tied neighbours"
     if drawn:
         how += f" ({', '.join(drawn)}: the mean over {draws} drawn orders)"
-    record.note(f"neighbours tie, so scores of neighbours are {how}")
+    shares = " and ".join(f"of {share:.1%} of the items of {side}" for side, share in ties["items"].items())
+    record.note(
+        f"neighbours tie (the last one in the list {shares} with the next one), so scores of neighbours are {how}"
+    )
     for name, score in scores.items():
         if score.best >= NEARLY_ALL * METRICS[name].best:
             continue
@@ -126,7 +131,7 @@ def record_ties(record: Record, tied: TiedGraphs, scores: Mapping[str, TiedScore
         )
 
 
-def _ties_of(tied: TiedGraphs) -> dict[str, object]:
+def _ties_of(tied: TiedGraphs) -> dict[str, dict[str, Any]]:
     """Return the share of items of x and of y whose k-th neighbour ties with the next, and the largest class there."""
     shares, largest = {}, {}
     for side, lists in (("x", tied.x), ("y", tied.y)):

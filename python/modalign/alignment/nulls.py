@@ -1,7 +1,7 @@
 """Null distributions: the score that two unrelated representations would have, p-values, and calibrated scores.
 
 Under the null the items of y are relabelled at random: item i of x is paired with item s(i) of y, where s is a
-permutation drawn uniformly, or uniformly within groups. Relabelling within groups keeps what the groups explain and
+permutation drawn uniformly, or uniformly within classes. Relabelling within classes keeps what they explain and
 destroys the rest. The moments of some scores over all relabellings are known in closed form; other scores are computed
 under a few hundred random relabellings.
 """
@@ -48,7 +48,7 @@ class Null:
     """The distribution of a score under the null, and the place of the score in it.
 
     Attributes:
-        kind: str. "closed form", "relabelled" or "relabelled within groups".
+        kind: str. "closed form", "relabelled" or "relabelled within classes".
         mean: float. Mean of the score under the null.
         sd: float. Standard deviation of the score under the null.
         p: float. Probability of a score at least as high under the null. From R relabellings it is
@@ -247,7 +247,7 @@ def sampled_null(
         score: float. The score of the pairs as they are.
         drawn: array of shape (R,). Scores under R relabellings, R >= 19.
         confidence: float in (0, 1). Level of the threshold.
-        within_groups: bool. Whether the relabellings are within groups.
+        within_groups: bool. Whether the relabellings are within classes.
         best: float. The best score there is.
         lower_is_closer: bool or None. Whether the score is a distance; None: if ``best`` is 0.
         compared: float. What the drawn scores are compared with where that is not the score, but the score of the same
@@ -276,7 +276,7 @@ def sampled_null(
     reached = int((sign * scores >= sign * observed - 1e-12 * max(1.0, abs(observed))).sum())
     return _calibrate(
         score,
-        kind="relabelled within groups" if within_groups else "relabelled",
+        kind="relabelled within classes" if within_groups else "relabelled",
         mean=float(scores.mean()),
         sd=float(scores.std(ddof=1)),
         p=(1 + reached) / (r + 1),

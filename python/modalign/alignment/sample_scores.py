@@ -28,7 +28,9 @@ def sample_scores(items: Items, settings: Settings, record: Record, names: Seque
     chances = {name: Chance(mean, draws) for name, mean in sample.chances.items()}
     if settings.null != "none":
         chances["mutual_knn"] = Chance(items.chance_of_mutual_knn(settings.k), 0)
-        record.note("no null for a sample: a score stands beside its mean by chance, without a p-value")
+        record.note(
+            f"no null for {', '.join(names)} of a sample: these stand beside their means by chance, without a p-value"
+        )
     seconds = record.cost["sample"] / len(names)
     return {
         name: Score(

@@ -74,7 +74,7 @@ def print_alignment(result: Alignment, console: Console | None = None) -> None:
         right=numbers,
         unbroken=("metric", "calibrated") if console.width >= NARROW else (),
         title=f"{settings['n']:,} items{searched}, k = {settings['k']}, {settings['metric']}",
-        caption=f"intervals and thresholds at {settings['confidence']:.0%}",
+        caption=_legend(result),
     )
     for score in result.scores:
         calibrated = "" if score.null is None else fixed(score.null.calibrated)
@@ -83,8 +83,34 @@ def print_alignment(result: Alignment, console: Console | None = None) -> None:
         row = [*name, fixed(score.value), interval_of(score), chance, chance_of(score), calibrated]
         table.add_row(*row)
     console.print(table)
+    curve = result.curves.get("size")
+    if curve:
+        points_of_curve = zip(curve["sizes"], curve["values"], strict=True)
+        values = ", ".join(f"{fixed(value)} of {size:,}" for size, value in points_of_curve)
+        console.print(f"mutual k-NN expected of so many items: {values}", highlight=False, markup=False)
     for note in result.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _legend(result: Alignment) -> str:
+    """Return what the columns of the table mean, as far as there is something in them."""
+    scores, n = result.scores, result.settings["n"]
+    lines = [f"intervals and thresholds at {result.settings['confidence']:.0%}"]
+    sampled = [score.metric for score in scores if score.interval == "these items"]
+    if sampled and len(sampled) < len(scores):
+        lines.append(f"{', '.join(sampled)}: interval of the score of these {n:,} items; others: of other such items")
+    elif sampled:
+        lines.append(f"interval: of the score of these {n:,} items")
+    if any(score.chance is not None for score in scores):
+        lines.append("by chance: mean score of unrelated pairs")
+    for count in sorted({score.chance.relabellings for score in scores if score.null is None and score.chance} - {0}):
+        lines.append(f"(of {count}): the mean of {count} random relabellings, without a p-value")
+    if any(score.null is not None for score in scores):
+        lines += [
+            "p: probability of a score as close by chance",
+            "calibrated: 0 where chance could have given the score, 1 for the best there is",
+        ]
+    return "\n".join(lines)
 
 
 def print_layers(result: LayerAlignment, console: Console | None = None) -> None:
