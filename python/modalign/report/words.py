@@ -189,7 +189,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
     for claim in claims:
         known = claim["value"] is not None and isfinite(claim["value"])
         measured = rounded(claim["value"]) if known else "not measurable"
-        interval = f"{_end(claim['low'])} to {_end(claim['high'])}" if known and claim["rule"] != "holds" else ""
+        interval = _interval(claim) if known and claim["rule"] != "holds" else ""
         if claim["rule"] == "holds":
             measured = ""
         published = "" if claim["paper"] is None else rounded(claim["paper"])
@@ -250,6 +250,11 @@ def _lack(lack: Mapping[str, Any]) -> str:
     if needed is None:
         return f"more {name} than {now:,}"
     return f"{needed:,} {name} or more, not {now:,}" if lack["at_least"] else f"about {needed:,} {name}, not {now:,}"
+
+
+def _interval(claim: Mapping[str, Any]) -> str:
+    low, high = _end(claim["low"]), _end(claim["high"])
+    return "open" if low == high == "open" else f"{low} to {high}"
 
 
 def _end(end: float | None) -> str:

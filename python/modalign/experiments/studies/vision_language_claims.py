@@ -78,7 +78,7 @@ def _ends_claims(top: pd.DataFrame) -> list[Claim]:
             ours = mean_over_draws(ends[1] / ends[0])
             falls.append(Claim.measured("ends", text, "below", ours, paper=paper, bound=0.5))
             ours = mean_over_draws((rows["mutual_knn"] - rows["chance"])[rows["uniqueness"] == last].to_numpy())
-            text = f"{ours.value:.3f} {kind}"
+            text = f"{round(ours.value, 3) + 0.0:.3f} {kind}"  # no minus before a zero
             left.append(Claim.measured("ends", text, "above", ours, paper=over, bound=over / 2))
     if not falls:
         return []
