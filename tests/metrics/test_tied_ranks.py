@@ -129,3 +129,31 @@ def test_scores_that_are_equal_in_float32_alone_do_not_tie() -> None:
     y = np.random.default_rng(0).normal(size=(5, 2))
     exact = information_imbalance(x.astype(np.float64), y, metric="cosine")
     assert information_imbalance(x, y, metric="cosine") == exact
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "dot"])
+def test_rows_that_repeat_are_scored_once(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = rows("one-hot", 0) + rows("one-hot", 7), rows("one-hot", 1)
+    once = retrieval(x, y, metric=metric)
+    assert information_imbalance(x, y, metric=metric).x_to_y == pytest.approx(1, abs=0.1)
+    large = [rows("one-hot", seed, 50_000) for seed in (0, 1)]  # would take minutes pair by pair
+    assert information_imbalance(*large, metric=metric).x_to_y == pytest.approx(1, abs=0.01)
+    assert retrieval(*large, metric=metric).x_to_y.recall[1] == pytest.approx(1 / 50_000, rel=0.02)
+    monkeypatch.setattr("modalign.metrics.ranks.distinct_rows", lambda table: (None, range(len(table))))
+    pairwise = retrieval(x, y, metric=metric)
+    assert torch.equal(once.x_to_y.ranks, pairwise.x_to_y.ranks)
+    assert torch.equal(once.y_to_x.ranks, pairwise.y_to_x.ranks)
+
+
+def test_without_ties_ranks_are_whole_and_shares_exact() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 80, 4))
+    result = retrieval(x, y, metric="euclidean").x_to_y
+    whole = result.ranks.long()
+    assert torch.equal(whole.double(), result.ranks)
+    assert result.recall == {k: float((whole <= k).double().mean()) for k in (1, 5, 10)}
+    assert result.reciprocal == float((1 / whole.double()).mean())
+    far = np.linalg.norm(y[:, None] - y, axis=2)
+    near = np.linalg.norm(x[:, None] - x, axis=2) + 9e9 * np.eye(80)
+    ranks = torch.tensor([(far[i] < far[i, j]).sum() for i, j in enumerate(near.argmin(1))])
+    assert information_imbalance(x, y).x_to_y == float(ranks.double().mean()) * 2 / 80

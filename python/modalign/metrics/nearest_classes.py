@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from modalign.common.tensors import as_tensor
 from modalign.common.types import Array
 from modalign.metrics.tiled_scores import Places, within_range
 from modalign.neighbors.copies import distinct_rows
@@ -24,7 +25,8 @@ class NearestNeighbors:
 
     Attributes:
         indices: (n,) int64, the nearest neighbour, that of the lowest index where several tie.
-        open: int64, the items whose two nearest neighbours have equal scores in the precision of the search.
+        open: int64, the items whose two nearest neighbours have equal scores in the precision of the search; all items
+            where most rows repeat, which are then not searched.
     """
 
     indices: Tensor
@@ -35,6 +37,9 @@ def nearest_neighbors(
     rows: Array, metric: str, *, queries: Array | None = None, backend: str = "auto"
 ) -> NearestNeighbors:
     """Search the nearest neighbour of each row among the other rows, or of each query among the rows."""
+    n = len(rows)
+    if queries is None and 2 * len(distinct_rows(as_tensor("knn: x", rows))[1]) <= n:
+        return NearestNeighbors(torch.arange(n), torch.arange(n))
     graph = knn(rows, 2, queries=queries, metric=metric, backend=backend)
     indices, scores = torch.as_tensor(graph.indices).cpu(), torch.as_tensor(graph.scores).cpu()
     return NearestNeighbors(indices[:, 0].clone(), (scores[:, 0] == scores[:, 1]).nonzero()[:, 0])
@@ -81,6 +86,18 @@ class ItemPlaces:
             torch.empty_like(order).scatter_(1, order, part.gather(1, of_class))
             for part in (sizes.cumsum(1) - sizes, sizes)
         )
+        return Places(closer, tied)
+
+    def of_partners(self) -> Places:
+        """Return the place of each item in the ranking by the query of the same number, (n,)."""
+        closer, tied = torch.empty_like(self.rows), torch.empty_like(self.rows)
+        counts = torch.bincount(self.queries)
+        items = torch.split(self.queries.argsort(stable=True), counts.tolist())
+        for block in self.blocks(torch.arange(len(counts))):
+            places = self.of_rows(block)
+            for number, query in enumerate(block.tolist()):
+                closer[items[query]] = places.closer[number, self.rows[items[query]]]
+                tied[items[query]] = places.tied[number, self.rows[items[query]]]
         return Places(closer, tied)
 
     def are_nearest(self, items: Tensor) -> Tensor:

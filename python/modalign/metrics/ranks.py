@@ -275,7 +275,10 @@ def _partners(
     """Return the places of the partners of the rows, or items, of both sides."""
     n = len(tables[0])
     if groups is None:
-        first, second = TiledScores(list(tables), metric).places([torch.arange(n)] * 2)
+        if all(2 * len(distinct_rows(table)[1]) <= n for table in tables):
+            first, second = (ItemPlaces(tables[1 - side], metric, tables[side]).of_partners() for side in (0, 1))
+        else:
+            first, second = TiledScores(list(tables), metric).places([torch.arange(n)] * 2)
         alone = torch.ones(n, dtype=torch.int64)
         return _Partners(first, alone), _Partners(second, alone)
     labels = torch.unique(label_tensor("retrieval: groups", groups, n).cpu(), return_inverse=True)[1]
