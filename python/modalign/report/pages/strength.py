@@ -39,7 +39,7 @@ from modalign.report.figures import (
 )
 from modalign.report.html import Page, folded_settings, write_study_page
 from modalign.report.palette import modality, series
-from modalign.report.words import Table, claims_table, rounded, signed_points, verdict_counts
+from modalign.report.words import Table, claims_table, counted, rounded, signed_points, verdict_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def write(folder: Path) -> Path:
         Page(
             title="Effect of the alignment strength",
             eyebrow="Reproduction of arXiv:2511.12121",
-            facts=f"{runs} runs",
+            facts=counted(runs, "run"),
             sentences=[verdict_counts(claims), *_sentences(best)],
             tables=[claims_table(claims), _best_table(best)],
             sheets=[
@@ -114,7 +114,7 @@ def _write_real(folder: Path, claims: list[dict[str, Any]], best: pd.DataFrame) 
         Page(
             title="Effect of the alignment strength",
             eyebrow="Reproduction of arXiv:2511.12121",
-            facts=f"{label}, {len(results.strengths)} strengths, {len(results.runs)} runs",
+            facts=f"{label}, {counted(len(results.strengths), 'strength')}, {counted(len(results.runs), 'run')}",
             sentences=[verdict_counts(claims)],
             tables=[claims_table(claims), _best_table(best)],
             sheets=[_changes("strength", f"Accuracy against strength, {label}", results), _alignment(results, label)],
