@@ -201,6 +201,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> Table:
         columns=("claim", "source", "paper", "here", "90 % interval", "verdict"),
         rows=rows,
         lead="The rules for the verdicts were fixed before anything was run; they are listed at the end of this page.",
+        wide=(5,),  # an undecided claim says what it lacks
     )
 
 
