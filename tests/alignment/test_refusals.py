@@ -29,7 +29,7 @@ def test_mistakes() -> None:
         ({"within": np.arange(99)}, r"within must be \(100,\), one for each item, got \(99,\)"),
         ({"confidence": 1.5}, "confidence must be between 0 and 1"),
         ({"k": 100}, "k must be between 1 and 99 for 100 items, got 100"),
-        ({"metrics": ["cknna"], "sample": 50}, "cknna need the graphs of all items"),
+        ({"metrics": ["cknna"], "sample": 50}, "cknna needs the graphs of all items"),
         ({"sample": 50, "groups": np.arange(100) // 3}, "need groups of one size, got 1 to 3 items"),
         ({"sample": 50, "size_curve": True}, "size_curve needs the graphs of all items"),
         ({"ids": (["a"] * 100, list(range(100)))}, "ids must be different, got 'a' twice in x"),

@@ -57,7 +57,7 @@ def test_refusals_where_a_denominator_vanishes() -> None:
     with pytest.raises(ValueError, match=r"cknna_from_graphs: HSIC\(K, K\) HSIC\(L, L\) is -.* which has no root"):
         cknna_from_graphs(np.abs(x), np.abs(y), ring, modalign.knn(np.abs(y), 2), variant="code")
     y[4] = 0
-    with pytest.raises(ValueError, match="second_order_cosine: item 4 has cosine 0 with all its neighbours"):
+    with pytest.raises(ValueError, match="second_order_cosine: item 4 has cosine 0 in y with all its neighbours"):
         second_order_cosine(x, y, 5)
 
 
