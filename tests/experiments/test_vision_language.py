@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -320,7 +321,7 @@ def test_bits_of_a_model_from_a_folder(tmp_path: Path) -> None:
 
 def test_performance_is_judged_over_enough_models_alone(study: Path, tmp_path: Path) -> None:
     table, models = (pd.read_parquet(study / f"{name}.parquet") for name in ("alignment", "models"))
-    folder = tmp_path
+    folder = shutil.copytree(study, tmp_path / "study")  # its settings, too
     for count, expected in ((4, 0), (6, 2)):  # at U = 10 and 50 %
         rows = [
             table.assign(encoder=f"model {i}", mutual_knn=table["mutual_knn"] + 0.01 * i + 0.002 * (i % 2))
