@@ -94,13 +94,6 @@ class Grid:
 
     def __post_init__(self) -> None:
         check_settings("emergence", self)
-        if self.trials_at_once > self.trials:
-            raise ValueError(f"emergence: trials_at_once must be from 1 to {self.trials}, got {self.trials_at_once}")
-        if self.k >= self.compared:
-            raise ValueError(
-                f"emergence: k must be less than compared, the pairs compared, got k={self.k} and "
-                f"compared={self.compared}"
-            )
 
     @property
     def paper(self) -> bool:

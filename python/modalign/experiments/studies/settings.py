@@ -62,7 +62,10 @@ Several = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_differen
 
 
 def check_settings(study: str, grid: Any) -> None:
-    """Check every field of a grid by its annotation; a list becomes a tuple. ValueError in one line otherwise."""
+    """Check every field of a grid by its annotation, and fields that limit each other; a list becomes a tuple.
+
+    ValueError in one line otherwise.
+    """
     for name, kind in _kinds(type(grid)).items():
         value = getattr(grid, name)
         value = tuple(value) if isinstance(value, (list, range)) else value
@@ -74,6 +77,12 @@ def check_settings(study: str, grid: Any) -> None:
             raise ValueError(f"{study}: {name} must be {_wanted(kind)}{such}, got {shown(value)}") from None
     if hasattr(grid, "device"):
         require_device(f"{study}: device", grid.device)
+    if hasattr(grid, "trials_at_once") and grid.trials_at_once > grid.trials:
+        raise ValueError(f"{study}: trials_at_once must be from 1 to {grid.trials}, got {grid.trials_at_once}")
+    if hasattr(grid, "compared") and grid.k >= grid.compared:
+        raise ValueError(
+            f"{study}: k must be less than compared, the pairs compared, got k={grid.k} and compared={grid.compared}"
+        )
 
 
 def require_device(name: str, device: str) -> None:
