@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from modalign.neighbors.ties import Floats, Integers, Ranks, TiedLists
 
-__all__ = ["Pairing", "Side", "expected_overlap"]
+__all__ = ["Pairing", "Side", "expected_overlap", "joint"]
 
 Booleans: TypeAlias = NDArray[np.bool_]
 
@@ -100,6 +100,16 @@ def _unique_pairs(a: Integers, b: Integers) -> tuple[Integers, Integers, Integer
     return codes // width, codes % width, inverse.reshape(-1), counts
 
 
+def joint(w: Floats, v: Floats, k: int) -> Floats:
+    """Return w v, rounded to multiples of a power of two small enough that sums up to k + 1 are exact.
+
+    So an expected number of common neighbours does not depend on the order of its terms, nor on which side is x.
+    """
+    step = 2.0 ** (np.ceil(np.log2(k + 2)) - 52)
+    products: Floats = np.rint(w * v / step) * step
+    return products
+
+
 def expected_overlap(pairing: Pairing, sides: tuple[Side, Side], ks: list[int]) -> Floats:
     """Return the expected number of common neighbours of each item for each k, (m, len(ks))."""
     total = np.zeros((len(pairing.lists[0]), len(ks)))
@@ -115,13 +125,14 @@ def expected_overlap(pairing: Pairing, sides: tuple[Side, Side], ks: list[int]) 
             found = sides[second].find(pairing.lists[second][block][kinds], pairing.rows[second][targets])
             hit = found >= 0
             kinds, entries, targets, found = kinds[hit], entries[hit], targets[hit], found[hit]
-            products = weights[first][entries] * weights[second][found] * pairing.counts[targets][:, None]
+            products = joint(weights[first][entries], weights[second][found], max(ks))
+            products *= pairing.counts[targets][:, None]
             for column in range(len(ks)):
                 total[block, column] += np.bincount(kinds, products[:, column], minlength=len(block))
     # an item is not its own neighbour, but is among the items of its rows
     own = [side.find(lists, side.own[lists]) for side, lists in zip(sides, pairing.lists, strict=True)]
     both = np.flatnonzero((own[0] >= 0) & (own[1] >= 0))
-    total[both] -= weights[0][own[0][both]] * weights[1][own[1][both]]
+    total[both] -= joint(weights[0][own[0][both]], weights[1][own[1][both]], max(ks))
     return total[pairing.kind]
 
 

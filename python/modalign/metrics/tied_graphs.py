@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from modalign.common.types import Array
-from modalign.metrics.expected_overlap import Pairing, Side, expected_overlap
+from modalign.metrics.expected_overlap import Pairing, Side, expected_overlap, joint
 from modalign.metrics.inputs import Graphs
 from modalign.neighbors.tie_search import Lists
 from modalign.neighbors.ties import TiedLists
@@ -77,7 +77,8 @@ class TiedGraphs:
         squares = []
         for lists, side in zip((self.x, self.y), self._sides, strict=True):
             weights = side.ranks.weights(self.k)
-            of_list = np.bincount(side.ranks.lists, side.ranks.copies * weights**2, minlength=len(lists.searched))
+            both = side.ranks.copies * joint(weights, weights, self.k)
+            of_list = np.bincount(side.ranks.lists, both, minlength=len(lists.searched))
             squares.append(torch.from_numpy(of_list[lists.lists] / self.k))
         return squares[0], squares[1]
 
