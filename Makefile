@@ -12,7 +12,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 
 .PHONY: demo test bench gpu validate lint format docs clean
@@ -58,6 +58,7 @@ clean:
 	rm -rf $(VENV) build
 
 # The installation is editable: changes of Python files take effect at once, changes of C++ files run this rule again.
+# The rules below add the packages of an extra to it, and do not compile the core again.
 $(VENV)/installed: $(SOURCES)
 	@echo "modalign: creating $(VENV) and compiling the core (a minute or two on the first run)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -66,20 +67,20 @@ $(VENV)/installed: $(SOURCES)
 
 $(VENV)/tests: $(VENV)/installed
 	@echo "modalign: installing the packages for the tests"
-	@$(PIP) --editable '.[test]'
+	@$(PIP) 'modalign[test]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/tests
 	@echo "modalign: installing the libraries that benchmarks compare with"
-	@$(PIP) --editable '.[test,bench]'
+	@$(PIP) 'modalign[bench]'
 	@touch $@
 
 $(VENV)/lint: $(VENV)/tests
 	@echo "modalign: installing the linters"
-	@$(PIP) --editable '.[test,lint]'
+	@$(PIP) 'modalign[lint]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/installed
 	@echo "modalign: installing the documentation tools"
-	@$(PIP) --editable '.[docs]'
+	@$(PIP) 'modalign[docs]'
 	@touch $@
