@@ -21,6 +21,7 @@ LAYERS = [
     {"common"},
     {"aliases"},
     {"files", "ops", "information"},
+    {"distributed"},
     {"losses", "neighbors", "data", "encoders", "diagnosis", "reference", "kernels"},
     {"metrics"},
     {"alignment"},

@@ -95,7 +95,7 @@ def test_old_modules_are_attributes_of_their_package() -> None:
         ("modalign", "zzz", "dir(modalign) lists its names"),
         ("modalign.metrics", "knn", "it is modalign.knn"),
         ("modalign.losses.drop_ins", "CLIPLoss", "did you mean ClipLoss?"),
-        ("modalign.losses.drop_ins", "SigLipLoss", "it is modalign.SigmoidLoss here"),
+        ("modalign.losses.drop_ins", "SigLIPLoss", "it is modalign.SigmoidLoss here"),
     ],
 )
 def test_a_name_that_a_package_lacks_is_answered_with_its_place_or_a_similar_name(

@@ -25,7 +25,9 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/losses.md", "docs/alignment.md", "docs/information.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/losses.md", "docs/many-gpus.md", "docs/alignment.md", "docs/information.md"]
+)
 def test_the_blocks_of_a_page_print_what_they_show(page: str, tmp_path: Path) -> None:
     """Run all Python blocks of the page in order, in one process; a comment after a print shows its output."""
     examples = blocks(ROOT / page, "python")

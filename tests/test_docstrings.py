@@ -19,8 +19,10 @@ DOCUMENTED = re.findall(r"^::: (modalign\S+)$", (ROOT / "docs" / "reference.md")
 RESULTS = {
     "Alignment",
     "Certificate",
+    "Finding",
     "LayerAlignment",
     "Neighbors",
+    "RankCheck",
     "Score",
     "Stats",
     "Information",

@@ -105,7 +105,7 @@ MODULES = {
     "printing": "report.words",
 }
 # names that other libraries give to what has another name here
-OTHER_NAMES = {"SigLipLoss": "modalign.SigmoidLoss", "SigLIPLoss": "modalign.SigmoidLoss"}
+OTHER_NAMES = {"SigLIPLoss": "modalign.SigmoidLoss"}
 
 
 class _Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -50,8 +50,8 @@ def test_a_module_made_without_values_gets_its_initial_values(module: type[nn.Mo
 
 
 def test_a_choice_about_other_processes_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="gather must be 'unset', None, True or a process group, got 'all'"):
-        modalign.InfoNCE(gather="all")
+    with pytest.raises(TypeError, match=r"process_group must be 'self', 'world', .* got 'all'"):
+        modalign.InfoNCE(process_group="all")
     with pytest.raises(ValueError, match="check_finite must be 'auto', True or False, got 'no'"):
         modalign.NTXent(check_finite="no")
 
@@ -92,14 +92,14 @@ def _run(rank: int, address: str) -> None:
     x, y = X[rows], Y[rows]
     with warnings.catch_warnings(record=True) as messages:
         warnings.simplefilter("always")
-        for module in (modalign.InfoNCE(gather=None), modalign.SigmoidLoss(gather=None)):
+        for module in (modalign.InfoNCE(process_group="self"), modalign.SigmoidLoss(process_group="self")):
             module(x, y)
         assert not messages
         for _ in range(2):
             modalign.InfoNCE(learnable=True)(x, y)
         modalign.NTXent()(x, y)
-        assert [str(message.message).split(":")[0] for message in messages] == ["InfoNCE", "NTXent"]
-        assert "InfoNCE(..., gather=True)" in str(messages[0].message)
+        assert [str(message.message).split(":")[0] for message in messages] == ["info_nce", "nt_xent"]
+        assert 'process_group="world"' in str(messages[0].message)
         assert messages[0].filename == __file__
         modalign.gather(x)
         modalign.SigmoidLoss()(x, y)  # a process that gathers rows knows about the others
@@ -107,8 +107,10 @@ def _run(rank: int, address: str) -> None:
     groups = torch.arange(sum(SIZES)) // 2
     options = {"groups": groups[rows], "ignore": (groups == 3)[rows], "weights": (1.0 + groups)[rows]}
     results = [
-        learned(DistributedDataParallel(encoder()), modalign.InfoNCE(learnable=True, gather=True), rows, **options),
-        learned(DistributedDataParallel(encoder()), modalign.NTXent(gather=dist.group.WORLD), rows),
+        learned(
+            DistributedDataParallel(encoder()), modalign.InfoNCE(learnable=True, process_group="world"), rows, **options
+        ),
+        learned(DistributedDataParallel(encoder()), modalign.NTXent(process_group=dist.group.WORLD), rows),
     ]
     half = slice(4 * rank, 4 * rank + 4)
     results.append(of_equal_rows(True, half))
@@ -121,14 +123,14 @@ def _run(rank: int, address: str) -> None:
 
 
 def test_losses_in_two_processes(tmp_path: Path) -> None:
-    """They warn once if they were told nothing, and with gather=True learn as one process with all rows."""
+    """They warn once if they were told nothing, and with a process group learn as one process with all rows."""
     address = str(tmp_path / "meeting")
     mp.spawn(_run, (address,), len(SIZES))
     groups = torch.arange(sum(SIZES)) // 2
     options = {"groups": groups, "ignore": groups == 3, "weights": 1.0 + groups}
     wanted = [
-        learned(encoder(), modalign.InfoNCE(learnable=True, gather=True), slice(None), **options),
-        learned(encoder(), modalign.NTXent(gather=True), slice(None)),
+        learned(encoder(), modalign.InfoNCE(learnable=True), slice(None), **options),
+        learned(encoder(), modalign.NTXent(), slice(None)),
         of_equal_rows(True, slice(8)),
     ]
     for rank in range(len(SIZES)):

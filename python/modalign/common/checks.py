@@ -139,8 +139,11 @@ def require_floats(operation: str, name: str, value: object, wanted: str = "a to
         raise TypeError(f"{operation}: {name} must be float16, bfloat16, float32 or float64, got {dtype}{line}")
 
 
-def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
-    """Check that x and y are floating-point tensors (..., n, d) of one shape, device and dtype, any under autocast."""
+def require_pairs(operation: str, x: Tensor, y: Tensor, *, fewest: int = 1) -> None:
+    """Check that x and y are floating-point tensors (..., n, d) of one shape, device and dtype, any under autocast.
+
+    ``fewest`` is the fewest rows that they may have.
+    """
     for name, tensor in (("x", x), ("y", y)):
         require_floats(operation, name, tensor)
     one_dtype = x.dtype == y.dtype or (autocast_dtype(x) is not None and autocast_dtype(y) is not None)
@@ -153,7 +156,7 @@ def require_pairs(operation: str, x: Tensor, y: Tensor) -> None:
             f"{operation}: x and y must have one shape (..., n, d), row i of x paired with row i of y, "
             f"got {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    if x.numel() == 0:
+    if x.shape[-2] < fewest or x.shape[-1] == 0 or 0 in x.shape[:-2]:
         raise ValueError(f"{operation}: x and y must not be empty, got {tuple(x.shape)}")
 
 

@@ -12,6 +12,7 @@
     pools             sums over the candidates of each anchor
     reduction         "mean", "sum" and "none" over the losses of anchors
     statistics        Stats, the by-products of info_nce
+    shared_batches    batches of several ranks: what they agree on, and ranks without rows
     eager_gradients   info_nce differentiated at once, for the norms of its gradients
 
 The products and sums over tiles of the similarity matrix are operators of ``modalign.ops``. Nothing here knows a

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modalign.common.checks import whole_number
+from modalign.distributed.agreement import agree, refuse
 
 __all__ = ["chunked_forward"]
 
@@ -35,11 +38,18 @@ def chunked_forward(encoder: Callable[..., object], *inputs: object, chunk_size:
         inputs: the encoder's arguments: tensors (n, ...), or dicts, tuples and lists of them, nested or not, which are
             split along their first dimension. Other values (None, strings, numbers) go to every chunk unchanged.
             Mappings reach the encoder as plain dicts.
-        chunk_size: int, the number of rows in a chunk, at least 1. The last chunk may be smaller; with n or more there
-            is one chunk.
+        chunk_size: int, the largest number of rows in a chunk, at least 1. The last chunk may be smaller; with n or
+            more there is one chunk.
 
     Returns:
         The encoder's output for all rows: a tensor (n, ...), or a dict, tuple or list of them.
+
+    Many processes:
+        Pass the module that DistributedDataParallel or ``fully_shard`` returned, not the one inside. The gradients of
+        all chunks meet before they travel: a step reduces each of DDP's buckets and each of FSDP's groups of parameters
+        once, whatever the number of chunks. FSDP collects parameters anew for every chunk, and DDP sends its buffers,
+        so the ranks of such a module agree on a number of chunks: that of the rank with most rows. One with fewer rows
+        makes smaller chunks, or runs the encoder without rows. The ranks must call the function alike.
 
     Randomness:
         Dropout draws its masks chunk by chunk: repeatable from a seed, and equal to the masks of the whole batch if
@@ -71,21 +81,65 @@ def chunked_forward(encoder: Callable[..., object], *inputs: object, chunk_size:
         >>> torch.allclose(image.weight.grad, whole, atol=1e-6)
         True
     """
-    chunk_size = whole_number("chunked_forward", "chunk_size", chunk_size, least=1)
-    rows = _count_rows(inputs)
+    groups = [] if torch.compiler.is_compiling() else _groups_of(encoder)
+    try:
+        chunk_size = whole_number("chunked_forward", "chunk_size", chunk_size, least=1)
+        rows = _count_rows(inputs)
+    except (TypeError, ValueError) as error:
+        _refuse(groups, error)
+        raise
+    chunks = _chunks(groups, rows, chunk_size)
     devices = _devices(encoder)
 
     def embed(chunk: tuple[object, ...], _: list[Tensor]) -> object:
         return encoder(*chunk)
 
     outputs = []
-    # without rows there is one empty chunk, and the encoder decides what it gives
-    for start in range(0, max(rows, 1), chunk_size):
-        stop = min(start + chunk_size, rows)
-        output = checkpoint(embed, _map(itemgetter(slice(start, stop)), inputs), devices, use_reentrant=False)
-        _require_rows(output, stop - start)
+    for chunk in chunks:
+        output = checkpoint(embed, _map(itemgetter(chunk), inputs), devices, use_reentrant=False)
+        _require_rows(output, chunk.stop - chunk.start)
         outputs.append(output)
     return _concatenate(outputs)
+
+
+def _refuse(groups: Sequence[dist.ProcessGroup], error: Exception) -> None:
+    """Tell the other ranks of all groups that this one gives up."""
+    for group in groups:
+        refuse(group, error)
+
+
+def _chunks(groups: Sequence[dist.ProcessGroup], rows: int, chunk_size: int) -> list[slice]:
+    """Return the rows of every chunk, at least one chunk, and as many on all ranks that an encoder runs on together."""
+    most = rows
+    for number, group in enumerate(groups):
+        try:
+            everyone = agree("chunked_forward", group, {"rows": most, "chunk_size": chunk_size})
+        except (ValueError, RuntimeError) as error:
+            _refuse(groups[number + 1 :], error)
+            raise
+        most = max(int(str(one["rows"])) for one in everyone)
+    count = max(math.ceil(most / chunk_size), 1)
+    size = chunk_size if most == rows else math.ceil(rows / count)
+    # without rows a chunk is empty, and the encoder decides what it gives
+    return [slice(min(i * size, rows), min((i + 1) * size, rows)) for i in range(count)]
+
+
+def _groups_of(encoder: Callable[..., object]) -> list[dist.ProcessGroup]:
+    """Return the groups whose ranks wait for each other whenever a module runs."""
+    if not isinstance(encoder, nn.Module) or not (dist.is_available() and dist.is_initialized()):
+        return []
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+    from torch.nn.parallel import DistributedDataParallel
+
+    groups: dict[str, dist.ProcessGroup] = {}
+    for module in encoder.modules():
+        if isinstance(module, DistributedDataParallel) and next(module.buffers(), None) is not None:
+            groups[module.process_group.group_name] = module.process_group
+        elif isinstance(module, FSDPModule):
+            meshes = [parameter.device_mesh for parameter in module.parameters() if isinstance(parameter, DTensor)]
+            groups |= {group.group_name: group for mesh in meshes[:1] for group in mesh.get_all_groups()}
+    return list(groups.values())
 
 
 def _devices(encoder: Callable[..., object]) -> list[Tensor]:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from modalign.common.checks import refuse_forward_mode
 from modalign.common.dtypes import FLOATS, autocast_dtype
+from modalign.distributed.calls import Call
+from modalign.distributed.rows import total_of_ranks
 from modalign.losses.evaluation import evaluate
 from modalign.losses.inputs import logit_scales, per_row
 from modalign.losses.options import InfoNCEOptions
@@ -18,8 +20,13 @@ from modalign.losses.statistics import Stats
 __all__ = ["evaluate_with_gradients"]
 
 
-def evaluate_with_gradients(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Stats]:
-    """Return the loss, whose gradients are computed already, and the by-products with the gradients' norms."""
+def evaluate_with_gradients(
+    x: Tensor, y: Tensor, options: InfoNCEOptions, call: Call | None = None
+) -> tuple[Tensor, Stats]:
+    """Return the loss, whose gradients are computed already, and the by-products with the gradients' norms.
+
+    With a call the norms are those of the gradients at the rows of all ranks.
+    """
     inputs = _expanded_inputs(x, y, options)
     if any(map(torch._C._functorch.is_functorch_wrapped_tensor, inputs.values())):
         raise NotImplementedError(
@@ -28,7 +35,7 @@ def evaluate_with_gradients(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tu
         )
     leaves = {name: tensor.detach().requires_grad_(tensor.requires_grad) for name, tensor in inputs.items()}
     fields = {name: leaf for name, leaf in leaves.items() if name not in ("x", "y")}
-    loss, stats = evaluate(leaves["x"], leaves["y"], dataclasses.replace(options, **fields))  # type: ignore[arg-type]
+    loss, stats = evaluate(leaves["x"], leaves["y"], dataclasses.replace(options, **fields), call)  # type: ignore[arg-type]
     assert stats is not None
     fixed = Stats(*(field.detach() if isinstance(field, Tensor) else field for field in stats))  # type: ignore[arg-type]
     names = [name for name, leaf in leaves.items() if leaf.requires_grad]
@@ -39,13 +46,22 @@ def evaluate_with_gradients(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tu
     factor = 2.0 ** (x.shape[-2].bit_length() - 1) if halves else 1.0
     gradients = torch.autograd.grad((factor * loss).sum(), [leaves[name] for name in names])
     norms = {
-        f"{name}_gradient": gradient.to(loss.dtype).flatten(-2).norm(dim=-1) / factor
+        f"{name}_gradient": _norm(gradient.to(loss.dtype), call) / factor
         for name, gradient in zip(names, gradients, strict=True)
         if name in ("x", "y")
     }
     tensors = [inputs[name] for name in names]
     scaled: Tensor = _Scaled.apply(loss.detach(), factor, *gradients, *tensors)  # type: ignore[no-untyped-call]
     return scaled, fixed._replace(**norms)
+
+
+def _norm(gradient: Tensor, call: Call | None) -> Tensor:
+    """Return the norms (...,) of gradients (..., n, d), over the rows of all ranks, of which each has its share."""
+    norms: Tensor = gradient.flatten(-2).norm(dim=-1)
+    if call is None:
+        return norms
+    total = total_of_ranks(norms.square().reshape(1, -1), call)
+    return total.sqrt().reshape(norms.shape) / call.ranks.count
 
 
 def _expanded_inputs(x: Tensor, y: Tensor, options: InfoNCEOptions) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from modalign.common.dtypes import FLOATS, accumulator
+from modalign.distributed.calls import Call, require_finite_everywhere
+from modalign.distributed.rows import gather_rows
 from modalign.losses.inputs import (
     blank_ignored,
     checks_values,
@@ -20,6 +22,7 @@ from modalign.losses.inputs import (
     without_autocast,
 )
 from modalign.losses.options import InfoNCEOptions
+from modalign.losses.pools import Pool
 from modalign.losses.reduction import reduce_losses
 from modalign.losses.sides import (
     Direction,
@@ -33,17 +36,21 @@ from modalign.losses.sides import (
 )
 from modalign.losses.statistics import Stats, compute_stats
 from modalign.ops.info_nce import raise_overflow, require_finite_tables
+from modalign.ops.loss_tables import LossTables
 
 __all__ = ["evaluate"]
 
 KEPT_BYTES = 1 << 24  # logits kept for the backward pass if all fit: small batches need three products, not four
 
 
-def evaluate(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Stats | None]:
-    """Return the loss of pairs (..., n, d) and, with ``options.stats``, its by-products."""
+def evaluate(x: Tensor, y: Tensor, options: InfoNCEOptions, call: Call | None = None) -> tuple[Tensor, Stats | None]:
+    """Return the loss of pairs (..., n, d) and, with ``options.stats``, its by-products.
+
+    With a call the batch is that of all ranks, and x and y are the rows of this one.
+    """
     batch = x.shape[:-2]
     scale, per_anchor = logit_scales("info_nce", options.temperature, batch, x)
-    ids, kept = groups_and_ignored("info_nce", options.groups, options.ignore, x)
+    ids, kept = groups_and_ignored("info_nce", options.groups, options.ignore, x, call=call)
     weights = options.weights
     if weights is not None:
         weights = per_row("info_nce", "weights", weights, x, dtypes=FLOATS)
@@ -56,9 +63,10 @@ def evaluate(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Sta
         label_smoothing=float(options.label_smoothing),
         margin=options.margin,
         stats=bool(options.stats),
-        workspace=_workspace(rows, options),
+        workspace=_workspace(rows, options) if call is None else 0,
         check_finite=checks_values(options.check_finite, x),
         backend=options.backend,
+        call=call,
     )
     with without_autocast(x):
         sides = _sides(rows, shared, direction=options.direction, per_anchor=per_anchor)
@@ -66,7 +74,9 @@ def evaluate(x: Tensor, y: Tensor, options: InfoNCEOptions) -> tuple[Tensor, Sta
             sides["x"] = _add_candidates(sides["x"], options, shared, batch)
         losses, lses = zip(*(anchor_losses(side, shared) for side in sides.values()), strict=True)
         each = losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
-        loss = reduce_losses("info_nce", each, batch, reduction=options.reduction, weights=weights, kept=kept)
+        loss = reduce_losses(
+            "info_nce", each, batch, reduction=options.reduction, weights=weights, kept=kept, call=call
+        )
         stats = compute_stats(sides, lses, each, options=shared, batch=batch) if options.stats else None
     return loss, stats
 
@@ -135,13 +145,27 @@ def _add_candidates(side: Side, options: InfoNCEOptions, shared: SharedOptions, 
         if shared.check_finite and readable(rows, wait=True):
             require_finite_tables("info_nce", {"negatives": rows})
         pool = hard_negative_pool(side, rows)
-        if shared.check_finite and readable(pool.lse, wait=True) and not bool((pool.lse < torch.inf).all()):
-            raise_overflow("info_nce", anchors, rows, scale)
+        _require_finite_pool(pool, LossTables(anchors, rows.flatten(1, 2), scale), shared)
         pools += (pool,)
     if options.queue is not None:
         rows = embeddings(options.queue, options.normalize, math.prod(options.queue.shape[:-2]))
         if shared.check_finite and readable(rows, wait=True):
             require_finite_tables("info_nce", {"queue": rows})
+        if options.sharded_queue and shared.call is not None:  # parts of one size, as the ranks agreed
+            rows = gather_rows(rows, shared.call.with_sizes((rows.shape[1],) * shared.call.ranks.count))
         rows = rows.to(anchors.dtype).expand(problems, *rows.shape[1:])
-        pools += (queue_pool(side, rows, shared),)
+        pool = queue_pool(side, rows, shared)
+        _require_finite_pool(pool, LossTables(anchors, rows, scale), shared)
+        pools += (pool,)
     return dataclasses.replace(side, pools=pools)
+
+
+def _require_finite_pool(pool: Pool, tables: LossTables, shared: SharedOptions) -> None:
+    """Raise a ValueError, on every rank, if the logits of a pool overflow on any; ``tables`` are its rows here."""
+    if not shared.check_finite or not readable(pool.lse, wait=True):
+        return
+    finite = (pool.lse < torch.inf).all()
+    if shared.call is not None:
+        require_finite_everywhere("info_nce", tables, finite, shared.call.ranks)
+    elif not bool(finite):
+        raise_overflow("info_nce", tables.x, tables.right, tables.logit_scale)

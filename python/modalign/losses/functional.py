@@ -10,6 +10,10 @@ from torch import Tensor
 
 from modalign.common.checks import one_of, require_pairs
 from modalign.common.deterministic import softplus
+from modalign.distributed.agreement import Description
+from modalign.distributed.info_nce import ShardedOptions, sharded_info_nce
+from modalign.distributed.sharding import ProcessGroup, party_of
+from modalign.distributed.sigmoid_loss import sharded_sigmoid_loss
 from modalign.losses import pools
 from modalign.losses.eager_gradients import evaluate_with_gradients
 from modalign.losses.evaluation import evaluate
@@ -20,10 +24,12 @@ from modalign.losses.inputs import (
     embeddings,
     groups_and_ignored,
     problem_scales,
+    require_positive,
     without_autocast,
 )
 from modalign.losses.options import InfoNCEOptions, require_check_finite
 from modalign.losses.reduction import REDUCTIONS, reduce_losses
+from modalign.losses.shared_batches import describe, flag, require_finite_rows, share_batch, share_pairs
 from modalign.losses.statistics import Stats
 from modalign.ops.info_nce import INFO_NCE, info_nce_forward
 from modalign.ops.loss_tables import ForwardOptions, LossTables
@@ -53,6 +59,7 @@ def info_nce(
     workspace: int | None = None,
     check_finite: bool | str = "auto",
     backend: str = "auto",
+    process_group: ProcessGroup = "unset",
 ) -> Any:
     """Compute InfoNCE (the CLIP loss) of paired rows without storing the similarity matrix.
 
@@ -105,6 +112,10 @@ def info_nce(
             for float16, so that ``torch.amp.GradScaler`` skips the step, and on other devices, so that the host never
             waits. True makes it wait.
         backend: "auto", or the name of a backend; ``modalign.explain("info_nce", x, y)`` lists them.
+        process_group: the ranks whose rows are one batch: "world", a ``torch.distributed`` group, a ``DeviceMesh`` of
+            one dimension, or a ``modalign.distributed.Sharding`` with more settings. Every rank passes its own rows, as
+            many as it has, and calls the function; see *Many processes* below. "self" is this process alone; so is
+            "unset", which warns once where torch.distributed has several processes.
 
     Returns:
         The loss, float64 for float64 inputs and float32 otherwise; with ``stats`` a pair (loss, ``Stats``). Its
@@ -112,6 +123,21 @@ def info_nce(
         is hidden in them. An input that needs no gradient costs none. Second derivatives are computed by blocks of
         rows. grad, vjp, jacrev and vmap of ``torch.func`` work; forward-mode derivatives (jvp, jacfwd, hessian) do not
         exist: ``jacrev(jacrev(loss))`` is the Hessian.
+
+    Many processes:
+        With ``process_group`` the batch has the rows of rank 0, then those of rank 1, and so on, N in all. Every rank
+        computes 8 n_r N d FLOPs and returns the loss L of the whole batch, the same bits on each (with reduction
+        "none", the losses of its own rows). Of P ranks, rank r receives the gradient
+
+            P dL/dx_r,   P dL/dy_r,   dL/dtemperature
+
+        so that the mean over ranks that DistributedDataParallel and FSDP take is the gradient of one process with the
+        whole batch, and a temperature that neither holds stays the same on all ranks. (With "none" x and y receive the
+        gradient of the sum of what the ranks make of their losses, and a temperature that of the mean.) A queue is the
+        same on every rank, and negatives are those of its own rows. All ranks pass the same options, as they find out
+        before any rows travel; values of a temperature and a queue are compared on the CPU only. A temperature of shape
+        (..., n_r) is one for each anchor on a rank with one row, too: give one value no dimensions. Second derivatives
+        and ``torch.func`` are refused.
 
     Precision:
         Sums are kept in float32, or in float64 for float64 inputs. Under autocast S is computed from rows in autocast's
@@ -122,7 +148,9 @@ def info_nce(
 
     Memory:
         Beyond inputs and gradients O(n d) for the normalised copies, the workspace, and O(threads d) for tiles; never
-        O(n^2).
+        O(n^2). With ``process_group`` a rank holds (3 N + 5 n_r) d numbers if rows are gathered, and (8 n_r + 2 p) d
+        around a ring, whose products have p = 4096 rows on a CPU and 16,384 on a GPU, or n_r if that is less; and
+        about 10 for each of the N rows.
 
     Raises:
         TypeError: x or y is not a floating-point tensor, or dtypes or devices differ.
@@ -130,6 +158,7 @@ def info_nce(
             other, every row ignored, weights that are negative or all zero, or NaN or inf in the inputs
             (``check_finite``). Temperature, weights and ignored rows are checked on the CPU only.
         NotImplementedError: the named backend refuses the call; the message gives its reason.
+        RuntimeError: torch.distributed is not initialised, or another rank refused its input or did not arrive.
 
     Source:
         van den Oord et al. 2018 (arXiv:1807.03748); the symmetric form, Radford et al. 2021 (arXiv:2103.00020);
@@ -147,7 +176,6 @@ def info_nce(
         >>> stats.x_accuracy.item(), round(stats.mutual_information.item(), 4)  # log(4) - loss
         (1.0, 1.0455)
     """
-    require_pairs("info_nce", x, y)
     options = InfoNCEOptions(
         temperature=temperature,
         normalize=normalize,
@@ -167,10 +195,18 @@ def info_nce(
         check_finite=check_finite,
         backend=backend,
     )
-    options.require_valid(x)
-    if stats == "gradient" and torch.is_grad_enabled():
-        return evaluate_with_gradients(x, y, options)
-    loss, by_products = evaluate(x, y, options)
+    party = party_of("info_nce", process_group)
+    if party is None:
+        require_pairs("info_nce", x, y)
+        options.require_valid(x)
+        batch = None
+    else:
+        x, y, options, batch = share_pairs(party, x, y, options)
+    compute = evaluate_with_gradients if stats == "gradient" and torch.is_grad_enabled() else evaluate
+    loss, by_products = compute(x, y, options, None if batch is None else batch.call)
+    if batch is not None and batch.is_empty:
+        loss = batch.trimmed(loss) if reduction == "none" else loss
+        by_products = by_products if by_products is None else by_products.trimmed()
     return (loss, by_products) if stats else loss
 
 
@@ -183,6 +219,7 @@ def nt_xent(
     reduction: str = "mean",
     check_finite: bool | str = "auto",
     backend: str = "auto",
+    process_group: ProcessGroup = "unset",
 ) -> Tensor:
     """Compute SimCLR's loss (NT-Xent) of two views without storing the 2n x 2n similarity matrix.
 
@@ -200,16 +237,18 @@ def nt_xent(
             the anchors of x first.
         check_finite: "auto", True or False, as in ``modalign.info_nce``.
         backend: "auto", or the name of a backend; ``modalign.explain("info_nce", x)`` lists them.
+        process_group: the ranks whose rows are one batch, as in ``modalign.info_nce``, gradients too. A rank computes
+            16 N^2 d / P FLOPs: each pair of its rows with those of others is computed by one of both.
 
     Returns:
         The loss, float64 for float64 inputs and float32 otherwise, with exact gradients. S is symmetric, and only half
         of its tiles are computed.
 
     Memory:
-        Beyond inputs and gradients O(n d), never O(n^2).
+        Beyond inputs and gradients O(n d), never O(n^2); on several ranks at most that of ``info_nce`` with 2 n_r rows.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as ``modalign.info_nce``.
+        TypeError, ValueError, NotImplementedError, RuntimeError: as ``modalign.info_nce``.
 
     Source:
         Chen et al. 2020 (arXiv:2002.05709), equation 1.
@@ -219,10 +258,26 @@ def nt_xent(
         >>> round(modalign.nt_xent(torch.eye(4), torch.eye(4)).item(), 4)  # log(1 + 6 exp(-2))
         0.5944
     """
-    require_pairs("nt_xent", x, y)
-    one_of("nt_xent", "reduction", reduction, REDUCTIONS)
-    require_check_finite("nt_xent", check_finite)
-    one_of("nt_xent", "backend", backend, INFO_NCE.backends)
+
+    def require_valid(fewest: int = 1) -> None:
+        require_pairs("nt_xent", x, y, fewest=fewest)
+        one_of("nt_xent", "reduction", reduction, REDUCTIONS)
+        require_check_finite("nt_xent", check_finite)
+        one_of("nt_xent", "backend", backend, INFO_NCE.backends)
+        scale = problem_scales("nt_xent", temperature, x.shape[:-2], x)
+        if fewest == 0:
+            require_positive("nt_xent", scale)
+            require_finite_rows("nt_xent", {"x": x, "y": y}, check_finite, x)
+
+    party, shared = party_of("nt_xent", process_group), None
+    if party is None:
+        require_valid()
+    else:
+        party.checked(lambda: require_valid(0))
+        described: Description = {"normalize": flag(normalize), "check_finite": flag(check_finite)}
+        described |= {"reduction": reduction, "backend": backend}
+        shared = share_batch(party, (x, y), described, equal={"temperature": temperature})
+        (x, y), temperature = shared.rows(x, y), shared.shared_value(temperature)
     batch = x.shape[:-2]
     scale = problem_scales("nt_xent", temperature, batch, x)
     left, right = (embeddings(rows, normalize, math.prod(batch)) for rows in (x, y))
@@ -231,11 +286,18 @@ def nt_xent(
         pairs = torch.arange(x.shape[-2], device=x.device).repeat(2).expand(both.shape[:2])
         # the pair stays out of the pool, so that nothing cancels where it outweighs all negatives
         tables = LossTables(both, None, torch.cat([scale, scale], 1), row_id=pairs, col_id=pairs, mask="same")
-        options = ForwardOptions(columns=False, check_finite=checks_values(check_finite, x))
-        negatives = info_nce_forward(tables, options, backend).row_lse
+        check, kept, call = checks_values(check_finite, x), None, None
+        if shared is None:
+            negatives = info_nce_forward(tables, ForwardOptions(columns=False, check_finite=check), backend).row_lse
+        else:
+            tables, kept = shared.with_global_pairs(tables)
+            call = shared.call.with_sizes(tuple(2 * size for size in shared.call.ranks.sizes))
+            options = ShardedOptions(False, False, check, ids_elsewhere=kept is not None, backend=backend)
+            negatives = sharded_info_nce(tables, options, call).row_lse
         positive = scale * pools.dots(left, right)
         losses = softplus(negatives - torch.cat([positive, positive], 1))
-        return reduce_losses("nt_xent", losses, batch, reduction=reduction)
+        loss = reduce_losses("nt_xent", losses, batch, reduction=reduction, kept=kept, call=call)
+        return shared.trimmed(loss) if shared is not None and reduction == "none" else loss
 
 
 def sigmoid_loss(
@@ -250,6 +312,7 @@ def sigmoid_loss(
     reduction: str = "mean",
     check_finite: bool | str = "auto",
     backend: str = "auto",
+    process_group: ProcessGroup = "unset",
 ) -> Tensor:
     """Compute SigLIP's loss without storing the similarity matrix: each entry is a binary classification.
 
@@ -271,15 +334,16 @@ def sigmoid_loss(
             (..., n).
         check_finite: "auto", True or False, as in ``modalign.info_nce``.
         backend: "auto", or the name of a backend; ``modalign.explain("sigmoid_loss", x, y)`` lists them.
+        process_group: the ranks whose rows are one batch, as in ``modalign.info_nce``, gradients too.
 
     Returns:
         The loss, float64 for float64 inputs and float32 otherwise, with exact gradients at x, y, temperature and bias.
 
     Memory:
-        Beyond inputs and gradients O(n d), never O(n^2).
+        Beyond inputs and gradients O(n d), never O(n^2); on several ranks at most that of ``modalign.info_nce``.
 
     Raises:
-        TypeError, ValueError, NotImplementedError: as ``modalign.info_nce``.
+        TypeError, ValueError, NotImplementedError, RuntimeError: as ``modalign.info_nce``.
 
     Source:
         Zhai et al. 2023 (arXiv:2303.15343), equation 1; temperature and bias as in its algorithm 1.
@@ -290,18 +354,45 @@ def sigmoid_loss(
         >>> round(loss.item(), 4)  # log(1 + exp(-1)) + 3 log(1 + exp(-1))
         1.253
     """
-    require_pairs("sigmoid_loss", x, y)
-    one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
-    require_check_finite("sigmoid_loss", check_finite)
-    one_of("sigmoid_loss", "backend", backend, SIGMOID_LOSS.backends)
+
+    def require_valid(fewest: int = 1) -> None:
+        require_pairs("sigmoid_loss", x, y, fewest=fewest)
+        one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
+        require_check_finite("sigmoid_loss", check_finite)
+        one_of("sigmoid_loss", "backend", backend, SIGMOID_LOSS.backends)
+        scale = problem_scales("sigmoid_loss", temperature, x.shape[:-2], x)
+        biases(bias, x.shape[:-2], scale)
+        if fewest == 0:
+            require_positive("sigmoid_loss", scale)
+            _, kept = groups_and_ignored("sigmoid_loss", groups, ignore, x, some_kept=False)
+            tables = {"x": blank_ignored(x, kept), "y": blank_ignored(y, kept)}
+            require_finite_rows("sigmoid_loss", tables, check_finite, x)
+
+    party, shared, call = party_of("sigmoid_loss", process_group), None, None
+    if party is None:
+        require_valid()
+    else:
+        party.checked(lambda: require_valid(0))
+        described: Description = {"normalize": flag(normalize), "check_finite": flag(check_finite)}
+        described |= {"groups": describe(groups, -1), "ignore": describe(ignore, -1)}
+        described |= {"reduction": reduction, "backend": backend}
+        shared = share_batch(party, (x, y), described, equal={"temperature": temperature, "bias": bias})
+        (x, y), call = shared.rows(x, y), shared.call
+        groups, ignore = shared.fill(groups, -1), shared.ignored(ignore, x)
+        temperature, bias = shared.shared_value(temperature), shared.shared_value(bias)
     batch = x.shape[:-2]
     scale = problem_scales("sigmoid_loss", temperature, batch, x)
     shift = biases(bias, batch, scale)
-    ids, kept = groups_and_ignored("sigmoid_loss", groups, ignore, x)
+    ids, kept = groups_and_ignored("sigmoid_loss", groups, ignore, x, call=call)
     if groups is None and kept is not None:  # without groups a pair is the only member of its group
-        ids = torch.where(kept, torch.arange(x.shape[-2], device=x.device), -1)
+        first = 0 if call is None else call.ranks.own.start
+        ids = torch.where(kept, first + torch.arange(x.shape[-2], device=x.device), -1)
     left, right = (embeddings(blank_ignored(rows, kept), normalize, math.prod(batch)) for rows in (x, y))
     with without_autocast(x):
-        tables = LossTables(left, right, scale, row_id=ids, col_id=ids)
-        losses = sigmoid_loss_forward(tables, shift, backend, check_finite=checks_values(check_finite, x))
-        return reduce_losses("sigmoid_loss", losses, batch, reduction=reduction, kept=kept)
+        tables, check = LossTables(left, right, scale, row_id=ids, col_id=ids), checks_values(check_finite, x)
+        if call is None:
+            losses = sigmoid_loss_forward(tables, shift, backend, check_finite=check)
+        else:
+            losses = sharded_sigmoid_loss(tables, shift, call, backend, check_finite=check)
+        loss = reduce_losses("sigmoid_loss", losses, batch, reduction=reduction, kept=kept, call=call)
+        return shared.trimmed(loss) if shared is not None and reduction == "none" else loss

@@ -12,6 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from modalign.common.checks import require_tensor
 from modalign.common.dtypes import accumulator, autocast_dtype
+from modalign.distributed.calls import Call
+from modalign.distributed.rows import gather_rows
+from modalign.ops.info_nce import require_scales
 from modalign.ops.unit_rows import unit_rows
 
 __all__ = [
@@ -20,10 +23,12 @@ __all__ = [
     "checks_values",
     "embeddings",
     "groups_and_ignored",
+    "has_value_per_anchor",
     "logit_scales",
     "per_row",
     "problem_scales",
     "readable",
+    "require_positive",
     "require_real",
     "without_autocast",
 ]
@@ -94,10 +99,11 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
             )
         return torch.full((problems, n), 1 / float(temperature), dtype=dtype, device=x.device), False
     require_real(operation, "temperature", temperature, x)
-    if temperature.numel() == 1:
+    per_anchor = has_value_per_anchor(temperature, x)
+    if temperature.numel() == 1 and not per_anchor:
         temperature = temperature.reshape(())
     scale = 1 / temperature.to(device=x.device, dtype=dtype)
-    if temperature.ndim == len(batch) + 1 and temperature.shape[-1] == n:
+    if per_anchor:
         try:
             return scale.expand(*batch, n).reshape(problems, n), True
         except RuntimeError:
@@ -113,6 +119,20 @@ def logit_scales(operation: str, temperature: float | Tensor, batch: torch.Size,
     )
 
 
+def has_value_per_anchor(temperature: float | Tensor, x: Tensor) -> bool:
+    """Return whether a temperature has the shape (..., n) of one for each of the rows x (..., n, d).
+
+    One element is both, that of the only row and one for the problem.
+    """
+    return isinstance(temperature, Tensor) and temperature.ndim == x.ndim - 1 and temperature.shape[-1] == x.shape[-2]
+
+
+def require_positive(operation: str, scale: Tensor) -> None:
+    """Raise a ValueError unless the temperatures are positive and finite, where the host can read them."""
+    if readable(scale):
+        require_scales(operation, scale)
+
+
 def require_real(operation: str, name: str, value: Tensor, x: Tensor) -> None:
     """Raise a TypeError unless a tensor is dense, holds real numbers, and has a value if x has values."""
     require_tensor(operation, name, value)
@@ -125,7 +145,7 @@ def require_real(operation: str, name: str, value: Tensor, x: Tensor) -> None:
 def problem_scales(operation: str, temperature: float | Tensor, batch: torch.Size, x: Tensor) -> Tensor:
     """Return 1 / temperature for each row, [problems, n], of a loss that takes one temperature for each problem."""
     scale, per_anchor = logit_scales(operation, temperature, batch, x)
-    if per_anchor:
+    if per_anchor and isinstance(temperature, Tensor) and temperature.numel() != 1:
         raise ValueError(f"{operation}: temperature must be one value per problem, got one per anchor")
     return scale
 
@@ -160,26 +180,39 @@ def per_row(operation: str, name: str, values: Tensor, x: Tensor, *, dtypes: tup
     if values.shape not in ((n,), (*batch, n)):  # not a set, which would fix the sizes of a compiled graph
         wanted = f"{(*batch, n)}, one for each row of x" + (f", or ({n},)" if batch else "")
         raise ValueError(f"{operation}: {name} must be {wanted}, got {tuple(values.shape)}")
-    return values.expand(*batch, n).reshape(-1, n)
+    return values.expand(*batch, n).reshape(math.prod(batch), n)
 
 
 def groups_and_ignored(
-    operation: str, groups: Tensor | None, ignore: Tensor | None, x: Tensor
+    operation: str,
+    groups: Tensor | None,
+    ignore: Tensor | None,
+    x: Tensor,
+    *,
+    call: Call | None = None,
+    some_kept: bool = True,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the ids [problems, n] of the groups, and the mask [problems, n] of the rows that are not ignored.
 
     Ids are 0 to n - 1, equal within a group, and -1 for a row that is ignored; without groups all rows that are not
-    ignored have the id 0. Both are None without groups and ignored rows; the mask is None if ``ignore`` is.
+    ignored have the id 0. Both are None without groups and ignored rows; the mask is None if ``ignore`` is. Where the
+    batch is that of several ranks, groups and ids are, too. ``some_kept``: whether a row must be left in every problem.
     """
     kept = None
     if ignore is not None:
         kept = ~per_row(operation, "ignore", ignore, x, dtypes=(torch.bool,))
-        if readable(kept) and not bool(kept.any(1).all()):
+        some = kept if call is None else gather_rows(kept, call)
+        if some_kept and readable(some) and not bool(some.any(1).all()):
             raise ValueError(f"{operation}: every row of a problem is ignored: there is no loss")
     if groups is None:
         return None if kept is None else kept.long() - 1, kept
     labels = per_row(operation, "groups", groups, x, dtypes=INTEGERS).long()
+    ids = _numbered(labels) if call is None else _numbered(gather_rows(labels, call))[:, call.ranks.own]
+    return ids if kept is None else torch.where(kept, ids, -1), kept
+
+
+def _numbered(labels: Tensor) -> Tensor:
+    """Return numbers (b, n) from 0 that are equal where labels are."""
     order = labels.sort(1)
     starts = (order.values != order.values.roll(1, 1)).long()  # the first value is compared with the last
-    ids = torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1) - starts[:, :1])
-    return ids if kept is None else torch.where(kept, ids, -1), kept
+    return torch.empty_like(labels).scatter_(1, order.indices, starts.cumsum(1) - starts[:, :1])

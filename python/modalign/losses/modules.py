@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from modalign.common.checks import number, one_of, require_tensor
+from modalign.distributed.sharding import ProcessGroup, copied_as_it_is, require_process_group
 from modalign.losses.functional import info_nce, nt_xent, sigmoid_loss
-from modalign.losses.gathering import Gather, gather_options, require_gather
 from modalign.losses.options import DIRECTIONS, POSITIVES, require_check_finite
 from modalign.losses.reduction import REDUCTIONS
 
@@ -22,10 +22,10 @@ Options = dict[str, Any]
 class _WithTemperature(nn.Module):
     """A loss with a temperature, fixed or trained as log(1 / temperature), and fixed options."""
 
-    gather: Gather = "unset"
+    process_group: ProcessGroup = "unset"
 
     def __init__(
-        self, temperature: float, *, learnable: bool, max_scale: float, gather: Gather, options: Options
+        self, temperature: float, *, learnable: bool, max_scale: float, process_group: ProcessGroup, options: Options
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -39,9 +39,9 @@ class _WithTemperature(nn.Module):
             )
         one_of(name, "reduction", options["reduction"], REDUCTIONS)
         require_check_finite(name, options["check_finite"])
-        require_gather(name, gather)
+        require_process_group(name, process_group)
         self.learnable, self.max_scale, self.fixed_temperature = learnable, max_scale, float(temperature)
-        self.gather, self.options = gather, options
+        self.process_group, self.options = copied_as_it_is(process_group), options
         if learnable:
             self.log_scale = _parameter(math.log(1 / temperature))
 
@@ -70,7 +70,7 @@ class _WithTemperature(nn.Module):
         return (-self.log_scale.reshape(()).clamp(max=math.log(self.max_scale))).exp()
 
     def extra_repr(self) -> str:
-        options = {"learnable": self.learnable, **self.options, "gather": self.gather}
+        options = {"learnable": self.learnable, **self.options, "process_group": self.process_group}
         words = [f"{name}={value!r}" for name, value in options.items()]
         if all(map(_holds_value, self.parameters(recurse=False))):
             values = {name: torch.as_tensor(value).item() for name, value in self._numbers().items()}
@@ -117,16 +117,14 @@ class InfoNCE(_WithTemperature):
         reduction: "mean", "sum" or "none", as in ``modalign.info_nce``.
         workspace: number of bytes or None, as in ``modalign.info_nce``.
         check_finite: "auto", True or False, as in ``modalign.info_nce``.
-        gather: the rows of other processes, in distributed training. True computes the loss of the rows of all
-            processes, and a process group that of its processes: x, y and the options with one value for each row are
-            gathered by ``modalign.gather``; a queue is used as each process has it. None uses the rows as they are. So
-            does "unset", which warns once if torch.distributed has several processes and ``modalign.gather`` was never
-            called.
+        process_group: the ranks whose rows are one batch: "world", a process group, a ``DeviceMesh`` of one dimension
+            or a ``modalign.distributed.Sharding``, as in ``modalign.info_nce``. "self" is this process alone; so is
+            "unset", which warns once where torch.distributed has several processes.
         backend: "auto" or the name of a backend, as in ``modalign.info_nce``.
 
     Raises:
         TypeError, ValueError: a temperature that is not a positive number, a max_scale below 1 / temperature, or an
-            unknown direction, positives, reduction, check_finite or gather.
+            unknown direction, positives, reduction, check_finite or process group.
 
     Source:
         Radford et al. 2021 (arXiv:2103.00020), section 2.5 for the temperature.
@@ -153,7 +151,7 @@ class InfoNCE(_WithTemperature):
         reduction: str = "mean",
         workspace: int | None = None,
         check_finite: bool | str = "auto",
-        gather: Gather = "unset",
+        process_group: ProcessGroup = "unset",
         backend: str = "auto",
     ) -> None:
         one_of("InfoNCE", "direction", direction, DIRECTIONS)
@@ -169,11 +167,13 @@ class InfoNCE(_WithTemperature):
             "check_finite": check_finite,
             "backend": backend,
         }
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
+        super().__init__(
+            temperature, learnable=learnable, max_scale=max_scale, process_group=process_group, options=options
+        )
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Any:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.info_nce``."""
-        x, y, options = gather_options("InfoNCE", self.gather, (x, y), options)
+        options = {"process_group": self.process_group, **options}
         return info_nce(x, y, temperature=self.temperature, **self.options, **options)
 
 
@@ -189,7 +189,7 @@ class NTXent(_WithTemperature):
         normalize: bool, as in ``modalign.nt_xent``.
         reduction: "mean", "sum" or "none", as in ``modalign.nt_xent``.
         check_finite: "auto", True or False, as in ``modalign.info_nce``.
-        gather: "unset", None, True or a process group, as in ``modalign.InfoNCE``.
+        process_group: as in ``modalign.InfoNCE``.
         backend: "auto" or the name of a backend, as in ``modalign.nt_xent``.
 
     Examples:
@@ -207,7 +207,7 @@ class NTXent(_WithTemperature):
         normalize: bool = True,
         reduction: str = "mean",
         check_finite: bool | str = "auto",
-        gather: Gather = "unset",
+        process_group: ProcessGroup = "unset",
         backend: str = "auto",
     ) -> None:
         options: Options = {
@@ -216,12 +216,13 @@ class NTXent(_WithTemperature):
             "check_finite": check_finite,
             "backend": backend,
         }
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
+        super().__init__(
+            temperature, learnable=learnable, max_scale=max_scale, process_group=process_group, options=options
+        )
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss of the views (..., n, d)."""
-        x, y, _ = gather_options("NTXent", self.gather, (x, y), {})
-        return nt_xent(x, y, temperature=self.temperature, **self.options)
+        return nt_xent(x, y, temperature=self.temperature, process_group=self.process_group, **self.options)
 
 
 class SigmoidLoss(_WithTemperature):
@@ -238,7 +239,7 @@ class SigmoidLoss(_WithTemperature):
         normalize: bool, as in ``modalign.sigmoid_loss``.
         reduction: "mean", "sum" or "none", as in ``modalign.sigmoid_loss``.
         check_finite: "auto", True or False, as in ``modalign.info_nce``.
-        gather: "unset", None, True or a process group, as in ``modalign.InfoNCE``.
+        process_group: as in ``modalign.InfoNCE``.
         backend: "auto" or the name of a backend, as in ``modalign.sigmoid_loss``.
 
     Examples:
@@ -261,7 +262,7 @@ class SigmoidLoss(_WithTemperature):
         normalize: bool = True,
         reduction: str = "mean",
         check_finite: bool | str = "auto",
-        gather: Gather = "unset",
+        process_group: ProcessGroup = "unset",
         backend: str = "auto",
     ) -> None:
         options: Options = {
@@ -270,7 +271,9 @@ class SigmoidLoss(_WithTemperature):
             "check_finite": check_finite,
             "backend": backend,
         }
-        super().__init__(temperature, learnable=learnable, max_scale=max_scale, gather=gather, options=options)
+        super().__init__(
+            temperature, learnable=learnable, max_scale=max_scale, process_group=process_group, options=options
+        )
         if not math.isfinite(number("SigmoidLoss", "bias", bias)):
             raise ValueError(f"SigmoidLoss: bias must be finite, got {bias}")
         self.fixed_bias = float(bias)
@@ -278,7 +281,7 @@ class SigmoidLoss(_WithTemperature):
 
     def forward(self, x: Tensor, y: Tensor, **options: Any) -> Tensor:
         """Return the loss of the pairs (..., n, d); ``options`` go to ``modalign.sigmoid_loss``."""
-        x, y, options = gather_options("SigmoidLoss", self.gather, (x, y), options)
+        options = {"process_group": self.process_group, **options}
         return sigmoid_loss(x, y, temperature=self.temperature, bias=self.bias, **self.options, **options)
 
     def _initial_values(self) -> dict[str, float]:

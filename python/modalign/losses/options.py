@@ -39,6 +39,7 @@ class InfoNCEOptions:
     workspace: int | None
     check_finite: bool | str
     backend: str
+    sharded_queue: bool = False
 
     def require_valid(self, x: Tensor) -> None:
         """Raise a TypeError or ValueError for the first option that is wrong for the rows x (..., n, d).

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from modalign.common.dtypes import accumulator
+from modalign.distributed.calls import Call
+from modalign.distributed.rows import gather_rows, total_of_ranks
 from modalign.losses.inputs import without_autocast
 
 __all__ = ["Pool", "count_and_total", "dots", "lead_over_mates", "sum_pools", "union"]
@@ -54,39 +56,52 @@ def union(logs: Tensor, dim: int) -> Tensor:
     return logs.masked_fill(empty, 0.0).logsumexp(dim).masked_fill(empty.squeeze(dim), -torch.inf)
 
 
-def count_and_total(a: Tensor, b: Tensor, ids: Tensor | None, mask: str) -> tuple[Tensor, Tensor]:
+def count_and_total(
+    a: Tensor, b: Tensor, ids: Tensor | None, mask: str, call: Call | None = None
+) -> tuple[Tensor, Tensor]:
     """Return how many rows of b each row of a counts, and the sum of their inner products, [problems, n], in O(n d).
 
     ``mask`` leaves out rows of b as ``modalign.ops.loss_tables.LossTables.mask`` does; ``ids`` are those of both sides.
+    With a call, the rows of b on all ranks count.
     """
     dtype = accumulator(a.dtype)
+
+    def of_all(values: Tensor) -> Tensor:
+        return values if call is None else total_of_ranks(values, call)
+
     if ids is None:
-        count = torch.full(a.shape[:2], b.shape[1] - (mask == "diagonal"), dtype=dtype, device=a.device)
-        total = dots(a, b.to(dtype).sum(1, keepdim=True))
+        rows = b.shape[1] if call is None else call.ranks.total
+        count = torch.full(a.shape[:2], rows - (mask == "diagonal"), dtype=dtype, device=a.device)
+        total = dots(a, of_all(b.to(dtype).sum(1, keepdim=True)))
         return count, total - dots(a, b) if mask == "diagonal" else total
     present, b = (ids >= 0).to(dtype), b.to(dtype)
-    count, total = present.sum(1, keepdim=True), dots(a, (b * present[..., None]).sum(1, keepdim=True))
+    count = of_all(present.sum(1, keepdim=True))
+    total = dots(a, of_all((b * present[..., None]).sum(1, keepdim=True)))
     if mask == "diagonal":
         count, total = count - 1, total - dots(a, b)
     elif mask != "none":
-        sizes, sums = _sum_groups(b, ids)
+        sizes, sums = _sum_groups(b, ids, call)
         mates = sizes, dots(a, sums)
         count, total = mates if mask == "different" else (count - mates[0], total - mates[1])
     return count * present, total * present
 
 
-def lead_over_mates(a: Tensor, b: Tensor, ids: Tensor | None) -> Tensor:
+def lead_over_mates(a: Tensor, b: Tensor, ids: Tensor | None, call: Call | None = None) -> Tensor:
     """Return <a_i, b_i> less the mean of <a_i, b_j> over the rows j of i's group, [problems, n].
 
-    It is exactly 0 for a row that is alone in its group.
+    It is exactly 0 for a row that is alone in its group. With a call, groups are those of all ranks.
     """
     assert ids is not None
-    sizes, sums = _sum_groups(b.to(accumulator(b.dtype)), ids)
+    sizes, sums = _sum_groups(b.to(accumulator(b.dtype)), ids, call)
     return dots(a, sizes[..., None] * b - sums) / sizes
 
 
-def _sum_groups(b: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+def _sum_groups(b: Tensor, ids: Tensor, call: Call | None) -> tuple[Tensor, Tensor]:
     """Return the number of rows in the group of each row, [problems, n], and their sum, [problems, n, d]."""
+    if call is not None:
+        own = call.ranks.own
+        sizes, sums = _sum_groups(gather_rows(b, call), gather_rows(ids, call), None)
+        return sizes[:, own], sums[:, own]
     # the slot after the last gathers the rows that are left out
     slots = torch.where(ids >= 0, ids, ids.shape[1])
     index = slots[..., None].expand_as(b)

@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from modalign.common.deterministic import softplus
+from modalign.distributed.calls import Call
+from modalign.distributed.info_nce import ShardedOptions, ShardedSums, sharded_info_nce
+from modalign.distributed.rows import gather_rows
 from modalign.losses.pools import Pool, count_and_total, dots, lead_over_mates, sum_pools, union
 from modalign.ops.info_nce import info_nce_backward, info_nce_forward
-from modalign.ops.loss_tables import ForwardOptions, LossTables, WeightTables
+from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
 
 __all__ = [
     "Direction",
@@ -93,6 +96,7 @@ class SharedOptions:
         stats: whether by-products are computed.
         workspace: bytes of logits to keep for the backward pass.
         check_finite: whether NaN and inf in embeddings raise an error.
+        call: the ranks that share the batch; None for this process alone.
     """
 
     ids: Tensor | None
@@ -105,6 +109,7 @@ class SharedOptions:
     workspace: int
     check_finite: bool
     backend: str
+    call: Call | None = None
 
     def forward_options(self, *, columns: bool) -> ForwardOptions:
         """Return what a pass over S computes."""
@@ -145,15 +150,25 @@ def _batch_pools(
     """Return the pools of the anchors and, if ``both``, of the candidates, in the batch, and the pairs' logits."""
     x, y, ids = rows.anchors, rows.candidates, options.ids
     tables = LossTables(x, y, rows.scale, row_id=ids, col_id=ids, row_cap=cap, col_cap=cap if both else None, mask=mask)
-    sums = info_nce_forward(tables, options.forward_options(columns=both), options.backend)
+    sums = _sums(tables, options, columns=both)
     row_lse, col_lse = sums.row_lse, sums.col_lse
     if ids is not None:  # a row left out has no candidates; its loss, dropped later, must not be NaN
         row_lse, col_lse = (
             lse.masked_fill(ids < 0, 0.0) if lse.shape == ids.shape else lse for lse in (row_lse, col_lse)
         )
-    row = Pool(row_lse, sums.row_best, sums.row_mean, partial(count_and_total, x, y, ids=ids, mask=mask))
-    col = Pool(col_lse, sums.col_best, sums.col_mean, partial(count_and_total, y, x, ids=ids, mask=mask))
+    count = partial(count_and_total, ids=ids, mask=mask, call=options.call)
+    row = Pool(row_lse, sums.row_best, sums.row_mean, partial(count, x, y))
+    col = Pool(col_lse, sums.col_best, sums.col_mean, partial(count, y, x))
     return (row, col) if both else (row,), sums.positive
+
+
+def _sums(tables: LossTables, options: SharedOptions, *, columns: bool) -> Sums | ShardedSums:
+    """Return the sums of rows and columns in the batch, of this process or of all ranks."""
+    if options.call is None:
+        return info_nce_forward(tables, options.forward_options(columns=columns), options.backend)
+    ids = tables.row_id is not None
+    sharded = ShardedOptions(columns, options.stats, options.check_finite, ids_elsewhere=ids, backend=options.backend)
+    return sharded_info_nce(tables, sharded, options.call)
 
 
 def hard_negative_pool(side: Side, negatives: Tensor) -> Pool:
@@ -173,7 +188,9 @@ def queue_pool(side: Side, queue: Tensor, options: SharedOptions) -> Pool:
     """Return the pool of the rows of a queue [problems, m, d], which are negatives of every anchor."""
     anchors = side.direction.anchors
     tables = LossTables(anchors, queue, side.direction.scale, row_cap=side.cap)
-    forward_options = dataclasses.replace(options.forward_options(columns=False), pairs=False)
+    # several ranks hear of each other's overflow from the caller, unless they are compiled
+    check_finite = options.check_finite and (options.call is None or torch.compiler.is_compiling())
+    forward_options = ForwardOptions(False, options.stats, options.workspace, check_finite=check_finite, pairs=False)
     sums = info_nce_forward(tables, forward_options, options.backend)
     count = partial(count_and_total, anchors, queue, ids=None, mask="none")
     return Pool(sums.row_lse, sums.row_best, sums.row_mean, count)
@@ -194,7 +211,7 @@ def anchor_losses(side: Side, options: SharedOptions) -> tuple[Tensor, Tensor]:
     # where the pair is the target nothing cancels: the loss is exact where it is small
     loss = excess
     if options.positives == "out":
-        loss = loss + rows.scale * lead_over_mates(rows.anchors, rows.candidates, options.ids)
+        loss = loss + rows.scale * lead_over_mates(rows.anchors, rows.candidates, options.ids, options.call)
     if rows.teacher is not None:
         loss = loss + side.positive - rows.scale * _teacher_target(rows, rows.teacher, options)
     if smoothing:
@@ -210,8 +227,7 @@ def _teacher_target(rows: Direction, teacher: Teacher, options: SharedOptions) -
     mask = "same" if options.grouped else "diagonal"
     tables = LossTables(a, b, scale, row_id=ids, col_id=ids, mask=mask)
     with torch.no_grad():
-        forward_options = dataclasses.replace(options.forward_options(columns=False), stats=False)
-        sums = info_nce_forward(tables, forward_options, options.backend)
+        sums = _sums(tables, dataclasses.replace(options, stats=False), columns=False)
         lse = sums.positive + softplus(sums.row_lse - sums.positive)
     # the rows of W are the teacher's softmax: its scale is divided out again
     nothing = lse[:, :0]
@@ -221,7 +237,27 @@ def _teacher_target(rows: Direction, teacher: Teacher, options: SharedOptions) -
         grad_positive=(sums.positive - lse).exp() / scale,
         row_lse=lse,
         col_lse=nothing,
-        stored=sums.stored,
+        stored=sums.stored if isinstance(sums, Sums) else lse.new_empty(0, b.shape[1]),
     )
-    mixed, _ = info_nce_backward(tables, weights, rows.candidates, None, backend=options.backend)
-    return dots(rows.anchors, mixed)
+    return dots(rows.anchors, _mixed(tables, weights, rows.candidates, options))
+
+
+def _mixed(tables: LossTables, weights: WeightTables, candidates: Tensor, options: SharedOptions) -> Tensor:
+    """Return W times the candidates, of this process or of all ranks."""
+    call, backend = options.call, options.backend
+    own, _ = info_nce_backward(tables, weights, candidates, None, backend=backend)
+    if call is None:
+        return own
+    everyone = gather_rows(candidates, call)
+    columns, ids = gather_rows(tables.right, call), options.ids
+    ids = None if ids is None else gather_rows(ids, call)
+    weights = dataclasses.replace(weights, grad_positive=weights.grad_col)
+    mask = tables.mask if tables.mask == "same" else "none"
+    for part in (slice(0, call.ranks.own.start), slice(call.ranks.own.stop, call.ranks.total)):
+        if part.stop > part.start:
+            col_id = None if ids is None else ids[:, part]
+            block = dataclasses.replace(tables, y=columns[:, part], col_id=col_id, mask=mask)
+            stored = weights.stored.new_empty(0, part.stop - part.start)
+            block_weights = dataclasses.replace(weights, stored=stored)
+            own = own + info_nce_backward(block, block_weights, everyone[:, part], None, backend=backend)[0]
+    return own

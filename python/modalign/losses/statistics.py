@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modalign.distributed.rows import total_of_ranks
 from modalign.losses.pools import count_and_total, dots, sum_pools
 from modalign.losses.sides import SharedOptions, Side
 
@@ -47,6 +48,11 @@ class Stats(NamedTuple):
     x_gradient: Tensor | None = None
     y_gradient: Tensor | None = None
 
+    def trimmed(self) -> Stats:
+        """Return the by-products of a rank that had no rows: without the row that took part in their place."""
+        x_lse, y_lse = (None if lse is None else lse[..., :0] for lse in (self.x_lse, self.y_lse))
+        return self._replace(x_lse=x_lse, y_lse=y_lse)
+
 
 def compute_stats(
     sides: dict[str, Side], lses: tuple[Tensor, ...], losses: Tensor, *, options: SharedOptions, batch: torch.Size
@@ -62,10 +68,19 @@ def compute_stats(
     """
     kept = options.kept
 
+    call = options.call
+
+    def of_all(values: Tensor) -> Tensor:
+        return values if call is None else total_of_ranks(values, call)
+
     def mean(values: Tensor) -> Tensor:
-        if kept is None:
-            return values.mean(1).reshape(batch)
-        return (torch.where(kept, values, 0.0).sum(1) / kept.sum(1)).reshape(batch)
+        if kept is not None:
+            sums = of_all(torch.where(kept, values, 0.0).sum(1)) / of_all(kept.sum(1).to(values.dtype))
+        elif call is None:
+            sums = values.mean(1)
+        else:
+            sums = of_all(values.sum(1)) / call.ranks.total
+        return sums.reshape(batch)
 
     with torch.no_grad():
         summaries = [_summarize(side, options) for side in sides.values()]
@@ -93,7 +108,9 @@ def _summarize(side: Side, options: SharedOptions) -> dict[str, Tensor]:
     log_count = count + 1
     all_candidates = options.positives == "out"
     if all_candidates or side.mates is not None:
-        mate_count, mate_total = count_and_total(rows.anchors, rows.candidates, options.ids, "different")
+        mate_count, mate_total = count_and_total(
+            rows.anchors, rows.candidates, options.ids, "different", call=options.call
+        )
         if all_candidates:
             count, total = count + 1 - mate_count, total + pair - mate_total
         else:

@@ -13,7 +13,7 @@
     info_nce, sigmoid_loss, unit_rows, knn, edge_products, neighbor_overlap, neighborhoods    one operation each
     loss_tables, knn_tables    frozen dataclasses that carry tensors and options from the functions to the backends
     _cpp, _cuda, _torch        the compiled core, the compiled CUDA kernels, and plain torch by blocks of rows
-    _refusals, _transforms, _examples    reasons for refusals, support of torch's transforms, arguments for ``doctor``
+    _refusals, transforms, _examples     reasons for refusals, support of torch's transforms, arguments for ``doctor``
 
 Backends are named as "module:function" and imported when they are first called. Checks of users' arguments and public
 docstrings do not belong here; they are in ``losses``, ``neighbors`` and ``metrics``.

@@ -17,9 +17,9 @@ from torch import Tensor
 from modalign.common.dtypes import FLOATS, HALF_AND_FLOAT, accumulator
 from modalign.ops import _examples, _torch
 from modalign.ops._refusals import interpreter_is_for_tests, no_hopper, no_triton, not_measured, not_on_cpu, wrong_dtype
-from modalign.ops._transforms import Context, differentiable, register_vmap
 from modalign.ops.dispatch import Implementation, Operation, select
 from modalign.ops.loss_tables import ForwardOptions, LossTables, Sums, WeightTables
+from modalign.ops.transforms import Context, differentiable, register_vmap
 
 __all__ = [
     "INFO_NCE",

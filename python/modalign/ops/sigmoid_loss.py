@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from modalign.ops import _examples, _torch
-from modalign.ops._transforms import Context, differentiable, register_vmap
 from modalign.ops.dispatch import Operation, select
 from modalign.ops.info_nce import (
     Arguments,
@@ -25,6 +24,7 @@ from modalign.ops.info_nce import (
     require_scales,
 )
 from modalign.ops.loss_tables import LossTables
+from modalign.ops.transforms import Context, differentiable, register_vmap
 
 __all__ = ["SIGMOID_LOSS", "backward_operator", "forward_operator", "sigmoid_loss_backward", "sigmoid_loss_forward"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from modalign.common.checks import refuse_forward_mode
 from modalign.common.dtypes import accumulator
-from modalign.ops._transforms import Context, differentiable, register_vmap
+from modalign.ops.transforms import Context, differentiable, register_vmap
 
 __all__ = ["backward_operator", "forward_operator", "unit_rows"]
 
