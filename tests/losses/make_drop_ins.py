@@ -73,6 +73,9 @@ def cases() -> list[dict[str, Any]]:
             table.append(
                 {"loss": "MultipleNegativesRankingLoss", "columns": columns, "n": n, "d": d, "options": options}
             )
+    sigmoid = {"loss": "SigLipLoss", "columns": 2, "logit_scale": 10.0, "logit_bias": -10.0}
+    table += [{**sigmoid, "n": n, "d": d} for n, d in SIZES]
+    table += [{**case, "sizes": [n] * ranks} for ranks, n in ((2, 5), (4, 3)) for case in cases_of_ranks(sigmoid)]
     return [
         json.loads(json.dumps({"seed": seed, "dtype": dtype, **case}))  # as the file gives them back
         for seed, case in enumerate(table)
@@ -80,16 +83,40 @@ def cases() -> list[dict[str, Any]]:
     ]
 
 
-def inputs(case: dict[str, Any]) -> list[list[Tensor]]:
-    """Return for each step the columns of the batch, which require gradients. Row i of all columns belongs together."""
+def cases_of_ranks(sigmoid: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the cases that run on several ranks, without their sizes; ``sigmoid`` is a case of SigLipLoss."""
+    clip = {"loss": "ClipLoss", "columns": 2, "d": 6, "logit_scale": 14.3}
+    modes = [{"local_loss": local, "gather_with_grad": grad} for local in (False, True) for grad in (False, True)]
+    table: list[dict[str, Any]] = [{**clip, "options": mode} for mode in modes]
+    table += [{**clip, "logit_bias": -10.0, "options": {**mode, "cache_labels": True}} for mode in modes]
+    table += [{**sigmoid, "d": 6, "options": {"dist_impl": way}} for way in ("bidir", "shift", "reduce", "gather")]
+    views = {"loss": "NTXentLoss", "columns": 2, "d": 6}
+    for options in ({"temperature": 0.1}, {"temperature": 0.5}):
+        table.append({**views, "options": {**options, "gather_distributed": True}})
+    # three steps of 10 or 12 rows into 20 places
+    options = {"temperature": 0.2, "memory_bank_size": (20, 6), "gather_distributed": True}
+    table.append({**views, "options": options, "steps": 3})
+    ranking = {"loss": "MultipleNegativesRankingLoss", "d": 6}
+    gathered = {"gather_across_devices": True}
+    return table + [{**ranking, "columns": columns, "options": {**options, **gathered}} for columns, options in MNRL]
+
+
+def inputs(case: dict[str, Any], rank: int = 0) -> list[list[Tensor]]:
+    """Return for each step the columns of the batch, which require gradients. Row i of all columns belongs together.
+
+    Of a case of several ranks they are the rows of one.
+    """
+    sizes = case.get("sizes", [case.get("n")])
+    rows = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
     random = np.random.RandomState(case["seed"])
     steps = []
     for _ in range(case.get("steps", 1)):
-        shared = random.standard_normal((case["n"], case["d"]))
+        shared = random.standard_normal((sum(sizes), case["d"]))
         columns = [shared + random.standard_normal(shared.shape) for _ in range(case["columns"])]
-        if case["loss"] == "ClipLoss" and case.get("unit", True):
+        if case["loss"] in ("ClipLoss", "SigLipLoss") and case.get("unit", True):
             columns = [column / np.linalg.norm(column, axis=1, keepdims=True) for column in columns]
-        steps.append([torch.tensor(column, dtype=getattr(torch, case["dtype"])).requires_grad_() for column in columns])
+        dtype = getattr(torch, case["dtype"])
+        steps.append([torch.tensor(column[rows], dtype=dtype).requires_grad_() for column in columns])
     return steps
 
 
@@ -109,8 +136,11 @@ class Columns(nn.Module):
         return {"sentence_embedding": features["embedding"]}
 
 
-def run(case: dict[str, Any], losses: types.SimpleNamespace) -> list[np.ndarray]:
-    """Return the losses of all steps, then the last step's gradients at each column and at the logit scale."""
+def run(case: dict[str, Any], losses: types.SimpleNamespace, rank: int = 0) -> list[np.ndarray]:
+    """Return the losses of all steps, then the last step's gradients at each column and at the logit scale and bias.
+
+    A case of several ranks runs on each of them. ``shares`` are factors of the ranks' losses, 1 without them.
+    """
     options = dict(case.get("options", {}))
     if "directions" in options:
         options["directions"] = tuple(options["directions"])
@@ -120,10 +150,15 @@ def run(case: dict[str, Any], losses: types.SimpleNamespace) -> list[np.ndarray]
         options["similarity_fct"] = getattr(losses, options["similarity_fct"])
     scale = torch.tensor(case.get("logit_scale", 1.0), dtype=getattr(torch, case["dtype"]), requires_grad=True)
     extra: list[Tensor] = []
+    place = {"rank": rank, "world_size": len(case["sizes"])} if "sizes" in case else {}
     if case["loss"] == "ClipLoss":
-        module, extra = losses.ClipLoss(), [scale]
+        module, extra = losses.ClipLoss(**options, **place), [scale]
         bias = torch.tensor(case["logit_bias"], dtype=scale.dtype) if "logit_bias" in case else None
         forward = lambda x: module(*x, scale, logit_bias=bias, output_dict=True)["contrastive_loss"]  # noqa: E731
+    elif case["loss"] == "SigLipLoss":
+        bias = torch.tensor(case["logit_bias"], dtype=scale.dtype, requires_grad=True)
+        module, extra = losses.SigLipLoss(**options, **place), [scale, bias]
+        forward = lambda x: module(*x, scale, bias, output_dict=True)["contrastive_loss"]  # noqa: E731
     elif case["loss"] == "NTXentLoss":
         module = losses.NTXentLoss(**options)
         rows = bank(case)
@@ -134,9 +169,10 @@ def run(case: dict[str, Any], losses: types.SimpleNamespace) -> list[np.ndarray]
         module = losses.MultipleNegativesRankingLoss(Columns(), **options)
         forward = lambda x: module([{"embedding": column} for column in x], None)  # noqa: E731
     values = []
-    for step in inputs(case):
+    for step in inputs(case, rank):
         loss = forward(step)
-        values.append(loss.detach())
+        values.append(loss.detach().clone())
+        loss = loss * case.get("shares", [1.0] * (rank + 1))[rank]
         gradients = torch.autograd.grad(loss, [*step, *extra])
     return [torch.stack(values).numpy(), *(gradient.numpy() for gradient in gradients)]
 
@@ -162,7 +198,7 @@ def bare_packages(*names: str) -> Iterator[None]:
 
 def originals() -> types.SimpleNamespace:
     with bare_packages("open_clip"):
-        clip = importlib.import_module("open_clip.loss").ClipLoss
+        clip = importlib.import_module("open_clip.loss")
     with bare_packages("lightly", "lightly.loss", "lightly.models", "lightly.models.modules", "lightly.utils"):
         # lightly.models.utils imports one layer of torchvision, which no loss uses
         sys.modules["torchvision"], layers = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
@@ -173,11 +209,27 @@ def originals() -> types.SimpleNamespace:
     ranking = importlib.import_module("sentence_transformers.sentence_transformer.losses.multiple_negatives_ranking")
     util = importlib.import_module("sentence_transformers.util")
     return types.SimpleNamespace(
-        ClipLoss=clip,
+        ClipLoss=clip.ClipLoss,
+        SigLipLoss=clip.SigLipLoss,
         NTXentLoss=ntxent,
         MultipleNegativesRankingLoss=ranking.MultipleNegativesRankingLoss,
         dot_score=util.dot_score,
     )
+
+
+def ours() -> types.SimpleNamespace:
+    from modalign.losses import drop_ins
+
+    return types.SimpleNamespace(**{name: getattr(drop_ins, name) for name in drop_ins.__all__}, dot_score="dot_score")
+
+
+def run_all(table: list[dict[str, Any]], library: str) -> list[list[np.ndarray]]:
+    """Return the results of all cases, those of several ranks one rank after the other."""
+    from losses.drop_in_ranks import run_on_ranks
+
+    losses = originals() if library == "originals" else ours()
+    shared = iter(run_on_ranks([case for case in table if "sizes" in case], library)[0])
+    return [next(shared) if "sizes" in case else run(case, losses) for case in table]
 
 
 def read() -> tuple[dict[str, str], list[tuple[dict[str, Any], list[np.ndarray]]]]:
@@ -196,8 +248,8 @@ def read() -> tuple[dict[str, str], list[tuple[dict[str, Any], list[np.ndarray]]
 
 
 def write() -> None:
-    losses, table = originals(), cases()
-    results = [run(case, losses) for case in table]
+    table = cases()
+    results = run_all(table, "originals")
     about = {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "cases": table,
@@ -212,15 +264,11 @@ def write() -> None:
 
 
 def check() -> None:
-    from modalign.losses import drop_ins
-
-    ours = types.SimpleNamespace(**{name: getattr(drop_ins, name) for name in drop_ins.__all__}, dot_score="dot_score")
-    theirs, worst = originals(), 0.0
     versions, golden = read()
+    table, worst = [case for case, _ in golden], 0.0
     print(f"file: {versions}; here: { {name: importlib.metadata.version(name) for name in PACKAGES} }")
-    for case, stored in golden:
-        live = run(case, theirs)
-        for other, name in ((stored, "the file"), (run(case, ours), "modalign")):
+    for (case, stored), live, replaced in zip(golden, run_all(table, "originals"), run_all(table, "ours"), strict=True):
+        for other, name in ((stored, "the file"), (replaced, "modalign")):
             error = max(
                 float(np.abs(a - b).max() / max(np.abs(a).max(), 1.0)) for a, b in zip(live, other, strict=True)
             )
@@ -232,6 +280,7 @@ def check() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(FILE.parents[1]))  # the processes that it starts import it as losses.make_drop_ins
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check() if parser.parse_args().check else write()

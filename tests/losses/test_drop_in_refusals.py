@@ -6,15 +6,15 @@ import pytest
 import torch
 from tests.losses.test_drop_ins import ROWS, cos_sim, ranking
 
-from modalign.losses.drop_ins import ClipLoss, NTXentLoss, info_nce_loss
+from modalign.losses.drop_ins import ClipLoss, NTXentLoss, SigLipLoss, info_nce_loss
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (
-            lambda: ClipLoss(world_size=2),
-            "world_size must be 1, got 2: the loss is computed from the rows of one process",
+            lambda: ClipLoss(world_size=2, use_horovod=True),
+            "use_horovod must be False for world_size=2: rows travel through torch.distributed. Start the processes",
         ),
         (lambda: ranking(similarity_fct=cos_sim), "similarity_fct must be .* got cos_sim: any other returns the whole"),
         (lambda: ranking(similarity_fct="euclidean"), "similarity_fct must be .* got euclidean"),
@@ -38,6 +38,18 @@ def test_refusals_have_a_reason(call: Callable[[], object], message: str) -> Non
         ),
         (lambda: ClipLoss()(ROWS, ROWS, torch.tensor(torch.nan)), ValueError, "logit_scale must be .* finite, got nan"),
         (lambda: ClipLoss()(ROWS.numpy(), ROWS, 1.0), TypeError, "image_features must be a tensor of .* got ndarray"),
+        (lambda: SigLipLoss()(ROWS, ROWS, 0.0, 0.0), ValueError, "logit_scale must be positive and finite, got 0.0"),
+        (lambda: SigLipLoss()(ROWS, ROWS, 1.0, torch.eye(4)), ValueError, "SigLipLoss: logit_bias must have one elem"),
+        (lambda: SigLipLoss()(ROWS, ROWS, 1.0, "2"), TypeError, "SigLipLoss: logit_bias must be a number, got '2'"),
+        (lambda: SigLipLoss(dist_impl="all"), ValueError, "dist_impl must be one of .* got 'all'"),
+        (lambda: SigLipLoss(process_group=2), TypeError, "process_group must be 'self', 'world', a .* got 2"),
+        (lambda: ClipLoss(world_size=2)(ROWS, ROWS, 1.0), RuntimeError, r"needs torch.distributed.init_process_group"),
+        (lambda: SigLipLoss(world_size=2)(ROWS, ROWS, 1.0, 0.0), RuntimeError, "needs torch.distributed.init_process"),
+        (
+            lambda: ClipLoss(world_size=2, process_group="self")(ROWS, ROWS, 1.0),
+            ValueError,
+            "process_group must be 'world', .* got 'self', which is one process",
+        ),
         (lambda: ranking(scale=0.0), ValueError, "scale must be positive and finite, got 0.0"),
         (lambda: ranking(directions=()), ValueError, r"must hold 'query_to_doc', .* got \(\)"),
         (lambda: ranking(directions=("doc_to_query",)), ValueError, "must hold 'query_to_doc'"),

@@ -11,19 +11,26 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from modalign.common.checks import number
+from modalign.distributed.sharding import ProcessGroup, copied_as_it_is
+from modalign.losses.drop_ins.own_pairs import mean_or_zero
 from modalign.losses.drop_ins.rows import (
     Gathered,
+    alone,
     cross_entropy,
     log_pool,
+    party_of_losses,
     require_finite,
     require_rows,
+    require_switch,
     unit_length,
 )
 from modalign.losses.functional import nt_xent
-from modalign.losses.gathering import count_processes, gather
+from modalign.losses.gathering import count_processes
 from modalign.losses.pools import dots
 
 __all__ = ["NTXentLoss"]
+
+SWITCH = "gather_distributed=True"
 
 
 class NTXentLoss(nn.Module):
@@ -44,7 +51,13 @@ class NTXentLoss(nn.Module):
             whose out0 requires a gradient, the batch's out1 replaces the rows from ``memory_bank.bank_ptr`` on; a batch
             that passes the end of the bank is cut there, as in lightly.
         gather_distributed: bool. In distributed training the rows of all processes are candidates of the anchors of
-            this process, and all rows enter the bank. In one process it is without effect.
+            this process, and all rows enter the bank. In one process it is without effect. Each process returns the
+            loss of its own anchors, and a row receives the gradient of the sum of the losses of all processes, so that
+            the mean that DDP takes is, for even batches, that of one process with the whole batch. A process computes
+            16 N^2 d / P FLOPs for N rows on P processes.
+        process_group: for gather_distributed, the processes: "world" (the default), a process group, or a
+            ``modalign.distributed.Sharding`` with its settings. Without it the loss is that of this process, with a
+            warning once where there are others; "self" is this process without one. lightly does not have it.
 
     Raises:
         ValueError: a temperature that is not positive (lightly takes negative ones too), a memory_bank_size that is not
@@ -72,6 +85,8 @@ class NTXentLoss(nn.Module):
         temperature: float = 0.5,
         memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False,
+        *,
+        process_group: ProcessGroup = "unset",
     ) -> None:
         super().__init__()
         if not 0 < number("NTXentLoss", "temperature", temperature) < math.inf:
@@ -80,7 +95,9 @@ class NTXentLoss(nn.Module):
             raise ValueError(f"NTXentLoss: temperature must be at least {self.eps}, got {temperature}")
         if gather_distributed and not dist.is_available():
             raise ValueError("NTXentLoss: gather_distributed needs torch.distributed, which this torch lacks")
+        require_switch("NTXentLoss", process_group, SWITCH, is_on=gather_distributed)
         self.temperature, self.gather_distributed = temperature, gather_distributed
+        self.process_group = copied_as_it_is(process_group)
         self.memory_bank = _MemoryBank(memory_bank_size)
         self.cross_entropy = nn.CrossEntropyLoss()  # for code that reads it: the loss never has the logits
 
@@ -96,9 +113,36 @@ class NTXentLoss(nn.Module):
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """Return the loss of two views (n, d)."""
-        several = self.gather_distributed and count_processes() > 1
-        if self.memory_bank.size[0] == 0 and not several:
-            return nt_xent(out0, out1, temperature=self.temperature)
+        several, group = self.gather_distributed and count_processes() > 1, self.process_group
+        if self.memory_bank.size[0] == 0:
+            temperature = self.temperature
+            if not several:
+                process = alone("NTXentLoss", group, SWITCH)
+                return nt_xent(out0, out1, temperature=temperature, process_group=process)
+            everyone = party_of_losses("NTXentLoss", group)
+            return mean_or_zero(nt_xent(out0, out1, temperature=temperature, reduction="none", process_group=everyone))
+        party = None
+        if several and torch.is_grad_enabled():  # rows may enter the bank
+            party = party_of_losses("NTXentLoss", group)
+            party.checked(lambda: self._require_views(out0, out1))
+        else:
+            self._require_views(out0, out1)
+        query, key = unit_length(out0), unit_length(out1)
+        scale = 1 / self.temperature
+        # a copy: the bank changes before the backward pass reads it
+        negatives = self.memory_bank.bank.to(query, copy=True)
+        loss = cross_entropy(scale * dots(query, key), log_pool(query, negatives, scale)).mean()
+        keys = key.detach()
+        if party is not None:
+            party = party.describing(temperature=self.temperature, memory_bank_size=self.memory_bank.size)
+            party = party.describing(out0_requires_grad=out0.requires_grad)
+            keys = Gathered.of(party, keys, "a memory bank").rows
+        if out0.requires_grad:  # only now: rows that the loss refuses stay out of the bank
+            self.memory_bank.enqueue(keys)
+        return loss
+
+    def _require_views(self, out0: Tensor, out1: Tensor) -> None:
+        """Raise an error for views that do not fit each other or the memory bank."""
         require_rows("NTXentLoss", out0=out0, out1=out1)
         if out0.ndim != 2 or out0.shape != out1.shape or 0 in out0.shape:
             raise ValueError(
@@ -111,18 +155,7 @@ class NTXentLoss(nn.Module):
                 f"got {out0.dtype} {out0.device} and {out1.dtype} {out1.device}"
             )
         require_finite("NTXentLoss", out0=out0, out1=out1)
-        query, key = unit_length(out0), unit_length(out1)
-        scale = 1 / self.temperature
-        if self.memory_bank.size[0] == 0:
-            return _loss_among_processes(query, key, scale)
         self.memory_bank.require_fit(out0)
-        # a copy: the bank changes before the backward pass reads it
-        negatives = self.memory_bank.bank.to(query, copy=True)
-        loss = cross_entropy(scale * dots(query, key), log_pool(query, negatives, scale)).mean()
-        if out0.requires_grad:  # only now: rows that the loss refuses stay out of the bank
-            keys = key.detach()
-            self.memory_bank.enqueue(gather(keys) if several else keys)
-        return loss
 
 
 class _MemoryBank(nn.Module):
@@ -163,12 +196,3 @@ class _MemoryBank(nn.Module):
         self.bank.index_copy_(0, index, torch.where(finite, keys, self.bank[index]))
         stop = self.bank_ptr + keys.shape[0]
         self.bank_ptr.copy_(torch.where(stop < self.size[0], stop, 0))
-
-
-def _loss_among_processes(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Return the mean loss of the anchors of this process, with the rows of all processes as candidates."""
-    queries = Gathered.of(query)
-    candidates = torch.cat([queries.rows, gather(key)])
-    ids = (queries.local_ids.repeat(2), queries.ids.repeat(2))
-    log_negatives = log_pool(torch.cat([query, key]), candidates, scale, ids=ids)
-    return cross_entropy((scale * dots(query, key)).repeat(2), log_negatives).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,22 @@ from torch import Tensor, nn
 
 from modalign.common.checks import number, one_of
 from modalign.common.deterministic import softplus
+from modalign.common.dtypes import accumulator
+from modalign.distributed.sharding import ProcessGroup, copied_as_it_is
 from modalign.losses.drop_ins.columns import embed_columns
-from modalign.losses.drop_ins.rows import Gathered, log_pool, require_rows, unit_length
-from modalign.losses.gathering import gather
+from modalign.losses.drop_ins.own_pairs import mean_or_zero
+from modalign.losses.drop_ins.rows import (
+    Gathered,
+    alone,
+    damp_gradient,
+    log_pool,
+    party_of_losses,
+    require_rows,
+    require_switch,
+    unit_length,
+)
+from modalign.losses.functional import info_nce
+from modalign.losses.gathering import count_processes
 from modalign.losses.pools import dots, union
 
 __all__ = ["MultipleNegativesRankingLoss"]
@@ -21,6 +35,7 @@ __all__ = ["MultipleNegativesRankingLoss"]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 HARDNESS_MODES = (None, "in_batch_negatives", "hard_negatives", "all_negatives")
 SIMILARITIES = ("cos_sim", "dot_score")
+SWITCH = "gather_across_devices=True"
 # directions and partition mode -> the paper to cite; the first entry is for all others
 CITATIONS = {
     (frozenset({"query_to_doc"}), "joint"): """
@@ -75,7 +90,7 @@ class MultipleNegativesRankingLoss(nn.Module):
 
     ``loss(sentence_features, labels=None)`` takes the features of each column; labels are ignored, as in the original.
     It returns a scalar, float64 for float64 embeddings and float32 otherwise. With n rows and k columns peak memory is
-    O(n k d), never O(n^2 k).
+    O(n k d), never O(n^2 k), for the rows of all processes with gather_across_devices.
 
     Args:
         model: called with the features of column 0, then with those of the other columns, merged into one batch if
@@ -83,13 +98,21 @@ class MultipleNegativesRankingLoss(nn.Module):
         scale: positive float, 1 / temperature.
         similarity_fct: "cos_sim" or "dot_score", or sentence-transformers' function of that name.
         gather_across_devices: bool. In distributed training the rows of all processes are candidates of the queries
-            and documents of this process. In one process it is without effect.
+            and documents of this process. In one process it is without effect. Each process returns the loss of its own
+            rows, and a row receives the gradient of the sum of the losses of all processes, so that the mean that DDP
+            takes is, for even batches, that of one process with the whole batch. A process computes 8 n N d FLOPs for
+            each column in a pool, n its rows and N those of all; pairs with query_to_doc, and with both directions of
+            pairs "per_direction", take 8 n N d in all and may use a ring.
         directions: name or names of the pools, "query_to_doc" among them.
         partition_mode: "joint", or "per_direction" for the pools that hold the positive: query_to_doc, doc_to_query.
         hardness_mode: the logits of query_to_doc that get hardness_strength * cos more, with the cosine constant for
             the gradient: "in_batch_negatives" (documents and hard negatives of the other rows), "hard_negatives" (those
             of the same row), "all_negatives" (both), or None.
         hardness_strength: float, finite and not negative.
+        process_group: for gather_across_devices, the processes: "world" (the default), a process group, or a
+            ``modalign.distributed.Sharding`` with its settings. Without it the loss is that of this process, with a
+            warning once where there are others; "self" is this process without one. sentence-transformers does not have
+            it.
 
     Raises:
         NotImplementedError: another similarity_fct: a function of two tables returns their whole matrix.
@@ -121,6 +144,8 @@ class MultipleNegativesRankingLoss(nn.Module):
         partition_mode: str = "joint",
         hardness_mode: str | None = None,
         hardness_strength: float = 0.0,
+        *,
+        process_group: ProcessGroup = "unset",
     ) -> None:
         super().__init__()
         if not 0 < number("MultipleNegativesRankingLoss", "scale", scale) < math.inf:
@@ -147,6 +172,8 @@ class MultipleNegativesRankingLoss(nn.Module):
                 "MultipleNegativesRankingLoss: hardness_strength must be finite and not negative, "
                 f"got {hardness_strength}"
             )
+        require_switch("MultipleNegativesRankingLoss", process_group, SWITCH, is_on=gather_across_devices)
+        self.process_group = copied_as_it_is(process_group)
         self.model, self.scale, self.similarity = model, float(scale), _similarity(similarity_fct)
         self.similarity_fct, self.gather_across_devices = similarity_fct, gather_across_devices
         self.directions, self.partition_mode = directions, partition_mode
@@ -182,52 +209,88 @@ class MultipleNegativesRankingLoss(nn.Module):
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of the embeddings (n, d) of each column; labels are ignored."""
-        _require_columns(embeddings)
+        party = None
+        if self.gather_across_devices and count_processes() > 1:
+            party = party_of_losses("MultipleNegativesRankingLoss", self.process_group)
+            party = party.describing(**self.get_config_dict())
+            party.checked(lambda: _require_columns(embeddings, fewest=0))
+        else:
+            alone("MultipleNegativesRankingLoss", self.process_group, SWITCH)
+            _require_columns(embeddings, fewest=1)
         if self.similarity == "cos_sim":
             embeddings = [unit_length(column) for column in embeddings]
+        if self._is_info_nce(len(embeddings)):
+            return mean_or_zero(self._info_nce(embeddings, "self" if party is None else party))
         queries, *columns = embeddings
         positives, all_queries, all_documents = columns[0], queries, torch.cat(columns)
         ids = all_ids = torch.arange(queries.shape[0], device=queries.device)
-        if self.gather_across_devices:
-            gathered = Gathered.of(queries)
-            all_queries, all_ids, ids = gathered.rows, gathered.ids, gathered.local_ids
-            all_documents = torch.cat([gather(column) for column in columns])
+        gathered: Gathered | None = None
+        check_finite: bool | str = "auto"
+        if party is not None:
+            gathered = Gathered.of(party, torch.stack(list(embeddings), 1), "a pool of several columns")
+            if not queries.shape[0]:  # the others want the gradients of this rank, which are zero
+                gathered.require_finite("MultipleNegativesRankingLoss", queries, self.scale)
+                return gathered.rows[:0].sum(dtype=accumulator(queries.dtype))
+            all_queries, *all_columns = gathered.rows.unbind(1)
+            all_documents = torch.cat(all_columns)
+            all_ids = torch.arange(all_queries.shape[0], device=queries.device)
+            ids = all_ids[gathered.own]
+            check_finite = "auto" if torch.compiler.is_compiling() else False  # below, by all ranks at once
         document_ids = all_ids.repeat(len(columns))
+        pool = partial(log_pool, scale=self.scale, check_finite=check_finite)
         # similarities of each query with the documents of its row, the positive first
         row_products = torch.stack([dots(queries, column) for column in columns], dim=1)
+
+        def query_to_doc() -> Tensor:
+            others = self._log_documents_of_other_rows(queries, all_documents, (ids, document_ids), check_finite)
+            return union(torch.cat([others[:, None], self._hard_logits(row_products[:, 1:])], 1), 1)
+
         # pools of negatives alone: nothing cancels where the positive outweighs them
-        log_negatives = {
-            "query_to_doc": lambda: union(
-                torch.cat(
-                    [
-                        self._log_documents_of_other_rows(queries, all_documents, (ids, document_ids))[:, None],
-                        self._hard_logits(row_products[:, 1:]),
-                    ],
-                    1,
-                ),
-                1,
-            ),
-            "query_to_query": lambda: log_pool(queries, all_queries, self.scale, ids=(ids, all_ids)),
-            "doc_to_query": lambda: log_pool(positives, all_queries, self.scale, ids=(ids, all_ids)),
-            "doc_to_doc": lambda: log_pool(positives, all_documents, self.scale, ids=(ids, document_ids)),
+        log_negatives: dict[str, Callable[[], Tensor]] = {
+            "query_to_doc": query_to_doc,
+            "query_to_query": lambda: pool(queries, all_queries, ids=(ids, all_ids)),
+            "doc_to_query": lambda: pool(positives, all_queries, ids=(ids, all_ids)),
+            "doc_to_doc": lambda: pool(positives, all_documents, ids=(ids, document_ids)),
         }
         pools = torch.stack([log_negatives[name]() for name in DIRECTIONS if name in self.directions])
         positive = self.scale * row_products[:, 0]
+        if gathered is not None:
+            logits = torch.cat([pools.flatten(), positive.abs()])
+            gathered.require_finite("MultipleNegativesRankingLoss", logits, self.scale)
         if self.partition_mode == "per_direction":
             return softplus(pools - positive).mean()
         # doc_to_query holds the positive a second time
         copies = 1 + ("doc_to_query" in self.directions)
         return math.log(copies) + softplus(union(pools, 0) - positive - math.log(copies)).mean()
 
-    def _log_documents_of_other_rows(self, queries: Tensor, documents: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+    def _is_info_nce(self, columns: int) -> bool:
+        """Return whether the loss is that of ``modalign.info_nce`` in one direction or in both."""
+        both = set(self.directions) == {"query_to_doc", "doc_to_query"} and self.partition_mode == "per_direction"
+        return columns == 2 and self.hardness_mode is None and (both or set(self.directions) == {"query_to_doc"})
+
+    def _info_nce(self, pairs: Sequence[Tensor], process_group: ProcessGroup) -> Tensor:
+        """Return the losses (n,) of pairs of queries and documents."""
+        losses: Tensor = info_nce(
+            *pairs,
+            temperature=1 / self.scale,
+            normalize=False,
+            direction="both" if len(set(self.directions)) == 2 else "x_to_y",
+            reduction="none",
+            process_group=process_group,
+        )
+        return losses
+
+    def _log_documents_of_other_rows(
+        self, queries: Tensor, documents: Tensor, ids: tuple[Tensor, Tensor], check_finite: bool | str
+    ) -> Tensor:
         """Return the log-sum-exp of the negatives of query_to_doc in other rows, which hardness treats alike."""
         strength = self.hardness_strength if self.hardness_mode else 0.0
         if strength == 0 or self.hardness_mode == "hard_negatives":
-            return log_pool(queries, documents, self.scale, ids=ids)
+            return log_pool(queries, documents, self.scale, ids=ids, check_finite=check_finite)
         # (scale + strength) cos with the gradient of scale cos
         share = self.scale / (self.scale + strength)
-        queries, documents = _damp_gradient(queries, share), _damp_gradient(documents, share)
-        return log_pool(queries, documents, self.scale + strength, ids=ids)
+        queries, documents = damp_gradient(queries, share), damp_gradient(documents, share)
+        return log_pool(queries, documents, self.scale + strength, ids=ids, check_finite=check_finite)
 
     def _hard_logits(self, products: Tensor) -> Tensor:
         """Return the logits of the hard negatives of each query's row, from their similarities (n, columns)."""
@@ -238,12 +301,12 @@ class MultipleNegativesRankingLoss(nn.Module):
         return logits
 
 
-def _require_columns(embeddings: Sequence[Tensor]) -> None:
+def _require_columns(embeddings: Sequence[Tensor], fewest: int) -> None:
     require_rows("MultipleNegativesRankingLoss", **{f"column {i}": column for i, column in enumerate(embeddings)})
     shapes = [tuple(column.shape) for column in embeddings]
     # not a set of shapes, which would fix the sizes of a compiled graph
     same = all(shape == shapes[0] for shape in shapes)
-    if len(shapes) < 2 or not same or len(shapes[0]) != 2 or 0 in shapes[0]:
+    if len(shapes) < 2 or not same or len(shapes[0]) != 2 or shapes[0][0] < fewest or shapes[0][1] == 0:
         raise ValueError(
             "MultipleNegativesRankingLoss: the columns must be two or more of one shape (n, d), not empty, "
             f"got shapes {shapes}"
@@ -251,11 +314,6 @@ def _require_columns(embeddings: Sequence[Tensor]) -> None:
     kinds = [(column.dtype, column.device) for column in embeddings]
     if len(set(kinds)) > 1:
         raise TypeError(f"MultipleNegativesRankingLoss: the columns must share dtype and device, got {kinds}")
-
-
-def _damp_gradient(x: Tensor, share: float) -> Tensor:
-    """Return x, of whose gradient only ``share`` passes."""
-    return x.detach() + share * (x - x.detach())
 
 
 def _similarity(function: Callable[[Tensor, Tensor], Tensor] | str) -> str:

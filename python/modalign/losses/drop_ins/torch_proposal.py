@@ -7,6 +7,7 @@ from torch import Tensor
 from modalign.common.checks import one_of
 from modalign.common.dtypes import accumulator
 from modalign.losses.drop_ins.rows import (
+    alone,
     cross_entropy,
     log_pool,
     positive_number,
@@ -81,8 +82,9 @@ def info_nce_loss(
     if query.numel() == 0:
         raise ValueError(f"info_nce_loss: query and positive_key must not be empty, got {tuple(query.shape)}")
     if negative_keys is None:
+        group = alone("info_nce_loss", "unset", 'modalign.info_nce(..., direction="x_to_y", process_group="world")')
         in_batch: Tensor = info_nce(
-            query, positive_key, temperature=temperature, direction="x_to_y", reduction=reduction
+            query, positive_key, temperature=temperature, direction="x_to_y", reduction=reduction, process_group=group
         )
         return in_batch
     require_rows("info_nce_loss", negative_keys=negative_keys)
