@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks import before_after, cases, compare, knn_cases, speed, study_rec
 from benchmarks.gpu import graphs, losses  # noqa: E402
 from benchmarks.gpu import run as gpu  # noqa: E402
 from benchmarks.gpu.cases import Case as GpuCase  # noqa: E402
+from benchmarks.gpu.cases import one_rank  # noqa: E402
 from benchmarks.load import require_idle_machine  # noqa: E402
 
 import modalign  # noqa: E402
@@ -152,6 +154,13 @@ def test_the_speed_page_uses_the_newest_complete_record(tmp_path: Path, monkeypa
     assert speed.picture(records).png.startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def rank() -> Iterator[None]:
+    """Let this process be the only rank, as the benchmark of a GPU does."""
+    with one_rank(torch.device("cpu")):
+        yield
+
+
 GPU_CASES = [*losses.loss_cases(small=True), *graphs.knn_cases(small=True)]
 
 
@@ -159,6 +168,7 @@ def on_cpu(case: GpuCase, **options: object) -> dict:
     return gpu.measure(case, torch.device("cpu"), torch.float32, gpu.Limits(rounds=2, **options))
 
 
+@pytest.mark.usefixtures("rank")
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
 def test_a_wrong_library_on_a_gpu_is_recorded_and_not_timed(case: GpuCase) -> None:
     def off(*inputs: torch.Tensor) -> object:
@@ -175,6 +185,7 @@ def test_a_wrong_library_on_a_gpu_is_recorded_and_not_timed(case: GpuCase) -> No
     assert "ours" in row["not_timed"]["off"] or "true ones" in row["not_timed"]["off"]
 
 
+@pytest.mark.usefixtures("rank")
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: case.name)
 def test_a_wrong_result_of_modalign_on_a_gpu_is_a_failed_row(case: GpuCase) -> None:
     def wrong(*inputs: torch.Tensor) -> object:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["CLUSTER", "Case", "Rivals", "is_installed", "sample_rows"]
+__all__ = ["CLUSTER", "Case", "Rivals", "is_installed", "one_rank", "sample_rows"]
 
 SAMPLED = 64  # rows whose gradients or neighbours are compared with the definition
 CLUSTER = 100  # rows in a cluster of the inputs
@@ -46,6 +48,17 @@ class Case:
 def is_installed(package: str) -> bool:
     """Return whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
+
+
+@contextlib.contextmanager
+def one_rank(device: torch.device) -> Iterator[None]:
+    """Let this process be the only rank of torch.distributed, which communicates by NCCL on a GPU."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def sample_rows(rows: Tensor) -> Tensor:

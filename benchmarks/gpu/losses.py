@@ -18,6 +18,7 @@ from torch import Tensor
 
 import modalign
 from benchmarks.gpu.cases import CLUSTER, Case, Rivals, is_installed, sample_rows
+from modalign.distributed import Sharding
 
 __all__ = ["TEMPERATURE", "loss_cases"]
 
@@ -55,8 +56,13 @@ def _info_nce(n: int, d: int, *, dense: bool = False, workspace: int = 0, on_gpu
     def modalign_loss(x: Tensor, y: Tensor, backend: str = "auto") -> Tensor:
         return modalign.info_nce(x, y, temperature=TEMPERATURE, workspace=workspace, backend=backend)
 
+    def sharded_loss(x: Tensor, y: Tensor) -> Tensor:
+        sharding = Sharding("world", sizes="even", check="first")
+        return modalign.info_nce(x, y, temperature=TEMPERATURE, process_group=sharding)
+
     rivals: Rivals = {"modalign": _with_gradients(modalign_loss)}
     if not workspace:
+        rivals["modalign, as the only rank"] = _with_gradients(sharded_loss)
         rivals["torch by blocks"] = _by_blocks
         if is_installed("modalign._cuda") and on_gpu:
             rivals["modalign, cuda backend"] = _with_gradients(functools.partial(modalign_loss, backend="cuda"))

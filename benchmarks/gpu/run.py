@@ -30,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu.cases import Case
+from benchmarks.gpu.cases import Case, one_rank
 from benchmarks.gpu.graphs import knn_cases
 from benchmarks.gpu.losses import loss_cases
 from modalign.common import provenance
@@ -287,7 +287,8 @@ def main() -> None:
         raise SystemExit("no CUDA device was found; use --device cpu --small to test the script without one")
     record = _load_record(options.out)
     suites = [suite for suite in SUITES if options.only in (None, suite)]
-    _run(suites, record, options)
+    with one_rank(torch.device(options.device)):  # the losses are also measured as those of several ranks
+        _run(suites, record, options)
     console = Console(width=200)
     for suite in suites:
         console.print(_table(suite, record["suites"][suite]))
