@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 
-__all__ = ["ROWS", "SIZES", "Description", "agree", "refuse"]
+__all__ = ["ROWS", "SIZES", "Description", "agree", "naming_lost_ranks", "refuse"]
 
 Description = dict[str, object]
 
 ROWS, SIZES = "rows", "compiled sizes"  # of a description, and may differ: the rows of a rank, and its graph's sizes
+ANSWER = timedelta(seconds=2)  # in which ranks answer after one of their collectives failed
 GIVEN_UP = "given up"  # the whole description of a rank that gives up the call: what it did
 
 
@@ -107,9 +109,47 @@ def refuse(group: dist.ProcessGroup, error: Exception | str) -> None:
         _Calls.of(group).tell({GIVEN_UP: f"refused its input, so no rank goes on: {error}"})
 
 
+@contextlib.contextmanager
+def naming_lost_ranks(group: dist.ProcessGroup) -> Iterator[None]:
+    """Let the error of a collective say which ranks do not answer any more."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo; NCCL may end the process before
+        lost = _lost(group)
+        if lost:
+            raise RuntimeError(
+                f"rows did not travel: no answer within {ANSWER.total_seconds():g} s from {_ranks(lost)}; a rank has "
+                "ended, and others may wait for it"
+            ) from error
+        raise
+
+
+def _lost(group: dist.ProcessGroup) -> list[int]:
+    """Return the ranks that do not say within two seconds that a collective of this call failed on them, too."""
+    with _store_that_answers("a collective failed, and"):
+        calls = _Calls.of(group)
+        keys = [f"failed/{calls.count}/{rank}" for rank in range(group.size())]
+        calls.store.set(keys[calls.rank], "")
+        with contextlib.suppress(RuntimeError, ValueError):
+            calls.store.wait(keys, ANSWER)
+        return [rank for rank, key in enumerate(keys) if not calls.store.check([key])]
+
+
+@contextlib.contextmanager
+def _store_that_answers(begin: str) -> Iterator[None]:
+    """Let the error of a store that is gone say whose it was; the message has a beginning."""
+    try:
+        yield
+    except dist.DistError as error:
+        raise RuntimeError(
+            f"{begin} the store of the process group does not answer: the process that holds it has ended, which is "
+            "rank 0 or the launcher"
+        ) from error
+
+
 def _exchange(operation: str, group: dist.ProcessGroup, description: Description) -> list[Description]:
     limit, size = _timeout(group), group.size()
-    try:
+    with _store_that_answers(f"{operation}:"):
         calls = _Calls.of(group)
         number = calls.tell(description)
         keys = [calls.key(number, rank) for rank in range(size)]
@@ -127,11 +167,6 @@ def _exchange(operation: str, group: dist.ProcessGroup, description: Description
                     "or makes fewer calls than the others"
                 ) from error
         return calls.heard(number, size)
-    except dist.DistError as error:
-        raise RuntimeError(
-            f"{operation}: the store of the process group does not answer: the process that holds it has ended, which "
-            "is rank 0 or the launcher"
-        ) from error
 
 
 def _ranks(numbers: list[int]) -> str:

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from modalign.distributed.agreement import naming_lost_ranks
 from modalign.distributed.ranks import Block, Ranks
 from modalign.distributed.wire import opened, packed, rows_more
 
@@ -34,7 +35,8 @@ def gathered(table: Tensor, ranks: Ranks, wire: torch.dtype | None = None) -> Te
     longest, wire = max(ranks.sizes), wire if table.is_floating_point() and 0 not in table.shape[2:] else None
     sent = packed(_padded(table, longest), wire)
     out = sent.new_empty(ranks.count, *sent.shape)
-    _all_gather(out.flatten(0, 1), sent, group=ranks.group)
+    with naming_lost_ranks(ranks.group):
+        _all_gather(out.flatten(0, 1), sent, group=ranks.group)
     if len(table) == 1 and ranks.total == longest * ranks.count and not rows_more(wire):
         return out.flatten(0, 2)[None].to(table.dtype)
     sizes = zip(out, ranks.sizes, strict=True)
@@ -51,12 +53,14 @@ def scattered(table: Tensor, ranks: Ranks, wire: torch.dtype | None = None) -> T
     if wire is not None:
         sent = torch.stack([packed(part, wire) for part in parts])
         received = torch.empty_like(sent)
-        dist.all_to_all_single(received, sent, group=ranks.group)
+        with naming_lost_ranks(ranks.group):
+            dist.all_to_all_single(received, sent, group=ranks.group)
         own = slice(ranks.sizes[ranks.rank])
         return sum_in_order([opened(part, table.dtype, own, wire) for part in received], table.dtype)
     whole = table.reshape(ranks.count, 1, longest, *table.shape[2:]) if even and len(table) == 1 else torch.stack(parts)
     out = table.new_empty(whole.shape[1:])
-    _reduce_scatter(out, whole.flatten(0, 1).contiguous(), group=ranks.group)
+    with naming_lost_ranks(ranks.group):
+        _reduce_scatter(out, whole.flatten(0, 1).contiguous(), group=ranks.group)
     return out[:, : ranks.sizes[ranks.rank]]
 
 
@@ -73,7 +77,8 @@ def exchanged(table: Tensor, ranks: Ranks) -> Tensor:
     sent = table.movedim(2, 0).contiguous()
     n = ranks.sizes[ranks.rank]
     received = sent.new_empty(ranks.count * n, *sent.shape[1:])
-    dist.all_to_all_single(received, sent, [n] * ranks.count, list(ranks.sizes), group=ranks.group)
+    with naming_lost_ranks(ranks.group):
+        dist.all_to_all_single(received, sent, [n] * ranks.count, list(ranks.sizes), group=ranks.group)
     parts: Tensor = received.reshape(ranks.count, n, *sent.shape[1:]).movedim(1, 3)
     return parts
 
@@ -155,7 +160,7 @@ class Ring:
         here = packed(self.table, self.wire)
         pending, arriving = self._pass_on(here, 1) if hops else ([], here)
         for hop in range(1, hops + 1):
-            _wait(pending)
+            _wait(pending, ranks)
             here = arriving
             if hop < hops:
                 pending, arriving = self._pass_on(here, hop + 1)
@@ -177,7 +182,8 @@ class Ring:
             dist.P2POp(dist.isend, sent, group=ranks.group, group_peer=(ranks.rank + distance) % ranks.count),
             dist.P2POp(dist.irecv, received, group=ranks.group, group_peer=ranks.before(distance)),
         ]
-        works: Sequence[dist.Work] = dist.batch_isend_irecv(operations)
+        with naming_lost_ranks(ranks.group):
+            works: Sequence[dist.Work] = dist.batch_isend_irecv(operations)
         return list(works)
 
     def start_sums(self, like: Tensor) -> None:
@@ -204,7 +210,7 @@ class Ring:
         while self.hop < hops:
             self._receive()
         self._send(-hops)  # home
-        _wait(self.sending)
+        _wait(self.sending, self.ranks)
         return self._arrived()
 
     def _send(self, distance: int = 1) -> None:
@@ -226,12 +232,13 @@ class Ring:
         else:
             if not self.sending:
                 self._send()
-            _wait(self.sending)
+            _wait(self.sending, self.ranks)
             self.held = self._arrived()
         self.sending = []
         self.hop += 1
 
 
-def _wait(works: Sequence[dist.Work]) -> None:
-    for work in works:
-        work.wait()
+def _wait(works: Sequence[dist.Work], ranks: Ranks) -> None:
+    with naming_lost_ranks(ranks.group):
+        for work in works:
+            work.wait()
