@@ -15,7 +15,7 @@ X = torch.eye(4)
 DOORS: dict[str, tuple[Callable[[], object], str]] = {
     "info_nce: direction": (lambda: modalign.info_nce(X, X, direction="x2y"), "x_to_y"),
     "InfoNCE: reduction": (lambda: modalign.InfoNCE(reduction="average"), "mean"),
-    "info_nce: gather": (lambda: modalign.InfoNCE(gather="yes"), "True"),
+    "Sharding: way": (lambda: modalign.distributed.Sharding(way="rings"), "ring"),
     "info_nce_loss: reduction": (lambda: info_nce_loss(X, X, reduction="men"), "mean"),
     "MultipleNegativesRankingLoss: hardness_mode": (
         lambda: MultipleNegativesRankingLoss(torch.nn.Identity(), hardness_mode="hard_negative"),

@@ -269,15 +269,16 @@ class MultipleNegativesRankingLoss(nn.Module):
         return columns == 2 and self.hardness_mode is None and (both or set(self.directions) == {"query_to_doc"})
 
     def _info_nce(self, pairs: Sequence[Tensor], process_group: ProcessGroup) -> Tensor:
-        """Return the losses (n,) of pairs of queries and documents."""
-        losses: Tensor = info_nce(
-            *pairs,
-            temperature=1 / self.scale,
-            normalize=False,
-            direction="both" if len(set(self.directions)) == 2 else "x_to_y",
-            reduction="none",
-            process_group=process_group,
-        )
+        """Return the losses (n,) of pairs of queries and documents, of the rows as they are, also under autocast."""
+        with torch.autocast(pairs[0].device.type, enabled=False):
+            losses: Tensor = info_nce(
+                *pairs,
+                temperature=1 / self.scale,
+                normalize=False,
+                direction="both" if len(set(self.directions)) == 2 else "x_to_y",
+                reduction="none",
+                process_group=process_group,
+            )
         return losses
 
     def _log_documents_of_other_rows(
