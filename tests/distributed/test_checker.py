@@ -26,7 +26,7 @@ import modalign.distributed
 from distributed import checked_steps
 from modalign.distributed.__main__ import main
 from modalign.distributed.checker import require_comparable
-from modalign.distributed.comparing import Ranks, compare, usual_tolerance
+from modalign.distributed.comparing import StepOnRanks, compare, usual_tolerance
 from modalign.distributed.draws import Draws, parts_of, unequal_draws
 from modalign.distributed.findings import Finding, Measured, parameter_finding, power_of_ranks
 from modalign.distributed.single_process import _step_from, run_alone, run_twice
@@ -49,7 +49,7 @@ def _compare(name: str, folder: str) -> Answers:
     """Compare a step with what ran in the process of the tests."""
     watch = Watch(dist.group.WORLD, 60)
     single = json.loads(Path(folder, name, "single.json").read_text())
-    ranks = Ranks(watch, getattr(checked_steps, name), (), 0)
+    ranks = StepOnRanks(watch, getattr(checked_steps, name), (), 0)
     result = compare(ranks, single, str(Path(folder, name)), usual_tolerance(single))
     kinds = {finding.name: [finding.kind, finding.factor] for finding in (result.loss, *result.parameters)}
     return {"ok": result.ok, "text": str(result), "kinds": kinds}
@@ -78,7 +78,7 @@ def _rank(rank: int, folder: str, port: int) -> None:
     answers["other inputs"] = _error(checked_steps.right_with_inputs, tuple(table + rank for table in BATCH))
     answers["two lengths"] = _error(checked_steps.right_with_inputs, (BATCH[0], BATCH[1][1:]))
     answers["other steps"] = _error(f"distributed.checked_steps:step_{rank}")
-    ranks = Ranks(Watch(dist.group.WORLD, 2), checked_steps.fails_on_rank_1, (), 0)
+    ranks = StepOnRanks(Watch(dist.group.WORLD, 2), checked_steps.fails_on_rank_1, (), 0)
     for step in (checked_steps.fails_on_rank_1, checked_steps.waits_on_rank_1):  # the last one spoils the group
         ranks.step = step
         with pytest.raises(RuntimeError) as caught:

@@ -1,6 +1,7 @@
 """Batches that several ranks of torch.distributed share: exact sharded losses, and a check that P ranks equal one.
 
-sharding       Sharding: the value of ``process_group=``, resolved to the ranks of a call
+sharding       Sharding: a value of ``process_group=`` with the settings of its communication
+party          the ranks that share a batch: what ``process_group=`` is resolved to
 agreement      what ranks compare before any rows travel
 compiled       the same for calls that torch.compile has compiled
 ranks          the rows of each rank, and the blocks of S that it computes

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree
 
 from modalign.common.checks import number, torch_seed
-from modalign.distributed.comparing import Ranks, compare, usual_tolerance
+from modalign.distributed.comparing import StepOnRanks, compare, usual_tolerance
 from modalign.distributed.report import RankCheck
 from modalign.distributed.single_process import importable_place, run_alone
 from modalign.distributed.stepping import Described, Step, place_of
@@ -102,7 +102,7 @@ def check(
     batch = () if inputs is None else inputs if isinstance(inputs, tuple) else (inputs,)
     agreed = {"step": ":".join(place), "seed": seed, "tolerance": tolerance, "inputs": _fingerprint(batch)}
     _require_one_call(watch.everyone("the call", lambda: agreed))
-    ranks = Ranks(watch, step, _shard(batch, watch.rank, watch.count), seed)
+    ranks = StepOnRanks(watch, step, _shard(batch, watch.rank, watch.count), seed)
     with tempfile.TemporaryDirectory() as folder:
 
         def alone() -> Described:

@@ -25,7 +25,7 @@ from modalign.distributed.single_process import gradients_in
 from modalign.distributed.stepping import Described, Step, place_of, run_step, step_at
 from modalign.distributed.watched import Watch
 
-__all__ = ["Ranks", "compare", "usual_tolerance"]
+__all__ = ["StepOnRanks", "compare", "usual_tolerance"]
 
 # relative differences of gradients by their dtype: sums in another order, products in TF32
 TOLERANCES = {"torch.float64": 1e-6, "torch.float32": 1e-3}
@@ -35,7 +35,7 @@ SAME_WEIGHTS = 1e-4  # relative difference of their norms
 
 
 @dataclasses.dataclass
-class Ranks:
+class StepOnRanks:
     """The step on this rank, beside those on the others.
 
     Attributes:
@@ -82,7 +82,7 @@ class Ranks:
         return measured
 
 
-def compare(ranks: Ranks, single: Described, folder: str, tolerance: float) -> RankCheck:
+def compare(ranks: StepOnRanks, single: Described, folder: str, tolerance: float) -> RankCheck:
     """Run the step on all ranks, with the random draws of one process, and compare it with that.
 
     Args:
@@ -158,7 +158,7 @@ class Judge:
         tolerance: The relative difference up to which losses and gradients are equal.
     """
 
-    ranks: Ranks
+    ranks: StepOnRanks
     single: Described
     folder: str
     tolerance: float

@@ -93,20 +93,24 @@ def _padded(table: Tensor, length: int) -> Tensor:
 
 
 @dataclasses.dataclass
-class Gathered:
-    """The columns of all ranks at once, and the sums of their gradients.
+class Columns:
+    """The columns of S on a rank, which other ranks need, too.
 
     Attributes:
         ranks: The ranks.
         wire: The dtype in which rows and gradients travel; None for their own.
         one_stream: Whether the columns are the rows.
-        table: (b, N, d) the columns of all ranks.
+        table: (b, m, d) those that this rank holds.
     """
 
     ranks: Ranks
     wire: torch.dtype | None
     one_stream: bool
     table: Tensor
+
+
+class Gathered(Columns):
+    """The columns of all ranks at once, and the sums of their gradients."""
 
     @classmethod
     def of(cls, table: Tensor, ranks: Ranks, wire: torch.dtype | None, *, one_stream: bool) -> Gathered:
@@ -131,21 +135,8 @@ class Gathered:
         return scattered(self.sums, self.ranks, self.wire)
 
 
-@dataclasses.dataclass
-class Ring:
-    """The columns of one rank at a time, which travel to the next rank with the sums of their gradients.
-
-    Attributes:
-        ranks: The ranks.
-        wire: The dtype in which rows and gradients travel; None for their own.
-        one_stream: Whether the columns are the rows.
-        table: (b, n, d) the columns of this rank.
-    """
-
-    ranks: Ranks
-    wire: torch.dtype | None
-    one_stream: bool
-    table: Tensor
+class Ring(Columns):
+    """The columns of one rank at a time, which travel to the next rank with the sums of their gradients."""
 
     @classmethod
     def of(cls, table: Tensor, ranks: Ranks, wire: torch.dtype | None, *, one_stream: bool) -> Ring:

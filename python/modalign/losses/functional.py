@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.common.checks import one_of, require_pairs
+from modalign.common.checks import require_pairs
 from modalign.common.deterministic import softplus
 from modalign.distributed.agreement import Description
 from modalign.distributed.info_nce import ShardedOptions, sharded_info_nce
-from modalign.distributed.sharding import ProcessGroup, party_of
+from modalign.distributed.party import ProcessGroup, party_of
 from modalign.distributed.sigmoid_loss import sharded_sigmoid_loss
 from modalign.losses import pools
 from modalign.losses.eager_gradients import evaluate_with_gradients
@@ -27,8 +27,8 @@ from modalign.losses.inputs import (
     require_positive,
     without_autocast,
 )
-from modalign.losses.options import InfoNCEOptions, require_check_finite
-from modalign.losses.reduction import REDUCTIONS, reduce_losses
+from modalign.losses.options import InfoNCEOptions, require_choices
+from modalign.losses.reduction import reduce_losses
 from modalign.losses.shared_batches import describe, flag, require_finite_rows, share_batch, share_pairs
 from modalign.losses.statistics import Stats
 from modalign.ops.info_nce import INFO_NCE, info_nce_forward
@@ -261,9 +261,7 @@ def nt_xent(
 
     def require_valid(fewest: int = 1) -> None:
         require_pairs("nt_xent", x, y, fewest=fewest)
-        one_of("nt_xent", "reduction", reduction, REDUCTIONS)
-        require_check_finite("nt_xent", check_finite)
-        one_of("nt_xent", "backend", backend, INFO_NCE.backends)
+        require_choices("nt_xent", reduction, check_finite, backend, INFO_NCE.backends)
         scale = problem_scales("nt_xent", temperature, x.shape[:-2], x)
         if fewest == 0:
             require_positive("nt_xent", scale)
@@ -357,9 +355,7 @@ def sigmoid_loss(
 
     def require_valid(fewest: int = 1) -> None:
         require_pairs("sigmoid_loss", x, y, fewest=fewest)
-        one_of("sigmoid_loss", "reduction", reduction, REDUCTIONS)
-        require_check_finite("sigmoid_loss", check_finite)
-        one_of("sigmoid_loss", "backend", backend, SIGMOID_LOSS.backends)
+        require_choices("sigmoid_loss", reduction, check_finite, backend, SIGMOID_LOSS.backends)
         scale = problem_scales("sigmoid_loss", temperature, x.shape[:-2], x)
         biases(bias, x.shape[:-2], scale)
         if fewest == 0:

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from modalign.distributed.agreement import Description
+from modalign.distributed.party import ProcessGroup, note_gathered, party_of
 from modalign.distributed.rows import gather_rows
-from modalign.distributed.sharding import ProcessGroup, note_gathered, party_of, require_process_group
+from modalign.distributed.sharding import require_process_group
 
 __all__ = ["count_processes", "gather"]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from modalign.common.checks import number, one_of, require_tensor
-from modalign.distributed.sharding import ProcessGroup, copied_as_it_is, require_process_group
+from modalign.distributed.party import ProcessGroup, copied_as_it_is
+from modalign.distributed.sharding import require_process_group
 from modalign.losses.functional import info_nce, nt_xent, sigmoid_loss
 from modalign.losses.options import DIRECTIONS, POSITIVES, require_check_finite
 from modalign.losses.reduction import REDUCTIONS

@@ -17,8 +17,8 @@ from modalign.common.checks import require_pairs
 from modalign.common.dtypes import FLOATS
 from modalign.distributed.agreement import Description
 from modalign.distributed.calls import Call
+from modalign.distributed.party import Party
 from modalign.distributed.rows import replicated
-from modalign.distributed.sharding import Party
 from modalign.losses.inputs import (
     blank_ignored,
     checks_values,

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from modalign.common.checks import number
-from modalign.distributed.sharding import ProcessGroup, copied_as_it_is
+from modalign.distributed.party import ProcessGroup, copied_as_it_is
 from modalign.losses.drop_ins.own_pairs import mean_or_zero
 from modalign.losses.drop_ins.rows import (
     Gathered,

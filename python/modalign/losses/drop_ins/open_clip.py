@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from modalign.common.checks import number, one_of
 from modalign.common.dtypes import accumulator
-from modalign.distributed.sharding import Party, ProcessGroup, Sharding, copied_as_it_is, require_process_group
+from modalign.distributed.party import Party, ProcessGroup, copied_as_it_is
+from modalign.distributed.sharding import Sharding, require_process_group
 from modalign.losses.drop_ins.own_pairs import info_nce_of_own_pairs, mean_or_zero, sigmoid_loss_of_own_pairs
 from modalign.losses.drop_ins.rows import Gathered, alone, damp_gradient, party_of_losses, positive_number, require_rows
 from modalign.losses.functional import info_nce, sigmoid_loss

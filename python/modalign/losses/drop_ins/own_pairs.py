@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modalign.common.checks import require_pairs
 from modalign.common.dtypes import accumulator
-from modalign.distributed.sharding import Party
+from modalign.distributed.party import Party
 from modalign.distributed.sigmoid_loss import sharded_sigmoid_loss
 from modalign.losses.inputs import checks_values, embeddings, without_autocast
 from modalign.losses.shared_batches import SharedBatch, require_finite_rows, share_batch

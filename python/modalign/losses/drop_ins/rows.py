@@ -14,9 +14,10 @@ from modalign.common.deterministic import softplus
 from modalign.common.dtypes import accumulator
 from modalign.distributed.agreement import Description
 from modalign.distributed.calls import require_finite_everywhere
+from modalign.distributed.party import Party, ProcessGroup, party_of, warn_of_other_ranks
 from modalign.distributed.ranks import Ranks
 from modalign.distributed.rows import gather_rows
-from modalign.distributed.sharding import Party, ProcessGroup, party_of, require_process_group, warn_of_other_ranks
+from modalign.distributed.sharding import require_process_group
 from modalign.losses.inputs import checks_values, readable, require_real
 from modalign.ops.info_nce import info_nce_forward, require_finite_tables
 from modalign.ops.loss_tables import ForwardOptions, LossTables

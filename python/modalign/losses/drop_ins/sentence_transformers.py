@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modalign.common.checks import number, one_of
 from modalign.common.deterministic import softplus
 from modalign.common.dtypes import accumulator
-from modalign.distributed.sharding import ProcessGroup, copied_as_it_is
+from modalign.distributed.party import ProcessGroup, copied_as_it_is
 from modalign.losses.drop_ins.columns import embed_columns
 from modalign.losses.drop_ins.own_pairs import mean_or_zero
 from modalign.losses.drop_ins.rows import (
