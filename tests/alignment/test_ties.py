@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from tests.neighbors.test_ties import FAMILIES, N
 import modalign
 from modalign import align
 from modalign.alignment import intervals
+from modalign.alignment.results import Score
 from modalign.alignment.within_chance import chance_within
 from modalign.metrics import METRICS
 
@@ -143,6 +146,25 @@ def test_rounding_passes_no_range() -> None:
     x = np.random.default_rng(0).normal(size=(200, 12))
     result = align(x, x, ["cca", "cka", "svcca", "procrustes", "linear_r2"], null="none")
     assert all(score.low <= score.value <= score.high <= 1 for score in result.scores)
+
+
+@pytest.mark.parametrize("bits", [3, 5])
+def test_intervals_are_as_wide_as_scores_scatter(bits: int) -> None:
+    """With k neighbours in parts as in all items, the first would be twice as wide and the second a quarter too narrow.
+
+    1,000 seeds a family are in benchmarks/ties.py.
+    """
+
+    def rows(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(0, 2, (2, 300, bits)) * 2.0 - 1
+
+    def score(seed: int, **options: Any) -> Score:
+        return align(*rows(seed), ["mutual_knn"], k=10, null="none", **options)["mutual_knn"]
+
+    scatter = np.std([score(seed, intervals=False).value for seed in range(100)], ddof=1)
+    scores = [score(seed) for seed in range(4)]
+    width = np.mean([(one.high - one.low) / 2 for one in scores]) / 1.96
+    assert 0.85 < width / scatter < 1.4
 
 
 def test_the_curve_has_the_chance_of_the_table() -> None:

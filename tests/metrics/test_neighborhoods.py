@@ -314,7 +314,10 @@ calls = {
 }
 for of in calls.values():
     call(2000, of)
-print(json.dumps({name: call(100_000, of) for name, of in calls.items()}))
+# the kernel may count freed pages late, and a little memory then hides among them
+found = {name: call(100_000, of) for name, of in calls.items()}
+found["rank_similarity"] = max(call(100_000, calls["rank_similarity"]) for _ in range(3))
+print(json.dumps(found))
 """
 
 

@@ -140,9 +140,9 @@ class GraphScores(Scoring):
         def evaluate_part(names: list[str], kept: Tensor) -> dict[str, PartScore]:
             part_rows = None if rows is None else (rows[0][kept], rows[1][kept])
             weights = None if groups is None else group_weights(groups[kept])
-            graphs = []
+            k, graphs = self._neighbors_in_part(kept), []
             for lists in long_lists:
-                a, b = (within_part(graph, kept, self.settings.k) for graph in lists)
+                a, b = (within_part(graph, kept, k) for graph in lists)
                 graphs.append(Graphs(a, b, self.settings.metric, part_rows))
 
             def score(name: str) -> PartScore:
@@ -156,6 +156,15 @@ class GraphScores(Scoring):
             return self.evaluate_part(names, score)
 
         return self.split_intervals(names, evaluate_part)
+
+    def _neighbors_in_part(self, kept: Tensor) -> int:
+        """Return the number of neighbours of an item in a part of the items.
+
+        Where neighbours tie, a part has as large a part of the neighbours: k of them may be all of a class of equal
+        rows in half of the items, and few of it in all. The score of halves would be another one.
+        """
+        k = self.settings.k
+        return k if self.tied is None else max(1, round(k * float(kept.double().mean())))
 
     def nulls(self) -> dict[str, Null]:
         nulls = self.closed_form_nulls(self.graphs if self.tied is None else self.tied)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modalign.common.checks import require_pairs
+from modalign.common.checks import one_of, require_pairs
 from modalign.common.deterministic import softplus
 from modalign.distributed.agreement import Description
 from modalign.distributed.info_nce import ShardedOptions, sharded_info_nce
@@ -261,7 +261,8 @@ def nt_xent(
 
     def require_valid(fewest: int = 1) -> None:
         require_pairs("nt_xent", x, y, fewest=fewest)
-        require_choices("nt_xent", reduction, check_finite, backend, INFO_NCE.backends)
+        require_choices("nt_xent", reduction, check_finite)
+        one_of("nt_xent", "backend", backend, INFO_NCE.backends)
         scale = problem_scales("nt_xent", temperature, x.shape[:-2], x)
         if fewest == 0:
             require_positive("nt_xent", scale)
@@ -355,7 +356,8 @@ def sigmoid_loss(
 
     def require_valid(fewest: int = 1) -> None:
         require_pairs("sigmoid_loss", x, y, fewest=fewest)
-        require_choices("sigmoid_loss", reduction, check_finite, backend, SIGMOID_LOSS.backends)
+        require_choices("sigmoid_loss", reduction, check_finite)
+        one_of("sigmoid_loss", "backend", backend, SIGMOID_LOSS.backends)
         scale = problem_scales("sigmoid_loss", temperature, x.shape[:-2], x)
         biases(bias, x.shape[:-2], scale)
         if fewest == 0:

@@ -12,8 +12,7 @@ from modalign.common.checks import number, one_of, require_tensor
 from modalign.distributed.party import ProcessGroup, copied_as_it_is
 from modalign.distributed.sharding import require_process_group
 from modalign.losses.functional import info_nce, nt_xent, sigmoid_loss
-from modalign.losses.options import DIRECTIONS, POSITIVES, require_check_finite
-from modalign.losses.reduction import REDUCTIONS
+from modalign.losses.options import DIRECTIONS, POSITIVES, require_choices
 
 __all__ = ["InfoNCE", "NTXent", "SigmoidLoss"]
 
@@ -38,8 +37,7 @@ class _WithTemperature(nn.Module):
             raise ValueError(
                 f"{name}: max_scale must be at least 1 / temperature = {1 / temperature:g}, got {max_scale}"
             )
-        one_of(name, "reduction", options["reduction"], REDUCTIONS)
-        require_check_finite(name, options["check_finite"])
+        require_choices(name, options["reduction"], options["check_finite"])
         require_process_group(name, process_group)
         self.learnable, self.max_scale, self.fixed_temperature = learnable, max_scale, float(temperature)
         self.process_group, self.options = copied_as_it_is(process_group), options

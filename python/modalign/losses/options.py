@@ -12,7 +12,7 @@ from modalign.common.checks import number, one_of, require_like
 from modalign.losses.reduction import REDUCTIONS
 from modalign.ops.info_nce import INFO_NCE
 
-__all__ = ["DIRECTIONS", "POSITIVES", "InfoNCEOptions", "require_check_finite", "require_choices"]
+__all__ = ["DIRECTIONS", "POSITIVES", "InfoNCEOptions", "require_choices"]
 
 DIRECTIONS = ("both", "x_to_y", "y_to_x")
 POSITIVES = ("pair", "out", "in")
@@ -48,7 +48,8 @@ class InfoNCEOptions:
         """
         one_of("info_nce", "direction", self.direction, DIRECTIONS)
         one_of("info_nce", "positives", self.positives, POSITIVES)
-        require_choices("info_nce", self.reduction, self.check_finite, self.backend, INFO_NCE.backends)
+        one_of("info_nce", "backend", self.backend, INFO_NCE.backends)
+        require_choices("info_nce", self.reduction, self.check_finite)
         self._require_numbers()
         batch, n, d = x.shape[:-2], *x.shape[-2:]
         if self.negatives is not None:
@@ -92,19 +93,11 @@ class InfoNCEOptions:
                 raise ValueError(f"info_nce: {message}")
 
 
-def require_choices(
-    operation: str, reduction: str, check_finite: bool | str, backend: str, backends: tuple[str, ...]
-) -> None:
-    """Raise a ValueError for a value that the losses do not have, of the options that all of them take."""
+def require_choices(operation: str, reduction: str, check_finite: bool | str) -> None:
+    """Raise a ValueError for a reduction or a value of ``check_finite`` that the losses do not have."""
     one_of(operation, "reduction", reduction, REDUCTIONS)
-    require_check_finite(operation, check_finite)
-    one_of(operation, "backend", backend, backends)
-
-
-def require_check_finite(operation: str, value: object) -> None:
-    """Raise a ValueError unless the value is "auto", True or False."""
-    if value not in ("auto", True, False):
-        raise ValueError(f"{operation}: check_finite must be 'auto', True or False, got {value!r}")
+    if check_finite not in ("auto", True, False):
+        raise ValueError(f"{operation}: check_finite must be 'auto', True or False, got {check_finite!r}")
 
 
 def _require_teacher(teacher: tuple[Tensor, Tensor, float], x: Tensor) -> None:

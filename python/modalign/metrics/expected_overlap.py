@@ -45,14 +45,14 @@ class Side:
         order = np.argsort(codes, kind="stable")
         return cls(ranks, width, codes[order], order, lists.searched)
 
-    def weights(self, ks: tuple[int, ...]) -> Floats:
+    def weights(self, ks: tuple[float, ...]) -> Floats:
         """Return the weight of each entry for each k, (e, len(ks))."""
         if ks not in self._weights:
             self._weights[ks] = np.stack([self.ranks.weights(k) for k in ks], 1)
         return self._weights[ks]
 
     @cached_property
-    def _weights(self) -> dict[tuple[int, ...], Floats]:
+    def _weights(self) -> dict[tuple[float, ...], Floats]:
         return {}
 
     def find(self, lists: Integers, members: Integers) -> Integers:
@@ -100,7 +100,7 @@ def _unique_pairs(a: Integers, b: Integers) -> tuple[Integers, Integers, Integer
     return codes // width, codes % width, inverse.reshape(-1), counts
 
 
-def joint(w: Floats, v: Floats, k: int) -> Floats:
+def joint(w: Floats, v: Floats, k: float) -> Floats:
     """Return w v, rounded to multiples of a power of two small enough that sums up to k + 1 are exact.
 
     So an expected number of common neighbours does not depend on the order of its terms, nor on which side is x.
@@ -110,7 +110,7 @@ def joint(w: Floats, v: Floats, k: int) -> Floats:
     return products
 
 
-def expected_overlap(pairing: Pairing, sides: tuple[Side, Side], ks: list[int]) -> Floats:
+def expected_overlap(pairing: Pairing, sides: tuple[Side, Side], ks: list[float]) -> Floats:
     """Return the expected number of common neighbours of each item for each k, (m, len(ks))."""
     total = np.zeros((len(pairing.lists[0]), len(ks)))
     weights = [side.weights(tuple(ks)) for side in sides]

@@ -42,7 +42,7 @@ class TiedGraphs:
     seed: int = 0
 
     def shares(
-        self, ranks: Sequence[int] | None = None, *, kept: Tensor | None = None, relabelling: Tensor | None = None
+        self, ranks: Sequence[float] | None = None, *, kept: Tensor | None = None, relabelling: Tensor | None = None
     ) -> Tensor:
         """Return the expected share of common neighbours of each item.
 
@@ -51,14 +51,14 @@ class TiedGraphs:
         w_ij is the probability that item j is among the k nearest of item i in x, v_ij in y (``Ranks.weights``).
 
         Args:
-            ranks: Numbers of neighbours up to ``k``; None for ``k`` alone.
+            ranks: Numbers of neighbours up to ``k``, whole or not; None for ``k`` alone.
             kept: (n,) bool, the items of a part, which alone are neighbours; None for all.
             relabelling: (n,) a permutation s; item i of x is paired with item s(i) of y. None for i itself.
 
         Returns:
             (m, len(ranks)) float64, a row for each searched item, or for each that is kept.
         """
-        ks = [self.k] if ranks is None else list(ranks)
+        ks: list[float] = [self.k] if ranks is None else list(ranks)
         mask = None if kept is None else kept.numpy()
         sides = self._sides if mask is None else (Side.of(self.x, mask, self.k), Side.of(self.y, mask, self.k))
         s = None if relabelling is None else relabelling.numpy()
@@ -139,8 +139,12 @@ class TiedGraphs:
 
 
 def expected_shares(graphs: TiedGraphs, *, kept: Tensor | None = None, relabelling: Tensor | None = None) -> Tensor:
-    """Return ``TiedGraphs.shares`` for k neighbours, (m,): the expectation of mutual k-NN that the registry names."""
-    return graphs.shares(kept=kept, relabelling=relabelling)[:, 0]
+    """Return ``TiedGraphs.shares`` for k neighbours, (m,): the expectation of mutual k-NN that the registry names.
+
+    A part of the items, ``kept``, has as large a part of the k neighbours.
+    """
+    k = graphs.k if kept is None else graphs.k * float(kept.double().mean())
+    return graphs.shares([k], kept=kept, relabelling=relabelling)[:, 0]
 
 
 def graphs_of_lists(

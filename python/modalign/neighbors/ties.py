@@ -45,10 +45,11 @@ class Ranks:
     before: Integers
     tied: Integers
 
-    def weights(self, k: int) -> Floats:
+    def weights(self, k: float) -> Floats:
         """Return the probability of each entry's items to be among the k nearest, ties in random order, (e,).
 
-        1 for an item before the class that holds the k-th, (k - before) / tied in this class.
+        1 for an item before the class that holds the k-th, (k - before) / tied in this class. Between two whole numbers
+        of neighbours it is interpolated.
         """
         return np.clip((k - self.before) / self.tied, 0.0, 1.0)
 
