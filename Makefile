@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/modalign demo
 
 test: $(VENV)/tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks.compare all --out benchmarks/results/$$(uname -n)-$$(date +%F-%H%M).json $(ARGS)

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.pop("COLUMNS", None)
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,14 +57,34 @@ def loss_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     yield from _running(request.param)
 
 
+# files that take minutes begin first, so that no process waits for the last of them at the end
+LONG = {
+    "distributed/test_checker.py",
+    "distributed/test_compiled.py",
+    "experiments/test_cluster.py",
+    "experiments/test_resume.py",
+    "experiments/test_studies.py",
+    "information/test_estimate.py",
+    "kernels/test_survivors.py",
+    "neighbors/test_approximate.py",
+    "ops/test_info_nce_operators.py",
+    "report/test_pages_in_browser.py",
+    "test_docs.py",
+    "test_many_gpus.py",
+    "test_wheel.py",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Remove tests of other dtypes on the instruction set that differs only for bfloat16."""
+    """Remove tests of other dtypes on the instruction set that differs only for bfloat16, and let long files begin."""
     repeated = []
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         if parameters.get("loss_backend") in BFLOAT16 and parameters.get("dtype", torch.bfloat16) != torch.bfloat16:
             repeated.append(item)
     items[:] = [item for item in items if item not in repeated]
+    root = Path(__file__).parent
+    items.sort(key=lambda item: str(item.path.relative_to(root)) not in LONG)
 
 
 def _running(parameter: str) -> Iterator[str]:

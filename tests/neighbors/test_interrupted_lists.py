@@ -3,7 +3,9 @@
 import _thread
 import errno
 import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,15 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, merges: list[Any]) 
     assert sum(x + y for *_, x, y in merges) == 49 - 10
 
 
+@pytest.fixture
+def _interrupts_are_heard() -> Iterator[None]:
+    """Hear interrupts also in a process that a shell began in the background, where they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_are_heard")
 def test_an_interrupt_is_heard_in_the_middle_of_a_pair(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {file: file.read_bytes() for file in half.iterdir()}
     stopped = []

@@ -114,8 +114,10 @@ def test_forward_and_backward_agree_with_float64(
     dtype: torch.dtype,
 ) -> None:
     mask, ids, caps, stats = option
-    if interpreted(loss_backend, device):
-        shape = LARGE_INTERPRETED.get(shape, shape)
+    if interpreted(loss_backend, device) and shape in LARGE:
+        if dtype != DTYPES[1 + OPTIONS.index(option) % 3]:
+            pytest.skip("in the interpreter a large shape meets each option in one of three dtypes")
+        shape = LARGE_INTERPRETED[shape]
     call = dataclasses.replace(tables(shape, dtype, device), mask=mask)
     call = with_ids(call) if ids else call
     call = with_caps(call) if caps else call
