@@ -215,8 +215,21 @@ def worst_errors(settings: Sequence[Setting], start: Callable[..., Any] = mp.spa
     return worst
 
 
+def table(worst: dict[str, dict[str, float]], settings: Sequence[Setting]) -> Table:
+    """Return a table of the errors in settings of one dtype, of each number of ranks gathered / around the ring."""
+    by_ranks: dict[int, list[str]] = {}
+    for setting in settings:
+        by_ranks.setdefault(len(setting.sizes), []).append(setting.name)
+    shown = Table(f"{settings[0].dtype}, gathered / ring", *(f"P = {ranks}" for ranks in by_ranks))
+    for case in CASES:
+        errors = ([worst[name].get(case.name) for name in names] for names in by_ranks.values())
+        cells = (["refused" if error is None else f"{error:.0e}" for error in pair] for pair in errors)
+        shown.add_row(case.name, *(" / ".join(pair) for pair in cells))
+    return shown
+
+
 def main() -> None:
-    """Compare, and print the table."""
+    """Compare, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="*", default=list(SIZES), choices=SIZES, help="numbers of processes")
     parser.add_argument("--dtypes", nargs="*", default=["float64", "float32"], choices=DTYPES, help="dtypes of rows")
@@ -229,11 +242,8 @@ def main() -> None:
         for dtype in arguments.dtypes
     ]
     worst = worst_errors(settings)
-    table = Table("case", *worst)
-    for case in CASES:
-        cells = (worst[setting].get(case.name) for setting in worst)
-        table.add_row(case.name, *("refused" if cell is None else f"{cell:.1e}" for cell in cells))
-    Console(width=200).print(table)
+    for dtype in arguments.dtypes:
+        Console(width=150).print(table(worst, [setting for setting in settings if setting.dtype == dtype]))
     if arguments.out is not None:
         text = json.dumps({"provenance": provenance.collect(), "errors": worst}, indent=1) + "\n"
         write_atomically(arguments.out, lambda path: path.write_text(text, encoding="utf-8"))
